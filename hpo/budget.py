@@ -1,0 +1,271 @@
+"""Tickets and leases: the exact number of trials, beats, fencing, sweeping.
+
+A study's budget is rows: N tickets are N trials. A worker takes the lowest open ticket in one
+statement and holds a lease on it, which it beats by the database's clock. A lease that is
+released, whose process is known to be dead, or that has not beaten for `LEASE_S`, gives its
+ticket back; the next worker goes on with the same Optuna trial. Border: nothing here knows what
+a trial computes, and Optuna's tables are reached through the session handed in by `storage`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from hpo.errors import LeaseLost
+from hpo.schema import leases, tickets
+
+# A partitioned host was noticed only after 56 s by the schedulers that were tried; a lease must
+# outlive what the storage waits out by itself (45 s) and a beat or two.
+LEASE_S = 90.0
+BEAT_S = 5.0
+# A configuration that took five workers with it is not tried again.
+MAX_LOSSES = 5
+
+# One statement, so that two workers never get the same ticket: the row is locked as it is chosen
+# and others skip it.
+_TAKE = sa.text("""
+WITH chosen AS (
+    SELECT study_uid, ticket FROM hpo.tickets
+    WHERE study_uid = :study_uid AND state = 'open'
+    ORDER BY ticket LIMIT 1 FOR UPDATE SKIP LOCKED
+), taken AS (
+    UPDATE hpo.tickets t SET state = 'leased', attempt = t.attempt + 1
+    FROM chosen c WHERE t.study_uid = c.study_uid AND t.ticket = c.ticket
+    RETURNING t.*
+), leased AS (
+    INSERT INTO hpo.leases (run_uid, study_uid, ticket, attempt, worker, host, process, slot)
+    SELECT :run_uid, study_uid, ticket, attempt, :worker, :host, :process, :slot FROM taken
+)
+SELECT ticket, attempt, losses, trial_number FROM taken
+""")
+
+_GIVE_BACK = """
+WITH gone AS (DELETE FROM hpo.leases WHERE {which} RETURNING study_uid, ticket)
+UPDATE hpo.tickets t SET state = 'open', losses = t.losses + :lost
+FROM gone g WHERE t.study_uid = g.study_uid AND t.ticket = g.ticket
+RETURNING t.ticket
+"""
+
+
+def host_name() -> str:
+    """The name under which this host's leases are known."""
+    return socket.gethostname()
+
+
+def process_id(pid: int | None = None) -> str:
+    """A process told apart from a later one with the same number; empty when there is none.
+
+    `boot id/pid namespace:pid:start time` on Linux, so that a process is never judged from
+    another host or container; `host:pid:` where there is no /proc.
+    """
+    pid = os.getpid() if pid is None else pid
+    if not Path("/proc/self/stat").exists():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return ""
+        return f"{_machine()}:{pid}:"
+    try:
+        # The second field is the program's name in parentheses and may itself hold spaces.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    # A zombie has ended; its parent has not looked yet.
+    return "" if fields[0] in "ZX" else f"{_machine()}:{pid}:{fields[19]}"
+
+
+@cache
+def _machine() -> str:
+    """Within what process numbers mean the same."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = Path("/proc/self/ns/pid").readlink().name  # pid:[4026531836]
+        return f"{boot}/{namespace[5:-1]}"
+    except OSError:
+        return host_name()
+
+
+def is_dead(process: str) -> bool:
+    """Whether a process has certainly ended: it ran here and is not to be found."""
+    machine, pid, _ = process.split(":")
+    return machine == _machine() and process_id(int(pid)) != process
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """One trial of a study's budget, held under a lease. `run_uid` is this attempt."""
+
+    study_uid: str
+    ticket: int
+    attempt: int
+    losses: int
+    trial_number: int | None
+    run_uid: str
+
+    def check(self, session: orm.Session) -> None:
+        """Raise `LeaseLost` unless the lease is ours; hold off a takeover until we commit."""
+        found = session.scalar(
+            sa.select(leases.c.run_uid).where(leases.c.run_uid == self.run_uid).with_for_update()
+        )
+        if found is None:
+            raise LeaseLost(f"ticket {self.ticket} was given to another worker")
+
+    def begin(self, session: orm.Session, trial_number: int) -> None:
+        """Bind the ticket to the trial that has just been created."""
+        session.execute(self._row().values(trial_number=trial_number))
+
+    def end(self, session: orm.Session, state: str) -> None:
+        """End the ticket and its lease."""
+        session.execute(self._row().values(state=state))
+        session.execute(leases.delete().where(leases.c.run_uid == self.run_uid))
+
+    def _row(self) -> sa.Update:
+        return tickets.update().where(
+            tickets.c.study_uid == self.study_uid, tickets.c.ticket == self.ticket
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """A ticket being worked on, as others see it."""
+
+    ticket: int
+    trial_number: int | None
+    worker: str
+    host: str
+    process: str
+    slot: str
+    beat_at: datetime
+    silent_s: float
+    epoch: int | None
+    epochs: int | None
+    value: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """A study's tickets by state."""
+
+    open: int = 0
+    leased: int = 0
+    complete: int = 0
+    pruned: int = 0
+    failed: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.open + self.leased + self.ended
+
+    @property
+    def ended(self) -> int:
+        return self.complete + self.pruned + self.failed
+
+
+class Tickets:
+    """The tickets of one study."""
+
+    def __init__(self, engine: sa.Engine, study_uid: str) -> None:
+        self._engine = engine
+        self._study_uid = study_uid
+
+    def grow(self, total: int) -> int:
+        """Bring the study's total to `max(existing, total)` and return it."""
+        statement = sa.text("""
+            INSERT INTO hpo.tickets (study_uid, ticket)
+            SELECT :study_uid, n FROM generate_series(1, :total) n
+            ON CONFLICT DO NOTHING
+        """)
+        with self._engine.begin() as connection:
+            connection.execute(statement, {"study_uid": self._study_uid, "total": total})
+        return self.count().total
+
+    def take(self, *, worker: str, slot: str) -> Ticket | None:
+        """The lowest open ticket, leased to this process; None where there is none."""
+        values = {
+            "study_uid": self._study_uid,
+            "run_uid": str(uuid.uuid4()),
+            "worker": worker,
+            "slot": slot,
+            "host": host_name(),
+            "process": process_id(),
+        }
+        with self._engine.begin() as connection:
+            row = connection.execute(_TAKE, values).mappings().one_or_none()
+        if row is None:
+            return None
+        return Ticket(study_uid=self._study_uid, run_uid=str(values["run_uid"]), **row)
+
+    def beat(self, run_uid: str, progress: Mapping[str, float | int | None]) -> bool:
+        """Renew a lease and note its progress; False when it is no longer ours."""
+        statement = (
+            leases.update()
+            .where(leases.c.run_uid == run_uid)
+            .values(beat_at=sa.func.now(), **progress)
+        )
+        with self._engine.begin() as connection:
+            return connection.execute(statement).rowcount == 1
+
+    def release(self, run_uid: str) -> None:
+        """Give a ticket back that can be gone on with; no loss is counted."""
+        self._give_back("run_uid = :run_uid", lost=0, run_uid=run_uid)
+
+    def sweep(self) -> Sequence[int]:
+        """Give back the tickets of leases that fell silent, and of this host's dead processes."""
+        dead = [lease.process for lease in self.live() if is_dead(lease.process)]
+        which = (
+            "study_uid = :study_uid AND (process = ANY(:dead)"
+            " OR beat_at < now() - make_interval(secs => :lease_s))"
+        )
+        values = {"study_uid": self._study_uid, "lease_s": LEASE_S, "dead": dead}
+        return self._give_back(which, lost=1, **values)
+
+    def _give_back(self, which: str, **values: object) -> Sequence[int]:
+        with self._engine.begin() as connection:
+            return connection.scalars(sa.text(_GIVE_BACK.format(which=which)), values).all()
+
+    def count(self) -> Budget:
+        """How many tickets there are in each state."""
+        statement = (
+            sa.select(tickets.c.state, sa.func.count().label("n"))
+            .where(tickets.c.study_uid == self._study_uid)
+            .group_by(tickets.c.state)
+        )
+        with self._engine.connect() as connection:
+            return Budget(**{row.state: row.n for row in connection.execute(statement)})
+
+    def live(self) -> list[Lease]:
+        """The leases of this study, longest held first."""
+        return _read_leases(self._engine, leases.c.study_uid == self._study_uid)
+
+
+def live_leases(engine: sa.Engine) -> list[Lease]:
+    """The leases of all studies of a database whose workers still beat."""
+    fresh = leases.c.beat_at > sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, LEASE_S)
+    return [lease for lease in _read_leases(engine, fresh) if not is_dead(lease.process)]
+
+
+def _read_leases(engine: sa.Engine, which: sa.ColumnElement[bool]) -> list[Lease]:
+    silent_s = sa.extract("epoch", sa.func.now() - leases.c.beat_at)
+    names = ("ticket", "worker", "host", "process", "slot", "beat_at", "epoch", "epochs", "value")
+    statement = (
+        sa.select(
+            *(leases.c[name] for name in names),
+            tickets.c.trial_number,
+            sa.cast(silent_s, sa.Float).label("silent_s"),
+        )
+        .join_from(leases, tickets)
+        .where(which)
+        .order_by(leases.c.taken_at)
+    )
+    with engine.connect() as connection:
+        return [Lease(**row) for row in connection.execute(statement).mappings()]

@@ -1,0 +1,46 @@
+"""optuna-dashboard on the storage of the service, on this host alone unless told otherwise."""
+
+from __future__ import annotations
+
+import errno
+import socketserver
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import optuna_dashboard
+
+from hpo.errors import ConfigurationError
+from hpo.storage import open_storage
+
+
+class _Server(socketserver.ThreadingMixIn, WSGIServer):
+    """A page asks for several things at once, and a slow one must not hold up the others."""
+
+    daemon_threads = True
+
+
+class _QuietHandler(WSGIRequestHandler):
+    """Logs errors, not every request."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        pass
+
+
+def make_dashboard(url: str, *, host: str, port: int) -> WSGIServer:
+    """A server of optuna-dashboard, bound and ready for `serve_forever`.
+
+    It has no authentication; on another address than this host's own, put a proxy before it.
+
+    Raises:
+        ConfigurationError: The address cannot be bound.
+    """
+    application = optuna_dashboard.wsgi(open_storage(url, application="dashboard"))
+    try:
+        return make_server(
+            host, port, application, server_class=_Server, handler_class=_QuietHandler
+        )
+    except OSError as error:
+        reason = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used: {error}"
+        raise ConfigurationError(
+            f"address {host}:{port} {reason}; choose another with --host and --port "
+            "(--port 0 takes any that is free)"
+        ) from error

@@ -1,0 +1,105 @@
+"""PostgreSQL: a URL in, a connected engine out; and named locks.
+
+Border: knows nothing of Optuna, tickets or trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from hpo.errors import ConfigurationError, StorageError
+
+DRIVER = "postgresql+psycopg2"
+# A dead host must be reported in less than 5 s.
+_CONNECT_TIMEOUT_S = 4
+
+
+def mask(url: str | URL) -> str:
+    """The URL with its password shown as ***, also where it cannot be parsed."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        head, separator, tail = str(url).rpartition("@")
+        return f"{head.split('://')[0]}://***{separator}{tail}" if separator else tail
+
+
+def parse_url(url: str) -> URL:
+    """A storage URL that names PostgreSQL and its driver.
+
+    Raises:
+        ConfigurationError: The URL is malformed, names another database system or no driver.
+    """
+    where = "(--storage or HPO_STORAGE)"
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise ConfigurationError(
+            f"storage URL '{mask(url)}' cannot be read; write "
+            f"'{DRIVER}://USER:PASSWORD@HOST/DATABASE' {where}"
+        ) from None
+    if parsed.drivername == DRIVER:
+        return parsed
+    if parsed.drivername in ("postgres", "postgresql"):
+        fixed = mask(parsed.set(drivername=DRIVER))
+        raise ConfigurationError(
+            f"storage URL '{mask(parsed)}' does not name its driver; write '{fixed}' {where}"
+        )
+    raise ConfigurationError(
+        f"storage URL '{mask(parsed)}' is not a PostgreSQL database with psycopg2; write "
+        f"'{DRIVER}://USER:PASSWORD@HOST/DATABASE', or leave it out for the embedded one {where}"
+    )
+
+
+def engine_kwargs(application: str) -> dict[str, Any]:
+    """How every connection of this program is made."""
+    return {
+        # Two is the least with which RDBStorage does not wait for itself.
+        "pool_size": 2,
+        "max_overflow": 4,
+        "pool_pre_ping": True,
+        "connect_args": {
+            "connect_timeout": _CONNECT_TIMEOUT_S,
+            "application_name": f"hpo {application}",
+            # Optuna's timestamps are naive UTC; a host in another zone would break staleness.
+            "options": "-c timezone=UTC",
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+        },
+    }
+
+
+def connect(url: str, *, application: str = "client") -> sa.Engine:
+    """An engine on the database, after one round trip that proves it is there.
+
+    Raises:
+        ConfigurationError: The URL cannot work.
+        StorageError: The server cannot be reached or refuses the login.
+    """
+    engine = sa.create_engine(parse_url(url), **engine_kwargs(application))
+    try:
+        with engine.connect() as connection:
+            connection.execute(sa.text("SELECT 1"))
+    except DBAPIError as error:
+        engine.dispose()
+        reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+        raise StorageError(
+            f"storage '{mask(url)}' does not answer: {reason} (--storage or HPO_STORAGE)"
+        ) from error
+    return engine
+
+
+@contextmanager
+def locked(engine: sa.Engine, name: str) -> Iterator[None]:
+    """Hold the advisory lock of this name; others that want it wait."""
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name}
+        )
+        yield

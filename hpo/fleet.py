@@ -1,0 +1,355 @@
+"""Prepare the study, start workers on slots, forward signals, restart, sweep.
+
+Border: emits events and returns a result, prints nothing; reads neither argv nor environ. What a
+worker does is reached by its command line alone.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo import study
+from hpo.budget import Budget, Lease, Tickets
+from hpo.database import connect
+from hpo.errors import ConfigurationError, RunFailed
+from hpo.launchers import Launched, Launcher
+from hpo.slots import Slot
+from hpo.storage import open_storage, prepare
+from hpo.study import OpenStudy, StudyConfig
+from objectives import Objective
+
+DEFAULT_TRIALS = 50
+_POLL_S = 0.2
+_PROGRESS_S = 0.5
+# A worker that dies this soon, this often in a row, dies of what a restart does not cure.
+_QUICK_DEATH_S = 20.0
+_QUICK_DEATHS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRequest:
+    """What study is asked for; None leaves a choice to the study or to the defaults.
+
+    Attributes:
+        asked: Settings given explicitly, by `StudyConfig`'s names.
+        defaults: What a new study takes for the rest.
+    """
+
+    objective: str
+    name: str | None
+    n_trials: int | None
+    asked: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetConfig:
+    """How workers are run."""
+
+    slots: Sequence[Slot]
+    checkpoints: Path
+    logs: Path
+    grace_s: float = 30.0
+    timeout_s: float | None = None
+    git_sha: str = "-"
+    arguments: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a study is."""
+
+    budget: Budget
+    leases: Sequence[Lease]
+    best: FrozenTrial | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerEnded:
+    """A worker process ended before the budget was spent; it is replaced."""
+
+    slot: str
+    code: int
+    log: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopping:
+    """The fleet asked its workers to end."""
+
+    reason: str
+
+
+Event = Progress | WorkerEnded | Stopping
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A study whose budget stands, and the connections to it."""
+
+    url: str
+    db: sa.Engine
+    opened: OpenStudy
+    objective: Objective
+    tickets: Tickets
+    is_new: bool
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run came to."""
+
+    budget: Budget
+    best: FrozenTrial | None
+    default_value: float | None
+    references: Mapping[str, float]
+    seconds: float
+    is_interrupted: bool
+
+
+def prepare_study(url: str, request: StudyRequest) -> Prepared:
+    """Create or load the study that is asked for and bring its budget to its size.
+
+    Raises:
+        ConfigurationError: It cannot be, or differs from what was created.
+        StorageError: The database cannot be used.
+    """
+    objective = study.load_objective(request.objective)
+    db = connect(url, application="fleet")
+    prepare(db)
+    storage = open_storage(url, application="fleet")
+    settings = {**request.defaults, **request.asked}
+    settings["options"] = {
+        **{key: option.default for key, option in objective.options.items()},
+        **settings.get("options", {}),
+    }
+    _check(objective, settings)
+    name = request.name or f"{objective.name}-{settings['space']}-{settings['size']}"
+    known = study.find(storage, name)
+
+    def fresh() -> StudyConfig:
+        return StudyConfig(
+            objective=request.objective,
+            source=study.source_hash(objective),
+            metric=objective.metric,
+            direction=objective.direction,
+            problem_seed=objective.problem_seed(settings["size"]),
+            **settings,
+        )
+
+    asked = {**request.asked, "objective": request.objective}
+    opened = study.create_or_load(storage, db, name=name, asked=asked, fresh=fresh)
+    notes = []
+    if opened.config.source != study.source_hash(objective):
+        notes.append(
+            f"the objective's file has changed since study '{name}' was created; "
+            "its trials may not compare"
+        )
+    tickets = Tickets(db, opened.uid)
+    total = tickets.count().total
+    tickets.grow(request.n_trials or total or DEFAULT_TRIALS)
+    return Prepared(
+        url=url,
+        db=db,
+        opened=opened,
+        objective=objective,
+        tickets=tickets,
+        is_new=known is None,
+        notes=notes,
+    )
+
+
+def _check(objective: Objective, settings: Mapping[str, Any]) -> None:
+    """Refuse a space or a size that the objective does not have."""
+    for what, known in (("space", objective.spaces), ("size", objective.sizes)):
+        if settings[what] not in known:
+            raise ConfigurationError(
+                f"objective '{objective.name}' has no {what} '{settings[what]}'; use one of "
+                f"{', '.join(known)} (--{what})"
+            )
+
+
+def run(
+    prepared: Prepared,
+    config: FleetConfig,
+    launcher: Launcher,
+    *,
+    emit: Callable[[Event], None],
+    stop: threading.Event,
+) -> RunResult:
+    """Run workers until every ticket has ended, or until `stop` or the timeout.
+
+    Raises:
+        RunFailed: Workers die as soon as they start.
+    """
+    fleet = _Fleet(prepared, config, launcher, emit)
+    is_interrupted = fleet.work(stop)
+    study_ = prepared.opened.load()
+    default = next((t for t in study_.get_trials(deepcopy=False) if _is_default(t)), None)
+    return RunResult(
+        budget=prepared.tickets.count(),
+        best=best_trial(study_),
+        default_value=default.value if default else None,
+        references=study_.user_attrs.get(study.REFERENCES, {}),
+        seconds=fleet.seconds,
+        is_interrupted=is_interrupted,
+    )
+
+
+def best_trial(study_: optuna.Study) -> FrozenTrial | None:
+    """The best complete trial; None as long as there is none."""
+    try:
+        return study_.best_trial
+    except ValueError:
+        return None
+
+
+def _is_default(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.COMPLETE and "fixed_params" in trial.system_attrs
+
+
+@dataclass
+class _Seat:
+    """A slot, the process on it, and how often it died at once."""
+
+    slot: Slot
+    process: Launched | None = None
+    started_at: float = 0.0
+    quick_deaths: int = 0
+
+
+class _Fleet:
+    """The workers of one run."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        config: FleetConfig,
+        launcher: Launcher,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._prepared, self._config = prepared, config
+        self._launcher, self._emit = launcher, emit
+        self._seats = [_Seat(slot) for slot in config.slots]
+        self._started_at = time.monotonic()
+        self._best: FrozenTrial | None = None
+        self._seen_ended = -1
+        self._study = prepared.opened.load()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started_at
+
+    def work(self, stop: threading.Event) -> bool:
+        """Keep the seats taken until the budget is spent; True when stopped before."""
+        tickets, timeout_s = self._prepared.tickets, self._config.timeout_s
+        tickets.sweep()
+        next_progress_at = 0.0
+        try:
+            while True:
+                if time.monotonic() >= next_progress_at:
+                    spent = self._report()
+                    next_progress_at = time.monotonic() + _PROGRESS_S
+                    if spent.ended == spent.total:
+                        return False
+                    for seat in self._seats:
+                        self._attend(seat, spent)
+                if timeout_s is not None and self.seconds > timeout_s:
+                    self._emit(Stopping(reason=f"{timeout_s:g} s are over"))
+                    return True
+                if stop.wait(_POLL_S):
+                    self._emit(Stopping(reason="interrupted"))
+                    return True
+        finally:
+            stop.clear()
+            self._end(stop)
+            tickets.sweep()
+
+    def _report(self) -> Budget:
+        spent = self._prepared.tickets.count()
+        if spent.ended != self._seen_ended:
+            self._seen_ended = spent.ended
+            self._best = best_trial(self._study)
+        leases = self._prepared.tickets.live()
+        self._emit(Progress(budget=spent, leases=leases, best=self._best, seconds=self.seconds))
+        return spent
+
+    def _attend(self, seat: _Seat, spent: Budget) -> None:
+        """Start a worker on an empty seat; replace one that ended while there is work."""
+        if seat.process is not None:
+            code = seat.process.poll()
+            if code is None:
+                return
+            self._prepared.tickets.sweep()
+            self._note_death(seat, code)
+            seat.process = None
+        if spent.open + spent.leased == 0 or self._is_crowded(spent):
+            return
+        seat.started_at = time.monotonic()
+        seat.process = self._launcher.start(
+            self._argv(seat.slot), environment=self._environment(seat.slot), log=self._log(seat)
+        )
+
+    def _is_crowded(self, spent: Budget) -> bool:
+        """Whether more workers are about than trials are left."""
+        running = sum(seat.process is not None for seat in self._seats)
+        return running >= spent.open + spent.leased
+
+    def _note_death(self, seat: _Seat, code: int) -> None:
+        if code == 0:
+            return
+        log = self._log(seat)
+        self._emit(WorkerEnded(slot=seat.slot.name, code=code, log=log))
+        is_quick = time.monotonic() - seat.started_at < _QUICK_DEATH_S and code > 0
+        seat.quick_deaths = seat.quick_deaths + 1 if is_quick else 0
+        if seat.quick_deaths >= _QUICK_DEATHS or code == ConfigurationError.exit_code:
+            raise RunFailed(
+                f"worker {seat.slot.name} ended with code {code} as soon as it had started; "
+                f"its log '{log}' ends: {_last_line(log)}"
+            )
+
+    def _log(self, seat: _Seat) -> Path:
+        return self._config.logs / f"worker-{seat.slot.name.replace(':', '-')}.log"
+
+    def _argv(self, slot: Slot) -> list[str]:
+        opened = self._prepared.opened
+        return [
+            *(sys.executable, "-m", "hpo", "worker", "--study_name", opened.name),
+            *("--slot", slot.name, "--device", slot.device),
+            *("--checkpoint_dir", str(self._config.checkpoints)),
+            "--with_parent",
+            *self._config.arguments,
+        ]
+
+    def _environment(self, slot: Slot) -> dict[str, str]:
+        # The URL holds the password, and an argv can be read by every user of the host.
+        return {"HPO_STORAGE": self._prepared.url, **dict(slot.environment)}
+
+    def _end(self, hurry: threading.Event) -> None:
+        """Ask all workers to end; kill those that do not within the grace, or at a second ask."""
+        running = [seat.process for seat in self._seats if seat.process is not None]
+        for process in running:
+            process.stop()
+        deadline = time.monotonic() + self._config.grace_s
+        while any(process.poll() is None for process in running):
+            if time.monotonic() > deadline or hurry.is_set():
+                for process in running:
+                    process.kill()
+            time.sleep(_POLL_S / 4)
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "(empty)"

@@ -1,0 +1,76 @@
+"""Our own tables of what trials did: metrics by epoch, and the environments they ran in.
+
+Border: rows in, rows out. Optuna's tables are `storage`'s, tickets are `budget`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from hpo.schema import environments, metrics
+
+_PACKAGES = ("torch", "optuna", "sqlalchemy", "psycopg2-binary", "optuna-dashboard", "numpy")
+
+
+def environment(*, device: str, threads: int) -> dict[str, Any]:
+    """What a result may depend on: host, interpreter, packages, device, threads."""
+    return {
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "device": device,
+        "threads": threads,
+        "cpus": os.cpu_count(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+class Records:
+    """The records of one study."""
+
+    def __init__(self, engine: sa.Engine, study_uid: str) -> None:
+        self._engine = engine
+        self._study_uid = study_uid
+
+    def save_environment(self, worker: str, details: Mapping[str, Any]) -> None:
+        """Keep what a worker runs on."""
+        self._insert(environments, worker=worker, details=dict(details))
+
+    def save_epoch(
+        self, *, run_uid: str, ticket: int, epoch: int, step: int, values: Mapping[str, float]
+    ) -> None:
+        """Keep what an epoch measured. An epoch repeated after an interruption is kept once.
+
+        JSON has no NaN: a value that is not finite is kept as its name.
+        """
+        finite = {k: v if abs(v) < float("inf") else str(v) for k, v in values.items()}
+        self._insert(metrics, run_uid=run_uid, ticket=ticket, epoch=epoch, step=step, values=finite)
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """All epochs of the study's trials: ticket, run_uid, epoch, step, values."""
+        statement = (
+            sa.select(metrics)
+            .where(metrics.c.study_uid == self._study_uid)
+            .order_by(metrics.c.ticket, metrics.c.at, metrics.c.epoch)
+        )
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(statement).mappings()]
+
+    def _insert(self, table: sa.Table, **values: Any) -> None:
+        statement = insert(table).values(study_uid=self._study_uid, **values)
+        with self._engine.begin() as connection:
+            connection.execute(statement.on_conflict_do_nothing())

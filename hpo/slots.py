@@ -1,0 +1,97 @@
+"""What this machine offers to workers: GPUs, cores, memory.
+
+Border: reads the machine, changes nothing, and imports torch only where there is a GPU to ask.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from hpo.errors import ConfigurationError
+
+# The most that a worker on a core was seen to hold is well below 1 GiB; the rest is the system's.
+_WORKER_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """Where one worker runs: its name for people, its device, and its environment."""
+
+    name: str
+    device: str
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+def cpu_slots(count: int) -> list[Slot]:
+    """Slots of one core each; a worker's libraries start one thread."""
+    threads = (("OMP_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"))
+    return [Slot(name=f"cpu:{i}", device="cpu", environment=threads) for i in range(count)]
+
+
+def gpu_slots(count: int, *, per_gpu: int = 1) -> list[Slot]:
+    """Slots of one GPU each; each worker sees its own GPU alone, as cuda:0."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name for name in visible.split(",") if name] or [str(i) for i in range(count)]
+    return [
+        Slot(name=f"gpu:{name}", device="cuda", environment=(("CUDA_VISIBLE_DEVICES", name),))
+        for name in names[:count]
+        for _ in range(per_gpu)
+    ]
+
+
+def gpu_count() -> int:
+    """How many GPUs torch can use here.
+
+    Raises:
+        ConfigurationError: There is an NVIDIA device, but torch was built without CUDA.
+    """
+    if not has_nvidia_device() or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return 0
+    import torch
+
+    if torch.version.cuda is None:
+        raise ConfigurationError(
+            f"this machine has an NVIDIA GPU, but torch {metadata.version('torch')} is a CPU "
+            "build; install a CUDA build of the same version (README, 'CPU and CUDA builds'), or "
+            "set CUDA_VISIBLE_DEVICES= to train on the CPU"
+        )
+    return torch.cuda.device_count()
+
+
+def has_nvidia_device() -> bool:
+    """Whether the kernel's driver or its tool sees an NVIDIA GPU."""
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        return True
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return False
+    listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20, check=False)
+    return listed.returncode == 0 and "GPU" in listed.stdout
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, by affinity, cgroup quota and memory; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    bounds = [float(cores or 1)]
+    quota = _read("/sys/fs/cgroup/cpu.max").split()
+    if len(quota) == 2 and quota[0] != "max":
+        bounds.append(int(quota[0]) / int(quota[1]))
+    limit = _read("/sys/fs/cgroup/memory.max").strip()
+    if limit.isdecimal():
+        bounds.append(int(limit) / _WORKER_BYTES)
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            bounds.append(int(line.split()[1]) * 1024 / _WORKER_BYTES)
+    return max(1, int(min(bounds)))
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,194 @@
+"""Create or load a study: what it was created with, its sampler and pruner, its metric's name.
+
+Border: a study's settings are resolved once, here, and stored with it; everybody else inherits
+them. What a trial computes is the engine's, how many trials there are is `budget`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import uuid
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+import sqlalchemy as sa
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+
+from hpo.database import locked
+from hpo.errors import ConfigurationError, ObjectiveError, StudyMismatch
+from hpo.storage import TrialStorage
+from objectives import Objective, load
+
+_CONFIG = "config"
+_UID = "study_uid"
+REFERENCES = "references"
+
+SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
+    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+}
+
+PRUNERS: dict[str, Callable[[int], BasePruner]] = {
+    "median": lambda epochs: optuna.pruners.MedianPruner(
+        n_startup_trials=5, n_warmup_steps=max(1, epochs // 6)
+    ),
+    "sha": lambda epochs: optuna.pruners.SuccessiveHalvingPruner(
+        min_resource=max(1, epochs // 6), reduction_factor=2
+    ),
+    "hyperband": lambda epochs: optuna.pruners.HyperbandPruner(
+        min_resource=max(1, epochs // 6), max_resource=epochs, reduction_factor=2
+    ),
+    "none": lambda _: optuna.pruners.NopPruner(),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """What a study was created with; inherited by every run and every worker.
+
+    Attributes:
+        objective: As `objectives.load` takes it; a file's path is absolute.
+        source: Hash of the objective's file, to notice a change.
+        epochs: Epochs of a trial.
+        seed: Of the search, the initialization and the training draws; not of the problem.
+        options: The objective's own options.
+    """
+
+    objective: str
+    source: str
+    metric: str
+    direction: Literal["minimize", "maximize"]
+    size: str
+    epochs: int
+    space: str
+    precision: str
+    problem_seed: int
+    seed: int
+    sampler: str
+    pruner: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenStudy:
+    """A study in a database, ready to work on."""
+
+    name: str
+    uid: str
+    config: StudyConfig
+    storage: TrialStorage
+
+    def load(self, *, sampler_seed: int = 0) -> optuna.Study:
+        """The Optuna study with its sampler and pruner, nothing cached from earlier asks."""
+        return optuna.load_study(
+            study_name=self.name,
+            storage=self.storage,
+            sampler=SAMPLERS[self.config.sampler](sampler_seed),
+            pruner=PRUNERS[self.config.pruner](self.config.epochs),
+        )
+
+
+def derive_seed(*parts: object) -> int:
+    """A 32-bit seed from a tuple, the same in every process."""
+    text = "\0".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")
+
+
+def load_objective(spec: str) -> Objective:
+    """The objective of this name, module or file.
+
+    Raises:
+        ObjectiveError: There is none, or it cannot be imported.
+    """
+    try:
+        return load(spec)
+    except LookupError as error:
+        raise ObjectiveError(f"{error.args[0]} (--objective)") from error
+    except Exception as error:
+        raise ObjectiveError(
+            f"objective '{spec}' cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+
+
+def source_hash(objective: Objective) -> str:
+    """A short hash of the file that an objective is written in."""
+    path = inspect.getsourcefile(type(objective))
+    return hashlib.blake2b(Path(path or "").read_bytes(), digest_size=8).hexdigest()
+
+
+def find(storage: TrialStorage, name: str) -> OpenStudy | None:
+    """The study of this name; None where there is none.
+
+    Raises:
+        ConfigurationError: It was not created by this service.
+    """
+    try:
+        study_id = storage.get_study_id_from_name(name)
+    except KeyError:
+        return None
+    attributes = storage.get_study_user_attrs(study_id)
+    if _UID not in attributes or _CONFIG not in attributes:
+        raise ConfigurationError(
+            f"study '{name}' was not created by this service and has no settings to go on with; "
+            "choose another --study_name"
+        )
+    return OpenStudy(
+        name=name,
+        uid=attributes[_UID],
+        config=StudyConfig(**attributes[_CONFIG]),
+        storage=storage,
+    )
+
+
+def create_or_load(
+    storage: TrialStorage,
+    engine: sa.Engine,
+    *,
+    name: str,
+    asked: Mapping[str, Any],
+    fresh: Callable[[], StudyConfig],
+) -> OpenStudy:
+    """The study of this name, created with `fresh` settings if there is none.
+
+    Args:
+        asked: Settings given explicitly; each must be what an existing study was created with.
+
+    Raises:
+        StudyMismatch: One of them is not.
+    """
+    with locked(engine, f"hpo study {name}"):
+        found = find(storage, name)
+        if found is None:
+            return _create(storage, name, fresh())
+    _refuse_difference(found, asked)
+    return found
+
+
+def _refuse_difference(found: OpenStudy, asked: Mapping[str, Any]) -> None:
+    settings = {**asdict(found.config), **found.config.options}
+    wanted = {**{k: v for k, v in asked.items() if k != "options"}, **asked.get("options", {})}
+    for key, value in wanted.items():
+        if settings.get(key) != value:
+            raise StudyMismatch(
+                f"study '{found.name}' was created with {key} {settings.get(key)!r}, not "
+                f"{value!r}; leave that flag out to go on with it, or name another study with "
+                "--study_name"
+            )
+
+
+def _create(storage: TrialStorage, name: str, config: StudyConfig) -> OpenStudy:
+    """Create the study; a crash half way leaves one that the next call completes or refuses."""
+    uid = str(uuid.uuid4())
+    study = optuna.create_study(study_name=name, storage=storage, direction=config.direction)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([config.metric])
+    study.set_user_attr(_CONFIG, asdict(config))
+    study.set_user_attr(_UID, uid)
+    return OpenStudy(name=name, uid=uid, config=config, storage=storage)

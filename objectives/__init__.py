@@ -1,0 +1,249 @@
+"""The contract: what an objective is, and how one is found by its name.
+
+An `Objective` says what to search and builds a `Task` from parameters; a `Task` says how one
+trial of it trains. Neither says anything of precision, GPUs, databases or pruning: the service
+owns those. An objective is one file that ends in `objective = MyObjective()`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Params = Mapping[str, Any]
+
+
+class Trial(Protocol):
+    """What `suggest` may ask of an Optuna trial."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float: ...
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int: ...
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Float:
+    """A real parameter between `low` and `high`, on a log scale if so said."""
+
+    low: float
+    high: float
+    default: float
+    log: bool = False
+
+    def suggest(self, trial: Trial, name: str) -> float:
+        return trial.suggest_float(name, self.low, self.high, log=self.log)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int:
+    """An integer parameter from `low` to `high`, both included."""
+
+    low: int
+    high: int
+    default: int
+    log: bool = False
+
+    def suggest(self, trial: Trial, name: str) -> int:
+        return trial.suggest_int(name, self.low, self.high, log=self.log)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A parameter that takes one of a few values."""
+
+    choices: tuple[Any, ...]
+    default: Any
+
+    def suggest(self, trial: Trial, name: str) -> Any:
+        return trial.suggest_categorical(name, self.choices)
+
+
+Space = Mapping[str, Float | Int | Choice]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """A setting of the problem itself, a flag of `run`; part of what a study is created with."""
+
+    default: str
+    choices: tuple[str, ...] = ()
+    help: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a trial is built for.
+
+    Attributes:
+        seed: Initialization and training draws of this trial.
+        problem_seed: Installation, validation and test sets; a constant of the size.
+        options: The objective's own options, by name.
+    """
+
+    device: torch.device
+    size: str
+    epochs: int
+    seed: int
+    problem_seed: int
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Parameters that are optimized alike: fp32, real; `clip` bounds their gradient's norm."""
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    lr: float
+    weight_decay: float = 0.0
+    clip: float = math.inf
+
+
+class Term(NamedTuple):
+    """A named part of the loss: a scalar fp32 tensor and the factor it enters the sum with."""
+
+    value: Tensor
+    weight: float = 1.0
+
+
+class Task(ABC):
+    """How one trial trains.
+
+    Attributes:
+        modules: By name; put in training and evaluation mode, saved and loaded.
+        groups: Parameter groups, each of whose names is shown with its gradient norm.
+        steps_per_epoch: A trial is `context.epochs` times as many steps.
+    """
+
+    modules: Mapping[str, nn.Module]
+    groups: Sequence[Group]
+    steps_per_epoch: int
+
+    @abstractmethod
+    def batch(self, step: int) -> Any:
+        """The batch of a step, on the device: a function of the trial's seed and the step."""
+
+    @abstractmethod
+    def forward(self, batch: Any) -> Any:
+        """The networks' outputs; runs under autocast."""
+
+    @abstractmethod
+    def loss(self, outputs: Any, batch: Any) -> Mapping[str, Term]:
+        """The terms of the loss. Every floating tensor comes as fp32, complex as complex64."""
+
+    @abstractmethod
+    def validate(self) -> Mapping[str, float]:
+        """Figures of the networks as they are, the metric among them; no gradient, no autocast."""
+
+    def schedule(self, progress: float) -> float:
+        """The learning rate's multiplier at a share in [0, 1) of the trial's steps."""
+        return 1.0
+
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """An optimizer over `groups` of its own; None for AdamW."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What lives outside `modules` and must survive an interruption; plain data, tensors."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+
+
+class Objective(ABC):
+    """What to search, and how to build one trial of it.
+
+    Attributes:
+        metric: The key of `Task.validate` that is optimized; no searched quantity appears in it.
+        spaces: The search spaces by name, `narrow` and `wide`.
+        options: Settings of the problem that `run` takes as flags.
+        sizes: The sizes it can be built at, smallest first.
+    """
+
+    name: ClassVar[str]
+    metric: ClassVar[str]
+    direction: ClassVar[Literal["minimize", "maximize"]]
+    spaces: ClassVar[Mapping[str, Space]]
+    options: ClassVar[Mapping[str, Option]] = {}
+    sizes: ClassVar[Sequence[str]] = ("tiny", "base", "full")
+
+    def suggest(self, trial: Trial, space: str) -> Params:
+        """The parameters of a trial."""
+        return {name: spec.suggest(trial, name) for name, spec in self.spaces[space].items()}
+
+    def defaults(self, space: str) -> Params:
+        """The configuration that a study tries first and is compared with."""
+        return {name: spec.default for name, spec in self.spaces[space].items()}
+
+    def problem_seed(self, size: str) -> int:
+        """The seed of what all trials share; a constant of the size."""
+        return 0
+
+    @abstractmethod
+    def build(self, params: Params, context: Context) -> Task:
+        """One trial."""
+
+    def references(self, context: Context) -> Mapping[str, float]:
+        """The metric of other methods on the same validation set, to stand beside a result."""
+        return {}
+
+
+def names() -> list[str]:
+    """The objectives that come with the project."""
+    found = Path(__file__).parent.glob("*.py")
+    return sorted(path.stem for path in found if not path.stem.startswith("_"))
+
+
+def load(spec: str) -> Objective:
+    """The objective called `NAME`, at `module:attr`, or in a file `path.py`.
+
+    Raises:
+        LookupError: There is none of that name, or what is found is not an objective.
+    """
+    if spec.endswith(".py"):
+        module, attribute = _load_file(Path(spec)), "objective"
+    elif ":" in spec:
+        path, _, attribute = spec.partition(":")
+        module = importlib.import_module(path)
+    elif spec in names():
+        module, attribute = importlib.import_module(f"objectives.{spec}"), "objective"
+    else:
+        raise LookupError(
+            f"no objective named '{spec}'; use one of {', '.join(names())}, "
+            "a file 'path.py' or 'module:attr'"
+        )
+    found = getattr(module, attribute, None)
+    if not isinstance(found, Objective):
+        raise LookupError(
+            f"'{spec}' holds no Objective called '{attribute}'; "
+            f"end the file with '{attribute} = MyObjective()'"
+        )
+    return found
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise LookupError(f"objective file '{path}' does not exist")
+    spec = importlib.util.spec_from_file_location(f"objective_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
