@@ -1,0 +1,217 @@
+"""What the embedded server keeps in the home folder: names, small files, locks.
+
+    home/postgres/
+        lock         held (flock) by the command that is starting or stopping the server
+        alive        held (flock) by every process of the server: the kernel's own word on whether
+                     one is left, which no pid file and no other container's process table can give
+        password     of the role 'hpo', for the caller's eyes only
+        port, host   the last port; the machine that the server runs on, gone after a clean stop
+        place        where root's account keeps the data, when it cannot reach this folder
+        server.log
+        cluster/     of the account that PostgreSQL runs as
+            data/    PostgreSQL's own
+
+How the cluster is made is in `pgcluster`, who starts and stops it is `postgres`; nothing here knows
+a process or a program.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpo.errors import ConfigurationError, PostgresError
+
+LOCK_WAIT_S = 300.0  # longer than any start that the lock's holder waits for (postgres.START_S)
+LOG_BYTES = 8_000_000  # two such files at most; some 50,000 errors of workers
+MACHINE_ID = Path("/etc/machine-id")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The embedded server's folder below a home; it may not exist yet."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, home: Path) -> Folder:
+        root = home.absolute().resolve() / "postgres"
+        if set(str(root)) & set('"$`\\\n'):  # pg_ctl hands the path to a shell, in double quotes
+            raise ConfigurationError(
+                f"home folder '{home}' has a '\"', '$', '`', '\\' or a line break in its path, "
+                "which PostgreSQL cannot take; write another one in HPO_HOME"
+            )
+        return cls(root)
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"
+
+    @property
+    def alive(self) -> Path:
+        return self.root / "alive"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "server.log"
+
+    @property
+    def host(self) -> Path:
+        return self.root / "host"
+
+    @property
+    def cluster(self) -> Path:
+        return Path(read(self.root / "place") or self.root / "cluster")
+
+    @property
+    def data(self) -> Path:
+        return self.cluster / "data"
+
+    def create(self) -> None:
+        """Make the folder, and see that it is the caller's."""
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.root.mkdir(mode=0o700)
+        except FileExistsError:
+            pass
+        else:
+            if os.geteuid() == 0:
+                self.root.chmod(0o711)  # its account passes through; each file has its own mode
+        owner = self.root.stat().st_uid
+        if owner != os.geteuid():
+            raise PostgresError(
+                f"'{self.root}' belongs to uid {owner}, and you are uid {os.geteuid()}; run as "
+                "that user, or write another home folder in HPO_HOME"
+            )
+
+    def password(self) -> str | None:
+        return read(self.root / "password")
+
+    def port(self) -> int | None:
+        stored = read(self.root / "port") or ""
+        return int(stored) if stored.isdecimal() else None
+
+    def keep_port(self, port: int) -> None:
+        write(self.root / "port", str(port))
+
+    def refuse_other_host(self) -> None:
+        """Refuse while the server may be running elsewhere: two on one folder corrupt it."""
+        owner = read(self.host)
+        if owner is not None and owner != _this_host():
+            raise PostgresError(
+                f"the embedded server in '{self.root}' was started on host '{owner}', and this is "
+                f"'{_this_host()}' (name, machine id); write 'python -m hpo stop' there, or, if "
+                f"that host is gone, delete '{self.host}'"
+            )
+
+    def claim_host(self) -> None:
+        write(self.host, _this_host())
+
+    def trim_log(self) -> None:
+        """Set a long log aside. The server appends, so it goes on at the new start."""
+        if self.log_is_long():
+            shutil.copyfile(self.log, self.root / "server.log.1")
+            os.truncate(self.log, 0)
+
+    def log_is_long(self) -> bool:
+        return self.log.exists() and self.log.stat().st_size > LOG_BYTES
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file's lock; other processes wait."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while not _flock(descriptor, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise PostgresError(
+                    f"another command has held '{path}' for {LOCK_WAIT_S:.0f} s; end it and run "
+                    "again"
+                )
+            time.sleep(0.02)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def hold(path: Path) -> int | None:
+    """A descriptor that holds the file's lock, with all who inherit it; None where it is held."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    if _flock(descriptor, fcntl.LOCK_EX):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def is_held(path: Path) -> bool:
+    """Whether anyone holds the file's lock; asking twice at once does no harm."""
+    if not path.exists():
+        return False
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return not _flock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path) -> str | None:
+    """What a small file says; None where it is missing or empty."""
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def write(path: Path, text: str) -> None:
+    """Write a small file, whole or not at all, for the caller's eyes only."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # 0600
+    beside = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink()
+        raise
+    sync(path.parent)
+
+
+def sync(folder: Path) -> None:
+    """Make a folder's latest names survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise PostgresError(
+            f"the home folder's file system has no file locks ({error.strerror}); write a folder "
+            "on a local disk in HPO_HOME"
+        ) from error
+    return True
+
+
+def _this_host() -> str:
+    """This machine, as told apart from others that see the same folder.
+
+    Both names, since containers often have no machine id, and diskless nodes all the same one.
+    """
+    return f"{socket.gethostname() or 'unnamed'} {read(MACHINE_ID) or '-'}"

@@ -1,0 +1,216 @@
+"""The embedded server: init, start, stop, where it is.
+
+    server = start(home)    # makes, revives or finds it; two commands at once get the same one
+    server.url              # 'postgresql+psycopg2://hpo:...@127.0.0.1:20417/hpo'
+    stop(home)
+
+It outlives who started it and ends by `stop` alone. Whether it may be stopped is the caller's to
+decide: leases are not known here. Below it: `pgpostmaster` launches,
+`pgcluster` makes the data folder, `pgfolder` knows the names, `pgbinaries` runs the programs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from hpo.errors import ConfigurationError, PostgresError
+from hpo.pgcluster import DATABASE, ROLE, stored_password
+from hpo.pgfolder import Folder, hold, is_held, locked, read
+from hpo.pgpostmaster import HOST, START_S, launch, postmaster
+
+STOP_S = 120.0  # a shutdown writes 128 MB at most (shared_buffers)
+LINGER_S = 30.0  # a backend ends within milliseconds of its postmaster, unless its disk hangs
+POLL_S = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A server that accepts connections."""
+
+    home: Path
+    data: Path
+    host: str
+    port: int
+    user: str
+    database: str
+    password: str = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        """For SQLAlchemy. It holds the password."""
+        return self.libpq_url.replace("postgresql://", "postgresql+psycopg2://", 1)
+
+    @property
+    def libpq_url(self) -> str:
+        """For psql and other programs of PostgreSQL. It holds the password."""
+        login = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}"
+        return f"postgresql://{login}@{self.host}:{self.port}/{quote(self.database, safe='')}"
+
+
+def default_home(environ: Mapping[str, str] | None = None) -> Path:
+    """The user's data folder for this program: below XDG_DATA_HOME, else in ~/.local/share."""
+    base = Path((environ or {}).get("XDG_DATA_HOME", ""))
+    if base.is_absolute():  # the XDG specification: ignore a relative one
+        return base / "hpo"
+    try:
+        return Path.home() / ".local/share/hpo"
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"uid {os.getuid()} has no home folder; write a folder in HPO_HOME"
+        ) from error
+
+
+def start(home: Path) -> Server:
+    """Make sure that the home's server runs, and say where.
+
+    Raises:
+        PostgresError: It cannot be made or started here; the message says what to do.
+        ConfigurationError: The home folder's name cannot be used.
+    """
+    server = running(home)
+    folder = Folder.of(home)
+    if server is None or folder.log_is_long():
+        with _explained(folder):
+            folder.create()
+            with locked(folder.lock):
+                folder.refuse_other_host()
+                folder.trim_log()
+                server = _brought_up(folder)
+    return server
+
+
+def running(home: Path) -> Server | None:
+    """The home's server, if it accepts connections; nothing is started.
+
+    Raises:
+        PostgresError: It may be running on another host, or its password is not the stored one.
+    """
+    folder = Folder.of(home)
+    with _explained(folder):
+        folder.refuse_other_host()
+        server = _located(folder)
+        return server if server is not None and _refusal(server) is None else None
+
+
+def stop(home: Path, *, immediate: bool = False) -> bool:
+    """Stop the home's server, if it runs: connections are cut, what was committed stays.
+
+    Args:
+        home: The home folder.
+        immediate: Do not wait for a checkpoint; the next start recovers from the log.
+
+    Returns:
+        Whether a server was running.
+    """
+    folder = Folder.of(home)
+    if not folder.root.exists():
+        return False
+    with _explained(folder), locked(folder.lock):
+        folder.refuse_other_host()
+        pid = postmaster(folder.data)
+        if pid is not None:
+            os.kill(pid, signal.SIGQUIT if immediate else signal.SIGINT)
+        begin = time.monotonic()
+        while postmaster(folder.data) is not None or is_held(folder.alive):
+            waited_s = time.monotonic() - begin
+            if pid is None and waited_s > LINGER_S:
+                raise _unseen(folder)
+            if waited_s > STOP_S:
+                raise PostgresError(
+                    f"PostgreSQL (process {pid}) has not ended within {STOP_S:.0f} s; see "
+                    f"'{folder.log}', or write 'kill -QUIT {pid}': the next start recovers"
+                )
+            time.sleep(POLL_S)
+        folder.host.unlink(missing_ok=True)
+        return pid is not None
+
+
+def _brought_up(folder: Folder) -> Server:
+    """Start the server, or wait for one that is still starting or whose processes still end."""
+    begin = time.monotonic()
+    while True:
+        server = _located(folder)
+        refusal = None if server is None else _refusal(server)
+        if server is not None and refusal is None:
+            return server
+        guard = hold(folder.alive)
+        if guard is not None:
+            try:
+                if postmaster(folder.data) is None:
+                    launch(folder, guard)
+            finally:
+                os.close(guard)  # the server's processes hold it on
+        waited_s = time.monotonic() - begin
+        if server is None and guard is None and waited_s > LINGER_S:
+            raise _unseen(folder)
+        if waited_s > START_S:
+            raise PostgresError(
+                f"the server in '{folder.data}' has not answered for {START_S:.0f} s ({refusal}); "
+                f"see '{folder.log}', or write 'python -m hpo stop' and run again"
+            )
+        time.sleep(POLL_S)
+
+
+def _unseen(folder: Folder) -> PostgresError:
+    return PostgresError(
+        f"processes hold '{folder.alive}' and no server is in sight: another container's, or left "
+        f"from one that was killed ('fuser {folder.alive}' names them); end them and run again"
+    )
+
+
+def _located(folder: Folder) -> Server | None:
+    """The server as its pid file and ours describe it, if its process lives."""
+    if postmaster(folder.data) is None:
+        return None
+    lines = (read(folder.data / "postmaster.pid") or "").split("\n")
+    if len(lines) < 4:  # it is being written
+        return None
+    return Server(
+        home=folder.root.parent,
+        data=folder.data,
+        host=HOST,
+        port=int(lines[3]),
+        user=ROLE,
+        database=DATABASE,
+        password=stored_password(folder),
+    )
+
+
+def _refusal(server: Server) -> str | None:
+    """Why the server accepts no connection with our password; None if it does."""
+    import psycopg2  # 20 ms that `hpo --help` need not pay
+
+    # What is given here overrules the caller's PGSSLMODE, PGOPTIONS and so on.
+    plain = {"sslmode": "disable", "gssencmode": "disable", "options": "", "connect_timeout": 5}
+    try:
+        psycopg2.connect(server.libpq_url, **plain).close()
+    except psycopg2.OperationalError as error:
+        reason = str(error).strip()
+        if "too many clients" in reason or "connection slots" in reason:
+            return None  # it lives, and is busy
+        if "password authentication failed" in reason:
+            raise PostgresError(
+                f"the server on port {server.port} does not take the password in "
+                f"'{server.home}/postgres/password'; restore that file"
+            ) from error
+        return reason
+    return None
+
+
+@contextmanager
+def _explained(folder: Folder) -> Iterator[None]:
+    """Turn what the file system refuses into an error that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise PostgresError(
+            f"cannot use '{error.filename or folder.root}': {error.strerror or error}; mend "
+            "that, or write another folder in HPO_HOME"
+        ) from error

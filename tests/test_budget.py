@@ -1,0 +1,132 @@
+"""Tickets: exactly N, whoever takes them and whoever dies."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import uuid
+
+import pytest
+import sqlalchemy as sa
+
+from hpo import budget
+from hpo.budget import Tickets, process_id
+from hpo.database import connect
+from hpo.errors import LeaseLost
+from hpo.schema import leases
+
+
+@pytest.fixture
+def db(url: str):
+    engine = connect(url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def tickets(db) -> Tickets:
+    return Tickets(db, str(uuid.uuid4()))
+
+
+def test_many_takers_get_each_ticket_once(tickets, url):
+    tickets.grow(40)
+    taken: list[int] = []
+
+    def take_all() -> None:
+        mine = Tickets(connect(url), tickets._study_uid)
+        while (ticket := mine.take(worker="w", slot="s")) is not None:
+            taken.append(ticket.ticket)
+
+    threads = [threading.Thread(target=take_all) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(taken) == list(range(1, 41))
+
+
+def test_the_total_is_the_greater_of_what_is_and_what_is_asked(tickets):
+    assert [tickets.grow(n) for n in (5, 3, 8, 8)] == [5, 5, 8, 8]
+
+
+def test_a_released_ticket_is_taken_again_and_counts_no_loss(tickets):
+    tickets.grow(2)
+    first = tickets.take(worker="w", slot="s")
+
+    tickets.release(first.run_uid)
+    again = tickets.take(worker="w", slot="s")
+
+    assert (again.ticket, again.attempt, again.losses) == (first.ticket, 2, 0)
+    assert again.run_uid != first.run_uid
+
+
+def test_the_lease_of_a_dead_process_is_swept_at_once_and_a_living_one_is_left(tickets, db):
+    tickets.grow(2)
+    mine = tickets.take(worker="me", slot="s")
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    theirs = tickets.take(worker="child", slot="s")
+    with db.begin() as connection:
+        connection.execute(
+            leases.update()
+            .where(leases.c.run_uid == theirs.run_uid)
+            .values(process=process_id(child.pid))
+        )
+    before = tickets.sweep()
+    child.kill()
+    child.wait()
+
+    swept = tickets.sweep()
+
+    assert list(before) == []
+    assert list(swept) == [theirs.ticket]
+    assert tickets.beat(mine.run_uid, {})
+    assert not tickets.beat(theirs.run_uid, {})
+
+
+def test_a_process_of_another_machine_is_not_judged_by_its_number(tickets, db):
+    tickets.grow(1)
+    ticket = tickets.take(worker="w", slot="s")
+    with db.begin() as connection:
+        connection.execute(leases.update().values(process="elsewhere/1:99999999:1"))
+
+    assert list(tickets.sweep()) == []
+    assert tickets.beat(ticket.run_uid, {})
+
+
+def test_a_silent_lease_is_swept_by_the_databases_clock_and_its_holder_is_fenced(tickets, db):
+    tickets.grow(1)
+    ticket = tickets.take(worker="w", slot="s")
+    with db.begin() as connection:
+        age = sa.text(f"now() - interval '{budget.LEASE_S + 1} s'")
+        connection.execute(leases.update().values(beat_at=age))
+
+    swept = tickets.sweep()
+
+    assert list(swept) == [1]
+    assert tickets.take(worker="other", slot="s").losses == 1
+    with sa.orm.Session(db) as session, pytest.raises(LeaseLost):
+        ticket.check(session)
+
+
+def test_progress_is_seen_by_others(tickets):
+    tickets.grow(1)
+    ticket = tickets.take(worker="w", slot="gpu:0")
+
+    tickets.beat(ticket.run_uid, {"epoch": 3, "epochs": 12, "value": -4.5})
+
+    (lease,) = tickets.live()
+    assert (lease.slot, lease.epoch, lease.epochs, lease.value) == ("gpu:0", 3, 12, -4.5)
+    assert lease.silent_s < 5
+
+
+def test_a_process_is_told_apart_from_a_later_one_with_its_number():
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    alive = process_id(child.pid)
+    child.wait()
+
+    assert alive.count(":") == 2
+    assert process_id(child.pid) == ""
+    assert budget.is_dead(alive)
+    assert not budget.is_dead(process_id())

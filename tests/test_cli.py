@@ -1,0 +1,385 @@
+"""The program as its users run it: a real process, a real database, real signals."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import psycopg2
+import pytest
+from optuna.trial import TrialState
+
+from tests.conftest import Program, kill_all, wait_until
+
+QUADRATIC = ("--objective", "quadratic", "--epochs_per_trial", "4")
+STUDY = "quadratic-wide-tiny"
+ATTRIBUTES = [
+    *("prune_reason", "prune_detail", "precision", "worker", "seconds", "gpu_seconds"),
+    *("skipped_steps", "run_uid", "seed", "git_sha"),
+]
+
+# An objective of a file: slow enough to be interrupted, and told by a file what to do.
+SLOW = '''
+"""One weight, slowly."""
+import os, signal, time
+from pathlib import Path
+from objectives.quadratic import Quadratic, QuadraticTask
+
+class SlowTask(QuadraticTask):
+    def batch(self, step):
+        time.sleep(0.02)
+        return super().batch(step)
+
+class Slow(Quadratic):
+    name = "slow"
+    def build(self, params, context):
+        return SlowTask(params, context)
+
+objective = Slow()
+'''
+
+
+def trials(url: str, study: str = STUDY) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=study, storage=url).get_trials()
+
+
+def states(url: str, study: str = STUDY) -> dict[str, int]:
+    names = [trial.state.name for trial in trials(url, study)]
+    return {name: names.count(name) for name in set(names)}
+
+
+def begun(url: str, study: str) -> int:
+    """How many trials a study has, asked cheaply enough to be asked often."""
+    connection = psycopg2.connect(url.replace("+psycopg2", ""))
+    try:
+        cursor = connection.cursor()
+        cursor.execute(
+            "SELECT count(*) FROM trials JOIN studies USING (study_id) WHERE study_name = %s",
+            [study],
+        )
+        return cursor.fetchone()[0]
+    except psycopg2.errors.UndefinedTable:
+        return 0
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Path:
+    path = tmp_path / "slow.py"
+    path.write_text(SLOW)
+    return path
+
+
+def test_a_run_ends_with_exactly_its_trials_and_a_larger_one_goes_on(program: Program, url: str):
+    first = program(*QUADRATIC, "--n_trials", "8", "--workers", "2")
+    again = program(*QUADRATIC, "--n_trials", "8")
+    more = program("run", *QUADRATIC, "--n-trials", "11", "--workers", "2")
+
+    assert (first.returncode, again.returncode, more.returncode) == (0, 0, 0), first.stderr
+    assert "8 of 8 trials done" in first.stderr
+    assert "resumed, 8 trials done" in again.stderr
+    assert "11 of 11 trials done" in more.stderr
+    ended = trials(url)
+    assert len(ended) == 11
+    assert {t.state for t in ended} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert all(t.value is None or math.isfinite(t.value) for t in ended)
+    assert "best trial" in first.stdout
+    assert "default configuration" in first.stdout
+    assert "python -m hpo dashboard" in first.stdout
+
+
+def test_no_password_is_ever_shown(program: Program, url: str):
+    password = url.split(":")[2].split("@")[0]
+
+    ran = program(*QUADRATIC, "--n_trials", "1")
+
+    assert "***" in ran.stdout
+    assert password not in ran.stdout + ran.stderr
+    logs = list((program.home / "logs").rglob("*.log"))
+    assert logs
+    assert all(password not in log.read_text() for log in logs)
+
+
+def test_every_trial_is_explained_by_its_attributes(program: Program, url: str):
+    program(*QUADRATIC, "--n_trials", "12", "--workers", "1")
+
+    ended = trials(url)
+    assert all(list(t.user_attrs) == ATTRIBUTES for t in ended)
+    assert all(t.user_attrs["run_uid"] and t.user_attrs["worker"].endswith("cpu:0") for t in ended)
+    diverged = [t for t in ended if t.user_attrs["prune_reason"].endswith("_nonfinite")]
+    # A learning rate above 2 / curvature diverges: half of the space on its log scale.
+    assert diverged
+    for trial in ended:
+        nonfinite = trial.system_attrs["constraints:nonfinite"]
+        assert nonfinite == (1.0 if trial in diverged else 0.0)
+        assert trial.value is None or abs(trial.value) < math.inf
+    assert all("distance" in t.user_attrs["prune_detail"] for t in diverged)
+    assert all(t.state == TrialState.PRUNED for t in diverged)
+
+
+def test_one_worker_and_a_seed_give_the_same_study_interrupted_or_not(
+    program: Program, url: str, slow: Path
+):
+    def arguments(name: str) -> tuple[str, ...]:
+        return (
+            *("--objective", str(slow), "--study_name", name, "--n_trials", "13"),
+            *("--workers", "1", "--epochs_per_trial", "3", "--seed", "5"),
+        )
+
+    def content(name: str) -> list[object]:
+        return [
+            (t.params, t.state, t.value, t.intermediate_values, t.user_attrs["prune_reason"])
+            for t in trials(url, name)
+        ]
+
+    whole = program(*arguments("whole"))
+    assert whole.returncode == 0, whole.stderr
+    process = program.start(*arguments("cut"))
+    wait_until(lambda: begun(url, "cut") > 2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    killed = program.start(*arguments("cut"))
+    wait_until(lambda: begun(url, "cut") > 11)
+    kill_all(killed.pid)
+    killed.communicate(timeout=60)
+    last = program(*arguments("cut"))
+
+    assert process.returncode == 130
+    assert last.returncode == 0, last.stderr
+    assert content("cut") == content("whole")
+
+
+def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(program: Program, url: str, slow: Path):
+    command = ("--objective", str(slow), "--study_name", "s", "--n_trials", "6", "--workers", "2")
+    process = program.start(*command)
+    wait_until(lambda: begun(url, "s") >= 2)
+
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=60)
+    after = program(*command)
+
+    assert process.returncode == 130
+    assert "the same command goes on from here" in output[1]
+    assert "Traceback" not in output[1]
+    assert after.returncode == 0
+    assert sum(states(url, "s").values()) == 6
+    assert "RUNNING" not in states(url, "s")
+
+
+def test_kill_9_of_everything_loses_nothing(program: Program, url: str, slow: Path):
+    command = ("--objective", str(slow), "--study_name", "s", "--n_trials", "6", "--workers", "2")
+    process = program.start(*command)
+    wait_until(lambda: begun(url, "s") >= 3)
+
+    kill_all(process.pid)
+    process.communicate(timeout=60)
+    after = program(*command)
+
+    assert after.returncode == 0, after.stderr
+    assert sum(states(url, "s").values()) == 6
+    assert "RUNNING" not in states(url, "s")
+
+
+def test_workers_end_when_the_process_that_started_them_is_killed(
+    program: Program, url: str, slow: Path
+):
+    from tests.conftest import children
+
+    process = program.start("--objective", str(slow), "--study_name", "s", "--n_trials", "50")
+    wait_until(lambda: begun(url, "s") >= 1)
+    workers = children(process.pid)
+
+    process.kill()
+    process.communicate(timeout=60)
+
+    assert workers
+    wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in workers))
+
+
+def test_a_worker_that_dies_is_replaced_and_its_trial_goes_on(
+    program: Program, url: str, tmp_path: Path
+):
+    once = tmp_path / "once"
+    path = tmp_path / "fragile.py"
+    path.write_text(
+        SLOW.replace(
+            "time.sleep(0.02)",
+            f"if step == 5 and not Path({str(once)!r}).exists():\n"
+            f"            Path({str(once)!r}).touch()\n"
+            "            os.kill(os.getpid(), signal.SIGKILL)",
+        )
+    )
+
+    ran = program("--objective", str(path), "--study_name", "s", "--n_trials", "3")
+
+    assert ran.returncode == 0, ran.stderr
+    assert "another takes over its trial" in ran.stderr
+    assert states(url, "s") == {"COMPLETE": 3} or sum(states(url, "s").values()) == 3
+    assert "RUNNING" not in states(url, "s")
+
+
+def test_a_configuration_that_kills_every_worker_is_given_up_after_five(
+    program: Program, url: str, tmp_path: Path
+):
+    path = tmp_path / "deadly.py"
+    # Alive past the time in which a death counts as one of the start, but for the clock's sake
+    # the deaths alternate with a trial that ends well.
+    path.write_text(SLOW.replace("time.sleep(0.02)", "os.kill(os.getpid(), signal.SIGKILL)"))
+
+    ran = program(
+        "--objective", str(path), "--study_name", "s", "--n_trials", "1", "--workers", "1"
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    (trial,) = trials(url, "s")
+    assert trial.state == TrialState.FAIL
+    assert "lost its worker 5 times" in trial.user_attrs["prune_detail"]
+
+
+def test_an_exception_of_the_objective_fails_its_trial_alone(
+    program: Program, url: str, tmp_path: Path
+):
+    path = tmp_path / "raising.py"
+    path.write_text(
+        SLOW.replace("time.sleep(0.02)", 'if self.groups[0].lr > 1: raise ValueError("too steep")')
+    )
+
+    ran = program("--objective", str(path), "--study_name", "s", "--n_trials", "8")
+
+    assert ran.returncode == 0, ran.stderr
+    failed = [t for t in trials(url, "s") if t.state == TrialState.FAIL]
+    assert failed
+    assert {t.user_attrs["prune_detail"] for t in failed} == {"ValueError: too steep"}
+    assert len(trials(url, "s")) == 8
+    assert all(t.value is None for t in failed)
+
+
+def test_a_setting_that_differs_from_the_studys_is_refused_and_both_are_named(program: Program):
+    program(*QUADRATIC, "--n_trials", "1")
+
+    for flags, old, new in (
+        (("--epochs_per_trial", "9"), "4", "9"),
+        (("--precision", "bf16"), "fp32", "bf16"),
+        (("--seed", "3"), "0", "3"),
+    ):
+        refused = program("--objective", "quadratic", *flags)
+        assert refused.returncode == 2
+        assert old in refused.stderr
+        assert new in refused.stderr
+        assert "--study_name" in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--n_trials", "0"), "n_trials"),
+        (("--n_trials", "many"), "n_trials"),
+        (("--no_such_flag",), "no_such_flag"),
+        (("trian",), "trian"),
+        (("--objective", "nothing"), "use one of"),
+        (("--objective", "missing.py"), "does not exist"),
+        (("--objective", "quadratic", "--space", "huge"), "narrow, wide"),
+        (("--objective", "quadratic", "--size", "giant"), "tiny"),
+        (("--objective", "quadratic", "--workers", "-1"), "workers"),
+        (("--objective", "quadratic", "--precision", "fp8"), "fp8"),
+        (("--storage", "sqlite:///x.db", "--objective", "quadratic"), "not a PostgreSQL"),
+        (("--storage", "postgresql://u:secret@h/d", "--objective", "quadratic"), "psycopg2"),
+        (
+            (
+                "--storage",
+                "postgresql+psycopg2://u:secret@127.0.0.1:1/d",
+                "--objective",
+                "quadratic",
+            ),
+            "does not answer",
+        ),
+        (("best", "--study_name", "none"), "none"),
+        (("dashboard", "--port", "99999"), "port"),
+    ],
+)
+def test_a_wrong_input_gets_a_short_answer_and_exit_code_2(program: Program, arguments, says):
+    refused = program(*arguments)
+
+    assert refused.returncode == 2
+    assert says in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert "secret" not in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) <= 5
+
+
+def test_help_is_instant_and_imports_nothing_heavy(program: Program):
+    shown = program("--help")
+    bare = program()
+    imported = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "hpo", "--help"],
+        capture_output=True,
+        text=True,
+        env=program.environment,
+        check=True,
+    ).stderr
+
+    assert shown.returncode == bare.returncode == 0
+    assert "python -m hpo --n_trials 50" in shown.stdout
+    assert bare.stdout == shown.stdout
+    assert not re.search(r"\b(torch|optuna|sqlalchemy|rich)\b", imported)
+
+
+def test_the_best_trial_is_given_as_json_and_as_a_table(program: Program, url: str):
+    program(*QUADRATIC, "--n_trials", "6")
+
+    found = json.loads(program("best", "--json").stdout)
+    table = program("best").stdout
+
+    best = optuna.load_study(study_name=STUDY, storage=url).best_trial
+    assert found["params"] == best.params
+    assert (found["trial"], found["value"]) == (best.number, best.value)
+    assert "lr" in table
+
+
+def test_only_the_best_trials_checkpoint_is_kept(program: Program, url: str):
+    ran = program(*QUADRATIC, "--n_trials", "7", "--workers", "2")
+
+    files = [path.name for path in (program.home / "checkpoints").rglob("*") if path.is_file()]
+    best = optuna.load_study(study_name=STUDY, storage=url).best_trial
+    assert files == [f"trial_{best.number:05d}.pt"]
+    assert files[0] in ran.stdout
+
+
+def test_the_url_can_be_given_to_other_programs(program: Program, url: str):
+    assert program("url").stdout.strip() == url
+    assert program("url", "--for", "psql").stdout.strip() == url.replace("+psycopg2", "")
+
+
+def test_the_embedded_server_starts_by_itself_and_stops_only_when_nobody_works(
+    tmp_path: Path, slow: Path
+):
+    program = Program(None, tmp_path / "home")
+    try:
+        process = program.start("--objective", str(slow), "--study_name", "s", "--workers", "1")
+        found = program("url").stdout.strip()
+        wait_until(lambda: begun(found, "s") >= 1)
+
+        refused = program("stop")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        stopped = program("stop")
+        again = program("stop")
+        resumed = program("url").stdout.strip()
+    finally:
+        program("stop", "--force")
+
+    assert refused.returncode == 2
+    assert "cpu:0" in refused.stderr
+    assert stopped.returncode == again.returncode == 0
+    assert "not running" in again.stderr
+    assert resumed == found
+    assert not os.environ.get("HPO_STORAGE")

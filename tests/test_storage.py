@@ -1,0 +1,180 @@
+"""The storage: one transaction a write, fenced, and nothing written that is not ours."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages._rdb import models as tables
+from optuna.trial import TrialState
+
+from hpo.database import connect, mask, parse_url
+from hpo.errors import ConfigurationError, LeaseLost, StorageError
+from hpo.storage import TrialStorage, open_storage
+
+
+class Gate:
+    """A fence that can be shut, and notes what it is told."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.told: list[Any] = []
+
+    def check(self, session: Any) -> None:
+        if not self.is_open:
+            raise LeaseLost("shut")
+
+    def begin(self, session: Any, trial_number: int) -> None:
+        self.told.append(trial_number)
+
+    def end(self, session: Any, state: str) -> None:
+        self.told.append(state)
+
+
+@pytest.fixture
+def storage(url: str) -> TrialStorage:
+    return open_storage(url)
+
+
+@pytest.fixture
+def study(storage: TrialStorage) -> optuna.Study:
+    return optuna.create_study(study_name="s", storage=storage)
+
+
+def seen_by_others(url: str) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name="s", storage=url).get_trials()
+
+
+def begin(storage: TrialStorage, study: optuna.Study, gate: Gate) -> optuna.Trial:
+    storage.hold(gate)
+    trial_id = storage.create_trial(
+        study._study_id, user_attrs={"prune_reason": "-"}, system_attrs={}
+    )
+    return optuna.Trial(study, trial_id)
+
+
+def test_optuna_still_has_what_the_storage_extends() -> None:
+    parameters = inspect.signature(RDBStorage._get_prepared_new_trial).parameters
+    assert list(parameters) == ["self", "study_id", "template_trial", "session"]
+    parameters = inspect.signature(RDBStorage._set_trial_value_without_commit).parameters
+    assert list(parameters) == ["self", "session", "trial", "objective", "value"]
+    for name in ("_read_trials_from_remote_storage", "_backend"):
+        assert hasattr(_CachedStorage, name) or name in inspect.getsource(_CachedStorage.__init__)
+    columns = {
+        tables.TrialParamModel: {"trial_id", "param_name", "param_value", "distribution_json"},
+        tables.TrialUserAttributeModel: {"trial_id", "key", "value_json"},
+        tables.TrialSystemAttributeModel: {"trial_id", "key", "value_json"},
+        tables.TrialIntermediateValueModel: {
+            *("trial_id", "step", "intermediate_value", "intermediate_value_type"),
+        },
+    }
+    for model, names in columns.items():
+        assert names <= set(model.__table__.columns.keys())
+
+
+def test_parameters_are_stored_all_or_none(storage, study, url):
+    trial = begin(storage, study, Gate())
+
+    trial.suggest_float("a", 0, 1)
+    trial.suggest_int("b", 1, 5)
+    before = seen_by_others(url)[0].params
+    storage.flush(trial._trial_id)
+
+    assert before == {}
+    assert seen_by_others(url)[0].params == trial.params
+    assert set(trial.params) == {"a", "b"}
+
+
+def test_the_first_attribute_is_written_with_the_trial(storage, study, url):
+    begin(storage, study, Gate())
+
+    assert seen_by_others(url)[0].user_attrs == {"prune_reason": "-"}
+
+
+def test_a_trial_ends_together_with_what_belongs_to_it(storage, study, url):
+    gate = Gate()
+    trial = begin(storage, study, gate)
+    trial.suggest_float("a", 0, 1)
+    trial.set_user_attr("note", "kept until the end")
+
+    study.tell(trial, 1.5)
+
+    ended = seen_by_others(url)[0]
+    assert (ended.state, ended.value) == (TrialState.COMPLETE, 1.5)
+    assert ended.params == trial.params
+    assert ended.user_attrs["note"] == "kept until the end"
+    assert gate.told == [0, "complete"]
+
+
+def test_a_worker_that_lost_its_trial_writes_nothing_more(storage, study, url):
+    gate = Gate()
+    trial = begin(storage, study, gate)
+    gate.is_open = False
+
+    for write in (
+        lambda: trial.report(1.0, 1),
+        lambda: study.tell(trial, 1.0),
+        lambda: storage.flush(trial._trial_id),
+    ):
+        with pytest.raises(LeaseLost):
+            write()
+
+    left = seen_by_others(url)[0]
+    assert left.state == TrialState.RUNNING
+    assert left.intermediate_values == {}
+
+
+def test_without_a_fence_it_is_the_storage_that_any_optuna_program_opens(storage, study, url):
+    study.optimize(lambda trial: trial.suggest_float("x", -1, 1) ** 2, n_trials=5)
+
+    assert [t.state for t in seen_by_others(url)] == [TrialState.COMPLETE] * 5
+    assert all(t.params for t in seen_by_others(url))
+
+
+def test_an_empty_database_is_prepared_by_many_at_once(empty_url):
+    code = (
+        "import sys; from hpo.database import connect; from hpo.storage import prepare, "
+        "open_storage; prepare(connect(sys.argv[1])); open_storage(sys.argv[1]).get_all_studies()"
+    )
+    # Without the lock 11 of 12 fail; on two cores six processes overlap well enough.
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, empty_url], stderr=subprocess.PIPE)
+        for _ in range(6)
+    ]
+
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+
+    assert [process.returncode for process in processes] == [0] * 6, errors
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("postgresql://u:secret@h/d", "write 'postgresql+psycopg2://u:***@h/d'"),
+        ("postgres://u:secret@h/d", "write 'postgresql+psycopg2://u:***@h/d'"),
+        ("sqlite:///x.db", "not a PostgreSQL database"),
+        ("mysql://u:secret@h/d", "not a PostgreSQL database"),
+        ("no url at all", "cannot be read"),
+    ],
+)
+def test_a_url_that_cannot_work_is_refused_without_its_password(given, expected):
+    with pytest.raises(ConfigurationError) as refused:
+        parse_url(given)
+
+    assert expected in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_password_is_masked_even_where_the_url_cannot_be_parsed():
+    assert "secret" not in mask("postgres:://u:secret@h:x/d")
+
+
+def test_a_dead_host_is_reported_in_time():
+    with pytest.raises(StorageError, match="does not answer"):
+        connect("postgresql+psycopg2://u:secret@127.0.0.1:1/d")
