@@ -1,0 +1,1 @@
+"""Networks and mathematics in plain PyTorch: knows nothing of Optuna, of SQL or of the service."""
