@@ -225,7 +225,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
     shown.begin(prepared, asked=asked, on_gpu=on_gpu)
     stop = _stop_on_signals()
     with shown:
-        result = fleet.run(prepared, config, LocalLauncher(), emit=shown.show, stop=stop)
+        result = fleet.run(prepared, config, LocalLauncher(os.environ), emit=shown.show, stop=stop)
     shown.end(result, url=url, is_embedded=flags["storage"] is None)
     if result.is_interrupted:
         ctx.exit(INTERRUPTED)
@@ -246,9 +246,10 @@ def _slots(workers: str, per_gpu: int) -> tuple[list[Any], bool]:
 
     if workers != "auto" and not (workers.isdecimal() and int(workers) > 0):
         raise ConfigurationError(f"--workers '{workers}' is neither 'auto' nor a number above 0")
-    gpus = slots.gpu_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = slots.gpu_count(visible=visible)
     if gpus:
-        found = slots.gpu_slots(gpus, per_gpu=per_gpu)
+        found = slots.gpu_slots(gpus, visible=visible, per_gpu=per_gpu)
         return (found if workers == "auto" else found[: int(workers)]), True
     return slots.cpu_slots(slots.usable_cores() if workers == "auto" else int(workers)), False
 

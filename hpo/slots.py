@@ -17,6 +17,15 @@ from hpo.errors import ConfigurationError
 # The most that a worker on a core was seen to hold is well below 1 GiB; the rest is the system's.
 _WORKER_BYTES = 1 << 30
 
+# One thread a library; and glibc keeps freed memory, for giving a step's tensors back to the
+# kernel and faulting them in again was a fifth of a worker's CPU time.
+_ONE_CORE = (
+    ("OMP_NUM_THREADS", "1"),
+    ("MKL_NUM_THREADS", "1"),
+    ("MALLOC_MMAP_THRESHOLD_", str(32 << 20)),
+    ("MALLOC_TRIM_THRESHOLD_", str(1 << 30)),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
@@ -29,14 +38,19 @@ class Slot:
 
 def cpu_slots(count: int) -> list[Slot]:
     """Slots of one core each; a worker's libraries start one thread."""
-    threads = (("OMP_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"))
-    return [Slot(name=f"cpu:{i}", device="cpu", environment=threads) for i in range(count)]
+    return [Slot(name=f"cpu:{i}", device="cpu", environment=_ONE_CORE) for i in range(count)]
 
 
-def gpu_slots(count: int, *, per_gpu: int = 1) -> list[Slot]:
-    """Slots of one GPU each; each worker sees its own GPU alone, as cuda:0."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = [name for name in visible.split(",") if name] or [str(i) for i in range(count)]
+def gpu_slots(count: int, *, visible: str | None = None, per_gpu: int = 1) -> list[Slot]:
+    """Slots of one GPU each; each worker sees its own GPU alone, as cuda:0.
+
+    Args:
+        count: GPUs that torch sees.
+        visible: CUDA_VISIBLE_DEVICES, whose names (numbers, UUIDs, MIG ids) are handed on.
+        per_gpu: Workers that share a GPU.
+    """
+    names = [name for name in (visible or "").split(",") if name]
+    names = names or [str(i) for i in range(count)]
     return [
         Slot(name=f"gpu:{name}", device="cuda", environment=(("CUDA_VISIBLE_DEVICES", name),))
         for name in names[:count]
@@ -44,13 +58,16 @@ def gpu_slots(count: int, *, per_gpu: int = 1) -> list[Slot]:
     ]
 
 
-def gpu_count() -> int:
+def gpu_count(*, visible: str | None = None) -> int:
     """How many GPUs torch can use here.
+
+    Args:
+        visible: CUDA_VISIBLE_DEVICES; empty means that none is wanted.
 
     Raises:
         ConfigurationError: There is an NVIDIA device, but torch was built without CUDA.
     """
-    if not has_nvidia_device() or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+    if not has_nvidia_device() or visible == "":
         return 0
     import torch
 

@@ -8,8 +8,6 @@ Shapes: B scenes (or 1 where all scenes share it), N elements, M antennas, L cod
 code, K sources (absent ones zero), 3 = azimuth in rad, elevation in rad, range in m.
 """
 
-# ruff: noqa: N802, N815 - a field wears its shape too
-
 from dataclasses import dataclass, fields, replace
 from math import sqrt
 from typing import Any

@@ -86,7 +86,7 @@ SIZES: Mapping[str, ArrayConfig] = MappingProxyType(
             wavelength_m=0.1, range_min_m=0.3, range_max_m=0.9,
         ),
         "tiny": ArrayConfig(
-            # Of walls 0…6 the one on which per-code MUSIC stands nearest to -5.0 dB, about the mean.
+            # Of walls 0…6 the one on which per-code MUSIC is nearest to -5.0 dB, about the mean.
             side=6, antennas=4, codes=16, max_sources=2, rank=3, problem_seed=5,
             wavelength_m=0.1, range_min_m=0.45, range_max_m=1.8,
         ),

@@ -176,7 +176,9 @@ class _Spectra:
             power_BL = _trace(sample_BLMM)
             # Each code to trace 1; what it weighs is kept beside.
             self._sample_BLMM = sample_BLMM / power_BL.clamp(min=1e-9)[..., None, None]
-            self._weight_BL = power_BL / power_BL.sum(-1, keepdim=True)
+            power_BL = power_BL / power_BL.sum(-1, keepdim=True)
+            alike_BL = torch.full_like(power_BL, 1 / power_BL.shape[-1])
+            self._weight_B2L = torch.stack((power_BL, alike_BL), 1)
             beam_BLMG = self._sensing_BLMN @ grid_NG
             self._gain_BLG = beam_BLMG.abs().square().sum(-2)
             outer_BLXG = (beam_BLMG.conj().unsqueeze(3) * beam_BLMG.unsqueeze(2)).flatten(2, 3)
@@ -185,7 +187,7 @@ class _Spectra:
 
     def without(self, columns: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Spectra (B, G), by power and with all codes alike, the columns' sources projected out."""
-        with torch.autocast(self._sample_BLMM.device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(self._sample_BLMM.device.type, enabled=False):
             sample_BLMM, gain_BLG = self._sample_BLMM, self._gain_BLG
             if columns:
                 projector_BLMM = self._projector(columns)
@@ -193,11 +195,13 @@ class _Spectra:
                 gain_BLG = self._form(projector_BLMM)
             # 1e-3 of the gain: a point that the projector has taken away explains nothing.
             share_BLG = self._form(sample_BLMM) / (gain_BLG + 1e-3 * self._gain_BLG)
-            left_BL, weight_BL = _trace(sample_BLMM), self._weight_BL
-            by_power_BG = (weight_BL.unsqueeze(-1) * share_BLG).sum(1)
-            left_B1 = (weight_BL * left_BL).sum(1, keepdim=True)
-            alike_BG = share_BLG.sum(1) / (left_BL.sum(1, keepdim=True) + 1e-2)
-            return _log_likelihood(by_power_BG / (left_B1 + 1e-3)), _log_likelihood(alike_BG)
+            explained_B2G = self._weight_B2L @ share_BLG
+            left_B21 = self._weight_B2L @ _trace(sample_BLMM).unsqueeze(-1)
+            # 1e-3 of all power: where nothing is left, nothing is explained.
+            spectrum_B2G = 1 - explained_B2G / (left_B21 + 1e-3)
+            spectrum_B2G = -spectrum_B2G.clamp(min=_LEAST_RESIDUAL).log()
+            power_BG, alike_BG = spectrum_B2G.unbind(1)
+            return power_BG, alike_BG
 
     def _projector(self, columns: list[Tensor]) -> Tensor:
         """The projector off the columns' images under each code, by Gram-Schmidt."""
@@ -220,10 +224,6 @@ class _Spectra:
             # One wall: a product a code over all scenes, instead of one a scene and code.
             return (real_BLX.transpose(0, 1) @ self._outer_BLXG[0]).transpose(0, 1)
         return (real_BLX.unsqueeze(2) @ self._outer_BLXG).squeeze(2)
-
-
-def _log_likelihood(share_BG: Tensor) -> Tensor:
-    return -(1 - share_BG).clamp(min=_LEAST_RESIDUAL).log()
 
 
 def _unit(vector_BLM1: Tensor) -> Tensor:

@@ -3,8 +3,6 @@
 Shapes: B installations, N elements, M antennas, L codes.
 """
 
-# ruff: noqa: N802, N815 - a field wears its shape too
-
 from dataclasses import dataclass
 from math import pi, sqrt
 

@@ -1,18 +1,21 @@
 """Small decompositions with a safe gradient: r×r and K×K Gram matrices, never an N×N one.
 
-Everything is computed in the dtype given, complex64 or complex128. Non-finite input gives non-finite
-output, never an exception: the guard decides about it.
+Everything is computed in the dtype given, complex64 or complex128. Non-finite input gives
+non-finite output, never an exception: the guard decides about it.
 
 Shapes: B scenes; N elements; R rank of a factor F; K sources at most, an absent one being a zero
 column of A and False in the mask.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-# A Gram matrix of trace τ formed and factored in floating point errs by a few ε·τ (Higham, "Accuracy
-# and Stability of Numerical Algorithms", 2nd ed., §3.5 and §10.1): what is below 8 ε τ is rounding.
+# A Gram matrix of trace τ formed and factored in floating point errs by a few ε·τ (Higham,
+# "Accuracy and Stability of Numerical Algorithms", 2nd ed., §3.5 and §10.1): what is below 8 ε τ is
+# rounding.
 ROUNDING = 8.0
 
 
@@ -105,6 +108,44 @@ def span_whitener(label_BNK: Tensor, mask_BK: Tensor) -> Tensor:
     scale_BKK = torch.diag_embed(gain_BK).to(chol_BKK.dtype)
     whitener_BKK: Tensor = torch.linalg.solve_triangular(chol_BKK, scale_BKK, upper=False)
     return whitener_BKK
+
+
+def nystrom_factor(
+    apply: Callable[[Tensor], Tensor], start_BNR: Tensor, *, load: float = 1e-4
+) -> Tensor:
+    """Factor F of a positive semidefinite R in its dominant directions, by products with R alone.
+
+    F = R V L⁻ᴴ,  L Lᴴ = Vᴴ R V + load · tr(Vᴴ R V) I,  V an orthonormal basis of R · start
+
+    F Fᴴ is R itself where R has rank R or less ([1], one step of subspace iteration). V is constant
+    for the gradient, which is then exact up to what R holds outside of the dominant span.
+
+    Args:
+        apply: X_BNR to R X.
+        start_BNR: Complex columns that see every wanted direction.
+        load: Directions weaker than this part of the trace fade out; > 0 keeps L regular.
+
+    Returns:
+        factor_BNR.
+
+    References:
+        [1] N. Halko, P.-G. Martinsson, J. A. Tropp, "Finding structure with randomness," SIAM
+        Review, vol. 53, no. 2, 2011, eq. (5.1) and §5.5.
+    """
+    with torch.no_grad():
+        basis_BNR = apply(start_BNR)
+        basis_BNR = _over_cholesky(basis_BNR, basis_BNR.mH @ basis_BNR, 0.0)
+    image_BNR = apply(basis_BNR)
+    return _over_cholesky(image_BNR, basis_BNR.mH @ image_BNR, load)
+
+
+def _over_cholesky(columns_BNR: Tensor, gram_BRR: Tensor, load: float) -> Tensor:
+    """X L⁻ᴴ with L Lᴴ = G + load · tr(G) I."""
+    _, chol_BRR = ridge_cholesky(gram_BRR, load * trace(gram_BRR).detach())
+    turned_BNR: Tensor = torch.linalg.solve_triangular(
+        chol_BRR.mH, columns_BNR, upper=True, left=False
+    )
+    return turned_BNR
 
 
 def _cholesky(matrix_BRR: Tensor) -> Tensor:

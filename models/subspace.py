@@ -1,8 +1,8 @@
 """Losses of a predicted covariance against its label, in fp32 and in small Gram form.
 
 With R = F Fᴴ + s I and the label R_t = A Aᴴ + t I every term is a function of the small matrices
-Fᴴ F, Fᴴ A and Aᴴ A; nothing here decomposes an N×N matrix. Autograd through an N×N eigh of R divides
-by λi − λj, which is 0/0 between the N − rank equal noise eigenvalues: its gradient is NaN always.
+Fᴴ F, Fᴴ A and Aᴴ A; nothing here decomposes an N×N matrix. Autograd through an N×N eigh of R
+divides by λi − λj, 0/0 between the N − rank equal noise eigenvalues: its gradient is NaN always.
 
 Everything is computed in the dtype given, complex64 or complex128: the caller casts, half is never
 seen. A non-finite factor gives a non-finite loss, never an exception: the guard decides about it.
@@ -35,7 +35,8 @@ def covariance_error(
 ) -> Tensor:
     """Squared Frobenius error of the covariance, normalised by the label's.
 
-    ‖R − R_t‖² / ‖R_t‖²,  ‖R − R_t‖² = ‖G‖² + ‖Aᴴ A‖² − 2 ‖Fᴴ A‖² + 2 (s−t) (tr G − tr Aᴴ A) + N (s−t)²
+    ‖R − R_t‖² / ‖R_t‖²,  with
+    ‖R − R_t‖² = ‖G‖² + ‖Aᴴ A‖² − 2 ‖Fᴴ A‖² + 2 (s−t) (tr G − tr Aᴴ A) + N (s−t)²
 
     Args:
         factor_BNR: F, complex, in √power of the label's units.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,7 +27,10 @@ class LocalProcess:
 
 
 class LocalLauncher:
-    """Starts child processes."""
+    """Starts child processes in the given surroundings."""
+
+    def __init__(self, surroundings: Mapping[str, str]) -> None:
+        self._surroundings = dict(surroundings)
 
     def start(
         self, argv: Sequence[str], *, environment: Mapping[str, str], log: Path
@@ -37,7 +39,7 @@ class LocalLauncher:
         with log.open("ab") as output:
             process = subprocess.Popen(
                 list(argv),
-                env={**os.environ, **environment},
+                env={**self._surroundings, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

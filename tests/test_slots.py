@@ -1,0 +1,47 @@
+"""What the machine offers, and what is said when torch cannot use it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpo import slots
+from hpo.errors import ConfigurationError
+
+
+def test_an_nvidia_device_with_a_cpu_build_of_torch_is_told_with_the_cure(tmp_path, monkeypatch):
+    if torch.version.cuda is not None:
+        pytest.skip("torch is a CUDA build here")
+    # A real program called nvidia-smi that answers as the driver's does.
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-1)'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    with pytest.raises(ConfigurationError, match="CPU build; install a CUDA build"):
+        slots.gpu_count()
+    assert slots.gpu_count(visible="") == 0
+
+
+def test_a_gpu_worker_sees_its_own_gpu_alone():
+    found = slots.gpu_slots(2, visible="3,GPU-77", per_gpu=2)
+
+    assert [slot.name for slot in found] == ["gpu:3", "gpu:3", "gpu:GPU-77", "gpu:GPU-77"]
+    assert dict(found[2].environment) == {"CUDA_VISIBLE_DEVICES": "GPU-77"}
+
+
+def test_cores_follow_the_affinity():
+    code = "from hpo.slots import usable_cores; print(usable_cores())"
+
+    one = subprocess.run(
+        ["taskset", "-c", "0", "python3", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent.parent,
+    )
+
+    assert one.stdout.strip() == "1"
