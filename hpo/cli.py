@@ -95,7 +95,7 @@ _study_option = click.option(
 
 
 @click.group(cls=_Commands, context_settings=_CONTEXT, invoke_without_command=True)
-@click.option("--verbose", is_flag=True, help="show tracebacks and the workers' logs")
+@click.option("--verbose", is_flag=True, help="show the traceback of an error")
 @click.version_option(package_name="hpo", message="hpo %(version)s")
 @click.pass_context
 def commands(ctx: click.Context, verbose: bool) -> None:
@@ -221,7 +221,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
         timeout_s=flags["timeout"],
         git_sha=_git_sha(),
     )
-    shown = display.Display(opened, config, verbose=ctx.obj["verbose"])
+    shown = display.Display(opened, config)
     shown.begin(prepared, asked=asked, on_gpu=on_gpu)
     stop = _stop_on_signals()
     with shown:
@@ -417,7 +417,7 @@ def dashboard(storage: str | None, host: str, port: int) -> None:
     url = _url(storage)
     prepare(connect(url))
     server = make_dashboard(url, host=host, port=port)
-    click.echo(f"http://{server.server_name}:{server.server_port}/  (Ctrl-C ends)", err=True)
+    click.echo(f"http://{host}:{server.server_port}/  (Ctrl-C ends)", err=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

@@ -10,11 +10,14 @@ from types import TracebackType
 from typing import Any
 
 from optuna.trial import FrozenTrial
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from hpo import fleet
+from hpo.budget import Lease
 from hpo.database import mask
 from hpo.study import OpenStudy
 
@@ -25,11 +28,9 @@ _results = Console(highlight=False, soft_wrap=True)
 class Display:
     """One run's lines, and its live line while it is on a terminal."""
 
-    def __init__(
-        self, opened: OpenStudy, config: fleet.FleetConfig, *, verbose: bool = False
-    ) -> None:
-        self._opened, self._config, self._verbose = opened, config, verbose
-        self._live: Progress | None = None
+    def __init__(self, opened: OpenStudy, config: fleet.FleetConfig) -> None:
+        self._opened, self._config = opened, config
+        self._live: Live | None = None
         self._ended = -1
 
     def begin(self, prepared: fleet.Prepared, *, asked: Mapping[str, Any], on_gpu: bool) -> None:
@@ -69,16 +70,16 @@ class Display:
 
     def __enter__(self) -> Display:
         if _errors.is_terminal:
-            self._live = Progress(
+            self._bar = Progress(
                 TextColumn("trials"),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("best {task.description}"),
                 console=_errors,
-                transient=True,
             )
-            self._task = self._live.add_task("starting", total=None)
+            self._task = self._bar.add_task("-", total=None)
+            self._live = Live(self._bar, console=_errors, transient=True)
             self._live.start()
         return self
 
@@ -110,16 +111,11 @@ class Display:
             best = f"{progress.best.value:.4g} (trial {progress.best.number})"
         counts = f"{budget.complete} complete, {budget.pruned} pruned, {budget.failed} failed"
         if self._live is not None:
-            running = " ".join(
-                f"{lease.slot} {lease.trial_number}:{lease.epoch or 0}/{lease.epochs or '?'}"
-                for lease in progress.leases
+            self._bar.update(
+                self._task, total=budget.total, completed=budget.ended, description=best
             )
-            self._live.update(
-                self._task,
-                total=budget.total,
-                completed=budget.ended,
-                description=f"best {best} | {counts} | {running}",
-            )
+            running = [_running(lease) for lease in progress.leases]
+            self._live.update(Group(self._bar, Text(" | ".join([counts, *running]))))
         elif budget.ended != self._ended:
             _errors.print(
                 f"{budget.ended}/{budget.total} trials | {counts} | best {best} | "
@@ -156,6 +152,12 @@ class Display:
             others["default configuration (the first trial)"] = result.default_value
         for name, value in others.items():
             _results.print(f"{metric} of {name}: {value:.4g}")
+
+
+def _running(lease: Lease) -> str:
+    value = "" if lease.value is None else f" {lease.value:.3g}"
+    where = "asking" if lease.trial_number is None else f"trial {lease.trial_number}"
+    return f"{lease.slot} {where} epoch {lease.epoch or 0}{value}"
 
 
 def print_trial(opened: OpenStudy, trial: FrozenTrial) -> None:

@@ -6,9 +6,11 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import optuna
@@ -357,6 +359,52 @@ def test_only_the_best_trials_checkpoint_is_kept(program: Program, url: str):
 def test_the_url_can_be_given_to_other_programs(program: Program, url: str):
     assert program("url").stdout.strip() == url
     assert program("url", "--for", "psql").stdout.strip() == url.replace("+psycopg2", "")
+
+
+def test_the_dashboard_serves_the_study_on_this_host_alone(program: Program):
+    program(*QUADRATIC, "--n_trials", "3")
+    process = program.start("dashboard", "--port", "0")
+    try:
+        address = re.match(r"http://127.0.0.1:\d+/", process.stderr.readline())[0]
+        with urllib.request.urlopen(f"{address}api/studies") as answer:
+            (study,) = json.load(answer)["study_summaries"]
+        taken = program("dashboard", "--port", address.rstrip("/").rpartition(":")[2])
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+
+    assert study["study_name"] == STUDY
+    assert taken.returncode == 2
+    assert "is taken" in taken.stderr
+
+
+def test_a_page_of_the_dashboard_shows_the_study_in_a_browser(program: Program, tmp_path: Path):
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("no chromium here")
+    program(*QUADRATIC, "--n_trials", "3")
+    process = program.start("dashboard", "--port", "0")
+    try:
+        address = re.match(r"http://127.0.0.1:\d+/", process.stderr.readline())[0]
+        page = subprocess.run(
+            [
+                *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
+                *("--no-first-run", "--disable-background-networking", "--disable-sync"),
+                *("--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}"),
+                *("--virtual-time-budget=20000", "--dump-dom", f"{address}dashboard/studies/1"),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        ).stdout
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+
+    assert STUDY in page
+    assert "Best Trial" in page
+    assert "prune_reason" in page or "distance" in page
 
 
 def test_the_embedded_server_starts_by_itself_and_stops_only_when_nobody_works(

@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+import yaml
 
+from hpo import cli
 from tests.conftest import ROOT
 
 BIN = Path(sys.executable).parent
@@ -57,3 +60,18 @@ def test_sqlalchemy_is_spoken_where_it_may_be():
     for path in (ROOT / "hpo").rglob("*.py"):
         if "sqlalchemy" in path.read_text() and path.name not in speakers | holders | {"cli.py"}:
             raise AssertionError(path)
+
+
+def test_the_compose_files_commands_are_commands_of_the_program():
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+
+    for name in ("dashboard", "worker"):
+        service = compose["services"][name]
+        context = click.Context(cli.commands)
+        command = cli.commands.get_command(context, service["command"][0])
+        # Parses, or raises what a user would see.
+        command.make_context(name, service["command"][1:], parent=context)
+        url = service["environment"]["HPO_STORAGE"]
+        assert url.startswith("postgresql+psycopg2://hpo:${POSTGRES_PASSWORD")
+    assert compose["services"]["dashboard"]["ports"] == ["127.0.0.1:8080:8080"]
+    assert "@postgres/" in compose["services"]["worker"]["environment"]["HPO_STORAGE"]

@@ -1,0 +1,109 @@
+"""What only a GPU can show. One command on a machine that has one: `python -m pytest -m cuda`."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from hpo import engine
+from hpo.engine import Plan
+from hpo.errors import Divergence, StopRequested
+from objectives import Context, Term
+from objectives.ris_covariance import objective
+from tests.conftest import Program
+from tests.toys import Log, weights
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+]
+CUDA = torch.device("cuda")
+
+
+def build(**params):
+    torch.manual_seed(3)
+    context = Context(
+        device=CUDA,
+        size="unit",
+        epochs=8,
+        seed=3,
+        problem_seed=objective.problem_seed("unit"),
+        options={"installation": "fixed"},
+    )
+    return objective.build({**objective.defaults("wide"), **params}, context)
+
+
+def plan(precision: str, **changes) -> Plan:
+    return Plan(epochs=8, precision=precision, device=CUDA, metric="J_db", **changes)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+def test_a_healthy_trial_trains_and_is_not_pruned(precision):
+    log = Log()
+
+    result = engine.train(build(), plan(precision), log)
+
+    assert result.value < log.epochs[0].metrics["J_db"]
+    assert result.skipped <= 10
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+def test_a_true_nan_is_pruned_within_16_steps_and_named(precision):
+    task = build()
+    loss = task.loss
+
+    def spoiled(outputs, batch):
+        terms = dict(loss(outputs, batch))
+        # Finite forward, 1/0 · 0 = NaN backward.
+        terms["zeta"] = Term((outputs.noise_B * 0.0).square().sum().sqrt())
+        return terms
+
+    task.loss = spoiled
+
+    with pytest.raises(Divergence, match="gradient of 'zeta' is NaN") as verdict:
+        engine.train(task, plan(precision), Log())
+
+    assert verdict.value.reason == "grad_nonfinite"
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_a_step_between_two_reads_waits_for_nothing(precision):
+    task = build()
+    trial = engine._Trial(task, plan(precision))
+    for step in range(3):
+        trial.train_step(task.batch(step))
+    batch = task.batch(3)
+
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trial.train_step(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_an_interrupted_trial_goes_on(precision, tmp_path):
+    expected = engine.train(build(), plan(precision), Log())
+    path = tmp_path / "trial.pt"
+    with pytest.raises(StopRequested):
+        engine.train(build(), plan(precision, checkpoint=path), Log(stop_after=13))
+    resumed = build()
+
+    result = engine.train(resumed, plan(precision, checkpoint=path), Log())
+
+    # The same operations in the same order; atomics may differ in the last bits.
+    assert abs(result.value - expected.value) < 0.05
+    assert torch.isfinite(weights(resumed)).all()
+
+
+def test_a_study_runs_on_the_gpu_in_fp16_by_default(program: Program, url: str):
+    ran = program("--n_trials", "4", "--size", "unit", "--epochs_per_trial", "4", timeout=400)
+
+    assert ran.returncode == 0, ran.stderr
+    assert "fp16 (auto: a GPU)" in ran.stderr
+    trials = optuna.load_study(study_name="ris_covariance-wide-unit", storage=url).get_trials()
+    assert len(trials) == 4
+    assert {t.state for t in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert all(t.user_attrs["gpu_seconds"] > 0 for t in trials)
