@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
+from hpo.database import patiently
 from hpo.errors import LeaseLost
 from hpo.schema import leases, tickets
 
@@ -66,22 +68,27 @@ def process_id(pid: int | None = None) -> str:
     """A process told apart from a later one with the same number; empty when there is none.
 
     `boot id/pid namespace:pid:start time` on Linux, so that a process is never judged from
-    another host or container; `host:pid:` where there is no /proc.
+    another host or container. Where the start cannot be read (no /proc, or another user's
+    process under hidepid) it is left out.
     """
     pid = os.getpid() if pid is None else pid
-    if not Path("/proc/self/stat").exists():
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return ""
-        return f"{_machine()}:{pid}:"
     try:
         # The second field is the program's name in parentheses and may itself hold spaces.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
+    except OSError:
+        return f"{_machine()}:{pid}:" if _exists(pid) else ""
     # A zombie has ended; its parent has not looked yet.
     return "" if fields[0] in "ZX" else f"{_machine()}:{pid}:{fields[19]}"
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @cache
@@ -98,7 +105,10 @@ def _machine() -> str:
 def is_dead(process: str) -> bool:
     """Whether a process has certainly ended: it ran here and is not to be found."""
     machine, pid, _ = process.split(":")
-    return machine == _machine() and process_id(int(pid)) != process
+    if machine != _machine():
+        return False
+    found = process_id(int(pid))
+    return found != process and not found.endswith(":")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +129,15 @@ class Ticket:
         )
         if found is None:
             raise LeaseLost(f"ticket {self.ticket} was given to another worker")
+
+    def begun(self, session: orm.Session) -> int | None:
+        """The number of the ticket's trial, if it has one by now."""
+        number: int | None = session.scalar(
+            sa.select(tickets.c.trial_number).where(
+                tickets.c.study_uid == self.study_uid, tickets.c.ticket == self.ticket
+            )
+        )
+        return number
 
     def begin(self, session: orm.Session, trial_number: int) -> None:
         """Bind the ticket to the trial that has just been created."""
@@ -185,25 +204,30 @@ class Tickets:
             SELECT :study_uid, n FROM generate_series(1, :total) n
             ON CONFLICT DO NOTHING
         """)
-        with self._engine.begin() as connection:
-            connection.execute(statement, {"study_uid": self._study_uid, "total": total})
+        self._write(statement, study_uid=self._study_uid, total=total)
         return self.count().total
 
     def take(self, *, worker: str, slot: str) -> Ticket | None:
         """The lowest open ticket, leased to this process; None where there is none."""
         values = {
             "study_uid": self._study_uid,
-            "run_uid": str(uuid.uuid4()),
             "worker": worker,
             "slot": slot,
             "host": host_name(),
             "process": process_id(),
         }
-        with self._engine.begin() as connection:
-            row = connection.execute(_TAKE, values).mappings().one_or_none()
-        if row is None:
-            return None
-        return Ticket(study_uid=self._study_uid, run_uid=str(values["run_uid"]), **row)
+
+        def once() -> Ticket | None:
+            # Anew at every try: a lease whose answer was lost falls silent and is swept.
+            run_uid = str(uuid.uuid4())
+            with self._engine.begin() as connection:
+                found = connection.execute(_TAKE, {**values, "run_uid": run_uid})
+                row = found.mappings().one_or_none()
+            if row is None:
+                return None
+            return Ticket(study_uid=self._study_uid, run_uid=run_uid, **row)
+
+        return patiently(once)
 
     def beat(self, run_uid: str, progress: Mapping[str, float | int | None]) -> bool:
         """Renew a lease and note its progress; False when it is no longer ours."""
@@ -212,6 +236,7 @@ class Tickets:
             .where(leases.c.run_uid == run_uid)
             .values(beat_at=sa.func.now(), **progress)
         )
+        # Not patiently: the next beat comes anyway.
         with self._engine.begin() as connection:
             return connection.execute(statement).rowcount == 1
 
@@ -219,19 +244,33 @@ class Tickets:
         """Give a ticket back that can be gone on with; no loss is counted."""
         self._give_back("run_uid = :run_uid", lost=0, run_uid=run_uid)
 
-    def sweep(self) -> Sequence[int]:
-        """Give back the tickets of leases that fell silent, and of this host's dead processes."""
+    def sweep(self, *, counts_as_loss: bool = True) -> Sequence[int]:
+        """Give back the tickets of leases that fell silent, and of this host's dead processes.
+
+        Args:
+            counts_as_loss: False where we killed the processes ourselves.
+        """
         dead = [lease.process for lease in self.live() if is_dead(lease.process)]
         which = (
             "study_uid = :study_uid AND (process = ANY(:dead)"
             " OR beat_at < now() - make_interval(secs => :lease_s))"
         )
         values = {"study_uid": self._study_uid, "lease_s": LEASE_S, "dead": dead}
-        return self._give_back(which, lost=1, **values)
+        return self._give_back(which, lost=int(counts_as_loss), **values)
 
     def _give_back(self, which: str, **values: object) -> Sequence[int]:
-        with self._engine.begin() as connection:
-            return connection.scalars(sa.text(_GIVE_BACK.format(which=which)), values).all()
+        rows = self._write(sa.text(_GIVE_BACK.format(which=which)), **values)
+        return [row.ticket for row in rows]
+
+    def _write(self, statement: sa.TextClause, **values: object) -> Sequence[sa.Row[Any]]:
+        """Execute one statement in a transaction of its own; the rows that it returns."""
+
+        def once() -> Sequence[sa.Row[Any]]:
+            with self._engine.begin() as connection:
+                result = connection.execute(statement, values)
+                return result.all() if result.returns_rows else []
+
+        return patiently(once)
 
     def count(self) -> Budget:
         """How many tickets there are in each state."""
@@ -240,8 +279,12 @@ class Tickets:
             .where(tickets.c.study_uid == self._study_uid)
             .group_by(tickets.c.state)
         )
-        with self._engine.connect() as connection:
-            return Budget(**{row.state: row.n for row in connection.execute(statement)})
+
+        def once() -> Budget:
+            with self._engine.connect() as connection:
+                return Budget(**{row.state: row.n for row in connection.execute(statement)})
+
+        return patiently(once)
 
     def live(self) -> list[Lease]:
         """The leases of this study, longest held first."""
@@ -267,5 +310,9 @@ def _read_leases(engine: sa.Engine, which: sa.ColumnElement[bool]) -> list[Lease
         .where(which)
         .order_by(leases.c.taken_at)
     )
-    with engine.connect() as connection:
-        return [Lease(**row) for row in connection.execute(statement).mappings()]
+
+    def once() -> list[Lease]:
+        with engine.connect() as connection:
+            return [Lease(**row) for row in connection.execute(statement).mappings()]
+
+    return patiently(once)

@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpo.errors import ConfigurationError, HpoError
+from hpo.errors import ConfigurationError, HpoError, RunFailed, StorageError
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from hpo.study import OpenStudy
 
 INTERRUPTED = 130
@@ -56,21 +58,21 @@ class _RunCommand(click.Command):
 
 def _objective_options(args: Sequence[str]) -> list[click.Parameter]:
     """The chosen objective's own options as flags."""
-    from hpo.study import load_objective
-
-    spec = DEFAULT_OBJECTIVE
+    spec = None
     for here, following in zip(args, [*args[1:], ""]):
         if here == "--objective":
             spec = following
         elif here.startswith("--objective="):
             spec = here.partition("=")[2]
+    from hpo.study import load_objective
+
     return [
         click.Option(
             [f"--{name}"],
             type=click.Choice(option.choices) if option.choices else str,
             help=f"{option.help} (default: {option.default})",
         )
-        for name, option in load_objective(spec).options.items()
+        for name, option in load_objective(spec or DEFAULT_OBJECTIVE).options.items()
     ]
 
 
@@ -122,9 +124,8 @@ def commands(ctx: click.Context, verbose: bool) -> None:
 )
 @click.option(
     "--objective",
-    default=DEFAULT_OBJECTIVE,
     metavar="NAME|module:attr|path.py",
-    help=f"what to optimize (default: {DEFAULT_OBJECTIVE})",
+    help=f"what to optimize (default: the study's, else {DEFAULT_OBJECTIVE})",
 )
 @click.option("--epochs_per_trial", type=click.IntRange(min=1), metavar="N", help="(default: 12)")
 @click.option("--space", metavar="narrow|wide", help="the search space (default: wide)")
@@ -250,13 +251,19 @@ def _slots(workers: str, per_gpu: int) -> tuple[list[Any], bool]:
     gpus = slots.gpu_count(visible=visible)
     if gpus:
         found = slots.gpu_slots(gpus, visible=visible, per_gpu=per_gpu)
+        if workers != "auto" and int(workers) > len(found):
+            raise ConfigurationError(
+                f"--workers {workers} is more than {gpus} GPUs hold; write --workers_per_gpu K too"
+            )
         return (found if workers == "auto" else found[: int(workers)]), True
     return slots.cpu_slots(slots.usable_cores() if workers == "auto" else int(workers)), False
 
 
-def _absolute(objective: str) -> str:
+def _absolute(objective: str | None) -> str | None:
     """A file is found again by workers whatever their working folder."""
-    return str(Path(objective).absolute()) if objective.endswith(".py") else objective
+    if objective is not None and objective.endswith(".py"):
+        return str(Path(objective).absolute())
+    return objective
 
 
 def _git_sha() -> str:
@@ -277,7 +284,9 @@ def _stop_on_signals() -> threading.Event:
     """An event that Ctrl-C, SIGTERM and a closed terminal set."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
+        # nohup has SIGHUP ignored, and is to be obeyed.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: stop.set())
     return stop
 
 
@@ -288,7 +297,9 @@ def _stop_on_signals() -> threading.Event:
 @click.option("--device", default="cpu", help="the torch device (default: cpu)")
 @click.option("--threads", type=click.IntRange(min=1), default=1, help="(default: 1)")
 @click.option("--checkpoint_dir", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--with_parent", is_flag=True, help="stop when the process that started it is gone")
+@click.option(
+    "--with_parent", type=int, metavar="PID", help="stop when this parent process is gone"
+)
 def worker(
     study_name: str,
     storage: str | None,
@@ -296,7 +307,7 @@ def worker(
     device: str,
     threads: int,
     checkpoint_dir: Path | None,
-    with_parent: bool,
+    with_parent: int | None,
 ) -> None:
     """Run one worker of a study that exists; what every launcher runs, on any host.
 
@@ -319,11 +330,16 @@ def worker(
         stream=sys.stderr,
     )
     stop = _stop_on_signals()
-    if with_parent:
-        watch_parent(stop)
+    if with_parent is not None:
+        watch_parent(with_parent, stop)
     torch.set_num_threads(threads)
     url = _url(storage)
-    opened = _open_study(url, study_name)
+    try:
+        db = connect(url, application=slot)
+        opened = _open_study(db, study_name)
+    except StorageError as error:
+        # Not a misconfiguration: the fleet may start this worker again.
+        raise RunFailed(str(error)) from error
     config = WorkerConfig(
         name=f"{platform.node()}/{slot}",
         slot=slot,
@@ -331,7 +347,7 @@ def worker(
         checkpoints=checkpoint_dir or _home() / "checkpoints" / opened.uid,
         git_sha=_git_sha(),
     )
-    runner = Worker(config, opened, connect(url, application=slot), stop)
+    runner = Worker(config, opened, db, stop)
     started_cpu_s = time.process_time()
     runner.run()
     logging.getLogger(__name__).info(
@@ -342,18 +358,17 @@ def worker(
     )
 
 
-def _open_study(url: str, name: str | None) -> OpenStudy:
+def _open_study(db: sa.Engine, name: str | None) -> OpenStudy:
     """The study of this name, or the only one.
 
     Raises:
         ConfigurationError: There is none, or there are several and none was named.
     """
-    from hpo.database import connect
     from hpo.storage import open_storage, prepare
     from hpo.study import find
 
-    prepare(connect(url))
-    storage = open_storage(url)
+    prepare(db)
+    storage = open_storage(db.url.render_as_string(hide_password=False))
     names = sorted(study.study_name for study in storage.get_all_studies())
     if name is None and len(names) != 1:
         known = f"one of {', '.join(names)}" if names else "'python -m hpo run' first"
@@ -378,9 +393,10 @@ def best(study_name: str | None, storage: str | None, as_json: bool) -> None:
         python -m hpo best --json
     """
     from hpo import display
+    from hpo.database import connect
     from hpo.fleet import best_trial
 
-    opened = _open_study(_url(storage), study_name)
+    opened = _open_study(connect(_url(storage)), study_name)
     trial = best_trial(opened.load())
     if trial is None:
         raise ConfigurationError(f"study '{opened.name}' has no complete trial yet")
@@ -518,4 +534,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         click.echo(f"hpo: {error}", err=True)
         return error.exit_code
+    except Exception as error:
+        # SQLAlchemy is not imported here; what it raises this late is an outage that went on.
+        if "--verbose" in args or not type(error).__module__.startswith(("sqlalchemy", "optuna")):
+            raise
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        click.echo(f"hpo: the database went away: {reason}; the same command goes on", err=True)
+        return RunFailed.exit_code
     return code if isinstance(code, int) else 0

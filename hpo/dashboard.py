@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import errno
 import socketserver
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna_dashboard
 
 from hpo.errors import ConfigurationError
 from hpo.storage import open_storage
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
@@ -25,6 +32,19 @@ class _QuietHandler(WSGIRequestHandler):
         pass
 
 
+def _local_only(application: WSGIApplication) -> WSGIApplication:
+    """Refuse requests under another name: a page elsewhere may have its name point here."""
+
+    def checked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        name = environ.get("HTTP_HOST", "").rpartition(":")[0] or environ.get("HTTP_HOST", "")
+        if name not in _LOOPBACK:
+            start_response("403 Forbidden", [("Content-Type", "text/plain")])
+            return [b"this dashboard answers to localhost only"]
+        return application(environ, start_response)
+
+    return checked
+
+
 def make_dashboard(url: str, *, host: str, port: int) -> WSGIServer:
     """A server of optuna-dashboard, bound and ready for `serve_forever`.
 
@@ -34,6 +54,8 @@ def make_dashboard(url: str, *, host: str, port: int) -> WSGIServer:
         ConfigurationError: The address cannot be bound.
     """
     application = optuna_dashboard.wsgi(open_storage(url, application="dashboard"))
+    if host in _LOOPBACK:
+        application = _local_only(application)
     try:
         return make_server(
             host, port, application, server_class=_Server, handler_class=_QuietHandler

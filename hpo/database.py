@@ -5,28 +5,35 @@ Border: knows nothing of Optuna, tickets or trials.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from hpo.errors import ConfigurationError, StorageError
 
 DRIVER = "postgresql+psycopg2"
 # A dead host must be reported in less than 5 s.
 _CONNECT_TIMEOUT_S = 4
+# An outage shorter than this is waited out in the middle of a trial; well below a lease's life.
+_PATIENCE_S = 45.0
+
+_logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def mask(url: str | URL) -> str:
-    """The URL with its password shown as ***, also where it cannot be parsed."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except (ArgumentError, ValueError):
-        head, separator, tail = str(url).rpartition("@")
-        return f"{head.split('://')[0]}://***{separator}{tail}" if separator else tail
+    """The URL with its password shown as ***, in its query too, also where it cannot be parsed."""
+    text = url if isinstance(url, str) else url.render_as_string(hide_password=False)
+    # Up to the last @ before the path: a password may hold one.
+    text = re.sub(r"(://[^:/@]*):([^/]*)@", r"\1:***@", text)
+    return re.sub(r"(?i)(pass\w*=)[^&]*", r"\1***", text)
 
 
 def parse_url(url: str) -> URL:
@@ -67,7 +74,9 @@ def engine_kwargs(application: str) -> dict[str, Any]:
             "connect_timeout": _CONNECT_TIMEOUT_S,
             "application_name": f"hpo {application}",
             # Optuna's timestamps are naive UTC; a host in another zone would break staleness.
-            "options": "-c timezone=UTC",
+            # A client that vanished inside a transaction must not hold its locks for hours.
+            "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=60000",
+            "tcp_user_timeout": 20_000,
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
@@ -103,3 +112,27 @@ def locked(engine: sa.Engine, name: str) -> Iterator[None]:
             sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name}
         )
         yield
+
+
+def patiently(work: Callable[[], T]) -> T:
+    """The result of `work`, tried again while the database is away.
+
+    `work` is one transaction, or repeats without harm.
+    """
+    deadline = time.monotonic() + _PATIENCE_S
+    pause_s = 0.1
+    while True:
+        try:
+            return work()
+        except Exception as error:
+            if not _is_outage(error) or time.monotonic() + pause_s > deadline:
+                raise
+            _logger.warning("the database is away; trying again in %.1f s", pause_s)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 5.0)
+
+
+def _is_outage(error: Exception) -> bool:
+    # Optuna wraps what SQLAlchemy raised.
+    cause = error if isinstance(error, DBAPIError) else error.__cause__
+    return isinstance(cause, OperationalError)

@@ -140,8 +140,8 @@ class Display:
                 _results.print(f"checkpoint  {checkpoint}")
         _results.print(f"storage     {mask(url)}")
         _results.print(f"study       {name}")
-        where = "" if is_embedded else f" --storage '{mask(url)}'"
-        _results.print(f"look at it  python -m hpo dashboard{where}")
+        where = "" if is_embedded else "HPO_STORAGE=<the storage's URL> "
+        _results.print(f"look at it  {where}python -m hpo dashboard")
         if result.is_interrupted:
             _errors.print("interrupted; the same command goes on from here")
 

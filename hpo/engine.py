@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -128,12 +128,26 @@ def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
         ObjectiveError: The task breaks its contract.
     """
     trial = _Trial(task, plan)
+    try:
+        is_pruned = _train(trial, reporter)
+    except Divergence as verdict:
+        verdict.skipped, verdict.seconds = trial.counters.withheld(), trial.elapsed_s
+        raise
+    return Result(
+        value=trial.value,
+        is_pruned=is_pruned,
+        skipped=trial.counters.withheld(),
+        seconds=trial.elapsed_s,
+    )
+
+
+def _train(trial: _Trial, reporter: Reporter) -> bool:
+    """The loop; whether the reporter pruned the trial."""
+    task, plan = trial.task, trial.plan
     if not trial.resume():
         reporter.report(trial.validate())
     saved_at = time.monotonic()
-    is_pruned = False
-
-    while trial.step < trial.steps and not is_pruned:
+    while trial.step < trial.steps:
         if reporter.must_stop():
             trial.save()
             raise StopRequested(f"stopped after step {trial.step} of {trial.steps}")
@@ -144,19 +158,13 @@ def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
             trial.judge(batch, rng)
         if not trial.is_epoch_end:
             continue
-        is_pruned = reporter.report(trial.validate())
+        if reporter.report(trial.validate()):
+            return True
         if time.monotonic() - saved_at > _CHECKPOINT_EVERY_S:
             trial.save()
             saved_at = time.monotonic()
-
-    if not is_pruned:
-        trial.save()
-    return Result(
-        value=trial.value,
-        is_pruned=is_pruned,
-        skipped=trial.counters.withheld(),
-        seconds=trial.elapsed_s,
-    )
+    trial.save()
+    return False
 
 
 class _Trial:
@@ -180,8 +188,6 @@ class _Trial:
         positions = [task.schedule(i / self.steps) for i in range(self.steps)]
         factors_S = torch.tensor(positions, device=plan.device)
         self._lrs_GS = torch.stack([group.lr * factors_S for group in task.groups])
-        for module in task.modules.values():
-            module.train()
 
     @property
     def is_epoch_end(self) -> bool:
@@ -281,7 +287,10 @@ class _Trial:
         return epoch
 
     def save(self) -> None:
-        """Write everything that the next step depends on, beside the old file, then rename."""
+        """Write everything that the next step depends on, beside the old file, then rename.
+
+        A checkpoint is an insurance: where it cannot be written, the trial goes on without.
+        """
         path = self.plan.checkpoint
         if path is None:
             return
@@ -300,10 +309,15 @@ class _Trial:
             "task": self.task.state_dict(),
             "rng": guard.random_state(self.plan.device),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(f".{os.getpid()}.tmp")
-        torch.save(state, beside)
-        beside.replace(path)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            torch.save(state, beside)
+            beside.replace(path)
+        except (OSError, RuntimeError) as error:
+            _logger.warning("checkpoint %s cannot be written: %s", path, error)
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
 
     def resume(self) -> bool:
         """Go on from the checkpoint; False where there is none that can be read."""
@@ -312,8 +326,10 @@ class _Trial:
             return False
         try:
             state = torch.load(path, map_location=device, weights_only=True)
+            if state["version"] != CHECKPOINT_VERSION or state["about"] != dict(self.plan.about):
+                raise ValueError("it is of another trial or version")
         except Exception as error:
-            _logger.warning("checkpoint %s cannot be read, starting over: %s", path, error)
+            _logger.warning("checkpoint %s cannot be used, starting over: %s", path, error)
             return False
         for name, module in self.task.modules.items():
             module.load_state_dict(state["modules"][name])

@@ -66,9 +66,13 @@ class Divergence(HpoError):
     Attributes:
         reason: One of the `prune_reason` values, for example `grad_nonfinite`.
         detail: One sentence that names the term, the parameter, the step and the scale.
+        skipped: Steps that had been withheld from the weights by then.
+        seconds: What the trial had taken by then, over interruptions.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+        self.skipped = 0
+        self.seconds = 0.0

@@ -6,6 +6,7 @@ worker does is reached by its command line alone.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -29,11 +30,14 @@ from hpo.study import OpenStudy, StudyConfig
 from objectives import Objective
 
 DEFAULT_TRIALS = 50
+DEFAULT_OBJECTIVE = "ris_covariance"
 _POLL_S = 0.2
 _PROGRESS_S = 0.5
 # A worker that dies this soon, this often in a row, dies of what a restart does not cure.
 _QUICK_DEATH_S = 20.0
 _QUICK_DEATHS = 3
+# By a signal it may be one configuration's doing, which is given up after five workers.
+_QUICK_KILLS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,7 @@ class StudyRequest:
         defaults: What a new study takes for the rest.
     """
 
-    objective: str
+    objective: str | None
     name: str | None
     n_trials: int | None
     asked: Mapping[str, Any]
@@ -126,22 +130,23 @@ def prepare_study(url: str, request: StudyRequest) -> Prepared:
         ConfigurationError: It cannot be, or differs from what was created.
         StorageError: The database cannot be used.
     """
-    objective = study.load_objective(request.objective)
     db = connect(url, application="fleet")
     prepare(db)
     storage = open_storage(url, application="fleet")
+    known = study.find(storage, request.name) if request.name else None
+    spec = request.objective or (known.config.objective if known else DEFAULT_OBJECTIVE)
+    objective = study.load_objective(spec)
     settings = {**request.defaults, **request.asked}
-    settings["options"] = {
-        **{key: option.default for key, option in objective.options.items()},
-        **settings.get("options", {}),
-    }
-    _check(objective, settings)
     name = request.name or f"{objective.name}-{settings['space']}-{settings['size']}"
-    known = study.find(storage, name)
 
     def fresh() -> StudyConfig:
+        _check(objective, settings)
+        settings["options"] = {
+            **{key: option.default for key, option in objective.options.items()},
+            **settings.get("options", {}),
+        }
         return StudyConfig(
-            objective=request.objective,
+            objective=spec,
             source=study.source_hash(objective),
             metric=objective.metric,
             direction=objective.direction,
@@ -149,8 +154,8 @@ def prepare_study(url: str, request: StudyRequest) -> Prepared:
             **settings,
         )
 
-    asked = {**request.asked, "objective": request.objective}
-    opened = study.create_or_load(storage, db, name=name, asked=asked, fresh=fresh)
+    opened, is_new = study.create_or_load(storage, db, name=name, fresh=fresh)
+    study.refuse_difference(opened, {**request.asked, "objective": spec})
     notes = []
     if opened.config.source != study.source_hash(objective):
         notes.append(
@@ -158,15 +163,14 @@ def prepare_study(url: str, request: StudyRequest) -> Prepared:
             "its trials may not compare"
         )
     tickets = Tickets(db, opened.uid)
-    total = tickets.count().total
-    tickets.grow(request.n_trials or total or DEFAULT_TRIALS)
+    tickets.grow(request.n_trials or tickets.count().total or DEFAULT_TRIALS)
     return Prepared(
         url=url,
         db=db,
         opened=opened,
         objective=objective,
         tickets=tickets,
-        is_new=known is None,
+        is_new=is_new,
         notes=notes,
     )
 
@@ -192,14 +196,20 @@ def run(
     """Run workers until every ticket has ended, or until `stop` or the timeout.
 
     Raises:
-        RunFailed: Workers die as soon as they start.
+        RunFailed: Workers die as soon as they start, or every trial failed.
     """
     fleet = _Fleet(prepared, config, launcher, emit)
     is_interrupted = fleet.work(stop)
+    spent = prepared.tickets.count()
+    if not is_interrupted and spent.failed == spent.total:
+        raise RunFailed(
+            f"all {spent.total} trials failed; why is in their prune_detail and in the workers' "
+            f"logs in '{config.logs}'"
+        )
     study_ = prepared.opened.load()
     default = next((t for t in study_.get_trials(deepcopy=False) if _is_default(t)), None)
     return RunResult(
-        budget=prepared.tickets.count(),
+        budget=spent,
         best=best_trial(study_),
         default_value=default.value if default else None,
         references=study_.user_attrs.get(study.REFERENCES, {}),
@@ -275,7 +285,8 @@ class _Fleet:
         finally:
             stop.clear()
             self._end(stop)
-            tickets.sweep()
+            # Those that had to be killed did not lose their trials by themselves.
+            tickets.sweep(counts_as_loss=False)
 
     def _report(self) -> Budget:
         spent = self._prepared.tickets.count()
@@ -312,9 +323,10 @@ class _Fleet:
             return
         log = self._log(seat)
         self._emit(WorkerEnded(slot=seat.slot.name, code=code, log=log))
-        is_quick = time.monotonic() - seat.started_at < _QUICK_DEATH_S and code > 0
+        is_quick = time.monotonic() - seat.started_at < _QUICK_DEATH_S
         seat.quick_deaths = seat.quick_deaths + 1 if is_quick else 0
-        if seat.quick_deaths >= _QUICK_DEATHS or code == ConfigurationError.exit_code:
+        most = _QUICK_DEATHS if code > 0 else _QUICK_KILLS
+        if seat.quick_deaths >= most or code == ConfigurationError.exit_code:
             raise RunFailed(
                 f"worker {seat.slot.name} ended with code {code} as soon as it had started; "
                 f"its log '{log}' ends: {_last_line(log)}"
@@ -329,7 +341,7 @@ class _Fleet:
             *(sys.executable, "-m", "hpo", "worker", "--study_name", opened.name),
             *("--slot", slot.name, "--device", slot.device),
             *("--checkpoint_dir", str(self._config.checkpoints)),
-            "--with_parent",
+            *("--with_parent", str(os.getpid())),
             *self._config.arguments,
         ]
 

@@ -38,23 +38,25 @@ class Counters:
     """
 
     def __init__(self, device: torch.device) -> None:
-        # run of bad steps, longest run since the last read, withheld steps, steps taken
-        self._counts = torch.zeros(4, dtype=torch.int64, device=device)
+        # run of bad steps, longest run since the last read, withheld, taken, withheld early
+        self._counts = torch.zeros(5, dtype=torch.int64, device=device)
 
     def observe(self, loss: Tensor, norms_G: Tensor) -> Tensor:
         """Note a step's loss and its groups' gradient norms; whether to withhold it, as 0 or 1."""
-        run, longest, withheld, taken = self._counts.unbind()
+        run, longest, withheld, taken, early = self._counts.unbind()
         withhold = ~torch.isfinite(norms_G).all()
         bad = withhold | ~torch.isfinite(loss)
         run = (run + 1) * bad
-        counts = (run, torch.maximum(longest, run), withheld + withhold, taken + ~withhold)
+        early = early + (withhold & (withheld + taken < _STALL_AFTER))
+        longest = torch.maximum(longest, run)
+        counts = (run, longest, withheld + withhold, taken + ~withhold, early)
         self._counts = torch.stack(counts)
         return withhold.float()
 
     @property
     def taken(self) -> Tensor:
         """Optimizer steps that reached the weights, on the device, shape (1,)."""
-        return self._counts[3:]
+        return self._counts[3:4]
 
     def read(self) -> Reading:
         """The counts, at the price of one synchronisation; the longest run starts anew."""
@@ -74,12 +76,17 @@ class Counters:
 
 
 class Reading(NamedTuple):
-    """Bad steps in a row up to now, the longest run since the last read, withheld, taken."""
+    """Bad steps in a row up to now, the longest run since the last read, withheld, taken.
+
+    The last two are since the trial began; `early` is what was withheld of the first 100 steps,
+    in which the scaler may search.
+    """
 
     run: int
     longest: int
     withheld: int
     taken: int
+    early: int
 
     @property
     def is_suspect(self) -> bool:
@@ -87,8 +94,15 @@ class Reading(NamedTuple):
 
     @property
     def is_stalled(self) -> bool:
-        steps = self.taken + self.withheld
-        return steps >= _STALL_AFTER and self.taken < _STALL_SHARE * steps
+        late = self.withheld + self.taken - _STALL_AFTER
+        # A few steps are no share yet: as many as two reads.
+        return late >= 2 * READ_EVERY and self.late_share < _STALL_SHARE
+
+    @property
+    def late_share(self) -> float:
+        """The share of the steps after the first 100 that reached the weights."""
+        late = self.withheld + self.taken - _STALL_AFTER
+        return 1 - (self.withheld - self.early) / max(1, late)
 
 
 class Finding(NamedTuple):
@@ -114,8 +128,11 @@ def judge(
         if finding is not None:
             raise Divergence(finding.reason, f"{finding.clause} ({where})")
     if reading.is_stalled:
-        share = reading.taken / (reading.taken + reading.withheld)
-        raise Divergence("stalled", f"only {share:.0%} of the steps reached the weights ({where})")
+        raise Divergence(
+            "stalled",
+            f"only {reading.late_share:.0%} of the steps after the first {_STALL_AFTER} reached "
+            f"the weights ({where})",
+        )
 
 
 def probe(

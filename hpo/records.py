@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from hpo.database import patiently
 from hpo.schema import environments, metrics
 
 _PACKAGES = ("torch", "optuna", "sqlalchemy", "psycopg2-binary", "optuna-dashboard", "numpy")
@@ -60,17 +61,11 @@ class Records:
         finite = {k: v if abs(v) < float("inf") else str(v) for k, v in values.items()}
         self._insert(metrics, run_uid=run_uid, ticket=ticket, epoch=epoch, step=step, values=finite)
 
-    def epochs(self) -> list[dict[str, Any]]:
-        """All epochs of the study's trials: ticket, run_uid, epoch, step, values."""
-        statement = (
-            sa.select(metrics)
-            .where(metrics.c.study_uid == self._study_uid)
-            .order_by(metrics.c.ticket, metrics.c.at, metrics.c.epoch)
-        )
-        with self._engine.connect() as connection:
-            return [dict(row) for row in connection.execute(statement).mappings()]
-
     def _insert(self, table: sa.Table, **values: Any) -> None:
         statement = insert(table).values(study_uid=self._study_uid, **values)
-        with self._engine.begin() as connection:
-            connection.execute(statement.on_conflict_do_nothing())
+
+        def once() -> None:
+            with self._engine.begin() as connection:
+                connection.execute(statement.on_conflict_do_nothing())
+
+        patiently(once)

@@ -52,9 +52,13 @@ def gpu_slots(count: int, *, visible: str | None = None, per_gpu: int = 1) -> li
     names = [name for name in (visible or "").split(",") if name]
     names = names or [str(i) for i in range(count)]
     return [
-        Slot(name=f"gpu:{name}", device="cuda", environment=(("CUDA_VISIBLE_DEVICES", name),))
+        Slot(
+            name=f"gpu:{name}" if per_gpu == 1 else f"gpu:{name}.{share}",
+            device="cuda",
+            environment=(("CUDA_VISIBLE_DEVICES", name),),
+        )
         for name in names[:count]
-        for _ in range(per_gpu)
+        for share in range(per_gpu)
     ]
 
 

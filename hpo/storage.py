@@ -11,10 +11,10 @@ pinned by `tests/test_storage.py::test_optuna_still_has_what_the_storage_extends
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable, Container, Sequence
 from datetime import datetime
+from functools import wraps
 from typing import Any, Protocol, TypeVar, cast
 
 import optuna
@@ -24,26 +24,21 @@ from optuna.distributions import (
     check_distribution_compatibility,
     distribution_to_json,
 )
-from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models as tables
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import DBAPIError, OperationalError
 
-from hpo.database import engine_kwargs, locked, parse_url
+from hpo.database import engine_kwargs, locked, parse_url, patiently
 from hpo.errors import StorageError
 from hpo.schema import OWN, SCHEMA_VERSION, schema_version, version_table
 
 # Other workers' trials are read again at most this often while a trial trains: half of bare
 # Optuna's cost per report is that reading.
 _REFRESH_S = 1.0
-# An outage shorter than this is waited out in the middle of a trial; well below a lease's life.
-_PATIENCE_S = 45.0
 
-_logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -52,6 +47,9 @@ class Fence(Protocol):
 
     def check(self, session: orm.Session) -> None:
         """Raise `LeaseLost` if the trial belongs to somebody else by now; lock out a takeover."""
+
+    def begun(self, session: orm.Session) -> int | None:
+        """The number of the trial that was created under this fence already, if one was."""
 
     def begin(self, session: orm.Session, trial_number: int) -> None:
         """Note the trial that has just been created in the same transaction."""
@@ -131,6 +129,10 @@ class TrialStorage(_CachedStorage):
         """Create a running trial under the fence, its attributes written with it; its id."""
 
         def create(session: orm.Session) -> int:
+            # The answer to an earlier try's commit may have been lost on its way.
+            number = self._fence.begun(session) if self._fence is not None else None
+            if number is not None:
+                return self._backend.get_trial_id_from_study_id_trial_number(study_id, number)
             tables.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
             row = self._backend._get_prepared_new_trial(study_id, template, session)
             session.flush()
@@ -153,7 +155,7 @@ class TrialStorage(_CachedStorage):
             intermediate_values={},
         )
         trial_id = self._transact(create)
-        self._read_trials_from_remote_storage(study_id)
+        self.get_all_trials(study_id, deepcopy=False)
         return trial_id
 
     def set_trial_param(
@@ -242,7 +244,7 @@ class TrialStorage(_CachedStorage):
                 _upsert(session, model, [{"trial_id": trial_id, **row} for row in rows])
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        return self._retry(lambda: super(TrialStorage, self).get_trial(trial_id))
+        return patiently(lambda: super(TrialStorage, self).get_trial(trial_id))
 
     def get_all_trials(
         self,
@@ -250,7 +252,7 @@ class TrialStorage(_CachedStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        return self._retry(
+        return patiently(
             lambda: super(TrialStorage, self).get_all_trials(study_id, deepcopy, states)
         )
 
@@ -267,22 +269,23 @@ class TrialStorage(_CachedStorage):
                     self._fence.check(session)
                 return work(session)
 
-        return self._retry(once)
+        return patiently(once)
 
-    def _retry(self, work: Callable[[], T]) -> T:
-        """The result of `work`, tried again while the database is away."""
-        deadline = time.monotonic() + _PATIENCE_S
-        pause_s = 0.1
-        while True:
-            try:
-                return work()
-            except (OperationalError, StorageInternalError) as error:
-                if not _is_outage(error) or time.monotonic() + pause_s > deadline:
-                    raise
-                _logger.warning("database away, trying again in %.1f s", pause_s)
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, 5.0)
 
+def _patient(read: Callable[..., T]) -> Callable[..., T]:
+    @wraps(read)
+    def wrapped(*args: Any, **kwargs: Any) -> T:
+        return patiently(lambda: read(*args, **kwargs))
+
+    return wrapped
+
+
+for _name in (
+    *("get_study_id_from_name", "get_study_directions", "get_study_user_attrs"),
+    *("get_study_system_attrs", "set_study_user_attr", "get_best_trial"),
+    *("get_trial_id_from_study_id_trial_number", "get_trial_system_attrs"),
+):
+    setattr(TrialStorage, _name, _patient(getattr(_CachedStorage, _name)))
 
 _OUTCOMES = {
     TrialState.COMPLETE: "complete",
@@ -302,8 +305,3 @@ def _upsert(session: orm.Session, model: Any, rows: list[dict[str, Any]]) -> Non
     insert = postgresql.insert(table).values(rows)
     changed = {name: insert.excluded[name] for name in rows[0] if name not in key}
     session.execute(insert.on_conflict_do_update(index_elements=key, set_=changed))
-
-
-def _is_outage(error: Exception) -> bool:
-    cause = error if isinstance(error, DBAPIError) else error.__cause__
-    return isinstance(cause, OperationalError)

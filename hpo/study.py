@@ -123,7 +123,7 @@ def source_hash(objective: Objective) -> str:
 
 
 def find(storage: TrialStorage, name: str) -> OpenStudy | None:
-    """The study of this name; None where there is none.
+    """The study of this name; None where there is none, or none but its name was created.
 
     Raises:
         ConfigurationError: It was not created by this service.
@@ -133,44 +133,38 @@ def find(storage: TrialStorage, name: str) -> OpenStudy | None:
     except KeyError:
         return None
     attributes = storage.get_study_user_attrs(study_id)
-    if _UID not in attributes or _CONFIG not in attributes:
+    if _UID in attributes:
+        return OpenStudy(
+            name=name,
+            uid=attributes[_UID],
+            config=StudyConfig(**attributes[_CONFIG]),
+            storage=storage,
+        )
+    if storage.get_all_trials(study_id, deepcopy=False):
         raise ConfigurationError(
             f"study '{name}' was not created by this service and has no settings to go on with; "
             "choose another --study_name"
         )
-    return OpenStudy(
-        name=name,
-        uid=attributes[_UID],
-        config=StudyConfig(**attributes[_CONFIG]),
-        storage=storage,
-    )
+    return None
 
 
 def create_or_load(
-    storage: TrialStorage,
-    engine: sa.Engine,
-    *,
-    name: str,
-    asked: Mapping[str, Any],
-    fresh: Callable[[], StudyConfig],
-) -> OpenStudy:
-    """The study of this name, created with `fresh` settings if there is none.
-
-    Args:
-        asked: Settings given explicitly; each must be what an existing study was created with.
-
-    Raises:
-        StudyMismatch: One of them is not.
-    """
+    storage: TrialStorage, engine: sa.Engine, *, name: str, fresh: Callable[[], StudyConfig]
+) -> tuple[OpenStudy, bool]:
+    """The study of this name, created with `fresh` settings if there is none; whether it was."""
     with locked(engine, f"hpo study {name}"):
         found = find(storage, name)
-        if found is None:
-            return _create(storage, name, fresh())
-    _refuse_difference(found, asked)
-    return found
+        if found is not None:
+            return found, False
+        return _create(storage, name, fresh()), True
 
 
-def _refuse_difference(found: OpenStudy, asked: Mapping[str, Any]) -> None:
+def refuse_difference(found: OpenStudy, asked: Mapping[str, Any]) -> None:
+    """Refuse settings given explicitly that are not what the study was created with.
+
+    Raises:
+        StudyMismatch: One of them differs; both values are named.
+    """
     settings = {**asdict(found.config), **found.config.options}
     wanted = {**{k: v for k, v in asked.items() if k != "options"}, **asked.get("options", {})}
     for key, value in wanted.items():
@@ -183,12 +177,15 @@ def _refuse_difference(found: OpenStudy, asked: Mapping[str, Any]) -> None:
 
 
 def _create(storage: TrialStorage, name: str, config: StudyConfig) -> OpenStudy:
-    """Create the study; a crash half way leaves one that the next call completes or refuses."""
+    """Create the study; one whose creation was cut off half way is completed by the next call."""
     uid = str(uuid.uuid4())
-    study = optuna.create_study(study_name=name, storage=storage, direction=config.direction)
+    study = optuna.create_study(
+        study_name=name, storage=storage, direction=config.direction, load_if_exists=True
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([config.metric])
     study.set_user_attr(_CONFIG, asdict(config))
+    # Last: what has a uid is whole.
     study.set_user_attr(_UID, uid)
     return OpenStudy(name=name, uid=uid, config=config, storage=storage)

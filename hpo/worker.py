@@ -72,11 +72,40 @@ class Worker:
             ticket = self.tickets.take(worker=self.config.name, slot=self.config.slot)
             if ticket is not None:
                 self._run_ticket(ticket)
+                if ticket.ticket == 1:
+                    self._save_references()
             elif self.tickets.count().leased:
                 # A peer may still give its ticket back.
                 self.stop.wait(_IDLE_S)
             else:
+                # Also where the worker that ought to have done it was lost.
+                self._save_references()
                 return
+
+    def _save_references(self) -> None:
+        """Keep in the study what other methods reach on the same validation set."""
+        found = self.opened.load()
+        if self.stop.is_set() or study.REFERENCES in found.user_attrs:
+            return
+        settings = self.opened.config
+        try:
+            references = self.objective.references(self.context(settings.seed))
+        except Exception:
+            _logger.exception("the objective's references cannot be computed")
+            return
+        found.set_user_attr(study.REFERENCES, dict(references))
+
+    def context(self, seed: int) -> Context:
+        """What a trial with this seed is built for."""
+        settings = self.opened.config
+        return Context(
+            device=self.device,
+            size=settings.size,
+            epochs=settings.epochs,
+            seed=seed,
+            problem_seed=settings.problem_seed,
+            options=settings.options,
+        )
 
     def _run_ticket(self, ticket: Ticket) -> None:
         self.opened.storage.hold(ticket)
@@ -100,7 +129,7 @@ class _Attempt:
         self._worker, self._ticket, self._beat = worker, ticket, beat
         self._config, self._opened = worker.config, worker.opened
         self._started_at = time.monotonic()
-        self._skipped = 0
+        self._seconds, self._skipped = 0.0, 0
         settings = self._opened.config
         # Not by the attempt: an ask that was cut off must come out the same when repeated.
         self._seed = study.derive_seed(settings.seed, ticket.ticket)
@@ -140,6 +169,7 @@ class _Attempt:
             self._opened.storage.flush(trial._trial_id)
             result = self._train(params)
         except Divergence as verdict:
+            self._seconds, self._skipped = verdict.seconds, verdict.skipped
             self._end(TrialState.PRUNED, reason=verdict.reason, detail=verdict.detail)
         except torch.OutOfMemoryError as error:
             self._end(TrialState.PRUNED, reason="oom", detail=str(error).splitlines()[0])
@@ -147,9 +177,14 @@ class _Attempt:
             # Nothing about the configuration: the ticket goes on elsewhere.
             raise
         except Exception as error:
+            if self._worker.device.type == "cuda":
+                # An error that broke the device raises again here and ends this process, so that
+                # the ticket goes on elsewhere.
+                torch.cuda.synchronize()
             _logger.exception("%s | the objective raised", self._log)
             self._end(TrialState.FAIL, detail=f"{type(error).__name__}: {error}")
         else:
+            self._seconds, self._skipped = result.seconds, result.skipped
             if result.is_pruned:
                 self._end(TrialState.PRUNED, reason="pruner", detail=f"at {result.value:.4g}")
             else:
@@ -158,7 +193,7 @@ class _Attempt:
     def _train(self, params: Params) -> engine.Result:
         worker, settings = self._worker, self._opened.config
         torch.manual_seed(self._seed)
-        task = worker.objective.build(params, self._context())
+        task = worker.objective.build(params, worker.context(self._seed))
         plan = Plan(
             epochs=settings.epochs,
             precision=settings.precision,
@@ -174,17 +209,6 @@ class _Attempt:
             return engine.train(task, plan, self)
         finally:
             worker.training_cpu_s += time.process_time() - started_s
-
-    def _context(self) -> Context:
-        settings = self._opened.config
-        return Context(
-            device=self._worker.device,
-            size=settings.size,
-            epochs=settings.epochs,
-            seed=self._seed,
-            problem_seed=settings.problem_seed,
-            options=settings.options,
-        )
 
     def must_stop(self) -> bool:
         if self._beat.is_lost:
@@ -217,8 +241,6 @@ class _Attempt:
     ) -> None:
         """End trial, ticket and lease in one transaction."""
         _logger.info("%s | %s %s %s", self._log, state.name.lower(), reason, detail)
-        if self._ticket.ticket == 1 and state != TrialState.FAIL:
-            self._save_references()
         self._write_attributes(reason=reason, detail=detail)
         # Some samplers demand a constraint of all trials or of none.
         self._trial.set_constraint("nonfinite", float(reason in NONFINITE))
@@ -227,7 +249,7 @@ class _Attempt:
 
     def _write_attributes(self, *, reason: str = "-", detail: str = "-") -> None:
         """Set the trial's attributes, in the order in which they are to be shown."""
-        seconds = time.monotonic() - self._started_at
+        seconds = self._seconds or time.monotonic() - self._started_at
         on_gpu = self._worker.device.type == "cuda"
         attributes = {
             "prune_reason": reason,
@@ -244,26 +266,21 @@ class _Attempt:
         for name, value in attributes.items():
             self._trial.set_user_attr(name, value)
 
-    def _save_references(self) -> None:
-        """Keep in the study what other methods reach on the same validation set."""
-        if study.REFERENCES in self._study.user_attrs:
-            return
-        references = dict(self._worker.objective.references(self._context()))
-        self._study.set_user_attr(study.REFERENCES, references)
-
     def _checkpoint(self, trial_number: int) -> Path:
         return self._config.checkpoints / f"trial_{trial_number:05d}.pt"
 
     def _sweep_checkpoints(self) -> None:
         """Delete the checkpoints of ended trials, but for the best one's."""
-        trials = self._study.get_trials(deepcopy=False)
+        trials = {trial.number: trial for trial in self._study.get_trials(deepcopy=False)}
         try:
             best = self._study.best_trial.number
         except ValueError:
             best = None
-        for trial in trials:
-            if trial.state.is_finished() and trial.number != best:
-                self._checkpoint(trial.number).unlink(missing_ok=True)
+        for path in self._config.checkpoints.glob("trial_*"):
+            number = int(path.name.split(".")[0].removeprefix("trial_"))
+            is_ended = number in trials and trials[number].state.is_finished()
+            if is_ended and (number != best or path.suffix == ".tmp"):
+                path.unlink(missing_ok=True)
 
 
 class Beat:
@@ -301,15 +318,15 @@ class Beat:
             self._wake.clear()
 
 
-def watch_parent(stop: threading.Event) -> None:
+def watch_parent(parent: int, stop: threading.Event) -> None:
     """Ask for a stop when the process that started this one is gone."""
-    parent = os.getppid()
 
     def watch() -> None:
-        while not stop.wait(_IDLE_S):
-            if os.getppid() != parent:
-                _logger.warning("the process that started this worker is gone; stopping")
-                stop.set()
+        while os.getppid() == parent:
+            if stop.wait(_IDLE_S):
+                return
+        _logger.warning("the process that started this worker is gone; stopping")
+        stop.set()
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
 

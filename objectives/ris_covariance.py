@@ -253,7 +253,7 @@ _WIDE: dict[str, Float | Int | Choice] = {
     "width": Choice(choices=(32, 64, 96, 128), default=64),
     "layers": Int(low=1, high=4, default=2),
     "extra_rank": Int(low=0, high=3, default=1),
-    "oversampling": Float(low=0.6, high=2.4, default=1.0),
+    "oversampling": Float(low=0.6, high=2.0, default=1.0),
     "ranges": Int(low=1, high=2, default=1),
     "batch": Choice(choices=(64, 128, 256), default=128),
     "dropout": Float(low=0.0, high=0.2, default=0.0),

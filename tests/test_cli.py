@@ -10,6 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 import urllib.request
 from pathlib import Path
 
@@ -18,7 +20,8 @@ import psycopg2
 import pytest
 from optuna.trial import TrialState
 
-from tests.conftest import Program, kill_all, wait_until
+from hpo import postgres
+from tests.conftest import ROOT, Program, children, kill_all, wait_until
 
 QUADRATIC = ("--objective", "quadratic", "--epochs_per_trial", "4")
 STUDY = "quadratic-wide-tiny"
@@ -193,8 +196,6 @@ def test_kill_9_of_everything_loses_nothing(program: Program, url: str, slow: Pa
 def test_workers_end_when_the_process_that_started_them_is_killed(
     program: Program, url: str, slow: Path
 ):
-    from tests.conftest import children
-
     process = program.start("--objective", str(slow), "--study_name", "s", "--n_trials", "50")
     wait_until(lambda: begun(url, "s") >= 1)
     workers = children(process.pid)
@@ -232,18 +233,79 @@ def test_a_configuration_that_kills_every_worker_is_given_up_after_five(
     program: Program, url: str, tmp_path: Path
 ):
     path = tmp_path / "deadly.py"
-    # Alive past the time in which a death counts as one of the start, but for the clock's sake
-    # the deaths alternate with a trial that ends well.
     path.write_text(SLOW.replace("time.sleep(0.02)", "os.kill(os.getpid(), signal.SIGKILL)"))
 
     ran = program(
         "--objective", str(path), "--study_name", "s", "--n_trials", "1", "--workers", "1"
     )
 
-    assert ran.returncode == 0, ran.stderr
+    assert ran.returncode == 1
     (trial,) = trials(url, "s")
     assert trial.state == TrialState.FAIL
     assert "lost its worker 5 times" in trial.user_attrs["prune_detail"]
+
+
+def test_an_outage_of_the_database_is_waited_out(tmp_path: Path, slow: Path):
+    home = Path(tempfile.mkdtemp(prefix="hpo-test-"))
+    home.chmod(0o755)
+    program = Program(None, home)
+    try:
+        found = program("url").stdout.strip()
+        command = ("--objective", str(slow), "--study_name", "s", "--n_trials", "4")
+        process = program.start(*command, "--workers", "1")
+        wait_until(lambda: begun(found, "s") >= 1)
+
+        postgres.stop(home, immediate=True)
+        time.sleep(3)
+        postgres.start(home)
+        output = process.communicate(timeout=120)
+        ended = trials(found, "s")
+    finally:
+        program("stop", "--force")
+        shutil.rmtree(home, ignore_errors=True)
+
+    assert process.returncode == 0, output[1]
+    assert "Traceback" not in output[1]
+    assert len(ended) == 4
+    assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in ended)
+
+
+def test_nohup_is_obeyed(program: Program, url: str, slow: Path):
+    command = ("--objective", str(slow), "--study_name", "s", "--n_trials", "2")
+    process = subprocess.Popen(
+        ["nohup", sys.executable, "-m", "hpo", *command],
+        env=program.environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: begun(url, "s") >= 1)
+
+    process.send_signal(signal.SIGHUP)
+    output = process.communicate(timeout=120)
+
+    assert process.returncode == 0, output[1]
+
+
+def test_a_study_is_resumed_by_its_name_alone(program: Program, url: str):
+    program(*QUADRATIC, "--n_trials", "1")
+
+    resumed = program("--study_name", STUDY, "--n_trials", "2")
+
+    assert resumed.returncode == 0, resumed.stderr
+    assert len(trials(url)) == 2
+
+
+def test_a_run_in_which_every_trial_fails_has_failed(program: Program, tmp_path: Path):
+    path = tmp_path / "raising.py"
+    path.write_text(SLOW.replace("time.sleep(0.02)", 'raise ValueError("always")'))
+
+    ran = program("--objective", str(path), "--n_trials", "2", "--workers", "1")
+
+    assert ran.returncode == 1
+    assert "all 2 trials failed" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def test_an_exception_of_the_objective_fails_its_trial_alone(

@@ -72,6 +72,25 @@ def test_a_truncated_checkpoint_starts_over(tmp_path):
     assert result.value == expected.value
 
 
+def test_a_checkpoint_of_another_trial_is_not_taken(tmp_path):
+    engine.train(ToyTask(seed=3), plan(tmp_path, about={"trial": 1}), Log())
+    expected = engine.train(ToyTask(), plan(), Log())
+
+    result = engine.train(ToyTask(), plan(tmp_path, about={"trial": 2}), Log())
+
+    assert result.value == expected.value
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_no_trial(tmp_path):
+    # A file where the folder should be: no permission to ignore, also for root.
+    (tmp_path / "file").touch()
+    expected = engine.train(ToyTask(), plan(), Log())
+
+    result = engine.train(ToyTask(), plan(checkpoint=tmp_path / "file" / "trial.pt"), Log())
+
+    assert result.value == expected.value
+
+
 def test_a_checkpoint_says_what_it_is_of_and_holds_no_code(tmp_path):
     engine.train(ToyTask(), plan(tmp_path, about={"trial": 7, "params": {"lr": 0.1}}), Log())
 

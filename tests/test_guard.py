@@ -127,6 +127,15 @@ def test_steps_that_keep_failing_one_at_a_time_are_a_stall():
     assert verdict.reason == "stalled"
 
 
+def test_a_search_of_the_scale_that_takes_long_at_the_start_is_no_stall():
+    # 12 withheld of the first 104: the scaler came down from 65,536 to 16.
+    reading = guard.Reading(run=0, longest=0, withheld=12, taken=92, early=12)
+    later = guard.Reading(run=0, longest=0, withheld=12, taken=200, early=12)
+    stalled = guard.Reading(run=1, longest=1, withheld=32, taken=168, early=12)
+
+    assert [r.is_stalled for r in (reading, later, stalled)] == [False, False, True]
+
+
 def test_a_probe_leaves_weights_gradients_buffers_and_random_state_alone():
     task = ToyTask(sabotage=from_step(0, nan_by_sqrt))
     task.modules["norm"] = torch.nn.BatchNorm1d(2)

@@ -29,7 +29,7 @@ def test_an_nvidia_device_with_a_cpu_build_of_torch_is_told_with_the_cure(tmp_pa
 def test_a_gpu_worker_sees_its_own_gpu_alone():
     found = slots.gpu_slots(2, visible="3,GPU-77", per_gpu=2)
 
-    assert [slot.name for slot in found] == ["gpu:3", "gpu:3", "gpu:GPU-77", "gpu:GPU-77"]
+    assert [slot.name for slot in found] == ["gpu:3.0", "gpu:3.1", "gpu:GPU-77.0", "gpu:GPU-77.1"]
     assert dict(found[2].environment) == {"CUDA_VISIBLE_DEVICES": "GPU-77"}
 
 

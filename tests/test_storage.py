@@ -30,6 +30,9 @@ class Gate:
         if not self.is_open:
             raise LeaseLost("shut")
 
+    def begun(self, session: Any) -> int | None:
+        return None
+
     def begin(self, session: Any, trial_number: int) -> None:
         self.told.append(trial_number)
 
@@ -173,6 +176,32 @@ def test_a_url_that_cannot_work_is_refused_without_its_password(given, expected)
 
 def test_a_password_is_masked_even_where_the_url_cannot_be_parsed():
     assert "secret" not in mask("postgres:://u:secret@h:x/d")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg2://u@h/d?password=secret",
+        "postgresql+psycopg2://u:p@secret@h/d",
+        "postgresql+psycopg2://u:secret@h/d?sslmode=require",
+    ],
+)
+def test_a_password_is_masked_wherever_it_stands(url):
+    assert "secret" not in mask(url)
+    assert "***" in mask(url)
+
+
+def test_a_trial_whose_creations_answer_was_lost_is_not_created_twice(storage, study, url):
+    class Bound(Gate):
+        def begun(self, session):
+            return 0
+
+    first = begin(storage, study, Gate())
+
+    again = begin(storage, study, Bound())
+
+    assert again._trial_id == first._trial_id
+    assert len(seen_by_others(url)) == 1
 
 
 def test_a_dead_host_is_reported_in_time():

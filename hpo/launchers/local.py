@@ -35,7 +35,7 @@ class LocalLauncher:
     def start(
         self, argv: Sequence[str], *, environment: Mapping[str, str], log: Path
     ) -> LocalProcess:
-        log.parent.mkdir(parents=True, exist_ok=True)
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with log.open("ab") as output:
             process = subprocess.Popen(
                 list(argv),
