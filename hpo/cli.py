@@ -153,7 +153,7 @@ def commands(ctx: click.Context, verbose: bool) -> None:
 @click.option("--sampler", type=click.Choice(["tpe", "random"]), help="(default: tpe)")
 @click.option(
     "--pruner",
-    type=click.Choice(["median", "sha", "hyperband", "none"]),
+    type=click.Choice(["median", "percentile", "sha", "hyperband", "none"]),
     help="(default: median)",
 )
 @click.option("--seed", type=int, help="of search, initialization and training draws (default: 0)")

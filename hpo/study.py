@@ -38,6 +38,9 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
     "median": lambda epochs: optuna.pruners.MedianPruner(
         n_startup_trials=5, n_warmup_steps=max(1, epochs // 6)
     ),
+    "percentile": lambda epochs: optuna.pruners.PercentilePruner(
+        25.0, n_startup_trials=5, n_warmup_steps=max(1, epochs // 6)
+    ),
     "sha": lambda epochs: optuna.pruners.SuccessiveHalvingPruner(
         min_resource=max(1, epochs // 6), reduction_factor=2
     ),

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from models.array import SIZES, ArrayConfig, Installation, Scenes, draw_installation, draw_scenes
 from models.estimators import RidgeMatching
-from models.greedy_net import RisCovarianceNet, covariance_factor
 from models.metric import metric_db, position_subspace_error, subspace_error
 from models.music import music_per_code
+from models.ris_covariance_net import RisCovarianceNet, factor_from
 from models.streams import stream_generator
 from models.subspace import (
     covariance_error,
@@ -119,16 +119,13 @@ class RisCovarianceTask(Task):
             layers=params["layers"],
             rank=self._problem.config.max_sources + params["extra_rank"],
             oversampling=params["oversampling"],
-            ranges=params["ranges"],
             dropout=params["dropout"],
         ).to(context.device)
         self.modules: Mapping[str, nn.Module] = {"net": self._net}
-        head = list(self._net.head.parameters())
-        backbone = [p for p in self._net.parameters() if all(p is not h for h in head)]
         shared = {"lr": params["lr"], "clip": params["clip"]}
         self.groups = [
-            Group(name="backbone", parameters=backbone, **shared),
-            Group(name="head", parameters=head, **shared),
+            Group(name="backbone", parameters=list(self._net.backbone.parameters()), **shared),
+            Group(name="head", parameters=list(self._net.head.parameters()), **shared),
         ]
 
     def schedule(self, progress: float) -> float:
@@ -157,7 +154,7 @@ class RisCovarianceTask(Task):
 
     def loss(self, outputs: Any, batch: Batch) -> Mapping[str, Term]:
         scenes, params = batch.scenes, self._params
-        factor_BNR, noise_B = covariance_factor(outputs)
+        factor_BNR, noise_B = factor_from(outputs)
         label_BNK, label_noise_B = scenes.factor_BNK, scenes.noise_B
         mask_BK = scenes.source_mask_BK
         label = (label_BNK, label_noise_B)
@@ -206,7 +203,7 @@ class RisCovarianceTask(Task):
             some = scenes.select(part)
             batch = Batch(some, ring_steering(some.positions_BK3, self._problem.config))
             outputs = self.forward(batch)
-            factor_BNR, noise_B = covariance_factor(outputs)
+            factor_BNR, noise_B = factor_from(outputs)
             predicted.append(_full_covariance(factor_BNR, noise_B))
             terms = self.loss(outputs, batch).values()
             losses.append(len(some) * sum(float(term.weight * term.value) for term in terms))
@@ -251,16 +248,15 @@ _WIDE: dict[str, Float | Int | Choice] = {
     "schedule": Choice(choices=("constant", "linear", "cosine"), default="cosine"),
     "warmup": Float(low=0.01, high=0.2, default=0.05),
     "width": Choice(choices=(32, 64, 96, 128), default=64),
-    "layers": Int(low=1, high=4, default=2),
+    "layers": Int(low=1, high=2, default=1),
     "extra_rank": Int(low=0, high=3, default=1),
-    "oversampling": Float(low=0.6, high=2.0, default=1.0),
-    "ranges": Int(low=1, high=2, default=1),
-    "batch": Choice(choices=(64, 128, 256), default=128),
-    "dropout": Float(low=0.0, high=0.2, default=0.0),
-    "clip": Float(low=0.1, high=10.0, default=1.0, log=True),
-    "w_covariance": Float(low=0.01, high=3.0, default=0.3, log=True),
-    "w_likelihood": Float(low=0.01, high=3.0, default=0.3, log=True),
-    "w_contrast": Float(low=0.01, high=3.0, default=0.3, log=True),
+    "oversampling": Float(low=0.8, high=1.8, default=1.0),
+    "batch": Choice(choices=(64, 128), default=128),
+    "dropout": Float(low=0.0, high=0.3, default=0.0),
+    "clip": Float(low=0.01, high=1.0, default=0.3, log=True),
+    "w_covariance": Float(low=0.03, high=3.0, default=0.3, log=True),
+    "w_likelihood": Float(low=0.03, high=3.0, default=0.3, log=True),
+    "w_contrast": Float(low=0.03, high=3.0, default=0.3, log=True),
 }
 _NARROW: dict[str, Float | Int | Choice] = {
     **_WIDE,

@@ -57,7 +57,7 @@ def test_a_true_nan_is_pruned_within_16_steps_and_named(precision):
     def spoiled(outputs, batch):
         terms = dict(loss(outputs, batch))
         # Finite forward, 1/0 · 0 = NaN backward.
-        terms["zeta"] = Term((outputs.noise_B * 0.0).square().sum().sqrt())
+        terms["zeta"] = Term((outputs["log_noise"] * 0.0).square().sum().sqrt())
         return terms
 
     task.loss = spoiled

@@ -17,7 +17,7 @@ from hpo.engine import Plan
 from hpo.precision import loss_terms, total
 from models.array import SIZES, draw_scenes
 from models.estimators import RidgeMatching
-from models.greedy_net import covariance_factor
+from models.ris_covariance_net import factor_from
 from models.streams import stream_generator
 from objectives import Choice, Context, Float, Int
 from objectives.ris_covariance import (
@@ -179,7 +179,7 @@ def numpy_j(task: RisCovarianceTask, beta: float) -> float:
         task.modules["net"].eval()
         wall = scenes.installation
         outputs = task.modules["net"](scenes.sample_BLMM, wall.codes_BLN, wall.channel_BMN)
-        F, s = (x.numpy() for x in covariance_factor(outputs))
+        F, s = (x.numpy() for x in factor_from(outputs))
     sensing = (wall.channel_BMN[0, None] * wall.codes_BLN[0, :, None]).numpy().astype(complex)
     sensing = sensing / np.sqrt(config.elements)
     samples = scenes.sample_BLMM.numpy().astype(complex)
