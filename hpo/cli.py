@@ -317,6 +317,7 @@ def worker(
             --study_name ris_covariance-wide-full --slot gpu:0 --device cuda
     """
     import platform
+    import resource
     import time
 
     import torch
@@ -351,10 +352,11 @@ def worker(
     started_cpu_s = time.process_time()
     runner.run()
     logging.getLogger(__name__).info(
-        "CPU: start %.1f s, training and validation %.1f s, the rest %.1f s",
+        "CPU: start %.1f s, training and validation %.1f s, the rest %.1f s; peak memory %d MB",
         started_cpu_s,
         runner.training_cpu_s,
         time.process_time() - started_cpu_s - runner.training_cpu_s,
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     )
 
 

@@ -109,11 +109,13 @@ class Result:
 
     Attributes:
         value: The metric after the last epoch done.
+        epochs: How many were done.
         is_pruned: Whether the reporter ended it early.
         seconds: Wall time, over interruptions.
     """
 
     value: float
+    epochs: int
     is_pruned: bool
     skipped: int
     seconds: float
@@ -135,6 +137,7 @@ def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
         raise
     return Result(
         value=trial.value,
+        epochs=trial.step // task.steps_per_epoch,
         is_pruned=is_pruned,
         skipped=trial.counters.withheld(),
         seconds=trial.elapsed_s,

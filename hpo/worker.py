@@ -186,7 +186,7 @@ class _Attempt:
         else:
             self._seconds, self._skipped = result.seconds, result.skipped
             if result.is_pruned:
-                self._end(TrialState.PRUNED, reason="pruner", detail=f"at {result.value:.4g}")
+                self._end(TrialState.PRUNED, reason="pruner", detail=self._standing(result))
             else:
                 self._end(TrialState.COMPLETE, value=result.value)
 
@@ -246,6 +246,9 @@ class _Attempt:
         self._trial.set_constraint("nonfinite", float(reason in NONFINITE))
         self._study.tell(self._trial, value, state=state)
         self._sweep_checkpoints()
+
+    def _standing(self, result: engine.Result) -> str:
+        return f"{self._opened.config.metric} {result.value:.4g} after epoch {result.epochs}"
 
     def _write_attributes(self, *, reason: str = "-", detail: str = "-") -> None:
         """Set the trial's attributes, in the order in which they are to be shown."""

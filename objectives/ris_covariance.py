@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.array import SIZES, ArrayConfig, Installation, Scenes, draw_installation, draw_scenes
+from models.array import SIZES, Installation, Scenes, draw_installation, draw_scenes
 from models.estimators import RidgeMatching
 from models.metric import metric_db, position_subspace_error, subspace_error
 from models.music import music_per_code
@@ -50,10 +50,8 @@ _RANDOM_WALL_LOADING = 0.05
 
 @dataclass(frozen=True)
 class Problem:
-    """What all trials of a study share: walls, frozen scenes, and the reference's estimates."""
+    """What all trials of a study are validated on: frozen scenes, and the reference's estimates."""
 
-    config: ArrayConfig
-    installation: Installation | None
     validation: Scenes
     calibration: Scenes
     validation_ridge_BNN: Tensor
@@ -62,36 +60,41 @@ class Problem:
 
 
 @lru_cache(maxsize=1)
+def wall(size: str, problem_seed: int, installation: str, device: str) -> Installation | None:
+    """The channel and codes that all scenes share; None where each scene has its own."""
+    if installation == "random":
+        return None
+    generator = stream_generator(problem_seed, "installation")
+    return draw_installation(SIZES[size], generator).to(device)
+
+
+@lru_cache(maxsize=1)
 def problem(size: str, problem_seed: int, installation: str, device: str) -> Problem:
     """The frozen part of a size, drawn on the CPU; kept for the next trial of this process."""
     config = SIZES[size]
-    wall = None
-    if installation == "fixed":
-        wall = draw_installation(config, stream_generator(problem_seed, "installation"))
-    sets = []
-    for stream, count in (
-        ("validation", _VALIDATION_SCENES.get(size, 1000)),
-        ("calibration", _CALIBRATION_SCENES),
-    ):
-        generator = stream_generator(problem_seed, stream)  # type: ignore[arg-type]
-        sets.append(draw_scenes(config, count, generator, installation=wall).to(device))
-    fitted = RidgeMatching.fit(config, wall.to(device)) if wall is not None else None
-    ridges = [
-        (fitted or RidgeMatching(scenes.installation, loading=_RANDOM_WALL_LOADING))(
-            scenes.sample_BLMM
+    shared = wall(size, problem_seed, installation, device)
+    on_cpu = shared.to("cpu") if shared is not None else None
+    count = _VALIDATION_SCENES.get(size, 1000)
+    validation, calibration = (
+        draw_scenes(config, n, generator, installation=on_cpu).to(device)
+        for n, generator in (
+            (count, stream_generator(problem_seed, "validation")),
+            (_CALIBRATION_SCENES, stream_generator(problem_seed, "calibration")),
         )
-        for scenes in sets
-    ]
-    errors = [
-        subspace_error(ridges[0][part], sets[0].select(part)) for part in _chunks(len(sets[0]))
-    ]
+    )
+    fitted = RidgeMatching.fit(config, shared) if shared is not None else None
+
+    def estimate(scenes: Scenes) -> Tensor:
+        ridge = fitted or RidgeMatching(scenes.installation, loading=_RANDOM_WALL_LOADING)
+        return ridge(scenes.sample_BLMM)
+
+    ridge_BNN = estimate(validation)
+    errors = [subspace_error(ridge_BNN[part], validation.select(part)) for part in _chunks(count)]
     return Problem(
-        config=config,
-        installation=wall.to(device) if wall is not None else None,
-        validation=sets[0],
-        calibration=sets[1],
-        validation_ridge_BNN=ridges[0],
-        calibration_ridge_BNN=ridges[1],
+        validation=validation,
+        calibration=calibration,
+        validation_ridge_BNN=ridge_BNN,
+        calibration_ridge_BNN=estimate(calibration),
         ridge_error_B=torch.cat(errors),
     )
 
@@ -107,17 +110,15 @@ class RisCovarianceTask(Task):
     """One network trained on fresh scenes at every step."""
 
     def __init__(self, params: Params, context: Context) -> None:
-        installation = context.options["installation"]
-        self._problem = problem(
-            context.size, context.problem_seed, installation, str(context.device)
-        )
         self._params, self._context = params, context
+        self._config = SIZES[context.size]
+        self._wall = wall(*_key(context))
         self.steps_per_epoch = _STEPS_PER_EPOCH[context.size]
         self._net = RisCovarianceNet(
-            self._problem.config,
+            self._config,
             width=params["width"],
             layers=params["layers"],
-            rank=self._problem.config.max_sources + params["extra_rank"],
+            rank=self._config.max_sources + params["extra_rank"],
             oversampling=params["oversampling"],
             dropout=params["dropout"],
         ).to(context.device)
@@ -138,19 +139,19 @@ class RisCovarianceTask(Task):
         return shapes[str(self._params["schedule"])]
 
     def batch(self, step: int) -> Batch:
-        context, shared = self._context, self._problem
+        context = self._context
         generator = stream_generator(
             context.problem_seed, "train", step, trial_seed=context.seed, device=context.device
         )
         scenes = draw_scenes(
-            shared.config, self._params["batch"], generator, installation=shared.installation
+            self._config, self._params["batch"], generator, installation=self._wall
         )
-        return Batch(scenes, ring_steering(scenes.positions_BK3, shared.config))
+        return Batch(scenes, ring_steering(scenes.positions_BK3, self._config))
 
     def forward(self, batch: Batch) -> Any:
         scenes = batch.scenes
-        wall = scenes.installation
-        return self._net(scenes.sample_BLMM, wall.codes_BLN, wall.channel_BMN)
+        given = scenes.installation
+        return self._net(scenes.sample_BLMM, given.codes_BLN, given.channel_BMN)
 
     def loss(self, outputs: Any, batch: Batch) -> Mapping[str, Term]:
         scenes, params = batch.scenes, self._params
@@ -177,7 +178,7 @@ class RisCovarianceTask(Task):
         }
 
     def validate(self) -> Mapping[str, float]:
-        shared = self._problem
+        shared = problem(*_key(self._context))
         predicted_BNN, _ = self._predict(shared.calibration)
         blend = _best_blend(predicted_BNN, shared.calibration_ridge_BNN, shared.calibration)
         scenes, ridge_BNN = shared.validation, shared.validation_ridge_BNN
@@ -201,13 +202,18 @@ class RisCovarianceTask(Task):
         predicted, losses = [], []
         for part in _chunks(len(scenes)):
             some = scenes.select(part)
-            batch = Batch(some, ring_steering(some.positions_BK3, self._problem.config))
+            batch = Batch(some, ring_steering(some.positions_BK3, self._config))
             outputs = self.forward(batch)
             factor_BNR, noise_B = factor_from(outputs)
             predicted.append(_full_covariance(factor_BNR, noise_B))
             terms = self.loss(outputs, batch).values()
             losses.append(len(some) * sum(float(term.weight * term.value) for term in terms))
         return torch.cat(predicted), sum(losses) / len(scenes)
+
+
+def _key(context: Context) -> tuple[str, int, str, str]:
+    installation = context.options["installation"]
+    return context.size, context.problem_seed, installation, str(context.device)
 
 
 def blend_covariances(predicted_BNN: Tensor, ridge_BNN: Tensor, blend: float) -> Tensor:
@@ -289,10 +295,9 @@ class RisCovariance(Objective):
         return RisCovarianceTask(params, context)
 
     def references(self, context: Context) -> Mapping[str, float]:
-        installation = context.options["installation"]
-        shared = problem(context.size, context.problem_seed, installation, str(context.device))
-        positions_BK3 = music_per_code(shared.validation, shared.config)
-        error_B = position_subspace_error(positions_BK3, shared.validation, shared.config)
+        shared, config = problem(*_key(context)), SIZES[context.size]
+        positions_BK3 = music_per_code(shared.validation, config)
+        error_B = position_subspace_error(positions_BK3, shared.validation, config)
         return {"per-code MUSIC": metric_db(error_B, shared.ridge_error_B)}
 
 
