@@ -282,11 +282,18 @@ def _git_sha() -> str:
 
 def _stop_on_signals() -> threading.Event:
     """An event that Ctrl-C, SIGTERM and a closed terminal set."""
+    from hpo.database import stop_waiting
+
     stop = threading.Event()
+
+    def obey(*_: object) -> None:
+        stop.set()
+        stop_waiting()
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # nohup has SIGHUP ignored, and is to be obeyed.
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda *_: stop.set())
+            signal.signal(number, obey)
     return stop
 
 
@@ -468,7 +475,7 @@ def url(storage: str | None, form: str) -> None:
 
 
 @commands.command()
-@click.option("--force", is_flag=True, help="also while workers hold trials")
+@click.option("--force", is_flag=True, help="also while a run or a dashboard uses it")
 def stop(force: bool) -> None:
     """Stop the embedded server; its data stay.
 
@@ -485,21 +492,23 @@ def stop(force: bool) -> None:
     workers = _working(server.url)
     if workers and not force:
         raise ConfigurationError(
-            f"{len(workers)} workers hold trials ({', '.join(workers[:4])}); end their runs with "
-            "Ctrl-C first, or write 'python -m hpo stop --force'"
+            f"the server is in use by {', '.join(workers[:4])}; end that with Ctrl-C first, or "
+            "write 'python -m hpo stop --force'"
         )
     postgres.stop(_home())
     click.echo("the embedded server is stopped; the next command starts it again", err=True)
 
 
 def _working(url: str) -> list[str]:
-    """The workers that hold a trial, in any study of the database."""
+    """The workers that hold a trial, in any study, and the programs that are connected."""
     from hpo.budget import live_leases
-    from hpo.database import connect
+    from hpo.database import connect, other_programs
     from hpo.schema import schema_version
 
     db = connect(url)
-    return [lease.worker for lease in live_leases(db)] if schema_version(db) else []
+    if not schema_version(db):
+        return []
+    return [lease.worker for lease in live_leases(db)] or other_programs(db)
 
 
 def _home() -> Path:
@@ -542,5 +551,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         click.echo(f"hpo: the database went away: {reason}; the same command goes on", err=True)
-        return RunFailed.exit_code
+        from hpo.database import is_hurried
+
+        return INTERRUPTED if is_hurried() else RunFailed.exit_code
     return code if isinstance(code, int) else 0

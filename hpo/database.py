@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -104,6 +105,17 @@ def connect(url: str, *, application: str = "client") -> sa.Engine:
     return engine
 
 
+def other_programs(engine: sa.Engine) -> list[str]:
+    """What else of this service is connected to the database: runs, workers, dashboards."""
+    statement = sa.text("""
+        SELECT DISTINCT application_name FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name LIKE 'hpo %'
+        AND application_name NOT IN ('hpo client', 'hpo prepare') ORDER BY 1
+    """)
+    with engine.connect() as connection:
+        return list(connection.scalars(statement))
+
+
 @contextmanager
 def locked(engine: sa.Engine, name: str) -> Iterator[None]:
     """Hold the advisory lock of this name; others that want it wait."""
@@ -112,6 +124,19 @@ def locked(engine: sa.Engine, name: str) -> Iterator[None]:
             sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name}
         )
         yield
+
+
+_hurried = threading.Event()
+
+
+def stop_waiting() -> None:
+    """Have nothing of this process wait for the database any more: the user wants it to end."""
+    _hurried.set()
+
+
+def is_hurried() -> bool:
+    """Whether `stop_waiting` was called."""
+    return _hurried.is_set()
 
 
 def patiently(work: Callable[[], T]) -> T:
@@ -125,10 +150,13 @@ def patiently(work: Callable[[], T]) -> T:
         try:
             return work()
         except Exception as error:
-            if not _is_outage(error) or time.monotonic() + pause_s > deadline:
+            left_s = deadline - time.monotonic()
+            if not _is_outage(error) or pause_s > left_s or _hurried.is_set():
                 raise
-            _logger.warning("the database is away; trying again in %.1f s", pause_s)
-        time.sleep(pause_s)
+            _logger.warning(
+                "the database is away; trying again in %.1f s, for %.0f s more", pause_s, left_s
+            )
+        _hurried.wait(pause_s)
         pause_s = min(2 * pause_s, 5.0)
 
 

@@ -13,7 +13,6 @@ from optuna.trial import FrozenTrial
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 from hpo import fleet
@@ -164,8 +163,7 @@ def print_trial(opened: OpenStudy, trial: FrozenTrial) -> None:
     """The best trial and its parameters, on stdout."""
     metric = opened.config.metric
     _results.print(f"best trial  {trial.number} of study {opened.name}: {metric} {trial.value:.6g}")
-    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    width = max((len(name) for name in trial.params), default=0)
     for name, value in trial.params.items():
         shown = f"{value:.6g}" if isinstance(value, float) else str(value)
-        table.add_row(f"  {name}", shown)
-    _results.print(table)
+        _results.print(f"  {name:<{width}}  {shown}")

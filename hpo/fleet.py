@@ -163,7 +163,11 @@ def prepare_study(url: str, request: StudyRequest) -> Prepared:
             "its trials may not compare"
         )
     tickets = Tickets(db, opened.uid)
-    tickets.grow(request.n_trials or tickets.count().total or DEFAULT_TRIALS)
+    total = tickets.grow(request.n_trials or tickets.count().total or DEFAULT_TRIALS)
+    if request.n_trials is not None and request.n_trials < total:
+        notes.append(
+            f"the study has {total} trials already; --n_trials {request.n_trials} adds none"
+        )
     return Prepared(
         url=url,
         db=db,
@@ -200,13 +204,14 @@ def run(
     """
     fleet = _Fleet(prepared, config, launcher, emit)
     is_interrupted = fleet.work(stop)
+    study_ = prepared.opened.load()
     spent = prepared.tickets.count()
     if not is_interrupted and spent.failed == spent.total:
+        last = study_.get_trials(deepcopy=False)[-1].user_attrs.get("prune_detail", "-")
         raise RunFailed(
-            f"all {spent.total} trials failed; why is in their prune_detail and in the workers' "
-            f"logs in '{config.logs}'"
+            f"all {spent.total} trials failed, the last with: {last}; the tracebacks are in the "
+            f"workers' logs in '{config.logs}'"
         )
-    study_ = prepared.opened.load()
     default = next((t for t in study_.get_trials(deepcopy=False) if _is_default(t)), None)
     return RunResult(
         budget=spent,

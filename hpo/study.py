@@ -28,6 +28,8 @@ from objectives import Objective, load
 _CONFIG = "config"
 _UID = "study_uid"
 REFERENCES = "references"
+# Where a setting's name and its flag's differ.
+_FLAGS = {"epochs": "epochs_per_trial"}
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
@@ -174,8 +176,8 @@ def refuse_difference(found: OpenStudy, asked: Mapping[str, Any]) -> None:
         if settings.get(key) != value:
             raise StudyMismatch(
                 f"study '{found.name}' was created with {key} {settings.get(key)!r}, not "
-                f"{value!r}; leave that flag out to go on with it, or name another study with "
-                "--study_name"
+                f"{value!r}; leave --{_FLAGS.get(key, key)} out to go on with it, or name another "
+                "study with --study_name"
             )
 
 

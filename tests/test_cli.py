@@ -270,6 +270,40 @@ def test_an_outage_of_the_database_is_waited_out(tmp_path: Path, slow: Path):
     assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in ended)
 
 
+def test_ctrl_c_is_obeyed_while_the_database_is_away(tmp_path: Path, slow: Path):
+    home = Path(tempfile.mkdtemp(prefix="hpo-test-"))
+    home.chmod(0o755)
+    program = Program(None, home)
+    try:
+        found = program("url").stdout.strip()
+        process = program.start("--objective", str(slow), "--study_name", "s", "--workers", "1")
+        wait_until(lambda: begun(found, "s") >= 1)
+        refused = program("stop")
+        postgres.stop(home, immediate=True)
+        time.sleep(1)
+
+        process.send_signal(signal.SIGINT)
+        asked_at = time.monotonic()
+        output = process.communicate(timeout=60)
+    finally:
+        program("stop", "--force")
+        shutil.rmtree(home, ignore_errors=True)
+
+    assert refused.returncode == 2
+    assert process.returncode == 130, output[1]
+    # A worker has 30 s of grace; nobody waits out the 45 s of patience.
+    assert time.monotonic() - asked_at < 20
+
+
+def test_a_smaller_total_is_said_to_add_nothing(program: Program):
+    program(*QUADRATIC, "--n_trials", "2")
+
+    again = program(*QUADRATIC, "--n_trials", "1")
+
+    assert again.returncode == 0
+    assert "has 2 trials already" in again.stderr
+
+
 def test_nohup_is_obeyed(program: Program, url: str, slow: Path):
     command = ("--objective", str(slow), "--study_name", "s", "--n_trials", "2")
     process = subprocess.Popen(
@@ -304,7 +338,7 @@ def test_a_run_in_which_every_trial_fails_has_failed(program: Program, tmp_path:
     ran = program("--objective", str(path), "--n_trials", "2", "--workers", "1")
 
     assert ran.returncode == 1
-    assert "all 2 trials failed" in ran.stderr
+    assert "all 2 trials failed, the last with: ValueError: always" in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
