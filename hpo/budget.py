@@ -14,7 +14,6 @@ import socket
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -164,7 +163,6 @@ class Lease:
     host: str
     process: str
     slot: str
-    beat_at: datetime
     silent_s: float
     epoch: int | None
     epochs: int | None
@@ -299,7 +297,7 @@ def live_leases(engine: sa.Engine) -> list[Lease]:
 
 def _read_leases(engine: sa.Engine, which: sa.ColumnElement[bool]) -> list[Lease]:
     silent_s = sa.extract("epoch", sa.func.now() - leases.c.beat_at)
-    names = ("ticket", "worker", "host", "process", "slot", "beat_at", "epoch", "epochs", "value")
+    names = ("ticket", "worker", "host", "process", "slot", "epoch", "epochs", "value")
     statement = (
         sa.select(
             *(leases.c[name] for name in names),

@@ -11,22 +11,17 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from hpo.errors import ConfigurationError, HpoError, RunFailed, StorageError
-
-if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-    from hpo.study import OpenStudy
+from objectives import DEFAULT
 
 INTERRUPTED = 130
 
@@ -72,11 +67,10 @@ def _objective_options(args: Sequence[str]) -> list[click.Parameter]:
             type=click.Choice(option.choices) if option.choices else str,
             help=f"{option.help} (default: {option.default})",
         )
-        for name, option in load_objective(spec or DEFAULT_OBJECTIVE).options.items()
+        for name, option in load_objective(spec or DEFAULT).options.items()
     ]
 
 
-DEFAULT_OBJECTIVE = "ris_covariance"
 # Hyphens are accepted wherever an underscore stands.
 _CONTEXT = {
     "token_normalize_func": lambda token: token.replace("-", "_"),
@@ -125,7 +119,7 @@ def commands(ctx: click.Context, verbose: bool) -> None:
 @click.option(
     "--objective",
     metavar="NAME|module:attr|path.py",
-    help=f"what to optimize (default: the study's, else {DEFAULT_OBJECTIVE})",
+    help=f"what to optimize (default: the study's, else {DEFAULT})",
 )
 @click.option("--epochs_per_trial", type=click.IntRange(min=1), metavar="N", help="(default: 12)")
 @click.option("--space", metavar="narrow|wide", help="the search space (default: wide)")
@@ -220,7 +214,6 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
         logs=_home() / "logs" / opened.uid,
         grace_s=flags["grace"],
         timeout_s=flags["timeout"],
-        git_sha=_git_sha(),
     )
     shown = display.Display(opened, config)
     shown.begin(prepared, asked=asked, on_gpu=on_gpu)
@@ -264,20 +257,6 @@ def _absolute(objective: str | None) -> str | None:
     if objective is not None and objective.endswith(".py"):
         return str(Path(objective).absolute())
     return objective
-
-
-def _git_sha() -> str:
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return "-"
-    return found.stdout.strip() or "-"
 
 
 def _stop_on_signals() -> threading.Event:
@@ -329,8 +308,10 @@ def worker(
 
     import torch
 
+    from hpo.beat import watch_parent
     from hpo.database import connect
-    from hpo.worker import Worker, WorkerConfig, watch_parent
+    from hpo.study import open_study
+    from hpo.worker import Worker, WorkerConfig
 
     logging.basicConfig(
         level=logging.INFO,
@@ -344,7 +325,7 @@ def worker(
     url = _url(storage)
     try:
         db = connect(url, application=slot)
-        opened = _open_study(db, study_name)
+        opened = open_study(db, study_name)
     except StorageError as error:
         # Not a misconfiguration: the fleet may start this worker again.
         raise RunFailed(str(error)) from error
@@ -353,7 +334,6 @@ def worker(
         slot=slot,
         device=device,
         checkpoints=checkpoint_dir or _home() / "checkpoints" / opened.uid,
-        git_sha=_git_sha(),
     )
     runner = Worker(config, opened, db, stop)
     started_cpu_s = time.process_time()
@@ -365,29 +345,6 @@ def worker(
         time.process_time() - started_cpu_s - runner.training_cpu_s,
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     )
-
-
-def _open_study(db: sa.Engine, name: str | None) -> OpenStudy:
-    """The study of this name, or the only one.
-
-    Raises:
-        ConfigurationError: There is none, or there are several and none was named.
-    """
-    from hpo.storage import open_storage, prepare
-    from hpo.study import find
-
-    prepare(db)
-    storage = open_storage(db.url.render_as_string(hide_password=False))
-    names = sorted(study.study_name for study in storage.get_all_studies())
-    if name is None and len(names) != 1:
-        known = f"one of {', '.join(names)}" if names else "'python -m hpo run' first"
-        raise ConfigurationError(f"no study was named; use {known} (--study_name)")
-    found = find(storage, name or names[0])
-    if found is None:
-        raise ConfigurationError(
-            f"no study named '{name}'; use one of {', '.join(names) or '(none)'} (--study_name)"
-        )
-    return found
 
 
 @commands.command()
@@ -404,8 +361,9 @@ def best(study_name: str | None, storage: str | None, as_json: bool) -> None:
     from hpo import display
     from hpo.database import connect
     from hpo.fleet import best_trial
+    from hpo.study import open_study
 
-    opened = _open_study(connect(_url(storage)), study_name)
+    opened = open_study(connect(_url(storage)), study_name)
     trial = best_trial(opened.load())
     if trial is None:
         raise ConfigurationError(f"study '{opened.name}' has no complete trial yet")

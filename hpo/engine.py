@@ -22,7 +22,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from hpo import guard
 from hpo.errors import Divergence, ObjectiveError, StopRequested
 from hpo.precision import loss_terms, total
-from objectives import Task, Term
+from objectives import Group, Task, Term
 
 # A trial of the smallest size takes 6 s; longer ones lose no more than this to kill -9.
 _CHECKPOINT_EVERY_S = 10.0
@@ -155,9 +155,10 @@ def _train(trial: _Trial, reporter: Reporter) -> bool:
             trial.save()
             raise StopRequested(f"stopped after step {trial.step} of {trial.steps}")
         batch = task.batch(trial.step)
-        rng = guard.random_state(plan.device)
+        is_read_due = trial.is_read_due
+        rng = guard.random_state(plan.device) if is_read_due else {}
         trial.train_step(batch)
-        if trial.step % guard.READ_EVERY == 0 or trial.is_epoch_end:
+        if is_read_due:
             trial.judge(batch, rng)
         if not trial.is_epoch_end:
             continue
@@ -195,6 +196,12 @@ class _Trial:
     @property
     def is_epoch_end(self) -> bool:
         return self.step % self.task.steps_per_epoch == 0
+
+    @property
+    def is_read_due(self) -> bool:
+        """Whether the guard's counters are read after the step to come."""
+        done = self.step + 1
+        return done % guard.READ_EVERY == 0 or done % self.task.steps_per_epoch == 0
 
     @property
     def elapsed_s(self) -> float:
@@ -360,7 +367,7 @@ def _adamw(task: Task, device: torch.device) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, fused=True)
 
 
-def _norm(group: Any, device: torch.device) -> Tensor:
+def _norm(group: Group, device: torch.device) -> Tensor:
     """The norm of a group's gradient, 0 where no parameter has one."""
     gradients = [p.grad for p in group.parameters if p.grad is not None]
     if not gradients:

@@ -27,10 +27,9 @@ from hpo.launchers import Launched, Launcher
 from hpo.slots import Slot
 from hpo.storage import open_storage, prepare
 from hpo.study import OpenStudy, StudyConfig
-from objectives import Objective
+from objectives import DEFAULT, Objective
 
 DEFAULT_TRIALS = 50
-DEFAULT_OBJECTIVE = "ris_covariance"
 _POLL_S = 0.2
 _PROGRESS_S = 0.5
 # A worker that dies this soon, this often in a row, dies of what a restart does not cure.
@@ -65,8 +64,6 @@ class FleetConfig:
     logs: Path
     grace_s: float = 30.0
     timeout_s: float | None = None
-    git_sha: str = "-"
-    arguments: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +102,6 @@ class Prepared:
     url: str
     db: sa.Engine
     opened: OpenStudy
-    objective: Objective
     tickets: Tickets
     is_new: bool
     notes: Sequence[str] = ()
@@ -134,7 +130,7 @@ def prepare_study(url: str, request: StudyRequest) -> Prepared:
     prepare(db)
     storage = open_storage(url, application="fleet")
     known = study.find(storage, request.name) if request.name else None
-    spec = request.objective or (known.config.objective if known else DEFAULT_OBJECTIVE)
+    spec = request.objective or (known.config.objective if known else DEFAULT)
     objective = study.load_objective(spec)
     settings = {**request.defaults, **request.asked}
     name = request.name or f"{objective.name}-{settings['space']}-{settings['size']}"
@@ -172,7 +168,6 @@ def prepare_study(url: str, request: StudyRequest) -> Prepared:
         url=url,
         db=db,
         opened=opened,
-        objective=objective,
         tickets=tickets,
         is_new=is_new,
         notes=notes,
@@ -347,7 +342,6 @@ class _Fleet:
             *("--slot", slot.name, "--device", slot.device),
             *("--checkpoint_dir", str(self._config.checkpoints)),
             *("--with_parent", str(os.getpid())),
-            *self._config.arguments,
         ]
 
     def _environment(self, slot: Slot) -> dict[str, str]:

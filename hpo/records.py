@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -31,6 +33,16 @@ def environment(*, device: str, threads: int) -> dict[str, Any]:
         "threads": threads,
         "cpus": os.cpu_count(),
     }
+
+
+def git_sha() -> str:
+    """The commit that this program was started from; '-' where it is no clone."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return "-"
+    return found.stdout.strip() or "-"
 
 
 def _version(package: str) -> str | None:

@@ -119,8 +119,7 @@ class TrialStorage(_CachedStorage):
     def hold(self, fence: Fence | None) -> None:
         """Write the next trial under this fence; forget what was not written of the last one."""
         self._fence = fence
-        for buffer in (self._params, self._user, self._system, self._reports):
-            buffer.clear()
+        self._forget()
         self._read_at = 0.0
 
     def create_trial(
@@ -217,6 +216,9 @@ class TrialStorage(_CachedStorage):
     def flush(self, trial_id: int) -> None:
         """Write what was kept of the trial at hand, in one transaction."""
         self._transact(lambda session: self._write(session, trial_id))
+        self._forget()
+
+    def _forget(self) -> None:
         for buffer in (self._params, self._user, self._system, self._reports):
             buffer.clear()
 
@@ -272,14 +274,15 @@ class TrialStorage(_CachedStorage):
         return patiently(once)
 
 
-def _patient(read: Callable[..., T]) -> Callable[..., T]:
-    @wraps(read)
+def _patient(method: Callable[..., T]) -> Callable[..., T]:
+    @wraps(method)
     def wrapped(*args: Any, **kwargs: Any) -> T:
-        return patiently(lambda: read(*args, **kwargs))
+        return patiently(lambda: method(*args, **kwargs))
 
     return wrapped
 
 
+# What Optuna calls in the middle of a trial and its own storage does not try again.
 for _name in (
     *("get_study_id_from_name", "get_study_directions", "get_study_user_attrs"),
     *("get_study_system_attrs", "set_study_user_attr", "get_best_trial"),

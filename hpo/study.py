@@ -22,7 +22,7 @@ from optuna.samplers import BaseSampler
 
 from hpo.database import locked
 from hpo.errors import ConfigurationError, ObjectiveError, StudyMismatch
-from hpo.storage import TrialStorage
+from hpo.storage import TrialStorage, open_storage, prepare
 from objectives import Objective, load
 
 _CONFIG = "config"
@@ -151,6 +151,26 @@ def find(storage: TrialStorage, name: str) -> OpenStudy | None:
             "choose another --study_name"
         )
     return None
+
+
+def open_study(engine: sa.Engine, name: str | None) -> OpenStudy:
+    """The study of this name, or the only one.
+
+    Raises:
+        ConfigurationError: There is none, or there are several and none was named.
+    """
+    prepare(engine)
+    storage = open_storage(engine.url.render_as_string(hide_password=False))
+    names = sorted(study.study_name for study in storage.get_all_studies())
+    if name is None and len(names) != 1:
+        known = f"one of {', '.join(names)}" if names else "'python -m hpo run' first"
+        raise ConfigurationError(f"no study was named; use {known} (--study_name)")
+    found = find(storage, name or names[0])
+    if found is None:
+        raise ConfigurationError(
+            f"no study named '{name}'; use one of {', '.join(names) or '(none)'} (--study_name)"
+        )
+    return found
 
 
 def create_or_load(

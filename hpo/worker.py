@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -22,12 +21,12 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpo import budget, engine, records, study
+from hpo.beat import Beat
 from hpo.budget import Ticket, Tickets
 from hpo.engine import Epoch, Plan
 from hpo.errors import Divergence, LeaseLost, StopRequested
 from objectives import Context, Objective, Params
 
-TICKET = "hpo:ticket"
 # Prune reasons that say that a trial's numbers left the finite ones.
 NONFINITE = ("loss_nonfinite", "grad_nonfinite", "metric_nonfinite", "precision_range", "stalled")
 # How often a worker without a ticket looks whether one was given back.
@@ -44,7 +43,6 @@ class WorkerConfig:
     slot: str
     device: str
     checkpoints: Path
-    git_sha: str = "-"
 
 
 class Worker:
@@ -58,6 +56,7 @@ class Worker:
         self.device = torch.device(config.device)
         self.tickets = Tickets(db, opened.uid)
         self.records = records.Records(db, opened.uid)
+        self.git_sha = records.git_sha()
         # CPU seconds of this process in training and validation.
         self.training_cpu_s = 0.0
 
@@ -146,7 +145,7 @@ class _Attempt:
             trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
             storage.get_all_trials(study_id, deepcopy=False)
         else:
-            system: dict[str, Any] = {TICKET: ticket.ticket}
+            system: dict[str, Any] = {}
             if ticket.ticket == 1:
                 # The default configuration, which the result is compared with.
                 defaults = self._worker.objective.defaults(self._opened.config.space)
@@ -264,7 +263,7 @@ class _Attempt:
             "skipped_steps": self._skipped,
             "run_uid": self._ticket.run_uid,
             "seed": self._seed,
-            "git_sha": self._config.git_sha,
+            "git_sha": self._worker.git_sha,
         }
         for name, value in attributes.items():
             self._trial.set_user_attr(name, value)
@@ -284,54 +283,6 @@ class _Attempt:
             is_ended = number in trials and trials[number].state.is_finished()
             if is_ended and (number != best or path.suffix == ".tmp"):
                 path.unlink(missing_ok=True)
-
-
-class Beat:
-    """The lease's heart: a thread that renews it and carries progress, at once when noted."""
-
-    def __init__(self, tickets: Tickets, ticket: Ticket) -> None:
-        self._tickets, self._ticket = tickets, ticket
-        self._progress: dict[str, float | int | None] = {}
-        self._wake, self._done = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
-        self.is_lost = False
-
-    def note(self, **progress: float | int | None) -> None:
-        """Have others see this progress; returns at once."""
-        self._progress |= progress
-        self._wake.set()
-
-    def __enter__(self) -> Beat:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._wake.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._done.is_set() and not self.is_lost:
-            try:
-                self.is_lost = not self._tickets.beat(self._ticket.run_uid, dict(self._progress))
-            except SQLAlchemyError as error:
-                # The lease outlives short outages; whether it is still ours the next beat tells.
-                _logger.warning("ticket %d | no beat: %s", self._ticket.ticket, error)
-            self._wake.wait(budget.BEAT_S)
-            self._wake.clear()
-
-
-def watch_parent(parent: int, stop: threading.Event) -> None:
-    """Ask for a stop when the process that started this one is gone."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            if stop.wait(_IDLE_S):
-                return
-        _logger.warning("the process that started this worker is gone; stopping")
-        stop.set()
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def _device_name(device: torch.device) -> str:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+# What `run` takes when no objective is named.
+DEFAULT = "ris_covariance"
+
 Params = Mapping[str, Any]
 
 

@@ -82,6 +82,9 @@ def test_a_step_between_two_reads_waits_for_nothing(precision):
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
+    # A synchronisation would have raised before the step was counted.
+    assert trial.step == 4
+
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_an_interrupted_trial_goes_on(precision, tmp_path):

@@ -10,7 +10,6 @@ import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from hpo import engine
 from hpo.engine import Plan
@@ -28,7 +27,7 @@ from objectives.ris_covariance import (
     problem,
 )
 from tests.conftest import Program
-from tests.toys import CPU, Log, weights
+from tests.toys import CPU, Log, Operators, weights
 
 
 def build(params=None, *, size: str = "unit", seed: int = 3, epochs: int = 8, **options):
@@ -94,26 +93,13 @@ def test_the_groups_hold_every_parameter_once():
     assert [group.name for group in task.groups] == ["backbone", "head"]
 
 
-class _Ops(TorchDispatchMode):
-    """Every operator, forward and backward, with the dtypes that it sees."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[str, set[torch.dtype]]] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        dtypes = {a.dtype for a in torch.utils._pytree.tree_leaves(args) if torch.is_tensor(a)}
-        self.seen.append((str(func), dtypes))
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_no_linear_algebra_sees_half_precision_and_the_forward_runs_in_it(precision):
     task, half = build(), {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     trial = engine._Trial(task, Plan(epochs=8, precision=precision, device=CPU, metric="J_db"))
     batch = task.batch(0)
 
-    with _Ops() as ops:
+    with Operators() as ops:
         trial.train_step(batch)
 
     narrow = {torch.float16, torch.bfloat16, torch.complex32}

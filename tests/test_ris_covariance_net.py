@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.array import (
     NOISE_FLOOR,
@@ -24,6 +23,7 @@ from models.subspace import (
     ring_steering,
     subspace_alignment,
 )
+from tests.toys import Operators
 
 UNIT, TINY = SIZES["unit"], SIZES["tiny"]
 
@@ -89,24 +89,11 @@ def test_every_parameter_receives_gradient_at_the_first_step(layers, rank):
         assert parameter.grad.abs().sum() > 0, name
 
 
-class _Ops(TorchDispatchMode):
-    """Every operator with the dtypes that it sees, forward and backward."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[str, set[torch.dtype]]] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        dtypes = {a.dtype for a in torch.utils._pytree.tree_leaves(args) if torch.is_tensor(a)}
-        self.seen.append((str(func), dtypes))
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_the_learned_part_runs_in_half_precision_and_no_linear_algebra_does(dtype):
     scenes, net = scenes_of(UNIT), net_of(UNIT)
 
-    with _Ops() as ops:
+    with Operators() as ops:
         with torch.autocast("cpu", dtype=dtype):
             outputs = outputs_of(net, scenes)
         loss_of(outputs, scenes, UNIT).backward()

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hpo.engine import Epoch
 from objectives import Group, Task, Term
@@ -98,3 +99,16 @@ def weights(task: Task) -> Tensor:
     """All weights of a task in one vector."""
     parameters = [p for module in task.modules.values() for p in module.parameters()]
     return torch.cat([p.detach().flatten() for p in parameters])
+
+
+class Operators(TorchDispatchMode):
+    """Every operator, forward and backward, with the dtypes that it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, set[torch.dtype]]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        dtypes = {a.dtype for a in torch.utils._pytree.tree_leaves(args) if torch.is_tensor(a)}
+        self.seen.append((str(func), dtypes))
+        return func(*args, **(kwargs or {}))
