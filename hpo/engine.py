@@ -5,12 +5,9 @@ Border: sees a `Task` and a `Reporter`, no database and no Optuna.
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,17 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from hpo import guard
+from hpo import checkpoint, forensics, guard, judge
+from hpo.counters import Counters
 from hpo.errors import Divergence, ObjectiveError, StopRequested
-from hpo.precision import loss_terms, total
+from hpo.precision import LinAlgError, evaluating, loss_terms, total
+from hpo.saved import Setting
 from objectives import Group, Task, Term
 
 # A trial of the smallest size takes 6 s; longer ones lose no more than this to kill -9.
 _CHECKPOINT_EVERY_S = 10.0
-
-CHECKPOINT_VERSION = 1
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +34,7 @@ class Plan:
     Attributes:
         metric: The key of `validate()` that is reported.
         checkpoint: File to resume from and to keep up to date; None keeps nothing.
-        about: What the checkpoint is of, plain data, kept in it.
+        about: What the trial is, plain data, kept in its checkpoint and its saved step.
     """
 
     epochs: int
@@ -59,6 +54,7 @@ class Epoch:
         grad_norms: By group, of the epoch's last step, before clipping.
         scale: Of the loss; 1 without a scaler.
         skipped: Steps withheld from the weights since the trial began.
+        spikes: Runs of non-finite steps since then that ended by themselves and were no overflow.
     """
 
     epoch: int
@@ -70,6 +66,7 @@ class Epoch:
     grad_norms: Mapping[str, float] = field(default_factory=dict)
     scale: float = 1.0
     skipped: int = 0
+    spikes: int = 0
 
     def line(self) -> str:
         """The epoch in one line of a log."""
@@ -78,7 +75,8 @@ class Epoch:
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
         return (
             f"epoch {self.epoch}/{self.epochs} | loss {finite} {self.loss:.4g} | "
-            f"grad norm {norms} | scale {self.scale:g} | skipped {self.skipped} | {metrics}"
+            f"grad norm {norms} | scale {self.scale:g} | skipped {self.skipped}"
+            f"{f', spikes {self.spikes}' if self.spikes else ''} | {metrics}"
         )
 
     def flat(self) -> dict[str, float]:
@@ -88,6 +86,7 @@ class Epoch:
             "loss": self.loss,
             "scale": self.scale,
             "skipped": self.skipped,
+            "spikes": self.spikes,
             **{f"loss.{name}": value for name, value in self.terms.items()},
             **{f"grad_norm.{name}": norm for name, norm in self.grad_norms.items()},
         }
@@ -111,6 +110,8 @@ class Result:
         value: The metric after the last epoch done.
         epochs: How many were done.
         is_pruned: Whether the reporter ended it early.
+        skipped: Steps withheld from the weights.
+        spikes: Runs of non-finite steps that ended by themselves and were no overflow.
         seconds: Wall time, over interruptions.
     """
 
@@ -118,6 +119,7 @@ class Result:
     epochs: int
     is_pruned: bool
     skipped: int
+    spikes: int
     seconds: float
 
 
@@ -140,6 +142,7 @@ def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
         epochs=trial.step // task.steps_per_epoch,
         is_pruned=is_pruned,
         skipped=trial.counters.withheld(),
+        spikes=trial.counters.spikes(),
         seconds=trial.elapsed_s,
     )
 
@@ -156,7 +159,7 @@ def _train(trial: _Trial, reporter: Reporter) -> bool:
             raise StopRequested(f"stopped after step {trial.step} of {trial.steps}")
         batch = task.batch(trial.step)
         is_read_due = trial.is_read_due
-        rng = guard.random_state(plan.device) if is_read_due else {}
+        rng = forensics.random_state(plan.device) if is_read_due else {}
         trial.train_step(batch)
         if is_read_due:
             trial.judge(batch, rng)
@@ -179,16 +182,26 @@ class _Trial:
         self.step = 0
         self.steps = plan.epochs * task.steps_per_epoch
         self.value = math.nan
-        self.counters = guard.Counters(plan.device)
         self._started_at = time.monotonic()
         self._earlier_s = 0.0
         self._sums: dict[str, Tensor] = {}
         self._norms_G = torch.zeros(len(task.groups), device=plan.device)
         # A scaler exists for fp16 alone: bf16 has fp32's range, and fp32 needs none.
-        self._scaler = torch.amp.GradScaler(plan.device.type, enabled=plan.precision == "fp16")
+        has_scaler = plan.precision == "fp16"
+        self._scaler = torch.amp.GradScaler(plan.device.type, enabled=has_scaler)
+        self._one = torch.ones((), device=plan.device)
+        self.counters = Counters(plan.device, has_scaler=has_scaler)
+        self._setting = Setting(
+            device=plan.device, precision=plan.precision, metric=plan.metric, about=plan.about
+        )
         own = task.optimizer()
         self._is_fused = own is None
         self._optimizer = own if own is not None else _adamw(task, plan.device)
+        if len(self._optimizer.param_groups) != len(task.groups):
+            raise ObjectiveError(
+                f"optimizer() has {len(self._optimizer.param_groups)} parameter groups, the task "
+                f"{len(task.groups)}; give it one for each of `groups`, in their order"
+            )
         positions = [task.schedule(i / self.steps) for i in range(self.steps)]
         factors_S = torch.tensor(positions, device=plan.device)
         self._lrs_GS = torch.stack([group.lr * factors_S for group in task.groups])
@@ -211,10 +224,17 @@ class _Trial:
         """Forward, loss, backward, one unscale, check, clip, step, update."""
         task, scaler, optimizer = self.task, self._scaler, self._optimizer
         self._set_learning_rates()
-        terms = loss_terms(task, batch, device=self.plan.device, precision=self.plan.precision)
+        self.step += 1
+        try:
+            terms = loss_terms(task, batch, device=self.plan.device, precision=self.plan.precision)
+        except LinAlgError:
+            # A decomposition refused its matrix, mostly for a NaN in it: a bad step as any other.
+            self._skip()
+            return
         loss = total(terms)
+        scaled = scaler.scale(loss)
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaled.backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimizer)
         self._norms_G = torch.stack([_norm(group, self.plan.device) for group in task.groups])
         withhold = self.counters.observe(loss.detach(), self._norms_G)
@@ -222,9 +242,23 @@ class _Trial:
             if math.isfinite(group.clip):
                 clip_grads_with_norm_(group.parameters, group.clip, norm)
         self._step_unless(withhold)
-        scaler.update()
-        self.step += 1
+        self._update_scale(loss.detach())
         self._add(loss, terms)
+
+    def _skip(self) -> None:
+        """Count a step that has no loss."""
+        nothing = self._one * math.nan
+        self.counters.observe(nothing, nothing.expand(len(self.task.groups)))
+        self._add(nothing, {})
+
+    def _update_scale(self, loss: Tensor) -> None:
+        """Let the scaler search on; but a loss that is not finite is no fault of its scale."""
+        if not self._scaler.is_enabled():
+            return
+        before = self._scaler.scale(self._one)
+        self._scaler.update()
+        after = self._scaler.scale(self._one)
+        self._scaler.update(torch.where(torch.isfinite(loss), after, before))
 
     def _step_unless(self, withhold: Tensor) -> None:
         """Step the optimizer; on a non-finite gradient leave the weights alone."""
@@ -255,32 +289,28 @@ class _Trial:
 
     def judge(self, batch: Any, rng: Mapping[str, Tensor]) -> None:
         """Ask the guard about the steps since it was asked last."""
-        plan, reading = self.plan, self.counters.read()
-        if not reading.is_suspect and not reading.is_stalled:
-            return
-        guard.judge(
-            reading,
-            step=self.step,
-            scale=self._scaler.get_scale(),
-            probe=lambda: guard.probe(
-                self.task, batch, device=plan.device, precision=plan.precision, rng=rng
-            ),
+        judge.judge_step(
+            self.task,
+            batch,
+            self._setting,
+            counters=self.counters,
+            scale=self._scaler.scale(self._one),
+            rng=rng,
         )
 
     def validate(self) -> Epoch:
         """Validate the networks as they are, and sum up the epoch that led there."""
         task, plan = self.task, self.plan
-        with _evaluating(task, plan.device):
+        with evaluating(task, plan.device):
             metrics = {name: float(value) for name, value in task.validate().items()}
         if plan.metric not in metrics:
             raise ObjectiveError(
                 f"validate() returned {sorted(metrics)} without the metric '{plan.metric}'"
             )
         self.value = metrics[plan.metric]
-        if not math.isfinite(self.value):
-            raise Divergence(
-                "metric_nonfinite", f"'{plan.metric}' is {self.value} after step {self.step}"
-            )
+        judge.judge_metric(
+            task, self._setting, value=self.value, step=self.step, counters=self.counters
+        )
         names = [group.name for group in task.groups]
         epoch = Epoch(
             epoch=self.step // task.steps_per_epoch,
@@ -292,21 +322,16 @@ class _Trial:
             grad_norms=dict(zip(names, self._norms_G.tolist(), strict=True)),
             scale=self._scaler.get_scale(),
             skipped=self.counters.withheld(),
+            spikes=self.counters.spikes(),
         )
         self._sums = {}
         return epoch
 
     def save(self) -> None:
-        """Write everything that the next step depends on, beside the old file, then rename.
-
-        A checkpoint is an insurance: where it cannot be written, the trial goes on without.
-        """
-        path = self.plan.checkpoint
-        if path is None:
+        """Keep everything that the next step depends on."""
+        if self.plan.checkpoint is None:
             return
         state = {
-            "version": CHECKPOINT_VERSION,
-            "about": dict(self.plan.about),
             "step": self.step,
             "value": self.value,
             "seconds": self.elapsed_s,
@@ -317,29 +342,15 @@ class _Trial:
             "sums": self._sums,
             "norms": self._norms_G,
             "task": self.task.state_dict(),
-            "rng": guard.random_state(self.plan.device),
+            "rng": forensics.random_state(self.plan.device),
         }
-        beside = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            torch.save(state, beside)
-            beside.replace(path)
-        except (OSError, RuntimeError) as error:
-            _logger.warning("checkpoint %s cannot be written: %s", path, error)
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
+        checkpoint.write(self.plan.checkpoint, self.plan.about, state)
 
     def resume(self) -> bool:
         """Go on from the checkpoint; False where there is none that can be read."""
         path, device = self.plan.checkpoint, self.plan.device
-        if path is None or not path.exists():
-            return False
-        try:
-            state = torch.load(path, map_location=device, weights_only=True)
-            if state["version"] != CHECKPOINT_VERSION or state["about"] != dict(self.plan.about):
-                raise ValueError("it is of another trial or version")
-        except Exception as error:
-            _logger.warning("checkpoint %s cannot be used, starting over: %s", path, error)
+        state = None if path is None else checkpoint.read(path, self.plan.about, device)
+        if state is None:
             return False
         for name, module in self.task.modules.items():
             module.load_state_dict(state["modules"][name])
@@ -347,7 +358,7 @@ class _Trial:
         self._scaler.load_state_dict(state["scaler"])
         self.counters.load_state_dict(state["counters"])
         self.task.load_state_dict(state["task"])
-        guard.set_random_state(state["rng"], device)
+        forensics.set_random_state(state["rng"], device)
         self._sums, self._norms_G = state["sums"], state["norms"]
         self.step, self.value = state["step"], state["value"]
         self._earlier_s = state["seconds"]
@@ -373,24 +384,3 @@ def _norm(group: Group, device: torch.device) -> Tensor:
     if not gradients:
         return torch.zeros((), device=device)
     return get_total_norm(gradients, foreach=True)
-
-
-@contextmanager
-def _evaluating(task: Task, device: torch.device) -> Iterator[None]:
-    """Evaluation mode, no gradient, no autocast; modes and random state are put back."""
-    parts = [part for module in task.modules.values() for part in module.modules()]
-    modes = [part.training for part in parts]
-    devices = [device] if device.type == "cuda" else []
-    try:
-        for module in task.modules.values():
-            module.eval()
-        with (
-            torch.random.fork_rng(devices),
-            torch.no_grad(),
-            torch.autocast(device.type, enabled=False),
-        ):
-            yield
-    finally:
-        # One by one: train() on the whole would thaw a part that was frozen on purpose.
-        for part, mode in zip(parts, modes, strict=True):
-            part.training = mode

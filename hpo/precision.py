@@ -1,4 +1,5 @@
-"""What runs in which dtype: the forward under autocast, the loss in fp32 on everything.
+"""What runs in which dtype: the forward under autocast, the loss in fp32 on everything, validation
+without autocast.
 
 Border: no optimizer, no verdict; the one forward that training, probes and tests share.
 """
@@ -7,11 +8,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.linalg import LinAlgError as LinAlgError  # type: ignore[attr-defined]
 
 from objectives import Task, Term
 
@@ -20,29 +23,68 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+def wider(precision: str, device: torch.device) -> str | None:
+    """The next wider precision that the hardware has; None above fp32.
+
+    bf16 has fp32's range; on a CPU autocast has it everywhere, at about fp32's speed.
+    """
+    if precision == "fp16":
+        has_bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if has_bf16 else "fp32"
+    return "fp32" if precision == "bf16" else None
+
+
+def map_tensors(tree: Any, change: Callable[[str, Tensor], Tensor], path: str = "") -> Any:
+    """The same structure with every tensor changed by `change(path, tensor)`.
+
+    Walks mappings, sequences, named tuples and dataclasses; anything else stays what it is. A path
+    reads `scenes.factor_BNK` or `0.x`.
+    """
+
+    def walk(key: object, value: Any) -> Any:
+        return map_tensors(value, change, f"{path}.{key}" if path else str(key))
+
+    if isinstance(tree, Tensor):
+        return change(path, tree)
+    if isinstance(tree, Mapping):
+        return {key: walk(key, value) for key, value in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(walk(key, getattr(tree, key)) for key in tree._fields))
+    if isinstance(tree, list | tuple):
+        return type(tree)(walk(key, value) for key, value in enumerate(tree))
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        changed = copy.copy(tree)
+        for field in dataclasses.fields(tree):
+            # Also where the dataclass is frozen: the copy is ours alone.
+            object.__setattr__(changed, field.name, walk(field.name, getattr(tree, field.name)))
+        return changed
+    return tree
+
+
+def named_tensors(tree: Any) -> dict[str, Tensor]:
+    """Every tensor of a structure by its path."""
+    found: dict[str, Tensor] = {}
+
+    def note(path: str, tensor: Tensor) -> Tensor:
+        found[path] = tensor
+        return tensor
+
+    map_tensors(tree, note)
+    return found
+
+
 def to_full(tree: Any) -> Any:
     """The same structure with every floating tensor as float32 and complex one as complex64.
 
-    Walks mappings, sequences, named tuples and dataclasses; anything else stays what it is. No
-    decomposition exists in half precision, so a loss must not depend on what promotion gives.
+    No decomposition exists in half precision, so a loss must not depend on what promotion gives.
     """
-    if isinstance(tree, Tensor):
-        if tree.is_complex():
-            return tree.to(torch.complex64)
-        return tree.to(torch.float32) if tree.is_floating_point() else tree
-    if isinstance(tree, Mapping):
-        return {key: to_full(value) for key, value in tree.items()}
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*map(to_full, tree))
-    if isinstance(tree, list | tuple):
-        return type(tree)(map(to_full, tree))
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        full = copy.copy(tree)
-        for field in dataclasses.fields(tree):
-            # Also where the dataclass is frozen: the copy is ours alone.
-            object.__setattr__(full, field.name, to_full(getattr(tree, field.name)))
-        return full
-    return tree
+
+    def full(_: str, tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return tensor.to(torch.complex64)
+        return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+
+    return map_tensors(tree, full)
 
 
 def loss_terms(task: Task, batch: Any, *, device: torch.device, precision: str) -> dict[str, Term]:
@@ -58,3 +100,24 @@ def loss_terms(task: Task, batch: Any, *, device: torch.device, precision: str) 
 def total(terms: Mapping[str, Term]) -> Tensor:
     """The weighted sum of the terms, a scalar."""
     return torch.stack([term.weight * term.value for term in terms.values()]).sum()
+
+
+@contextmanager
+def evaluating(task: Task, device: torch.device) -> Iterator[None]:
+    """Evaluation mode, no gradient, no autocast; modes and random state are put back."""
+    parts = [part for module in task.modules.values() for part in module.modules()]
+    modes = [part.training for part in parts]
+    devices = [device] if device.type == "cuda" else []
+    try:
+        for module in task.modules.values():
+            module.eval()
+        with (
+            torch.random.fork_rng(devices),
+            torch.no_grad(),
+            torch.autocast(device.type, enabled=False),
+        ):
+            yield
+    finally:
+        # One by one: train() on the whole would thaw a part that was frozen on purpose.
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode

@@ -6,10 +6,13 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from hpo import engine, guard
+from hpo import engine, forensics, guard
+from hpo.counters import Counters
 from hpo.engine import Plan
 from hpo.errors import Divergence
+from hpo.guard import Found, Probed, Reading
 from objectives import Term
 from tests.toys import CPU, Log, ToyTask, weights
 
@@ -127,44 +130,126 @@ def test_steps_that_keep_failing_one_at_a_time_are_a_stall():
     assert verdict.reason == "stalled"
 
 
-def test_a_search_of_the_scale_that_takes_long_at_the_start_is_no_stall():
-    # 12 withheld of the first 104: the scaler came down from 65,536 to 16.
-    reading = guard.Reading(run=0, longest=0, withheld=12, taken=92, early=12)
-    later = guard.Reading(run=0, longest=0, withheld=12, taken=200, early=12)
-    stalled = guard.Reading(run=1, longest=1, withheld=32, taken=168, early=12)
-
-    assert [r.is_stalled for r in (reading, later, stalled)] == [False, False, True]
+def reading(**figures) -> Reading:
+    calm = {"step": 200, "run": 0, "withheld": 0, "early": 0, "spikes": 0, "scale": 1024.0}
+    return Reading(**{**calm, **figures})
 
 
-def test_a_probe_leaves_weights_gradients_buffers_and_random_state_alone():
+CLEAN = Probed(Found.CLEAN, Found.CLEAN)
+
+
+@pytest.mark.parametrize(
+    ("figures", "probed", "reason"),
+    [
+        ({}, None, None),
+        ({"run": 3}, None, None),
+        ({"run": 4}, CLEAN, None),
+        ({"run": 4}, Probed(Found.LOSS, Found.CLEAN), "loss_nonfinite"),
+        ({"run": 4}, Probed(Found.GRADIENT, Found.CLEAN), "grad_nonfinite"),
+        ({"run": 4}, Probed(Found.CLEAN, Found.LOSS), "precision_range"),
+        ({"run": 4}, Probed(Found.CLEAN, Found.GRADIENT), "precision_range"),
+        # The batch is finite, yet its step is not: nothing that a scale would mend.
+        ({"run": 4, "scale": None}, CLEAN, "stalled"),
+        ({"run": 4, "scale": guard.SCALE_FLOOR / 2}, CLEAN, "stalled"),
+        ({"run": 4, "scale": guard.SCALE_FLOOR}, CLEAN, None),
+        # 30 of the first 104 steps, in which the scaler came down to its floor, are forgiven.
+        ({"step": 112, "withheld": 30, "early": 30}, None, None),
+        ({"withheld": 32, "early": 12}, None, "stalled"),
+        ({"withheld": 22, "early": 12}, None, None),
+        # One bad batch in 12, twice in the first 20 steps: no share yet.
+        ({"step": 120, "withheld": 12, "early": 9}, None, None),
+    ],
+)
+def test_the_state_machine_judges_figures_alone(figures, probed, reason):
+    assert guard.verdict(reading(**figures), probed) == reason
+
+
+def test_a_probe_is_asked_for_from_four_bad_steps_in_a_row():
+    assert [reading(run=run).is_suspect for run in (0, 1, 3, 4, 8)] == [False] * 3 + [True] * 2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("first", range(3, 11))
+def test_three_bad_steps_that_end_by_themselves_are_a_spike_wherever_they_fall(precision, first):
+    # A loss that is not finite is no fault of the scale, so it counts under a scaler, too.
+    task = ToyTask(sabotage=from_step(first, infinite, first + 2))
+
+    result, log = train(task, precision=precision, epochs=3)
+
+    assert isinstance(result, engine.Result)
+    assert result.spikes == 1
+    assert log.epochs[-1].spikes == 1
+
+
+def test_a_loss_that_is_not_finite_does_not_lower_the_scale():
+    # One poisoned batch in 12; a scaler on its own would halve its scale at each.
+    def sabotage(step, terms, outputs):
+        return {**terms, "zeta": Term(infinite(outputs))} if step % 12 == 5 else terms
+
+    result, log = train(ToyTask(sabotage=sabotage), precision="fp16", epochs=10)
+    _, clean = train(ToyTask(), precision="fp16", epochs=10)
+
+    assert result.spikes == 8
+    assert log.epochs[-1].scale == clean.epochs[-1].scale
+
+
+def test_a_decomposition_that_refuses_its_matrix_is_a_divergence_and_no_failure():
+    # On a CPU eigh refuses a NaN from 3x3 on.
+    def refused(outputs):
+        matrix = (outputs[:3].T @ outputs[:3]).log()
+        return torch.linalg.eigvalsh(torch.block_diag(matrix, matrix)).sum()
+
+    verdict, _ = train(ToyTask(sabotage=from_step(4, refused)))
+
+    assert verdict.reason == "loss_nonfinite"
+    assert verdict.evidence.operation in ("log", "linalg_eigvalsh")
+
+
+def test_looking_leaves_weights_gradients_buffers_and_random_state_alone():
     task = ToyTask(sabotage=from_step(0, nan_by_sqrt))
     task.modules["norm"] = torch.nn.BatchNorm1d(2)
     forward = task.forward
     task.forward = lambda batch: task.modules["norm"](forward(batch))
-    batch, rng = task.batch(0), guard.random_state(CPU)
+    batch, rng = task.batch(0), forensics.random_state(CPU)
     before = (weights(task), torch.get_rng_state(), task.modules["norm"].running_mean.clone())
 
-    finding = guard.probe(task, batch, device=CPU, precision="fp16", rng=rng)
+    probed = forensics.probe(task, batch, device=CPU, precision="fp16", rng=rng)
+    forensics.examine(task, batch, device=CPU, precision="fp16", rng=rng)
 
     after = (weights(task), torch.get_rng_state(), task.modules["norm"].running_mean)
-    assert finding.reason == "grad_nonfinite"
+    assert probed.fp32 is Found.GRADIENT
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert all(p.grad is None for g in task.groups for p in g.parameters)
 
 
-def test_the_counters_are_read_once_in_8_steps():
+class HostReads(TorchDispatchMode):
+    """Counts what would make a host wait for a device: a tensor's value asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_the_host_waits_once_in_8_steps_at_most(precision, monkeypatch):
+    plan = Plan(epochs=8, precision=precision, device=CPU, metric="error")
+    trial = engine._Trial(ToyTask(), plan)
     reads = []
+    read = Counters.read
+    monkeypatch.setattr(Counters, "read", lambda *args: reads.append(1) or read(*args))
 
-    class Counted(guard.Counters):
-        def read(self):
-            reads.append(1)
-            return super().read()
+    with HostReads() as host:
+        for step in range(80):
+            is_read_due, batch = trial.is_read_due, trial.task.batch(step)
+            trial.train_step(batch)
+            if is_read_due:
+                trial.judge(batch, {})
 
-    original, guard.Counters = guard.Counters, Counted
-    try:
-        train(ToyTask(), epochs=8)
-    finally:
-        guard.Counters = original
-
-    # 80 steps: every 8th, and once more at the end of those of the 8 epochs that fall between.
+    # 80 steps: every 8th, and one more at the end of each of the 8 epochs between two of those.
     assert len(reads) <= 80 / 8 + 8
+    # A read is one transfer of all counts; beside it nobody asks for a value.
+    assert host.count == 0

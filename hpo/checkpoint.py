@@ -1,0 +1,47 @@
+"""A trial's checkpoint: one file, written beside the old one and renamed into its place.
+
+A checkpoint is an insurance: where it cannot be written, the trial goes on without; where it
+cannot be read, the trial starts over.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CHECKPOINT_VERSION = 2
+
+_logger = logging.getLogger(__name__)
+
+
+def write(path: Path, about: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Write a state, and what it is of."""
+    beside = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        torch.save({"version": CHECKPOINT_VERSION, "about": dict(about), **state}, beside)
+        beside.replace(path)
+    except (OSError, RuntimeError) as error:
+        _logger.warning("checkpoint %s cannot be written: %s", path, error)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def read(path: Path, about: Mapping[str, Any], device: torch.device) -> dict[str, Any] | None:
+    """The state in a file; None where there is none of this trial that can be read."""
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        if state["version"] != CHECKPOINT_VERSION or state["about"] != dict(about):
+            raise ValueError("it is of another trial or version")
+    except Exception as error:
+        _logger.warning("checkpoint %s cannot be used, starting over: %s", path, error)
+        return None
+    return state

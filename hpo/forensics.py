@@ -1,0 +1,287 @@
+"""Why a step is not finite: the probe that decides, and the evidence of a true divergence.
+
+`probe` runs a batch once in fp32 and once in the precision trained in, and says which of them is
+finite. `examine` runs it again in fp32, in that precision and in float64, term by term and watched,
+and names the loss term, the first non-finite tensor and its operation, and the parameters. Both
+leave weights, gradients, buffers and random state as they were. Border: computes and describes;
+what follows from it is `guard`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hpo.evidence import Evidence, Pass, Spectrum
+from hpo.guard import SCALE_FLOOR, Found, Probed
+from hpo.precision import LinAlgError, loss_terms, named_tensors, total
+from hpo.trace import Operation, Trace, is_finite, origin
+from hpo.widened import Widened
+from objectives import Task
+
+# Their backward divides by the gaps between eigenvalues.
+_GAPS = ("linalg_eigh", "linalg_eig", "linalg_svd", "eigh", "svd")
+_CAST = "precision.py:"
+_ADVICE = "eigh_signal and eigh_broadened of models.linalg have a finite gradient"
+
+
+def probe(
+    task: Task, batch: Any, *, device: torch.device, precision: str, rng: Mapping[str, Tensor]
+) -> Probed:
+    """Run a batch once in fp32, and where that is clean in the precision trained in.
+
+    There the loss is scaled by `SCALE_FLOOR`: what a scaler could cure is no divergence.
+
+    Args:
+        rng: The random state that the step started from, as `random_state` gives it.
+    """
+
+    def look(precision: str) -> Found:
+        with _undisturbed(task, device, rng):
+            try:
+                terms = loss_terms(task, batch, device=device, precision=precision)
+            except LinAlgError:
+                return Found.LOSS
+            loss = total(terms)
+            if not is_finite(loss):
+                return Found.LOSS
+            if not loss.requires_grad:
+                return Found.CLEAN
+            scaled = loss * (SCALE_FLOOR if precision == "fp16" else 1.0)
+            gradients = torch.autograd.grad(scaled, trained(task), allow_unused=True)
+            is_clean = all(g is None or _is_bounded(g) for g in gradients)
+            return Found.CLEAN if is_clean else Found.GRADIENT
+
+    fp32 = look("fp32")
+    is_done = precision == "fp32" or fp32 is not Found.CLEAN
+    return Probed(fp32, Found.CLEAN if is_done else look(precision))
+
+
+def examine(
+    task: Task, batch: Any, *, device: torch.device, precision: str, rng: Mapping[str, Tensor]
+) -> Evidence:
+    """The evidence on a batch that is not finite.
+
+    What is named is the first finding of fp32, or, where that is clean, of `precision`.
+    """
+    looks: dict[str, _Look] = {}
+    for name in dict.fromkeys(("fp32", precision, "fp64")):
+        with _undisturbed(task, device, rng):
+            looks[name] = _look(task, batch, device=device, precision=name)
+    found = looks["fp32"].found or looks[precision].found or Evidence()
+    spectra = [look.spectra for look in looks.values() if look.spectra]
+    return replace(
+        found,
+        passes={name: look.figures for name, look in looks.items()},
+        spectra=spectra[0] if spectra else (),
+        advice=_ADVICE if found.operation in _GAPS and found.direction == "backward" else None,
+    )
+
+
+def examine_validation(task: Task) -> Evidence:
+    """The evidence on a metric that is not finite; validates as the caller has prepared it."""
+    states = _states(task)
+    trace = Trace(modules=task.modules, named={id(t): name for name, t in states.items()})
+    with trace, suppress(Exception):
+        task.validate()
+    found = _made_by(trace.last, states) if trace.last is not None else Evidence()
+    return found if found.handed_in is not None else replace(found, direction="validation")
+
+
+class _Look(NamedTuple):
+    """What one watched pass over a batch gave: figures, the first finding, decompositions."""
+
+    figures: Pass
+    found: Evidence | None
+    spectra: tuple[Spectrum, ...]
+
+
+def _look(task: Task, batch: Any, *, device: torch.device, precision: str) -> _Look:
+    """One watched forward and, term by term, backward of a batch in one precision."""
+    widened = Widened(trained(task)) if precision == "fp64" else None
+    states = _states(task)
+    named = {**named_tensors(batch), **states}
+    trace = Trace(modules=task.modules, named={id(t): name for name, t in named.items()})
+    width = "fp32" if widened else precision
+    try:
+        with widened or nullcontext(), trace:
+            terms = loss_terms(task, batch, device=device, precision=width)
+    except Exception as error:
+        # Also where the user's code refuses float64: no evidence then, and no harm.
+        made = trace.last if isinstance(error, LinAlgError) else None
+        found = _made_by(made, states) if made else None
+        return _Look(Pass(error=_in_a_line(error)), found, tuple(trace.spectra))
+    values = {name: term.weight * term.value for name, term in terms.items()}
+    findings = [
+        _of_value(name, value, trace.of(terms[name].value), states)
+        for name, value in values.items()
+        if not is_finite(value)
+    ]
+    gradients = _Gradients(task, widened.leaves if widened else trained(task))
+    norms = {}
+    for name, value in values.items():
+        if value.requires_grad:
+            norms[name], found = gradients.of(name, value, trace)
+            findings += [found] if found else []
+    findings += [found for found in (_of_sum(total(terms)), gradients.of_sum()) if found]
+    figures = Pass(terms={name: float(v.detach()) for name, v in values.items()}, grad_norms=norms)
+    return _Look(figures, findings[0] if findings else None, tuple(trace.spectra))
+
+
+class _Gradients:
+    """The gradients of each term, and their sum, by parameter."""
+
+    def __init__(self, task: Task, leaves: list[Tensor]) -> None:
+        self._task, self._leaves = task, leaves
+        self._names = [_names(task)[id(p)] for p in trained(task)]
+        self._sums: list[Tensor | None] = [None] * len(leaves)
+
+    def of(
+        self, term: str, value: Tensor, trace: Trace
+    ) -> tuple[dict[str, float], Evidence | None]:
+        """Norms by group, and what is not finite."""
+        gradients, made = trace.backward(value, self._leaves)
+        by_parameter = dict(zip(map(id, trained(self._task)), gradients, strict=True))
+        norms = {}
+        for group in self._task.groups:
+            found_here = [by_parameter.get(id(p)) for p in group.parameters]
+            some = [gradient for gradient in found_here if gradient is not None]
+            norms[group.name] = float(nn.utils.get_total_norm(some)) if some else 0.0
+        for i, gradient in enumerate(gradients):
+            if gradient is not None:
+                known = self._sums[i]
+                self._sums[i] = gradient if known is None else known + gradient
+        found = self._not_finite(gradients)
+        if found is None or made is None:
+            return norms, found and replace(found, term=term)
+        return norms, replace(_at(made, found), term=term)
+
+    def of_sum(self) -> Evidence | None:
+        """What only the sum of the terms' gradients overflows."""
+        return self._not_finite(self._sums)
+
+    def _not_finite(
+        self, gradients: list[Tensor | None] | tuple[Tensor | None, ...]
+    ) -> Evidence | None:
+        bad = {
+            name: gradient
+            for name, gradient in zip(self._names, gradients, strict=True)
+            if gradient is not None and not _is_bounded(gradient)
+        }
+        if not bad:
+            return None
+        first = next(iter(bad))
+        return Evidence(
+            kind=_kind(bad[first]), direction="backward", parameter=first, parameters=tuple(bad)
+        )
+
+
+def _made_by(operation: Operation, states: Mapping[str, Tensor]) -> Evidence:
+    """Where a non-finite result came from: an operation, or something that was handed in."""
+    first = origin(operation)
+    bad = tuple(name for name, tensor in states.items() if not is_finite(tensor))
+    if not first.leaves:
+        return _at(first, Evidence(direction="forward"))
+    name = first.leaves[0]
+    if name in states:
+        return Evidence(direction="weights", handed_in=name, parameter=name, parameters=bad)
+    return Evidence(direction="batch", handed_in=name or "(a constant)")
+
+
+def _at(operation: Operation, found: Evidence) -> Evidence:
+    """The finding with its operation; our own cast before the loss is called what it is."""
+    if operation.where is not None and operation.where.startswith(_CAST):
+        return replace(found, operation="the cast to float32 before the loss")
+    return replace(found, operation=operation.name, where=operation.where, module=operation.module)
+
+
+def _of_value(
+    name: str, value: Tensor, made: Operation | None, states: Mapping[str, Tensor]
+) -> Evidence:
+    """A term that is not finite once it is weighted."""
+    if made is None:
+        found = Evidence(direction="forward")
+    elif made.is_finite:
+        found = Evidence(direction="forward", operation="the product with its weight")
+    else:
+        found = _made_by(made, states)
+    return replace(found, term=name, kind=_kind(value))
+
+
+def _of_sum(loss: Tensor) -> Evidence | None:
+    if is_finite(loss):
+        return None
+    return Evidence(kind=_kind(loss), direction="forward", operation="the sum of its terms")
+
+
+def trained(task: Task) -> list[Tensor]:
+    """The parameters of all groups that are not frozen, in order."""
+    return [p for group in task.groups for p in group.parameters if p.requires_grad]
+
+
+def _states(task: Task) -> dict[str, Tensor]:
+    """Parameters and buffers by name, those that are trained first."""
+    names = _names(task)
+    found: dict[str, Tensor] = {names[id(p)]: p for p in trained(task)}
+    for key, module in task.modules.items():
+        found |= {f"{key}.{name}": tensor for name, tensor in module.named_parameters()}
+        found |= {f"{key}.{name}": tensor for name, tensor in module.named_buffers()}
+    return found
+
+
+def _names(task: Task) -> dict[int, str]:
+    """`module.parameter` by the parameter's identity; its group's name where no module has it."""
+    names = {id(p): f"{g.name}[{i}]" for g in task.groups for i, p in enumerate(g.parameters)}
+    for module_name, module in task.modules.items():
+        names |= {id(p): f"{module_name}.{name}" for name, p in module.named_parameters()}
+    return names
+
+
+def _is_bounded(gradient: Tensor) -> bool:
+    """Whether the gradient's norm is finite, which is what clipping and the counters look at."""
+    return bool(torch.isfinite(torch.linalg.vector_norm(gradient.detach())))
+
+
+def _kind(tensor: Tensor) -> str:
+    return "NaN" if torch.isnan(tensor.detach()).any() else "infinite"
+
+
+def _in_a_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The state of torch's own generators for this device."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
+    """Put torch's own generators back to a state."""
+    torch.set_rng_state(state["cpu"].cpu())
+    if "cuda" in state and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+
+
+@contextmanager
+def _undisturbed(task: Task, device: torch.device, rng: Mapping[str, Tensor]) -> Iterator[None]:
+    """Start from a random state; put random state and buffers back afterwards."""
+    buffers = [b for module in task.modules.values() for b in module.buffers()]
+    before = [buffer.clone() for buffer in buffers]
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices):
+            set_random_state(rng, device)
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)

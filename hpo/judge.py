@@ -1,0 +1,118 @@
+"""Judge a trial in training: read the counters, probe, explain, and raise the verdict.
+
+Border: raises `Divergence` with all that is known; does not know what becomes of the trial then.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from hpo import forensics, guard, saved
+from hpo.counters import Counters
+from hpo.errors import Divergence
+from hpo.evidence import Evidence
+from hpo.guard import Reading
+from hpo.precision import evaluating
+from hpo.saved import Setting
+from objectives import Task
+
+_logger = logging.getLogger(__name__)
+
+
+def judge_step(
+    task: Task,
+    batch: Any,
+    setting: Setting,
+    *,
+    counters: Counters,
+    scale: Tensor,
+    rng: Mapping[str, Tensor],
+) -> None:
+    """Read the counters, and raise `Divergence` if the trial is not worth going on with.
+
+    Args:
+        batch: Of the step just done.
+        rng: The random state that it started from.
+    """
+    reading = counters.read(scale)
+    if not (reading.is_suspect or reading.is_stalled):
+        return
+    how: dict[str, Any] = {"device": setting.device, "precision": setting.precision, "rng": rng}
+    probed = forensics.probe(task, batch, **how) if reading.is_suspect else None
+    reason = guard.verdict(reading, probed)
+    if reason is None:
+        return
+    evidence = _examined(lambda: forensics.examine(task, batch, **how))
+    evidence = replace(evidence, scales=tuple(counters.history))
+    raise Divergence(
+        reason,
+        sentence(reason, evidence, reading, setting.precision),
+        evidence=evidence,
+        saved=saved.pack(task, batch, setting, reason=reason, reading=reading, rng=rng),
+    )
+
+
+def judge_metric(
+    task: Task, setting: Setting, *, value: float, step: int, counters: Counters
+) -> None:
+    """Raise `Divergence` if the metric of a validation is not finite."""
+    if math.isfinite(value):
+        return
+    rng = forensics.random_state(setting.device)
+    with evaluating(task, setting.device):
+        evidence = _examined(lambda: forensics.examine_validation(task))
+    evidence = replace(evidence, scales=tuple(counters.history))
+    reason = "metric_nonfinite"
+    reading = Reading(step=step, run=0, withheld=0, early=0, spikes=0, scale=None)
+    raise Divergence(
+        reason,
+        f"'{setting.metric}' is {value} after step {step}{evidence.origin()}",
+        evidence=evidence,
+        saved=saved.pack(task, None, setting, reason=reason, reading=reading, rng=rng),
+    )
+
+
+def _examined(examine: Callable[[], Evidence]) -> Evidence:
+    """The evidence; an empty one where looking for it fails, for the verdict stands without."""
+    try:
+        return examine()
+    except Exception:
+        _logger.exception("the divergence cannot be explained")
+        return Evidence()
+
+
+def sentence(reason: str, evidence: Evidence, reading: Reading | None, precision: str) -> str:
+    """The verdict in one sentence: term, parameter, operation, step, scale.
+
+    Args:
+        reading: None where the batch is not that of a step in training.
+    """
+    where = ""
+    if reading is not None:
+        scale = "no scaler" if reading.scale is None else f"scale {reading.scale:g}"
+        where = f"{reading.run} steps in a row, last {reading.step}, {scale}; "
+    if reason == "stalled" and reading is not None:
+        share = f"{reading.late_share:.0%} of the steps after the first {guard.STALL_AFTER}"
+        what = (
+            f"only {share} reached the weights"
+            if reading.is_stalled
+            else "steps are not finite, yet their batch alone is, in every precision"
+        )
+        last = f"; the last: {evidence.clause()}" if evidence.direction else ""
+        return f"{what} ({where.removesuffix('; ')}{last})"
+    if reason == "precision_range":
+        advice = f"finite in fp32: {precision} cannot hold it at any loss scale"
+    else:
+        advice = "fp32 probe agrees"
+        wide = evidence.passes.get("fp64")
+        if wide is not None and wide.error is None:
+            advice += ", float64 is finite" if wide.is_finite else " and so does float64"
+    if evidence.advice:
+        advice += f"; {evidence.advice}"
+    return f"{evidence.clause()} ({where}{advice})"
