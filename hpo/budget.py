@@ -47,7 +47,7 @@ WITH chosen AS (
     INSERT INTO hpo.leases (run_uid, study_uid, ticket, attempt, worker, host, process, slot)
     SELECT :run_uid, study_uid, ticket, attempt, :worker, :host, :process, :slot FROM taken
 )
-SELECT ticket, attempt, losses, trial_number FROM taken
+SELECT ticket, attempt, losses, trial_number, rerun_of FROM taken
 """)
 
 _GIVE_BACK = """
@@ -112,7 +112,13 @@ def is_dead(process: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Ticket:
-    """One trial of a study's budget, held under a lease. `run_uid` is this attempt."""
+    """One trial of a study's budget, held under a lease. `run_uid` is this attempt.
+
+    Attributes:
+        losses: Workers that this ticket's trials were lost with.
+        trial_number: The ticket's Optuna trial, once it has one.
+        rerun_of: The trial before that, which its precision alone lost and this one repeats.
+    """
 
     study_uid: str
     ticket: int
@@ -120,6 +126,7 @@ class Ticket:
     losses: int
     trial_number: int | None
     run_uid: str
+    rerun_of: int | None = None
 
     def check(self, session: orm.Session) -> None:
         """Raise `LeaseLost` unless the lease is ours; hold off a takeover until we commit."""
@@ -147,10 +154,23 @@ class Ticket:
         session.execute(self._row().values(state=state))
         session.execute(leases.delete().where(leases.c.run_uid == self.run_uid))
 
+    def to_rerun(self, trial_number: int) -> Rerun:
+        """The fence under which a trial ends and leaves the ticket to another one."""
+        return Rerun(**{**vars(self), "trial_number": None, "rerun_of": trial_number})
+
     def _row(self) -> sa.Update:
         return tickets.update().where(
             tickets.c.study_uid == self.study_uid, tickets.c.ticket == self.ticket
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rerun(Ticket):
+    """A ticket whose trial ends without ending it: another trial repeats the configuration."""
+
+    def end(self, session: orm.Session, state: str) -> None:
+        """Leave ticket and lease to the trial that repeats this one."""
+        session.execute(self._row().values(trial_number=None, rerun_of=self.rerun_of))
 
 
 @dataclass(frozen=True, kw_only=True)

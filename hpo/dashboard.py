@@ -10,6 +10,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna_dashboard
 
+from hpo.artifacts import DatabaseArtifacts
+from hpo.database import connect
 from hpo.errors import ConfigurationError
 from hpo.storage import open_storage
 
@@ -53,7 +55,10 @@ def make_dashboard(url: str, *, host: str, port: int) -> WSGIServer:
     Raises:
         ConfigurationError: The address cannot be bound.
     """
-    application = optuna_dashboard.wsgi(open_storage(url, application="dashboard"))
+    application = optuna_dashboard.wsgi(
+        open_storage(url, application="dashboard"),
+        artifact_store=DatabaseArtifacts(connect(url, application="dashboard")),
+    )
     if host in _LOOPBACK:
         application = _local_only(application)
     try:

@@ -13,11 +13,16 @@ from optuna.trial import FrozenTrial
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 from rich.text import Text
 
 from hpo import fleet
 from hpo.budget import Lease
 from hpo.database import mask
+from hpo.evidence import Evidence
+from hpo.replay import Replayed
+from hpo.samplers import RERUN_OF
+from hpo.status import Lost, Status
 from hpo.study import OpenStudy
 
 _errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -159,10 +164,93 @@ def _running(lease: Lease) -> str:
     return f"{lease.slot} {where} epoch {lease.epoch or 0}{value}"
 
 
+def print_status(found: Status) -> None:
+    """How a study stands, on stdout."""
+    budget, best = found.budget, found.best
+    lines = {
+        "study": found.study,
+        "trials": f"{budget.ended} of {budget.total} ended: {budget.complete} complete, "
+        f"{budget.pruned} pruned, {budget.failed} failed; {budget.leased} running",
+        "pruned": ", ".join(f"{n} {reason}" for reason, n in found.reasons.items()) or "none",
+        "precision": _lost(found.lost),
+        "best": f"{best.value:.6g} {found.metric} (trial {best.number})" if best else "-",
+    }
+    if any(found.gpu_seconds.values()):
+        spent = (f"{name} {seconds:g}" for name, seconds in found.gpu_seconds.items())
+        lines["GPU s"] = ", ".join(spent)
+    for name, value in lines.items():
+        _results.print(f"{name:<10} {value}")
+    for lease in found.leases:
+        _results.print(f"worker     {_running(lease)} (last beat {lease.silent_s:.0f} s ago)")
+
+
+def _lost(lost: Lost) -> str:
+    if not lost.configurations:
+        return f"{lost.precision} alone lost no configuration"
+    rerun = f"; {lost.rerun} rerun in a wider one, {lost.recovered} of them not lost again"
+    return (
+        f"{lost.precision} alone lost {lost.configurations} "
+        f"configuration{'s' if lost.configurations > 1 else ''}, finite in fp32"
+        f"{rerun if lost.rerun else ''}"
+    )
+
+
+def print_replayed(found: Replayed, *, step: int | None) -> None:
+    """A saved step judged again, on stdout."""
+    evidence = found.evidence
+    _results.print(f"trial      {found.about['trial']}, pruned as {found.recorded}")
+    whose = f"of step {found.step}" if step is None else f"of step {step}, drawn anew"
+    _results.print(f"step       {found.step}, {found.precision}; the batch {whose}")
+    same = ", as recorded" if found.reason == found.recorded else ""
+    _results.print(f"verdict    [bold]{found.reason or 'benign'}[/bold]{same}")
+    if found.reason is not None:
+        _results.print(f"           {found.detail}")
+    if evidence.passes:
+        _results.print(_table_of_passes(evidence))
+    if evidence.spectra:
+        _results.print(_table_of_spectra(evidence))
+    if evidence.scales:
+        last = ", ".join(f"{s}: {scale:g} ({n})" for s, scale, n in evidence.scales[-8:])
+        _results.print(f"scale      by step, with the steps withheld by then: {last}")
+
+
+def _table_of_passes(evidence: Evidence) -> Table:
+    table = Table("precision", "term", "value", "gradient norm by group", box=None)
+    for precision, look in evidence.passes.items():
+        if look.error is not None:
+            table.add_row(precision, "-", "-", look.error)
+        for term, value in look.terms.items():
+            norms = look.grad_norms.get(term, {})
+            shown = ", ".join(f"{group} {norm:.4g}" for group, norm in norms.items())
+            table.add_row(precision, term, f"{value:.6g}", shown or "no gradient")
+    return table
+
+
+def _table_of_spectra(evidence: Evidence) -> Table:
+    table = Table(
+        *("decomposition", "at", "shape", "matrices", "condition", "smallest gap", "ties"),
+        box=None,
+    )
+    for spectrum in evidence.spectra:
+        table.add_row(
+            spectrum.operation,
+            spectrum.where,
+            "×".join(map(str, spectrum.shape)),
+            str(spectrum.matrices),
+            f"{spectrum.condition:.3g}",
+            f"{spectrum.smallest_gap:.3g}",
+            str(spectrum.ties),
+        )
+    return table
+
+
 def print_trial(opened: OpenStudy, trial: FrozenTrial) -> None:
     """The best trial and its parameters, on stdout."""
     metric = opened.config.metric
     _results.print(f"best trial  {trial.number} of study {opened.name}: {metric} {trial.value:.6g}")
+    if RERUN_OF in trial.user_attrs:
+        first, wider = trial.user_attrs[RERUN_OF], trial.user_attrs["precision"]
+        _results.print(f"  trained in {wider}: {opened.config.precision} lost it (trial {first})")
     width = max((len(name) for name in trial.params), default=0)
     for name, value in trial.params.items():
         shown = f"{value:.6g}" if isinstance(value, float) else str(value)

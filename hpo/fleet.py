@@ -24,6 +24,7 @@ from hpo.budget import Budget, Lease, Tickets
 from hpo.database import connect
 from hpo.errors import ConfigurationError, RunFailed
 from hpo.launchers import Launched, Launcher
+from hpo.samplers import RERUN_OF
 from hpo.slots import Slot
 from hpo.storage import open_storage, prepare
 from hpo.study import OpenStudy, StudyConfig
@@ -227,7 +228,8 @@ def best_trial(study_: optuna.Study) -> FrozenTrial | None:
 
 
 def _is_default(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.COMPLETE and "fixed_params" in trial.system_attrs
+    is_fixed = "fixed_params" in trial.system_attrs and RERUN_OF not in trial.user_attrs
+    return is_fixed and trial.state == TrialState.COMPLETE
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Our own tables of what trials did: metrics by epoch, and the environments they ran in.
+"""Our own tables of what trials did: metrics by epoch, divergences, environments they ran in.
 
 Border: rows in, rows out. Optuna's tables are `storage`'s, tickets are `budget`'s.
 """
@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import Insert, insert
 
 from hpo.database import patiently
-from hpo.schema import environments, metrics
+from hpo.errors import Divergence
+from hpo.schema import divergences, environments, metrics
 
 _PACKAGES = ("torch", "optuna", "sqlalchemy", "psycopg2-binary", "optuna-dashboard", "numpy")
 
@@ -73,11 +74,54 @@ class Records:
         finite = {k: v if abs(v) < float("inf") else str(v) for k, v in values.items()}
         self._insert(metrics, run_uid=run_uid, ticket=ticket, epoch=epoch, step=step, values=finite)
 
+    def save_divergence(
+        self,
+        verdict: Divergence,
+        *,
+        run_uid: str,
+        ticket: int,
+        trial_number: int,
+        precision: str,
+        artifact_id: str | None,
+    ) -> None:
+        """Keep why the guard ended a trial; a repeated attempt's verdict takes the place."""
+        found = verdict.evidence
+        values = {
+            "ticket": ticket,
+            "run_uid": run_uid,
+            "reason": verdict.reason,
+            "detail": verdict.detail,
+            "precision": precision,
+            "term": found.term,
+            "parameter": found.parameter,
+            "operation": found.operation,
+            "evidence": found.flat(),
+            "artifact_id": artifact_id,
+        }
+        key = {"study_uid": self._study_uid, "trial_number": trial_number}
+        statement = insert(divergences).values(**key, **values)
+        self._execute(statement.on_conflict_do_update(index_elements=list(key), set_=values))
+
+    def divergence(self, trial_number: int) -> Mapping[str, Any] | None:
+        """What is kept of a trial's divergence, by the table's columns; None where nothing is."""
+        statement = sa.select(divergences).where(
+            divergences.c.study_uid == self._study_uid, divergences.c.trial_number == trial_number
+        )
+
+        def once() -> Mapping[str, Any] | None:
+            with self._engine.connect() as connection:
+                row = connection.execute(statement).mappings().one_or_none()
+                return None if row is None else dict(row)
+
+        return patiently(once)
+
     def _insert(self, table: sa.Table, **values: Any) -> None:
         statement = insert(table).values(study_uid=self._study_uid, **values)
+        self._execute(statement.on_conflict_do_nothing())
 
+    def _execute(self, statement: Insert) -> None:
         def once() -> None:
             with self._engine.begin() as connection:
-                connection.execute(statement.on_conflict_do_nothing())
+                connection.execute(statement)
 
         patiently(once)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 OWN = sa.MetaData(schema="hpo")
 version_table = sa.Table("schema_version", OWN, sa.Column("version", sa.Integer, primary_key=True))
 
@@ -23,6 +23,8 @@ tickets = sa.Table(
     sa.Column("trial_number", sa.Integer),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
     sa.Column("losses", sa.Integer, nullable=False, server_default="0"),
+    # The trial whose configuration the ticket's present one repeats in a wider precision.
+    sa.Column("rerun_of", sa.Integer),
     sa.CheckConstraint("state IN ('open', 'leased', 'complete', 'pruned', 'failed')"),
 )
 
@@ -68,6 +70,38 @@ environments = sa.Table(
     sa.Column("details", JSONB, nullable=False),
     sa.Column("at", sa.DateTime(timezone=True), server_default=sa.func.now()),
 )
+
+# One row a diverged trial; the trial's number, for an attempt that was cut off is not known by any
+# other name to its user.
+divergences = sa.Table(
+    "divergences",
+    OWN,
+    sa.Column("study_uid", UUID(as_uuid=False), primary_key=True),
+    sa.Column("trial_number", sa.Integer, primary_key=True),
+    sa.Column("ticket", sa.Integer, nullable=False),
+    sa.Column("run_uid", UUID(as_uuid=False), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("precision", sa.Text, nullable=False),
+    sa.Column("term", sa.Text),
+    sa.Column("parameter", sa.Text),
+    sa.Column("operation", sa.Text),
+    sa.Column("evidence", JSONB, nullable=False),
+    sa.Column("artifact_id", sa.Text),
+    sa.Column("at", sa.DateTime(timezone=True), server_default=sa.func.now()),
+)
+
+# Files of trials, in parts: a value of one row is held in memory several times on its way.
+artifacts = sa.Table(
+    "artifacts",
+    OWN,
+    sa.Column("artifact_id", sa.Text, primary_key=True),
+    sa.Column("part", sa.Integer, primary_key=True),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+
+# What brings the tables of an earlier version to each one; new tables are created beside it.
+MIGRATIONS = {2: ("ALTER TABLE hpo.tickets ADD COLUMN IF NOT EXISTS rerun_of integer",)}
 
 
 def schema_version(engine: sa.Engine) -> int | None:

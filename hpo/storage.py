@@ -33,7 +33,7 @@ from sqlalchemy.dialects import postgresql
 
 from hpo.database import engine_kwargs, locked, parse_url, patiently
 from hpo.errors import StorageError
-from hpo.schema import OWN, SCHEMA_VERSION, schema_version, version_table
+from hpo.schema import MIGRATIONS, OWN, SCHEMA_VERSION, schema_version, version_table
 
 # Other workers' trials are read again at most this often while a trial trains: half of bare
 # Optuna's cost per report is that reading.
@@ -61,10 +61,11 @@ class Fence(Protocol):
 def prepare(engine: sa.Engine) -> None:
     """Create Optuna's tables and ours, once, however many processes ask at the same time.
 
-    A role without the right to create tables passes when everything exists already.
+    Tables of an earlier version are brought to this one; what they hold stays. A role without the
+    right to create tables passes when everything exists already.
 
     Raises:
-        StorageError: The tables belong to another version of this program.
+        StorageError: The tables belong to a later version of this program.
     """
     if schema_version(engine) == SCHEMA_VERSION:
         return
@@ -73,16 +74,20 @@ def prepare(engine: sa.Engine) -> None:
         found = schema_version(engine)
         if found == SCHEMA_VERSION:
             return
-        if found is not None:
+        if found is not None and found > SCHEMA_VERSION:
             raise StorageError(
                 f"the tables in schema hpo have version {found}, this program knows "
-                f"{SCHEMA_VERSION}; use the version of hpo that created them"
+                f"{SCHEMA_VERSION}; use the version of hpo that created them, or a later one"
             )
         url = engine.url.render_as_string(hide_password=False)
         RDBStorage(url, engine_kwargs=engine_kwargs("prepare")).engine.dispose()
         with engine.begin() as connection:
             connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS hpo"))
+            for version in range((found or SCHEMA_VERSION) + 1, SCHEMA_VERSION + 1):
+                for statement in MIGRATIONS[version]:
+                    connection.execute(sa.text(statement))
             OWN.create_all(connection)
+            connection.execute(version_table.delete())
             connection.execute(version_table.insert().values(version=SCHEMA_VERSION))
 
 
@@ -154,6 +159,7 @@ class TrialStorage(_CachedStorage):
             intermediate_values={},
         )
         trial_id = self._transact(create)
+        self._read_at = 0.0
         self.get_all_trials(study_id, deepcopy=False)
         return trial_id
 

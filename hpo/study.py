@@ -18,10 +18,10 @@ from typing import Any, Literal
 import optuna
 import sqlalchemy as sa
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
 
 from hpo.database import locked
 from hpo.errors import ConfigurationError, ObjectiveError, StudyMismatch
+from hpo.samplers import SAMPLERS
 from hpo.storage import TrialStorage, open_storage, prepare
 from objectives import Objective, load
 
@@ -30,11 +30,6 @@ _UID = "study_uid"
 REFERENCES = "references"
 # Where a setting's name and its flag's differ.
 _FLAGS = {"epochs": "epochs_per_trial"}
-
-SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
-    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
-    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-}
 
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {
     "median": lambda epochs: optuna.pruners.MedianPruner(
@@ -62,6 +57,8 @@ class StudyConfig:
         source: Hash of the objective's file, to notice a change.
         epochs: Epochs of a trial.
         seed: Of the search, the initialization and the training draws; not of the problem.
+        on_precision_range: What becomes of a configuration that only its precision lost: `prune`,
+            or `rerun` once more in a wider one.
         options: The objective's own options.
     """
 
@@ -77,6 +74,8 @@ class StudyConfig:
     seed: int
     sampler: str
     pruner: str
+    # The default is that of studies which were created before there was a choice.
+    on_precision_range: str = "prune"
     options: Mapping[str, str] = field(default_factory=dict)
 
 

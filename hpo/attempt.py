@@ -1,0 +1,289 @@
+"""One attempt at one ticket's trial: ask, train, keep what is learnt, end it.
+
+Border: one trial. Which ticket is next, and the process, are the worker's.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.artifacts import upload_artifact
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from hpo import budget, engine, guard, study
+from hpo.artifacts import DatabaseArtifacts
+from hpo.beat import Beat
+from hpo.budget import Ticket
+from hpo.engine import Epoch, Plan
+from hpo.errors import Divergence, LeaseLost, StopRequested
+from hpo.precision import wider
+from hpo.records import Records
+from hpo.samplers import RERUN_OF, UNTRAINED
+from hpo.saved import build
+from objectives import Objective, Params
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """What the attempts of one worker work with.
+
+    Attributes:
+        name: The worker's, as trials show it.
+        training_cpu_s: CPU seconds of this process in training and validation so far.
+    """
+
+    name: str
+    checkpoints: Path
+    device: torch.device
+    objective: Objective
+    opened: study.OpenStudy
+    records: Records
+    artifacts: DatabaseArtifacts
+    git_sha: str
+    stop: threading.Event
+    training_cpu_s: float = 0.0
+
+
+class Attempt:
+    """One attempt at one ticket's trial; hears of its epochs as the engine's reporter."""
+
+    def __init__(self, bench: Bench, ticket: Ticket, beat: Beat) -> None:
+        self._bench, self._ticket, self._beat = bench, ticket, beat
+        self._opened = bench.opened
+        self._started_at = time.monotonic()
+        self._seconds, self._skipped = 0.0, 0
+        settings = self._opened.config
+        # Not by the attempt: an ask that was cut off must come out the same when repeated.
+        self._seed = study.derive_seed(settings.seed, ticket.ticket)
+        self._study = self._opened.load(sampler_seed=self._seed)
+        self._trial = self._begin()
+        self._precision = self._choose_precision()
+        self._log = f"ticket {ticket.ticket} | trial {self._trial.number}"
+
+    def _begin(self) -> optuna.Trial:
+        """The ticket's trial: the one that it has, or a new one."""
+        ticket, storage = self._ticket, self._opened.storage
+        study_id = storage.get_study_id_from_name(self._opened.name)
+        if ticket.trial_number is not None:
+            number = ticket.trial_number
+            trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+            storage.get_all_trials(study_id, deepcopy=False)
+        else:
+            system: dict[str, Any] = {}
+            if ticket.rerun_of is not None:
+                system["fixed_params"] = self._original().params
+            elif ticket.ticket == 1:
+                # The default configuration, which the result is compared with.
+                defaults = self._bench.objective.defaults(self._opened.config.space)
+                system["fixed_params"] = dict(defaults)
+            # Alone in the first write: the dashboard shows attributes in the order of writing.
+            trial_id = storage.create_trial(
+                study_id, user_attrs={"prune_reason": "-"}, system_attrs=system
+            )
+        return optuna.Trial(self._study, trial_id)
+
+    def _original(self) -> FrozenTrial:
+        """The trial that this one repeats."""
+        trials = self._study.get_trials(deepcopy=False)
+        return next(trial for trial in trials if trial.number == self._ticket.rerun_of)
+
+    def _choose_precision(self) -> str:
+        """The study's; for a rerun the next wider one, or what it was begun in."""
+        asked = self._opened.config.precision
+        if self._ticket.rerun_of is None:
+            return asked
+        begun: str | None = self._trial.user_attrs.get("precision")
+        return begun or wider(asked, self._bench.device) or asked
+
+    def run(self) -> Ticket | None:
+        """Train the trial and end it; the ticket, if another trial is to repeat it."""
+        trial, settings = self._trial, self._opened.config
+        if self._ticket.losses >= budget.MAX_LOSSES:
+            self._end(TrialState.FAIL, detail=f"lost its worker {self._ticket.losses} times")
+            return None
+        try:
+            params = self._bench.objective.suggest(trial, settings.space)
+            self._write_attributes()
+            self._opened.storage.flush(trial._trial_id)
+            result = self._train(params)
+        except Divergence as verdict:
+            return self._diverged(verdict)
+        except torch.OutOfMemoryError as error:
+            self._end(TrialState.PRUNED, reason="oom", detail=str(error).splitlines()[0])
+        except (StopRequested, LeaseLost, SQLAlchemyError, optuna.exceptions.OptunaError):
+            # Nothing about the configuration: the ticket goes on elsewhere.
+            raise
+        except Exception as error:
+            if self._bench.device.type == "cuda":
+                # An error that broke the device raises again here and ends this process, so that
+                # the ticket goes on elsewhere.
+                torch.cuda.synchronize()
+            _logger.exception("%s | the objective raised", self._log)
+            self._end(TrialState.FAIL, detail=f"{type(error).__name__}: {error}")
+        else:
+            self._seconds, self._skipped = result.seconds, result.skipped
+            if result.is_pruned:
+                self._end(TrialState.PRUNED, reason="pruner", detail=self._standing(result))
+            else:
+                self._end(TrialState.COMPLETE, value=result.value)
+        return None
+
+    def _diverged(self, verdict: Divergence) -> Ticket | None:
+        """Keep the evidence and end the trial; the ticket, if it is due a second chance."""
+        self._seconds, self._skipped = verdict.seconds, verdict.skipped
+        self._bench.records.save_divergence(
+            verdict,
+            run_uid=self._ticket.run_uid,
+            ticket=self._ticket.ticket,
+            trial_number=self._trial.number,
+            precision=self._precision,
+            artifact_id=self._keep(verdict),
+        )
+        is_due = (
+            verdict.reason == "precision_range"
+            and self._opened.config.on_precision_range == "rerun"
+            and self._ticket.rerun_of is None
+        )
+        rerun = self._ticket.to_rerun(self._trial.number) if is_due else None
+        if rerun is not None:
+            self._opened.storage.flush(self._trial._trial_id)
+            self._opened.storage.hold(rerun)
+        self._end(TrialState.PRUNED, reason=verdict.reason, detail=verdict.detail)
+        # The fence that let the trial end without its ticket has done its work.
+        return None if rerun is None else Ticket(**vars(rerun))
+
+    def _keep(self, verdict: Divergence) -> str | None:
+        """Keep the step that shows a divergence as the trial's artifact; its id."""
+        if verdict.saved is None:
+            return None
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / f"trial_{self._trial.number:05d}.step.pt"
+                torch.save(dict(verdict.saved), path)
+                return upload_artifact(
+                    artifact_store=self._bench.artifacts,
+                    file_path=str(path),
+                    study_or_trial=self._trial,
+                    mimetype="application/octet-stream",
+                )
+        except Exception as error:
+            # A verdict stands without its file: a full disk must not cost the trial.
+            _logger.warning("%s | the step cannot be kept: %s", self._log, error)
+            return None
+
+    def _train(self, params: Params) -> engine.Result:
+        bench, settings = self._bench, self._opened.config
+        about = {
+            "study": asdict(settings),
+            "trial": self._trial.number,
+            "params": dict(params),
+            "seed": self._seed,
+        }
+        task = build(about, bench.device, bench.objective)
+        plan = Plan(
+            epochs=settings.epochs,
+            precision=self._precision,
+            device=bench.device,
+            metric=settings.metric,
+            checkpoint=self._checkpoint(self._trial.number),
+            about=about,
+        )
+        _logger.info("%s | %s", self._log, dict(params))
+        self._beat.note(epoch=0, epochs=settings.epochs)
+        started_s = time.process_time()
+        try:
+            return engine.train(task, plan, self)
+        finally:
+            bench.training_cpu_s += time.process_time() - started_s
+
+    def must_stop(self) -> bool:
+        if self._beat.is_lost:
+            raise LeaseLost("the lease was given to another worker")
+        return self._bench.stop.is_set()
+
+    def report(self, epoch: Epoch) -> bool:
+        started_s = time.process_time()
+        value = epoch.metrics[self._opened.config.metric]
+        self._skipped = epoch.skipped
+        self._beat.note(epoch=epoch.epoch, value=value)
+        self._bench.records.save_epoch(
+            run_uid=self._ticket.run_uid,
+            ticket=self._ticket.ticket,
+            epoch=epoch.epoch,
+            step=epoch.step,
+            values=epoch.flat(),
+        )
+        is_pruned = False
+        if epoch.epoch == 0:
+            # What a sampler takes a diverged trial to be worth; shown to nobody.
+            storage = self._opened.storage
+            storage.set_trial_system_attr(self._trial._trial_id, UNTRAINED, value)
+        else:
+            _logger.info("%s | %s", self._log, epoch.line())
+            self._trial.report(value, epoch.epoch)
+            is_pruned = epoch.epoch < epoch.epochs and self._trial.should_prune()
+        # Telling others is not training.
+        self._bench.training_cpu_s -= time.process_time() - started_s
+        return is_pruned
+
+    def _end(
+        self, state: TrialState, *, reason: str = "-", detail: str = "-", value: float | None = None
+    ) -> None:
+        """End trial, ticket and lease in one transaction."""
+        _logger.info("%s | %s %s %s", self._log, state.name.lower(), reason, detail)
+        self._write_attributes(reason=reason, detail=detail)
+        # Some samplers demand a constraint of all trials or of none.
+        self._trial.set_constraint("nonfinite", float(reason in guard.NONFINITE))
+        self._study.tell(self._trial, value, state=state)
+        self._sweep_checkpoints()
+
+    def _standing(self, result: engine.Result) -> str:
+        return f"{self._opened.config.metric} {result.value:.4g} after epoch {result.epochs}"
+
+    def _write_attributes(self, *, reason: str = "-", detail: str = "-") -> None:
+        """Set the trial's attributes, in the order in which they are to be shown."""
+        seconds = self._seconds or time.monotonic() - self._started_at
+        on_gpu = self._bench.device.type == "cuda"
+        attributes = {
+            "prune_reason": reason,
+            "prune_detail": detail,
+            "precision": self._precision,
+            "worker": self._bench.name,
+            "seconds": round(seconds, 3),
+            "gpu_seconds": round(seconds, 3) if on_gpu else 0.0,
+            "skipped_steps": self._skipped,
+            "run_uid": self._ticket.run_uid,
+            "seed": self._seed,
+            "git_sha": self._bench.git_sha,
+        }
+        if self._ticket.rerun_of is not None:
+            attributes[RERUN_OF] = self._ticket.rerun_of
+        for name, value in attributes.items():
+            self._trial.set_user_attr(name, value)
+
+    def _checkpoint(self, trial_number: int) -> Path:
+        return self._bench.checkpoints / f"trial_{trial_number:05d}.pt"
+
+    def _sweep_checkpoints(self) -> None:
+        """Delete the checkpoints of ended trials, but for the best one's."""
+        trials = {trial.number: trial for trial in self._study.get_trials(deepcopy=False)}
+        try:
+            best = self._study.best_trial.number
+        except ValueError:
+            best = None
+        for path in self._bench.checkpoints.glob("trial_*"):
+            number = int(path.name.split(".")[0].removeprefix("trial_"))
+            is_ended = number in trials and trials[number].state.is_finished()
+            if is_ended and (number != best or path.suffix == ".tmp"):
+                path.unlink(missing_ok=True)

@@ -1,0 +1,98 @@
+"""What is done with the storage: `dashboard`, `url`, `stop`."""
+
+from __future__ import annotations
+
+import click
+
+from hpo.cli.shared import home, storage_option, storage_url
+from hpo.errors import ConfigurationError
+
+
+@click.command()
+@storage_option
+@click.option("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, help="the port (default: 8080)"
+)
+def dashboard(storage: str | None, host: str, port: int) -> None:
+    """Browse the studies in optuna-dashboard. It has no authentication: keep it on this host.
+
+    \b
+    Example:
+        python -m hpo dashboard --port 8081
+    """
+    from hpo.dashboard import make_dashboard
+    from hpo.database import connect
+    from hpo.storage import prepare
+
+    url = storage_url(storage)
+    prepare(connect(url))
+    server = make_dashboard(url, host=host, port=port)
+    click.echo(f"http://{host}:{server.server_port}/  (Ctrl-C ends)", err=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()
+
+
+@click.command()
+@storage_option
+@click.option(
+    "--for",
+    "form",
+    type=click.Choice(["sqlalchemy", "psql"]),
+    default="sqlalchemy",
+    help="who will read it (default: sqlalchemy)",
+)
+def url(storage: str | None, form: str) -> None:
+    """Print the storage's URL, password included; starts the embedded server.
+
+    \b
+    Examples:
+        python -m hpo url
+        psql "$(python -m hpo url --for psql)"
+    """
+
+    from hpo.database import parse_url
+
+    found = parse_url(storage_url(storage))
+    if form == "psql":
+        found = found.set(drivername="postgresql")
+    click.echo(found.render_as_string(hide_password=False))
+
+
+@click.command()
+@click.option("--force", is_flag=True, help="also while a run or a dashboard uses it")
+def stop(force: bool) -> None:
+    """Stop the embedded server; its data stay.
+
+    \b
+    Example:
+        python -m hpo stop
+    """
+    from hpo import postgres
+
+    server = postgres.running(home())
+    if server is None:
+        click.echo("the embedded server is not running", err=True)
+        return
+    workers = _working(server.url)
+    if workers and not force:
+        raise ConfigurationError(
+            f"the server is in use by {', '.join(workers[:4])}; end that with Ctrl-C first, or "
+            "write 'python -m hpo stop --force'"
+        )
+    postgres.stop(home())
+    click.echo("the embedded server is stopped; the next command starts it again", err=True)
+
+
+def _working(url: str) -> list[str]:
+    """The workers that hold a trial, in any study, and the programs that are connected."""
+    from hpo.budget import live_leases
+    from hpo.database import connect, other_programs
+    from hpo.schema import schema_version
+
+    db = connect(url)
+    if not schema_version(db):
+        return []
+    return [lease.worker for lease in live_leases(db)] or other_programs(db)

@@ -1,0 +1,83 @@
+"""`worker`: one worker of a study that exists."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from hpo.cli.shared import home, stop_on_signals, storage_option, storage_url
+from hpo.errors import RunFailed, StorageError
+
+
+@click.command()
+@click.option("--study_name", required=True, metavar="NAME")
+@storage_option
+@click.option("--slot", default="cpu:0", help="how this worker is called (default: cpu:0)")
+@click.option("--device", default="cpu", help="the torch device (default: cpu)")
+@click.option("--threads", type=click.IntRange(min=1), default=1, help="(default: 1)")
+@click.option("--checkpoint_dir", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--with_parent", type=int, metavar="PID", help="stop when this parent process is gone"
+)
+def worker(
+    study_name: str,
+    storage: str | None,
+    slot: str,
+    device: str,
+    threads: int,
+    checkpoint_dir: Path | None,
+    with_parent: int | None,
+) -> None:
+    """Run one worker of a study that exists; what every launcher runs, on any host.
+
+    \b
+    Example:
+        HPO_STORAGE=postgresql+psycopg2://me:secret@db/hpo python -m hpo worker \\
+            --study_name ris_covariance-wide-full --slot gpu:0 --device cuda
+    """
+    import platform
+    import resource
+    import time
+
+    import torch
+
+    from hpo.beat import watch_parent
+    from hpo.database import connect
+    from hpo.study import open_study
+    from hpo.worker import Worker, WorkerConfig
+
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s %(levelname)s {slot} | %(message)s",
+        stream=sys.stderr,
+    )
+    stop = stop_on_signals()
+    if with_parent is not None:
+        watch_parent(with_parent, stop)
+    torch.set_num_threads(threads)
+    url = storage_url(storage)
+    try:
+        db = connect(url, application=slot)
+        opened = open_study(db, study_name)
+    except StorageError as error:
+        # Not a misconfiguration: the fleet may start this worker again.
+        raise RunFailed(str(error)) from error
+    config = WorkerConfig(
+        name=f"{platform.node()}/{slot}",
+        slot=slot,
+        device=device,
+        checkpoints=checkpoint_dir or home() / "checkpoints" / opened.uid,
+    )
+    runner = Worker(config, opened, db, stop)
+    started_cpu_s = time.process_time()
+    runner.run()
+    logging.getLogger(__name__).info(
+        "CPU: start %.1f s, training and validation %.1f s, the rest %.1f s; peak memory %d MB",
+        started_cpu_s,
+        runner.training_cpu_s,
+        time.process_time() - started_cpu_s - runner.training_cpu_s,
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    )

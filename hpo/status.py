@@ -1,0 +1,104 @@
+"""How a study stands: trials by state and by reason, what the precision alone lost, who works.
+
+Border: reads and counts; prints nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.budget import Budget, Lease, Tickets
+from hpo.fleet import best_trial
+from hpo.samplers import RERUN_OF
+from hpo.study import OpenStudy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """Configurations that only the precision lost: finite in fp32, not in what was asked for.
+
+    Attributes:
+        precision: The study's.
+        configurations: How many there were.
+        rerun: How many of them were tried again in a wider precision.
+        recovered: How many of those were not lost again.
+    """
+
+    precision: str
+    configurations: int
+    rerun: int
+    recovered: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """A study as it stands.
+
+    Attributes:
+        reasons: Trials by prune reason, pruned ones alone.
+        gpu_seconds: By outcome: complete, a prune reason, failed.
+    """
+
+    study: str
+    metric: str
+    budget: Budget
+    reasons: Mapping[str, int]
+    gpu_seconds: Mapping[str, float]
+    lost: Lost
+    leases: Sequence[Lease]
+    best: FrozenTrial | None
+
+    def flat(self) -> dict[str, Any]:
+        """As plain data for JSON."""
+        best = self.best
+        return {
+            "study": self.study,
+            "metric": self.metric,
+            "trials": {**asdict(self.budget), "total": self.budget.total},
+            "prune_reasons": dict(self.reasons),
+            "gpu_seconds": dict(self.gpu_seconds),
+            "lost_to_precision": asdict(self.lost),
+            "workers": [asdict(lease) for lease in self.leases],
+            "best": best and {"trial": best.number, "value": best.value, "params": best.params},
+        }
+
+
+def status(opened: OpenStudy, db: sa.Engine) -> Status:
+    """How a study stands now."""
+    tickets = Tickets(db, opened.uid)
+    study = opened.load()
+    ended = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+    reasons = Counter(_outcome(t) for t in ended if t.state == TrialState.PRUNED)
+    seconds: Counter[str] = Counter()
+    for trial in ended:
+        seconds[_outcome(trial)] += trial.user_attrs.get("gpu_seconds", 0.0)
+    return Status(
+        study=opened.name,
+        metric=opened.config.metric,
+        budget=tickets.count(),
+        reasons=dict(reasons.most_common()),
+        gpu_seconds={name: round(total, 1) for name, total in seconds.items()},
+        lost=_lost(ended, opened.config.precision),
+        leases=tickets.live(),
+        best=best_trial(study),
+    )
+
+
+def _outcome(trial: FrozenTrial) -> str:
+    if trial.state == TrialState.PRUNED:
+        return str(trial.user_attrs.get("prune_reason", "pruner"))
+    return trial.state.name.lower()
+
+
+def _lost(ended: Sequence[FrozenTrial], precision: str) -> Lost:
+    first = [t for t in ended if RERUN_OF not in t.user_attrs]
+    reruns = [t for t in ended if RERUN_OF in t.user_attrs]
+    kept = [t for t in reruns if _outcome(t) in ("complete", "pruner")]
+    lost = sum(_outcome(t) == "precision_range" for t in first)
+    return Lost(precision=precision, configurations=lost, rerun=len(reruns), recovered=len(kept))
