@@ -21,17 +21,18 @@ _HISTORY = 64
 class Counters:
     """Counts of a trial's steps.
 
-    A step is bad when its loss or a gradient is not finite, and is withheld from the weights
-    when a gradient is not. A bad step with a finite loss under a scaler is an overflow; any other
-    makes its run one that only a spike explains, should it end by itself.
+    A step is bad when its loss or a gradient is not finite, and is then withheld from the weights.
+    With a finite loss and under a scaler it is an overflow; any other makes its run one that only
+    a spike explains, should it end by itself.
 
     Attributes:
         history: (step, scale, withheld) of the last reads.
     """
 
     def __init__(self, device: torch.device, *, has_scaler: bool) -> None:
-        # run of bad steps, whether a spike is in it, spikes that ended, withheld
-        self._counts = torch.zeros(4, dtype=torch.int64, device=device)
+        # run of bad steps, whether a spike is in it, spikes that ended, withheld, and whether the
+        # last step's loss was not finite
+        self._counts = torch.zeros(5, dtype=torch.int64, device=device)
         self._has_scaler = has_scaler
         self._step = self._early = 0
         self.history: deque[tuple[int, float, int]] = deque(maxlen=_HISTORY)
@@ -39,39 +40,40 @@ class Counters:
     def observe(self, loss: Tensor, norms_G: Tensor) -> Tensor:
         """Note a step's loss and its groups' gradient norms; whether to withhold it, as 0 or 1."""
         self._step += 1
-        run, spike, spikes, withheld = self._counts.unbind()
-        withhold = ~torch.isfinite(norms_G).all()
+        run, spike, spikes, withheld, _ = self._counts.unbind()
         is_bad_loss = ~torch.isfinite(loss)
-        bad = withhold | is_bad_loss
+        bad = is_bad_loss | ~torch.isfinite(norms_G).all()
         is_spike = (is_bad_loss if self._has_scaler else bad) | spike.bool()
         counts = (
             (run + 1) * bad,
             is_spike & bad,
             spikes + (is_spike & ~bad),
-            withheld + withhold,
+            withheld + bad,
+            is_bad_loss,
         )
         self._counts = torch.stack(counts)
-        return withhold.float()
+        return bad.float()
 
     @property
     def taken(self) -> Tensor:
         """Optimizer steps that reached the weights, on the device, shape (1,)."""
-        return self._step - self._counts[3:]
+        return self._step - self._counts[3:4]
 
     def read(self, scale: Tensor) -> Reading:
         """The counts and the loss scale, at the price of one synchronisation."""
         figures = torch.cat((self._counts.double(), scale.double().view(1))).tolist()
-        run, _, spikes, withheld = (int(n) for n in figures[:4])
+        run, _, spikes, withheld, is_bad_loss = (int(n) for n in figures[:5])
         if self._step <= STALL_AFTER:
             self._early = withheld
-        self.history.append((self._step, figures[4], withheld))
+        self.history.append((self._step, figures[5], withheld))
         return Reading(
             step=self._step,
             run=run,
             withheld=withheld,
             early=self._early,
             spikes=spikes,
-            scale=figures[4] if self._has_scaler else None,
+            is_bad_loss=bool(is_bad_loss),
+            scale=figures[5] if self._has_scaler else None,
         )
 
     def withheld(self) -> int:

@@ -5,6 +5,7 @@ Border: the hand of `cli`; formats what the fleet reports and decides nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -134,6 +135,12 @@ class Display:
             f"{budget.ended} of {budget.total} trials done in {result.seconds:.0f} s: "
             f"{budget.complete} complete, {budget.pruned} pruned, {budget.failed} failed"
         )
+        if result.diverged:
+            counts = Counter(result.diverged.values()).most_common()
+            _errors.print(
+                f"diverged: {', '.join(f'{n} {reason}' for reason, n in counts)}; "
+                f"'python -m hpo replay {next(iter(result.diverged))}' shows one of them again"
+            )
         if result.best is None:
             _errors.print("no trial is complete, so there is no best one")
         else:

@@ -232,9 +232,10 @@ class _Trial:
             self._skip()
             return
         loss = total(terms)
-        scaled = scaler.scale(loss)
         optimizer.zero_grad(set_to_none=True)
-        scaled.backward()  # type: ignore[no-untyped-call]
+        if not self._backward(loss):
+            self._skip()
+            return
         scaler.unscale_(optimizer)
         self._norms_G = torch.stack([_norm(group, self.plan.device) for group in task.groups])
         withhold = self.counters.observe(loss.detach(), self._norms_G)
@@ -244,6 +245,19 @@ class _Trial:
         self._step_unless(withhold)
         self._update_scale(loss.detach())
         self._add(loss, terms)
+
+    def _backward(self, loss: Tensor) -> bool:
+        """Gradients of the scaled loss; False where a NaN in it made a backward raise."""
+        try:
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            # As that of an eigh whose vectors are NaN, which takes them for ill-defined.
+            if torch.isfinite(loss):
+                raise
+            return False
+        return True
 
     def _skip(self) -> None:
         """Count a step that has no loss."""
@@ -261,11 +275,12 @@ class _Trial:
         self._scaler.update(torch.where(torch.isfinite(loss), after, before))
 
     def _step_unless(self, withhold: Tensor) -> None:
-        """Step the optimizer; on a non-finite gradient leave the weights alone."""
-        if self._scaler.is_enabled():
-            self._scaler.step(self._optimizer)
-        elif self._is_fused:
-            # What the scaler would do: the fused kernel reads the flag on the device.
+        """Step the optimizer; leave the weights alone where the step is not finite.
+
+        Not by the scaler's own step, which looks at gradients alone and exists in fp16 alone.
+        """
+        if self._is_fused:
+            # The fused kernel reads the flag on the device.
             self._optimizer.found_inf = withhold  # type: ignore[attr-defined]
             self._optimizer.grad_scale = None  # type: ignore[attr-defined]
             self._optimizer.step()

@@ -19,7 +19,7 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo import study
+from hpo import guard, study
 from hpo.budget import Budget, Lease, Tickets
 from hpo.database import connect
 from hpo.errors import ConfigurationError, RunFailed
@@ -110,9 +110,14 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a run came to."""
+    """What a run came to.
+
+    Attributes:
+        diverged: The reason of each trial that the guard pruned, by its number.
+    """
 
     budget: Budget
+    diverged: Mapping[int, str]
     best: FrozenTrial | None
     default_value: float | None
     references: Mapping[str, float]
@@ -208,9 +213,11 @@ def run(
             f"all {spent.total} trials failed, the last with: {last}; the tracebacks are in the "
             f"workers' logs in '{config.logs}'"
         )
-    default = next((t for t in study_.get_trials(deepcopy=False) if _is_default(t)), None)
+    trials = study_.get_trials(deepcopy=False)
+    default = next((t for t in trials if _is_default(t)), None)
     return RunResult(
         budget=spent,
+        diverged={t.number: reason for t in trials if (reason := _divergence(t))},
         best=best_trial(study_),
         default_value=default.value if default else None,
         references=study_.user_attrs.get(study.REFERENCES, {}),
@@ -225,6 +232,11 @@ def best_trial(study_: optuna.Study) -> FrozenTrial | None:
         return study_.best_trial
     except ValueError:
         return None
+
+
+def _divergence(trial: FrozenTrial) -> str | None:
+    reason = trial.user_attrs.get("prune_reason")
+    return reason if reason in guard.NONFINITE else None
 
 
 def _is_default(trial: FrozenTrial) -> bool:

@@ -125,7 +125,8 @@ def _look(task: Task, batch: Any, *, device: torch.device, precision: str) -> _L
     gradients = _Gradients(task, widened.leaves if widened else trained(task))
     norms = {}
     for name, value in values.items():
-        if value.requires_grad:
+        # Of what is not finite there is nothing to learn backward, and eigh's may raise.
+        if value.requires_grad and is_finite(value):
             norms[name], found = gradients.of(name, value, trace)
             findings += [found] if found else []
     findings += [found for found in (_of_sum(total(terms)), gradients.of_sum()) if found]

@@ -6,7 +6,7 @@ once more in fp32. A run of bad steps leads to that probe, and the probe decides
     clear ──run >= 4 at a read──> suspect ──probe in fp32──> loss_nonfinite
       ^                              │                       grad_nonfinite
       │                              ├──clean in fp32 alone──> precision_range
-      └────────────clean─────────────┴──but the scale is at its floor──> stalled
+      └────────────clean─────────────┴──but no scale is to blame──> stalled
 
 A run that ends by itself before the guard has seen four of its steps is a spike: counted, never
 pruned. Border: no torch, no device; `counters` measures, `forensics` probes and explains.
@@ -41,9 +41,10 @@ class Reading(NamedTuple):
     Attributes:
         step: Steps done since the trial began.
         run: Bad steps in a row up to now: loss or a gradient was not finite.
-        withheld: Steps that did not reach the weights.
+        withheld: Steps that did not reach the weights: all bad ones.
         early: What was withheld of about the first 100 steps, in which the scaler may search.
         spikes: Runs of bad steps that no scaler explains and that ended by themselves.
+        is_bad_loss: Whether the last step's loss was not finite.
         scale: The loss scale; None where there is no scaler.
     """
 
@@ -52,6 +53,7 @@ class Reading(NamedTuple):
     withheld: int
     early: int
     spikes: int
+    is_bad_loss: bool
     scale: float | None
 
     @property
@@ -94,7 +96,7 @@ def verdict(reading: Reading, probed: Probed | None) -> str | None:
             return "loss_nonfinite" if probed.fp32 is Found.LOSS else "grad_nonfinite"
         if probed.own is not Found.CLEAN:
             return "precision_range"
-        # No scaler, or none that is to blame any more, and yet the batch alone is finite.
-        if reading.scale is None or reading.scale < SCALE_FLOOR:
+        # The batch alone is finite, and yet its step was not for a reason that is no scale's.
+        if reading.is_bad_loss or reading.scale is None or reading.scale < SCALE_FLOOR:
             return "stalled"
     return "stalled" if reading.is_stalled else None

@@ -67,9 +67,12 @@ def judge_metric(
     rng = forensics.random_state(setting.device)
     with evaluating(task, setting.device):
         evidence = _examined(lambda: forensics.examine_validation(task))
-    evidence = replace(evidence, scales=tuple(counters.history))
+    kind = "NaN" if math.isnan(value) else "infinite"
+    evidence = replace(evidence, kind=kind, scales=tuple(counters.history))
     reason = "metric_nonfinite"
-    reading = Reading(step=step, run=0, withheld=0, early=0, spikes=0, scale=None)
+    reading = Reading(
+        step=step, run=0, withheld=0, early=0, spikes=0, is_bad_loss=False, scale=None
+    )
     raise Divergence(
         reason,
         f"'{setting.metric}' is {value} after step {step}{evidence.origin()}",

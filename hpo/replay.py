@@ -18,7 +18,9 @@ from hpo.precision import evaluating
 from hpo.saved import Setting, restore, with_tensors
 from objectives import Task
 
-_UNKNOWN = Reading(step=0, run=guard.SUSPECT_RUN, withheld=0, early=0, spikes=0, scale=1.0)
+_UNKNOWN = Reading(
+    step=0, run=guard.SUSPECT_RUN, withheld=0, early=0, spikes=0, is_bad_loss=False, scale=1.0
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -142,7 +142,8 @@ class Trace(TorchFunctionMode):
             # The operation that refused its input: the end of the way back.
             self.last = self._operation(name, None, earlier, leaves)
             raise
-        results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        made = args[0] if name == "__setitem__" else result
+        results = [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)]
         if results:
             operation = self._operation(name, results, earlier, leaves)
             self.last = self.last if operation.is_finite else operation
@@ -240,8 +241,9 @@ class Trace(TorchFunctionMode):
             if node is None or node in seen:
                 continue
             seen.add(node)
-            # A function made of several nodes is known by its last.
-            operation = self._nodes.get(node, consumer)
+            # A function made of several nodes is known by its last, one of the user's by its class.
+            is_own = isinstance(node, torch.autograd.function.BackwardCFunction)
+            operation = self._nodes.get(node, _by_node(node) if is_own else consumer)
             yield node, operation
             waiting.extend((earlier, operation) for earlier, _ in node.next_functions)
 

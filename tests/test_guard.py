@@ -131,7 +131,15 @@ def test_steps_that_keep_failing_one_at_a_time_are_a_stall():
 
 
 def reading(**figures) -> Reading:
-    calm = {"step": 200, "run": 0, "withheld": 0, "early": 0, "spikes": 0, "scale": 1024.0}
+    calm = {
+        "step": 200,
+        "run": 0,
+        "withheld": 0,
+        "early": 0,
+        "spikes": 0,
+        "scale": 1024.0,
+        "is_bad_loss": False,
+    }
     return Reading(**{**calm, **figures})
 
 
@@ -152,6 +160,7 @@ CLEAN = Probed(Found.CLEAN, Found.CLEAN)
         ({"run": 4, "scale": None}, CLEAN, "stalled"),
         ({"run": 4, "scale": guard.SCALE_FLOOR / 2}, CLEAN, "stalled"),
         ({"run": 4, "scale": guard.SCALE_FLOOR}, CLEAN, None),
+        ({"run": 4, "is_bad_loss": True}, CLEAN, "stalled"),
         # 30 of the first 104 steps, in which the scaler came down to its floor, are forgiven.
         ({"step": 112, "withheld": 30, "early": 30}, None, None),
         ({"withheld": 32, "early": 12}, None, "stalled"),

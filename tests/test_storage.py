@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import optuna
@@ -14,9 +15,11 @@ from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models as tables
 from optuna.trial import TrialState
 
+from hpo.budget import Tickets
 from hpo.database import connect, mask, parse_url
 from hpo.errors import ConfigurationError, LeaseLost, StorageError
-from hpo.storage import TrialStorage, open_storage
+from hpo.schema import SCHEMA_VERSION, schema_version
+from hpo.storage import TrialStorage, open_storage, prepare
 
 
 class Gate:
@@ -207,3 +210,58 @@ def test_a_trial_whose_creations_answer_was_lost_is_not_created_twice(storage, s
 def test_a_dead_host_is_reported_in_time():
     with pytest.raises(StorageError, match="does not answer"):
         connect("postgresql+psycopg2://u:secret@127.0.0.1:1/d")
+
+
+# Our own tables as version 1 of the schema made them.
+_VERSION_1 = """
+DROP SCHEMA hpo CASCADE; CREATE SCHEMA hpo;
+CREATE TABLE hpo.schema_version (version integer PRIMARY KEY);
+INSERT INTO hpo.schema_version VALUES (1);
+CREATE TABLE hpo.tickets (
+    study_uid uuid, ticket integer, state text NOT NULL DEFAULT 'open', trial_number integer,
+    attempt integer NOT NULL DEFAULT 0, losses integer NOT NULL DEFAULT 0,
+    PRIMARY KEY (study_uid, ticket),
+    CHECK (state IN ('open', 'leased', 'complete', 'pruned', 'failed')));
+CREATE TABLE hpo.leases (
+    run_uid uuid PRIMARY KEY, study_uid uuid NOT NULL, ticket integer NOT NULL,
+    attempt integer NOT NULL, worker text NOT NULL, host text NOT NULL, process text NOT NULL,
+    slot text NOT NULL, taken_at timestamptz DEFAULT now(), beat_at timestamptz DEFAULT now(),
+    epoch integer, epochs integer, value double precision, UNIQUE (study_uid, ticket),
+    FOREIGN KEY (study_uid, ticket) REFERENCES hpo.tickets);
+CREATE TABLE hpo.metrics (
+    run_uid uuid, epoch integer, study_uid uuid NOT NULL, ticket integer NOT NULL,
+    step integer NOT NULL, values jsonb NOT NULL, at timestamptz DEFAULT now(),
+    PRIMARY KEY (run_uid, epoch));
+CREATE TABLE hpo.environments (
+    worker text, study_uid uuid, details jsonb NOT NULL, at timestamptz DEFAULT now(),
+    PRIMARY KEY (worker, study_uid));
+INSERT INTO hpo.tickets (study_uid, ticket, state, trial_number, attempt)
+VALUES ('6f0c2c3e-0000-4000-8000-000000000001', 1, 'complete', 0, 1),
+       ('6f0c2c3e-0000-4000-8000-000000000001', 2, 'open', NULL, 0);
+"""
+
+
+def test_tables_of_the_first_version_are_brought_along_with_what_they_hold(url):
+    engine = connect(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(_VERSION_1)
+
+    with ThreadPoolExecutor(4) as several:
+        list(several.map(lambda _: prepare(connect(url)), range(4)))
+
+    assert schema_version(engine) == SCHEMA_VERSION
+    tickets = Tickets(engine, "6f0c2c3e-0000-4000-8000-000000000001")
+    assert (tickets.count().complete, tickets.count().open) == (1, 1)
+    taken = tickets.take(worker="w", slot="cpu:0")
+    assert (taken.ticket, taken.rerun_of) == (2, None)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM hpo.divergences").scalar() == 0
+
+
+def test_tables_of_a_later_version_are_left_alone(url):
+    engine = connect(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE hpo.schema_version SET version = 99")
+
+    with pytest.raises(StorageError, match="version 99"):
+        prepare(engine)
