@@ -15,13 +15,14 @@ Direction = Literal["forward", "backward", "weights", "batch", "validation"]
 
 @dataclass(frozen=True, kw_only=True)
 class Spectrum:
-    """What a decomposition was given, looked at in float64.
+    """What a decomposition was given, looked at in float64: eigenvalues of what `eigh` took, the
+    singular values of any other matrix.
 
     Attributes:
         shape: Rows and columns of a matrix.
         matrices: How many there were; the first 16 were looked at.
-        condition: The largest ratio of largest to smallest singular value.
-        smallest_gap: The smallest difference of neighbouring ones, as a part of the largest.
+        condition: The largest ratio of the largest to the smallest, in magnitude.
+        smallest_gap: The smallest difference of neighbours, as a part of the largest.
         ties: Neighbours nearer than the dtype resolves, in the matrix that has most of them.
     """
 

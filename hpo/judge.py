@@ -118,4 +118,6 @@ def sentence(reason: str, evidence: Evidence, reading: Reading | None, precision
             advice += ", float64 is finite" if wide.is_finite else " and so does float64"
     if evidence.advice:
         advice += f"; {evidence.advice}"
-    return f"{evidence.clause()} ({where}{advice})"
+    unexplained = "a gradient" if reason == "grad_nonfinite" else "the loss or a gradient"
+    what = evidence.clause() if evidence.direction else f"{unexplained} is not finite"
+    return f"{what} ({where}{advice})"

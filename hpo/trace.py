@@ -193,9 +193,12 @@ class Trace(TorchFunctionMode):
         if not len(some):
             return
         wide = some.to(WIDER.get(some.dtype, some.dtype))
-        values = torch.linalg.svdvals(wide)
-        largest = values[:, :1].clamp(min=torch.finfo(values.dtype).tiny)
-        gaps = (values[:, :-1] - values[:, 1:]) / largest
+        is_hermitian = name.removeprefix("linalg_") in ("eigh", "eigvalsh")
+        spectrum = torch.linalg.eigvalsh if is_hermitian else torch.linalg.svdvals
+        values = spectrum(wide).sort(-1).values
+        size = values.abs()
+        largest = size.amax(-1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
+        gaps = values.diff(dim=-1) / largest
         resolution = max(rows, columns) * torch.finfo(some.dtype).eps
         ties = (gaps < resolution).sum(-1) if gaps.numel() else torch.zeros(1)
         self.spectra.append(
@@ -204,7 +207,7 @@ class Trace(TorchFunctionMode):
                 where=_where(),
                 shape=(rows, columns),
                 matrices=matrices.numel() // (rows * columns),
-                condition=float((largest[:, 0] / values[:, -1]).max()),
+                condition=float((largest[:, 0] / size.amin(-1)).max()),
                 smallest_gap=float(gaps.min()) if gaps.numel() else 1.0,
                 ties=int(ties.max()),
             )

@@ -214,6 +214,20 @@ def test_a_decomposition_that_refuses_its_matrix_is_a_divergence_and_no_failure(
     assert verdict.evidence.operation in ("log", "linalg_eigvalsh")
 
 
+def test_a_verdict_stands_where_its_explanation_fails(monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError("no room for a second graph")
+
+    monkeypatch.setattr(forensics, "examine", fail)
+
+    verdict, _ = train(ToyTask(sabotage=from_step(0, nan_by_sqrt)))
+
+    assert verdict.reason == "grad_nonfinite"
+    assert verdict.evidence.term is None
+    assert verdict.detail.startswith("a gradient is not finite (8 steps in a row, last 8")
+    assert verdict.saved is not None
+
+
 def test_looking_leaves_weights_gradients_buffers_and_random_state_alone():
     task = ToyTask(sabotage=from_step(0, nan_by_sqrt))
     task.modules["norm"] = torch.nn.BatchNorm1d(2)

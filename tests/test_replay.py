@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
+import urllib.request
 from pathlib import Path
 
 import optuna
 import pytest
 import torch
+from optuna.artifacts import get_all_artifact_meta
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo import engine, replay, saved
 from hpo.artifacts import DatabaseArtifacts
+from hpo.dashboard import make_dashboard
 from hpo.database import connect
 from hpo.engine import Plan
 from hpo.errors import ConfigurationError, Divergence
@@ -208,3 +212,40 @@ def test_what_is_known_of_a_divergence_is_in_the_database(program: Program, url:
     assert row["evidence"]["passes"]["fp64"]["grad_norms"]["root"]["all"] == "nan"
     assert len(row["evidence"]["scales"]) == 1
     assert row["detail"] == trials(url)[0].user_attrs["prune_detail"]
+
+
+def test_a_step_that_cannot_be_kept_costs_nothing_but_its_replay(program: Program, url: str):
+    run(program, "none", 1)
+    with connect(url).begin() as connection:
+        connection.exec_driver_sql("DROP TABLE hpo.artifacts")
+    ran = program(
+        *("--objective", FRAGILE, "--fault", "root", "--study_name", "t", "--n_trials", "1"),
+        *("--epochs_per_trial", "4", "--size", "tiny", "--workers", "1"),
+    )
+
+    refused = program("replay", "0", "--study_name", "t")
+
+    assert ran.returncode == 0, ran.stderr
+    (trial,) = optuna.load_study(study_name="t", storage=url).get_trials()
+    assert trial.user_attrs["prune_reason"] == "grad_nonfinite"
+    assert refused.returncode == 2
+    assert "could not be kept" in refused.stderr
+    assert "gradient of 'root' is NaN" in refused.stderr
+
+
+def test_the_dashboard_gives_out_the_saved_step(program: Program, url: str):
+    run(program, "root", 1)
+    (trial,) = trials(url)
+    (meta,) = get_all_artifact_meta(trial, storage=optuna.storages.RDBStorage(url))
+    server = make_dashboard(url, host="127.0.0.1", port=0)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+
+    place = f"artifacts/1/{trial._trial_id}/{meta.artifact_id}"
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/{place}") as answer:
+        content = answer.read()
+    server.shutdown()
+    server.server_close()
+
+    assert meta.filename == "trial_00000.step.pt"
+    assert content == DatabaseArtifacts(connect(url)).open_reader(meta.artifact_id).read()
