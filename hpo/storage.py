@@ -41,6 +41,11 @@ _REFRESH_S = 1.0
 
 T = TypeVar("T")
 
+# Optuna reads a trial's attributes in the order in which their rows happen to lie, which an update
+# changes; the dashboard shows the first six. By id they come in the order of writing.
+_attributes = sa.inspect(tables.TrialModel).relationships["user_attributes"]
+_attributes.order_by = [tables.TrialUserAttributeModel.__table__.c.trial_user_attribute_id]
+
 
 class Fence(Protocol):
     """What says whether a trial may still be written, and closes what belongs to it."""

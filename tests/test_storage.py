@@ -103,6 +103,21 @@ def test_the_first_attribute_is_written_with_the_trial(storage, study, url):
     assert seen_by_others(url)[0].user_attrs == {"prune_reason": "-"}
 
 
+def test_attributes_come_in_the_order_of_writing_wherever_their_rows_lie(storage, study, url):
+    trial = begin(storage, study, Gate())
+    for name in "zyxwv":
+        trial.set_user_attr(name, 1)
+    study.tell(trial, 0.0)
+
+    with connect(url).begin() as connection:
+        # A row that is updated is written anew, behind the others.
+        connection.exec_driver_sql(
+            "UPDATE trial_user_attributes SET value_json = '2' WHERE key IN ('prune_reason', 'y')"
+        )
+
+    assert list(seen_by_others(url)[0].user_attrs) == ["prune_reason", *"zyxwv"]
+
+
 def test_a_trial_ends_together_with_what_belongs_to_it(storage, study, url):
     gate = Gate()
     trial = begin(storage, study, gate)
