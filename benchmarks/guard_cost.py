@@ -17,8 +17,9 @@ from collections.abc import Callable
 import torch
 
 from hpo import engine, forensics
-from hpo.engine import Plan
+from hpo.course import Plan
 from hpo.guard import READ_EVERY
+from hpo.surroundings import random_state
 from objectives import Context
 from objectives.ris_covariance import objective
 
@@ -70,7 +71,7 @@ def measure(size: str, precision: str, device: torch.device, steps: int) -> str:
                 trial.counters.read(loss)
 
     guard_s = seconds(guard, device) / _REPEATS
-    task, batch, rng = trial.task, trial.task.batch(0), forensics.random_state(device)
+    task, batch, rng = trial.task, trial.task.batch(0), random_state(device)
 
     def probe() -> None:
         forensics.probe(task, batch, device=device, precision=precision, rng=rng)

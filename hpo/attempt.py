@@ -23,7 +23,7 @@ from hpo import budget, engine, guard, study
 from hpo.artifacts import DatabaseArtifacts
 from hpo.beat import Beat
 from hpo.budget import Ticket
-from hpo.engine import Epoch, Plan
+from hpo.course import Epoch, Plan, Result
 from hpo.errors import Divergence, LeaseLost, StopRequested
 from hpo.precision import wider
 from hpo.records import Records
@@ -182,7 +182,7 @@ class Attempt:
             _logger.warning("%s | the step cannot be kept: %s", self._log, error)
             return None
 
-    def _train(self, params: Params) -> engine.Result:
+    def _train(self, params: Params) -> Result:
         bench, settings = self._bench, self._opened.config
         about = {
             "study": asdict(settings),
@@ -248,7 +248,7 @@ class Attempt:
         self._study.tell(self._trial, value, state=state)
         self._sweep_checkpoints()
 
-    def _standing(self, result: engine.Result) -> str:
+    def _standing(self, result: Result) -> str:
         return f"{self._opened.config.metric} {result.value:.4g} after epoch {result.epochs}"
 
     def _write_attributes(self, *, reason: str = "-", detail: str = "-") -> None:

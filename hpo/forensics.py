@@ -9,8 +9,8 @@ what follows from it is `guard`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from hpo.evidence import Evidence, Pass, Spectrum
 from hpo.guard import SCALE_FLOOR, Found, Probed
 from hpo.precision import LinAlgError, loss_terms, named_tensors, total
+from hpo.surroundings import undisturbed
 from hpo.trace import Operation, Trace, is_finite, origin
 from hpo.widened import Widened
 from objectives import Task
@@ -42,7 +43,7 @@ def probe(
     """
 
     def look(precision: str) -> Found:
-        with _undisturbed(task, device, rng):
+        with undisturbed(task, device, rng):
             try:
                 terms = loss_terms(task, batch, device=device, precision=precision)
             except LinAlgError:
@@ -71,7 +72,7 @@ def examine(
     """
     looks: dict[str, _Look] = {}
     for name in dict.fromkeys(("fp32", precision, "fp64")):
-        with _undisturbed(task, device, rng):
+        with undisturbed(task, device, rng):
             looks[name] = _look(task, batch, device=device, precision=name)
     found = looks["fp32"].found or looks[precision].found or Evidence()
     spectra = [look.spectra for look in looks.values() if look.spectra]
@@ -255,34 +256,3 @@ def _kind(tensor: Tensor) -> str:
 def _in_a_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of torch's own generators for this device."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
-    """Put torch's own generators back to a state."""
-    torch.set_rng_state(state["cpu"].cpu())
-    if "cuda" in state and device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
-
-
-@contextmanager
-def _undisturbed(task: Task, device: torch.device, rng: Mapping[str, Tensor]) -> Iterator[None]:
-    """Start from a random state; put random state and buffers back afterwards."""
-    buffers = [b for module in task.modules.values() for b in module.buffers()]
-    before = [buffer.clone() for buffer in buffers]
-    devices = [device] if device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices):
-            set_random_state(rng, device)
-            yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in zip(buffers, before, strict=True):
-                buffer.copy_(value)

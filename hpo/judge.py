@@ -18,8 +18,8 @@ from hpo.counters import Counters
 from hpo.errors import Divergence
 from hpo.evidence import Evidence
 from hpo.guard import Reading
-from hpo.precision import evaluating
 from hpo.saved import Setting
+from hpo.surroundings import evaluating, random_state
 from objectives import Task
 
 _logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def judge_metric(
     """Raise `Divergence` if the metric of a validation is not finite."""
     if math.isfinite(value):
         return
-    rng = forensics.random_state(setting.device)
+    rng = random_state(setting.device)
     with evaluating(task, setting.device):
         evidence = _examined(lambda: forensics.examine_validation(task))
     kind = "NaN" if math.isnan(value) else "infinite"

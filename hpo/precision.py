@@ -1,5 +1,4 @@
-"""What runs in which dtype: the forward under autocast, the loss in fp32 on everything, validation
-without autocast.
+"""What runs in which dtype: the forward under autocast, the loss in fp32 on everything.
 
 Border: no optimizer, no verdict; the one forward that training, probes and tests share.
 """
@@ -8,8 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -100,24 +98,3 @@ def loss_terms(task: Task, batch: Any, *, device: torch.device, precision: str) 
 def total(terms: Mapping[str, Term]) -> Tensor:
     """The weighted sum of the terms, a scalar."""
     return torch.stack([term.weight * term.value for term in terms.values()]).sum()
-
-
-@contextmanager
-def evaluating(task: Task, device: torch.device) -> Iterator[None]:
-    """Evaluation mode, no gradient, no autocast; modes and random state are put back."""
-    parts = [part for module in task.modules.values() for part in module.modules()]
-    modes = [part.training for part in parts]
-    devices = [device] if device.type == "cuda" else []
-    try:
-        for module in task.modules.values():
-            module.eval()
-        with (
-            torch.random.fork_rng(devices),
-            torch.no_grad(),
-            torch.autocast(device.type, enabled=False),
-        ):
-            yield
-    finally:
-        # One by one: train() on the whole would thaw a part that was frozen on purpose.
-        for part, mode in zip(parts, modes, strict=True):
-            part.training = mode

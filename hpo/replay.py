@@ -14,8 +14,8 @@ from hpo.errors import Divergence
 from hpo.evidence import Evidence
 from hpo.guard import Reading
 from hpo.judge import judge_metric, sentence
-from hpo.precision import evaluating
 from hpo.saved import Setting, restore, with_tensors
+from hpo.surroundings import evaluating, set_random_state
 from objectives import Task
 
 _UNKNOWN = Reading(
@@ -95,7 +95,7 @@ def again(saved: Mapping[str, Any], *, device: torch.device, step: int | None = 
 def _metric_again(
     task: Task, setting: Setting, saved: Mapping[str, Any], reading: Reading
 ) -> Replayed:
-    forensics.set_random_state(saved["rng"], setting.device)
+    set_random_state(saved["rng"], setting.device)
     counters = Counters(setting.device, has_scaler=False)
     found: Divergence | None = None
     with evaluating(task, setting.device):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from statistics import median
 from typing import Any, cast
 
@@ -160,30 +160,34 @@ def without_superseded(
 def as_complete(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
     """The trials for a sampler that reads complete ones alone.
 
-    - A diverged trial is complete at the value of its untrained network, its constraint violated.
-      Where nobody noted that value: at the median of the others', else at the worst complete
-      value, else it is left out.
     - A trial that the pruner ended is complete at its last report.
+    - A diverged trial is complete, its constraint violated, at the value of its untrained network
+      (the median of the others' where nobody noted its own), or at the worst value of a trial that
+      did not diverge if that is worse: CMA-ES knows no constraints, and where training gains little
+      the untrained value would look like a success. Without either value it is left out.
     - All have the same constraints, as the Gaussian process demands, or none if none is violated.
     """
-    is_constrained = any(_is_violated(trial) for trial in trials if trial.state.is_finished())
-    names = {name for trial in trials for name in trial.constraints} if is_constrained else set()
-    fallback = _fallback(trials, direction)
-    seen = []
+    worse = min if direction == StudyDirection.MAXIMIZE else max
+    ended = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    diverged = [t for t in ended if t.state == TrialState.PRUNED and _is_violated(t)]
+    values = {trial.number: _reached(trial) for trial in ended}
+    for trial in diverged:
+        values[trial.number] = None
+    reached = [value for value in values.values() if value is not None and math.isfinite(value)]
+    noted = [value for trial in ended if (value := _untrained(trial)) is not None]
+    for trial in diverged:
+        own = _untrained(trial)
+        untrained = [own] if own is not None else [median(noted)] if noted else []
+        values[trial.number] = worse([*untrained, *reached], default=None)
+    is_constrained = any(_is_violated(trial) for trial in ended)
+    names = {name for trial in ended for name in trial.constraints} if is_constrained else set()
+    shown = []
     for trial in trials:
-        value = None
-        if trial.state == TrialState.PRUNED:
-            value = _untrained(trial, fallback) if _is_violated(trial) else _last_report(trial)
-            if value is None:
-                continue
-        if trial.state.is_finished():
-            limits = {name: trial.constraints.get(name, 0.0) for name in sorted(names)}
-            if limits != trial.constraints or value is not None:
-                trial = _constrained(trial, limits)
-        if value is not None:
-            trial.state, trial.value = TrialState.COMPLETE, value
-        seen.append(trial)
-    return seen
+        if trial.number not in values:
+            shown.append(trial)
+        elif (value := values[trial.number]) is not None:
+            shown.append(_complete(trial, value, names))
+    return shown
 
 
 def _repeats(trial: FrozenTrial) -> int:
@@ -193,30 +197,33 @@ def _repeats(trial: FrozenTrial) -> int:
 
 
 def _is_violated(trial: FrozenTrial) -> bool:
+    """Whether any of a trial's constraints is."""
     return any(value > 0 for value in trial.constraints.values())
 
 
-def _untrained(trial: FrozenTrial, fallback: float | None) -> float | None:
-    """The value of the trial's network before its first step."""
+def _untrained(trial: FrozenTrial) -> float | None:
+    """The value of the trial's network before its first step, if somebody noted it."""
     value = trial.system_attrs.get(UNTRAINED)
-    return float(value) if value is not None and math.isfinite(value) else fallback
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _fallback(trials: Sequence[FrozenTrial], direction: StudyDirection) -> float | None:
-    """What stands for an untrained network whose value nobody noted."""
-    noted = [value for t in trials if (value := _untrained(t, None)) is not None]
-    if noted:
-        return median(noted)
-    worst = min if direction == StudyDirection.MAXIMIZE else max
-    values = [t.value for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
-    return worst((value for value in values if math.isfinite(value)), default=None)
-
-
-def _last_report(trial: FrozenTrial) -> float | None:
-    """The value that a trial had reached when the pruner ended it."""
+def _reached(trial: FrozenTrial) -> float | None:
+    """The value of a complete trial, or what a pruned one reported last."""
+    if trial.state == TrialState.COMPLETE:
+        return trial.value
     step = trial.last_step
     value = None if step is None else trial.intermediate_values[step]
     return value if value is not None and math.isfinite(value) else None
+
+
+def _complete(trial: FrozenTrial, value: float, names: Iterable[str]) -> FrozenTrial:
+    """The trial complete at a value, with these constraints; itself where it is that."""
+    limits = {name: trial.constraints.get(name, 0.0) for name in sorted(names)}
+    if trial.state == TrialState.COMPLETE and trial.constraints == limits:
+        return trial
+    changed = _constrained(trial, limits)
+    changed.state, changed.value = TrialState.COMPLETE, value
+    return changed
 
 
 def _constrained(trial: FrozenTrial, limits: dict[str, float]) -> FrozenTrial:

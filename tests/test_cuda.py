@@ -8,7 +8,7 @@ import torch
 from optuna.trial import TrialState
 
 from hpo import engine
-from hpo.engine import Plan
+from hpo.course import Plan
 from hpo.errors import Divergence, StopRequested
 from objectives import Context, Term
 from objectives.ris_covariance import objective

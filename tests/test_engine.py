@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hpo import engine
-from hpo.engine import Plan
+from hpo.course import Plan
 from hpo.errors import ObjectiveError, StopRequested
 from objectives import Term
 from tests.toys import CPU, Log, ToyTask, weights

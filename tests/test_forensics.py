@@ -10,6 +10,7 @@ from torch import nn
 
 from hpo import forensics
 from hpo.evidence import Evidence
+from hpo.surroundings import random_state
 from hpo.trace import Trace, origin
 from hpo.widened import Widened
 from models.array import SIZES
@@ -21,7 +22,7 @@ from tests.toys import CPU, ToyTask
 def examine(spoil, *, precision: str = "fp32", task: ToyTask | None = None) -> Evidence:
     task = task or ToyTask()
     task.sabotage = lambda step, terms, outputs: {**terms, "zeta": spoil(outputs)}
-    rng = forensics.random_state(CPU)
+    rng = random_state(CPU)
     return forensics.examine(task, task.batch(0), device=CPU, precision=precision, rng=rng)
 
 
@@ -114,7 +115,7 @@ def test_only_the_sum_of_finite_terms_overflows():
     task.sabotage = lambda step, terms, outputs: {
         name: Term(outputs.sum() * 0 + 3e38) for name in ("zeta", "eta")
     }
-    rng = forensics.random_state(CPU)
+    rng = random_state(CPU)
     both = forensics.examine(task, task.batch(0), device=CPU, precision="fp32", rng=rng)
 
     assert found.term is None
@@ -185,7 +186,7 @@ def test_the_flagship_can_be_examined_in_every_precision():
         options={"installation": "fixed"},
     )
     task = objective.build(objective.defaults("wide"), context)
-    rng = forensics.random_state(CPU)
+    rng = random_state(CPU)
 
     found = forensics.examine(task, task.batch(0), device=CPU, precision="fp16", rng=rng)
 

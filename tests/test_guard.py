@@ -10,9 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hpo import engine, forensics, guard
 from hpo.counters import Counters
-from hpo.engine import Plan
+from hpo.course import Plan, Result
 from hpo.errors import Divergence
 from hpo.guard import Found, Probed, Reading
+from hpo.surroundings import random_state
 from objectives import Term
 from tests.toys import CPU, Log, ToyTask, weights
 
@@ -92,7 +93,7 @@ def test_overflows_of_a_scaler_that_searches_prune_nobody():
 
     result, log = train(ToyTask(sabotage=big), precision="fp16")
 
-    assert isinstance(result, engine.Result)
+    assert isinstance(result, Result)
     assert 2 <= result.skipped <= 16
     assert log.epochs[-1].scale < 65536
     assert log.epochs[-1].metrics["error"] < log.epochs[0].metrics["error"]
@@ -185,7 +186,7 @@ def test_three_bad_steps_that_end_by_themselves_are_a_spike_wherever_they_fall(p
 
     result, log = train(task, precision=precision, epochs=3)
 
-    assert isinstance(result, engine.Result)
+    assert isinstance(result, Result)
     assert result.spikes == 1
     assert log.epochs[-1].spikes == 1
 
@@ -233,7 +234,7 @@ def test_looking_leaves_weights_gradients_buffers_and_random_state_alone():
     task.modules["norm"] = torch.nn.BatchNorm1d(2)
     forward = task.forward
     task.forward = lambda batch: task.modules["norm"](forward(batch))
-    batch, rng = task.batch(0), forensics.random_state(CPU)
+    batch, rng = task.batch(0), random_state(CPU)
     before = (weights(task), torch.get_rng_state(), task.modules["norm"].running_mean.clone())
 
     probed = forensics.probe(task, batch, device=CPU, precision="fp16", rng=rng)

@@ -16,9 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo import engine, replay, saved
 from hpo.artifacts import DatabaseArtifacts
+from hpo.course import Plan
 from hpo.dashboard import make_dashboard
 from hpo.database import connect
-from hpo.engine import Plan
 from hpo.errors import ConfigurationError, Divergence
 from tests.conftest import ROOT, Program
 from tests.fragile import objective

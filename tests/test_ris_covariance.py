@@ -12,7 +12,7 @@ import torch
 from optuna.trial import TrialState
 
 from hpo import engine
-from hpo.engine import Plan
+from hpo.course import Plan
 from hpo.precision import loss_terms, total
 from models.array import SIZES, draw_scenes
 from models.estimators import RidgeMatching

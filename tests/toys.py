@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hpo.engine import Epoch
+from hpo.course import Epoch
 from objectives import Group, Task, Term
 
 CPU = torch.device("cpu")

@@ -1,0 +1,79 @@
+"""False alarms: healthy trials of the RIS objective, over its wide space, in all precisions.
+
+`python benchmarks/planted.py --healthy_steps 10000` runs it. Every configuration is drawn from the
+space (rate, width, depth, batch, dropout, clipping, weights of the terms) and trained once in each
+precision; whatever the guard prunes there is a false alarm.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+
+import optuna
+import torch
+from optuna.samplers import RandomSampler
+from situations.task import Log
+
+from hpo import engine
+from hpo.course import Plan
+from hpo.errors import Divergence
+from hpo.precision import PRECISIONS
+from objectives import Context, Params
+from objectives.ris_covariance import objective
+
+_EPOCHS, _STEPS_PER_EPOCH = 2, 50
+# What a configuration takes in the three precisions together.
+STEPS = _EPOCHS * _STEPS_PER_EPOCH * len(PRECISIONS)
+
+
+def table(device: torch.device, steps: int, seed: int) -> int:
+    """Train at least so many steps and print them by precision; how many trials were pruned."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=RandomSampler(seed=seed))
+    counts: dict[str, Counter[str]] = {precision: Counter() for precision in PRECISIONS}
+    configurations = math.ceil(steps / STEPS)
+    started = time.monotonic()
+    for number in range(configurations):
+        params = objective.suggest(study.ask(), "wide")
+        for precision, count in counts.items():
+            count.update(_trial(params, precision, device, seed=seed + number))
+    print("| precision | trials | steps | skipped | spikes | pruned |")
+    print("|---|---|---|---|---|---|")
+    total: Counter[str] = Counter()
+    for precision, count in reversed(counts.items()):
+        total += count
+        figures = (count[key] for key in ("trials", "steps", "skipped", "spikes", "pruned"))
+        print(f"| {precision} | {' | '.join(map(str, figures))} |")
+    print(
+        f"\n{configurations} configurations of the wide space, size unit, "
+        f"{total['steps']} steps: {total['pruned']} false alarms "
+        f"({time.monotonic() - started:.0f} s)"
+    )
+    return total["pruned"]
+
+
+def _trial(params: Params, precision: str, device: torch.device, *, seed: int) -> dict[str, int]:
+    torch.manual_seed(seed)
+    task = objective.build(
+        params,
+        Context(
+            device=device,
+            size="unit",
+            epochs=_EPOCHS,
+            seed=seed,
+            problem_seed=objective.problem_seed("unit"),
+            options={name: option.default for name, option in objective.options.items()},
+        ),
+    )
+    # The size's own epochs are of 5 steps: validation would take most of the time.
+    task.steps_per_epoch = _STEPS_PER_EPOCH
+    plan = Plan(epochs=_EPOCHS, precision=precision, device=device, metric=objective.metric)
+    try:
+        result = engine.train(task, plan, Log())
+    except Divergence as verdict:
+        print(f"{precision}, seed {seed}, {dict(params)}: {verdict}")
+        return {"trials": 1, "pruned": 1, "skipped": verdict.skipped}
+    steps = result.epochs * task.steps_per_epoch
+    return {"trials": 1, "steps": steps, "skipped": result.skipped, "spikes": result.spikes}

@@ -1,0 +1,186 @@
+"""Planted situations that lie in the data, the weights, or what half precision holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from objectives import Term
+from situations.expected import Outcome, lives
+from situations.task import Dense, Outputs, Planted, situation
+
+_POISONED = Outcome(
+    reason="loss_nonfinite", kind="NaN", direction="batch", handed_in="x", bad=(1, 16)
+)
+
+
+@situation(_POISONED)
+class PoisonedData(Planted):
+    """NaN inputs from one batch on."""
+
+    def spoil(self, batch: dict[str, Any]) -> None:
+        batch["x"][3, 1] = torch.nan
+
+
+@situation(replace(_POISONED, kind="infinite", term="fit", handed_in="y"))
+class InfiniteLabel(Planted):
+    """An infinite label from one batch on."""
+
+    def spoil(self, batch: dict[str, Any]) -> None:
+        batch["y"][3, 1] = torch.inf
+
+
+# torch raises on the CPU and may answer NaN elsewhere: the same verdict.
+@situation(replace(_POISONED, kind=None))
+class EighOfNan(PoisonedData):
+    """A decomposition of NaN, which raises."""
+
+    size = 16
+
+    def plant(self, outputs: Outputs, batch: Mapping[str, Any]) -> Term:
+        if not outputs["y"].isfinite().all():
+            self.observed.add(self.step)
+        complex_B1 = torch.view_as_complex(outputs["y"])[:, None]
+        spread_BB = torch.diag(torch.arange(1.0, self.size + 1, device=self.device))
+        padded_B1 = torch.nn.functional.pad(complex_B1, (0, 0, 0, self.size - 16))
+        vectors_BB = torch.linalg.eigh(padded_B1 @ padded_B1.mH + spread_BB)[1]
+        return Term(vectors_BB[:, -1].abs().square().mean())
+
+
+# Beyond 25 rows LAPACK takes another way, which answers NaN; what raises is torch's backward.
+@situation(replace(_POISONED, kind=None))
+class LargeEighOfNan(EighOfNan):
+    """A decomposition of NaN, whose backward raises."""
+
+    size = 64
+
+
+# 1e6 is beyond fp16's 65,504, whatever the scale; fp32 and bf16 hold it.
+@situation(
+    lives(),
+    fp16=Outcome(
+        reason="precision_range",
+        term="fit",
+        direction="forward",
+        operation="linear",
+        module="head",
+        bad=(1, 16),
+    ),
+)
+class HalfForward(Planted):
+    """Activations beyond fp16."""
+
+    def prepare(self) -> None:
+        with torch.no_grad():
+            self.parameter("head.weight").mul_(1e7)
+
+
+# At a scale of 2⁻²⁴ it would train; no scale that leaves the small gradients anything does.
+@situation(lives(), fp16=Outcome(reason="precision_range", direction="backward", bad=(1, 16)))
+class HalfGradient(Planted):
+    """A gradient of 1e13, beyond fp16."""
+
+    def factor(self, step: int) -> float:
+        return 1e13
+
+
+# 1 + 2⁻⁹ is 1 in bf16 (8 bits) and itself in fp16 (11 bits). The term's gradient, 2¹⁸ · 1e-4 = 26,
+# makes fp16's scaler search a little.
+@situation(
+    lives(),
+    bf16=Outcome(
+        reason="precision_range",
+        term="plant",
+        kind="infinite",
+        direction="forward",
+        operation="reciprocal",
+        bad=(1, 16),
+    ),
+    fp16=lives(3, 8),
+)
+class Rounding(Planted):
+    """1 / (a − b), with a and b equal in bf16."""
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {**super().networks(), "pair": Dense(1, 2, self.words)}
+
+    def prepare(self) -> None:
+        with torch.no_grad():
+            self.parameter("pair.weight").copy_(torch.tensor([[1 + 2**-9], [1.0]]))
+        # A rate of 0 keeps them where they are.
+        self.groups = [*self.groups[:2], replace(self.groups[2], lr=0.0)]
+
+    def forward(self, batch: Mapping[str, Any]) -> Outputs:
+        one_1 = torch.ones(1, device=self.device)
+        return {**super().forward(batch), "pair": self.parts["pair"](one_1)}
+
+    def plant(self, outputs: Outputs, batch: Mapping[str, Any]) -> Term:
+        gap = outputs["pair"][0] - outputs["pair"][1]
+        return Term(gap.reciprocal(), 1e-4)
+
+
+# All gradients are NaN then; to blame is the weight.
+@situation(
+    Outcome(
+        reason="loss_nonfinite",
+        kind="NaN",
+        direction="weights",
+        parameter="head.weight",
+        handed_in="head.weight",
+        bad=(1, 16),
+    )
+)
+class PoisonedWeight(Planted):
+    """A weight that is NaN from the start, unseen by validation."""
+
+    def prepare(self) -> None:
+        with torch.no_grad():
+            self.parameter("head.weight")[1, 3] = torch.nan
+
+    def validate(self) -> Mapping[str, float]:
+        return {"error": float(self.parameter("trunk.weight").square().mean())}
+
+
+@situation(
+    Outcome(reason="metric_nonfinite", kind="NaN", direction="weights", parameter="head.weight")
+)
+class PoisonedWeightSeen(Planted):
+    """A weight that is NaN from the start, seen by validation."""
+
+    prepare = PoisonedWeight.prepare
+
+
+@situation(
+    Outcome(
+        reason="loss_nonfinite",
+        kind="NaN",
+        direction="weights",
+        parameter="trunk.buffer",
+        handed_in="trunk.buffer",
+        bad=(1, 16),
+    )
+)
+class PoisonedBuffer(PoisonedWeight):
+    """A buffer that is NaN from the start."""
+
+    def prepare(self) -> None:
+        poison = torch.full((1,), torch.nan, device=self.device)
+        self.parts["trunk"].register_buffer(self.words("buffer"), poison)
+
+    def forward(self, batch: Mapping[str, Any]) -> Outputs:
+        buffer: Tensor = self.parts["trunk"].get_buffer(self.words("buffer"))
+        return {"y": super().forward(batch)["y"] + buffer}
+
+
+@situation(Outcome(reason="metric_nonfinite", kind="NaN", direction="validation"))
+class ValidationOnly(Planted):
+    """A NaN in validation, training being sound."""
+
+    def validate(self) -> Mapping[str, float]:
+        # Sound before training.
+        error = torch.tensor(super().validate()["error"])
+        return {"error": float(error.log() * (0.0 if self.step < 0 else torch.inf) * 0)}
