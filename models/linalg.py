@@ -1,5 +1,8 @@
 """Small decompositions with a safe gradient: r×r and K×K Gram matrices, never an N×N one.
 
+The eigendecompositions are in `models.eigh` and re-exported here; the N×N ones among them are for
+objectives that have no factor to form a Gram matrix of.
+
 Everything is computed in the dtype given, complex64 or complex128. Non-finite input gives
 non-finite output, never an exception: the guard decides about it.
 
@@ -11,69 +14,26 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
 
-# A Gram matrix of trace τ formed and factored in floating point errs by a few ε·τ (Higham,
-# "Accuracy and Stability of Numerical Algorithms", 2nd ed., §3.5 and §10.1): what is below 8 ε τ is
-# rounding.
-ROUNDING = 8.0
+from models.eigh import (
+    ROUNDING,
+    dominant_whitener,
+    eigh_broadened,
+    eigh_signal,
+)
 
-
-def dominant_inverse(gram_BRR: Tensor, count_B: Tensor) -> Tensor:
-    """Pseudo-inverse of the dominant part of a Gram matrix of unit trace.
-
-    T = W_K Λ_K⁻¹ W_Kᴴ,  G = W Λ Wᴴ; with G = Fᴴ F the projector on the dominant span is F T Fᴴ.
-
-    The gradient is exact (Daleckii-Krein): Ḡ = W [Γ ∘ (Wᴴ T̄ W)] Wᴴ, with Γ the divided differences
-    of f(λ) = 1/λ on the kept and 0 on the dropped eigenvalues: −1/(λi λj) between kept ones,
-    1/(λi (λi − λj)) between a kept i and a dropped j, 0 between dropped ones. The one gap in it is
-    that between kept and dropped. Eigenvalues and that gap count as at least 8 ε.
-
-    Args:
-        gram_BRR: G, Hermitian, positive semidefinite, of unit trace (or 0).
-        count_B: K, scene by scene; all of G is kept where K >= R.
-
-    Returns:
-        T_BRR, Hermitian. NaN for a scene that holds a non-finite number.
-    """
-    inverse_BRR: Tensor = _DominantInverse.apply(gram_BRR, count_B)  # type: ignore[no-untyped-call]
-    return inverse_BRR
-
-
-class _DominantInverse(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: FunctionCtx, gram_BRR: Tensor, count_B: Tensor) -> Tensor:
-        r = gram_BRR.shape[-1]
-        # eigh raises on NaN; a poisoned scene must answer NaN instead, and leave the others alone.
-        finite_B11 = gram_BRR.isfinite().all(-1).all(-1)[:, None, None]
-        eye_RR = torch.eye(r, dtype=gram_BRR.dtype, device=gram_BRR.device)
-        value_BR, vector_BRR = torch.linalg.eigh(torch.where(finite_B11, gram_BRR, eye_RR))
-        floor = ROUNDING * torch.finfo(gram_BRR.dtype).eps
-        is_kept_BR = torch.arange(r, device=gram_BRR.device) >= r - count_B[:, None]
-        inverse_BR = is_kept_BR / value_BR.clamp(min=floor)
-        inverse_BR = torch.where(finite_B11[..., 0], inverse_BR, torch.nan)
-        ctx.save_for_backward(value_BR, vector_BRR, inverse_BR, is_kept_BR)
-        dominant_BRR: Tensor = (vector_BRR * inverse_BR[:, None, :]) @ vector_BRR.mH
-        return dominant_BRR
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad_BRR: Tensor) -> tuple[Tensor, None]:
-        value_BR, vector_BRR, inverse_BR, is_kept_BR = ctx.saved_tensors  # type: ignore[attr-defined]
-        floor = ROUNDING * torch.finfo(value_BR.dtype).eps
-        floored_BR = value_BR.clamp(min=floor)
-        gap_BRR = (value_BR[:, :, None] - value_BR[:, None, :]).abs()
-        # Slope of max(λ, floor): 1 above, 0 below; between one of each the chord, which is < 1.
-        chord_BRR = (floored_BR[:, :, None] - floored_BR[:, None, :]).abs() / gap_BRR
-        above_BR = (value_BR > floor).to(value_BR.dtype)
-        slope_BRR = torch.where(gap_BRR > 0, chord_BRR, above_BR[:, :, None])
-        kept_BRR = -inverse_BR[:, :, None] * inverse_BR[:, None, :] * slope_BRR
-        # One of the two inverses is 0 between a kept and a dropped one, both are between dropped.
-        cross_BRR = (inverse_BR[:, :, None] + inverse_BR[:, None, :]) / gap_BRR.clamp(min=floor)
-        is_cross_BRR = is_kept_BR[:, :, None] != is_kept_BR[:, None, :]
-        affinity_BRR = torch.where(is_cross_BRR, cross_BRR, kept_BRR)
-        inner_BRR = vector_BRR.mH @ grad_BRR @ vector_BRR
-        return vector_BRR @ (affinity_BRR * inner_BRR) @ vector_BRR.mH, None
+__all__ = [
+    "ROUNDING",
+    "cholesky_logdet",
+    "column_energy",
+    "dominant_whitener",
+    "eigh_broadened",
+    "eigh_signal",
+    "nystrom_factor",
+    "ridge_cholesky",
+    "span_whitener",
+    "trace",
+]
 
 
 def ridge_cholesky(gram_BRR: Tensor, noise_B: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from models.geometry import ArrayConfig, element_positions, steering
 from models.linalg import (
     cholesky_logdet,
     column_energy,
-    dominant_inverse,
+    dominant_whitener,
     ridge_cholesky,
     span_whitener,
     trace,
@@ -126,8 +126,7 @@ def subspace_alignment(factor_BNR: Tensor, label_BNK: Tensor, mask_BK: Tensor) -
     scale_B = _energy(factor_BNR.detach()).sqrt().clamp(min=1e-18)
     unit_BNR = factor_BNR / scale_B[:, None, None]
     seen_BKR = span_whitener(label_BNK, mask_BK) @ (label_BNK.detach().mH @ unit_BNR)
-    inverse_BRR = dominant_inverse(unit_BNR.mH @ unit_BNR, count_B)
-    captured_B = trace(seen_BKR @ inverse_BRR @ seen_BKR.mH)
+    captured_B = _energy(seen_BKR @ dominant_whitener(unit_BNR.mH @ unit_BNR, count_B))
     return 1 - captured_B / count_B.clamp(min=1)
 
 
@@ -203,7 +202,8 @@ def _mean_null(factor_BNR: Tensor, floor_B: Tensor, chol_BRR: Tensor, ring_BNKP:
     """Mean over the ring of `_residual` / N, in Gram form and so a quarter of its cost.
 
     (‖a‖² − 2 Re xᴴ Fᴴ a + xᴴ G x + s ‖x‖²) / N cancels to a few ε, harmless where a mean over the
-    ring is hardly ever that small; held above its exact lower bound s / (s + tr G) all the same.
+    ring is hardly ever that small; held above its exact lower bound s / (s + tr G) all the same,
+    without a part in the gradient: where F is small both are 1, and torch.maximum halves it.
     """
     gram_BRR = factor_BNR.mH @ factor_BNR
     cross_BRX = factor_BNR.mH @ ring_BNKP.flatten(-2)
@@ -213,7 +213,8 @@ def _mean_null(factor_BNR: Tensor, floor_B: Tensor, chol_BRR: Tensor, ring_BNKP:
     bent_BRX = gram_BRR @ x_BRX + floor_B[:, None, None] * x_BRX - 2 * cross_BRX
     drop_BX = (x_BRX.real * bent_BRX.real + x_BRX.imag * bent_BRX.imag).sum(-2)
     b, n, k, p = ring_BNKP.shape
-    return torch.maximum(1 + drop_BX.view(b, k, p).mean(-1) / n, lower_B1)
+    mean_BK = 1 + drop_BX.view(b, k, p).mean(-1) / n
+    return mean_BK + (lower_B1 - mean_BK).detach().clamp(min=0)
 
 
 def _energy(matrix_BNK: Tensor) -> Tensor:
