@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import sqlalchemy as sa
 from optuna.artifacts.exceptions import ArtifactNotFound
+from sqlalchemy.dialects.postgresql import insert
 
 from hpo.database import patiently
 from hpo.schema import artifacts
@@ -44,9 +45,9 @@ class DatabaseArtifacts:
             content_body.seek(start)
             with self._engine.begin() as connection:
                 for part, body in enumerate(iter(lambda: content_body.read(_PART), b"")):
-                    connection.execute(
-                        artifacts.insert().values(artifact_id=artifact_id, part=part, body=body)
-                    )
+                    row = {"artifact_id": artifact_id, "part": part, "body": body}
+                    # Again after an answer that was lost: the parts are there.
+                    connection.execute(insert(artifacts).values(row).on_conflict_do_nothing())
 
         patiently(once)
 

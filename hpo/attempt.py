@@ -9,7 +9,7 @@ import logging
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,9 @@ from hpo.records import Records
 from hpo.samplers import RERUN_OF, UNTRAINED
 from hpo.saved import build
 from objectives import Objective, Params
+
+# Weights and a batch are some MB; what is far beyond that would fill the study's own database.
+_MOST_BYTES = 512 << 20
 
 _logger = logging.getLogger(__name__)
 
@@ -142,7 +145,7 @@ class Attempt:
     def _diverged(self, verdict: Divergence) -> Ticket | None:
         """Keep the evidence and end the trial; the ticket, if it is due a second chance."""
         self._seconds, self._skipped = verdict.seconds, verdict.skipped
-        self._bench.records.save_divergence(
+        row = self._bench.records.divergence_row(
             verdict,
             run_uid=self._ticket.run_uid,
             ticket=self._ticket.ticket,
@@ -155,13 +158,12 @@ class Attempt:
             and self._opened.config.on_precision_range == "rerun"
             and self._ticket.rerun_of is None
         )
-        rerun = self._ticket.to_rerun(self._trial.number) if is_due else None
-        if rerun is not None:
-            self._opened.storage.flush(self._trial._trial_id)
-            self._opened.storage.hold(rerun)
+        ticket = self._ticket.to_rerun(self._trial.number) if is_due else self._ticket
+        self._opened.storage.flush(self._trial._trial_id)
+        self._opened.storage.hold(replace(ticket, closing=(row,)))
         self._end(TrialState.PRUNED, reason=verdict.reason, detail=verdict.detail)
         # The fence that let the trial end without its ticket has done its work.
-        return None if rerun is None else Ticket(**vars(rerun))
+        return Ticket(**vars(ticket)) if is_due else None
 
     def _keep(self, verdict: Divergence) -> str | None:
         """Keep the step that shows a divergence as the trial's artifact; its id."""
@@ -171,6 +173,10 @@ class Attempt:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"trial_{self._trial.number:05d}.step.pt"
                 torch.save(dict(verdict.saved), path)
+                if path.stat().st_size > _MOST_BYTES:
+                    size_mb = path.stat().st_size // 1_000_000
+                    _logger.warning("%s | a step of %d MB is not kept", self._log, size_mb)
+                    return None
                 return upload_artifact(
                     artifact_store=self._bench.artifacts,
                     file_path=str(path),
@@ -187,7 +193,7 @@ class Attempt:
         about = {
             "study": asdict(settings),
             "trial": self._trial.number,
-            "params": dict(params),
+            "params": {name: _plain(value) for name, value in params.items()},
             "seed": self._seed,
         }
         task = build(about, bench.device, bench.objective)
@@ -287,3 +293,8 @@ class Attempt:
             is_ended = number in trials and trials[number].state.is_finished()
             if is_ended and (number != best or path.suffix == ".tmp"):
                 path.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as Python has it: a numpy number would make a checkpoint unreadable."""
+    return value.item() if hasattr(value, "item") else value

@@ -13,6 +13,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -211,7 +212,7 @@ def print_replayed(found: Replayed, *, step: int | None) -> None:
     same = ", as recorded" if found.reason == found.recorded else ""
     _results.print(f"verdict    [bold]{found.reason or 'benign'}[/bold]{same}")
     if found.reason is not None:
-        _results.print(f"           {found.detail}")
+        _results.print(f"           {escape(found.detail)}")
     if evidence.passes:
         _results.print(_table_of_passes(evidence))
     if evidence.spectra:
@@ -225,11 +226,11 @@ def _table_of_passes(evidence: Evidence) -> Table:
     table = Table("precision", "term", "value", "gradient norm by group", box=None)
     for precision, look in evidence.passes.items():
         if look.error is not None:
-            table.add_row(precision, "-", "-", look.error)
+            table.add_row(precision, "-", "-", escape(look.error))
         for term, value in look.terms.items():
             norms = look.grad_norms.get(term, {})
             shown = ", ".join(f"{group} {norm:.4g}" for group, norm in norms.items())
-            table.add_row(precision, term, f"{value:.6g}", shown or "no gradient")
+            table.add_row(precision, escape(term), f"{value:.6g}", escape(shown) or "no gradient")
     return table
 
 

@@ -18,9 +18,9 @@ from hpo import checkpoint, guard, judge
 from hpo.counters import Counters
 from hpo.course import Epoch, Plan, Reporter, Result
 from hpo.errors import Divergence, ObjectiveError, StopRequested
-from hpo.precision import LinAlgError, loss_terms, total
+from hpo.precision import LinAlgError, is_matrix_refused, loss_terms, total
 from hpo.saved import Setting
-from hpo.surroundings import evaluating, random_state, set_random_state
+from hpo.surroundings import MovingBuffers, random_state, set_random_state
 from objectives import Group, Task, Term
 
 # A trial of the smallest size takes 6 s; longer ones lose no more than this to kill -9.
@@ -95,6 +95,7 @@ class _Trial:
         self._scaler = torch.amp.GradScaler(plan.device.type, enabled=has_scaler)
         self._one = torch.ones((), device=plan.device)
         self.counters = Counters(plan.device, has_scaler=has_scaler)
+        self._buffers = MovingBuffers(task)
         self._setting = Setting(
             device=plan.device, precision=plan.precision, metric=plan.metric, about=plan.about
         )
@@ -129,16 +130,17 @@ class _Trial:
         task, scaler, optimizer = self.task, self._scaler, self._optimizer
         self._set_learning_rates()
         self.step += 1
+        self._buffers.note()
+        optimizer.zero_grad(set_to_none=True)
         try:
             terms = loss_terms(task, batch, device=self.plan.device, precision=self.plan.precision)
         except LinAlgError:
             # A decomposition refused its matrix, mostly for a NaN in it: a bad step as any other.
-            self._skip()
+            self._skip(self._one * math.nan)
             return
         loss = total(terms)
-        optimizer.zero_grad(set_to_none=True)
         if not self._backward(loss):
-            self._skip()
+            self._skip(loss.detach())
             return
         scaler.unscale_(optimizer)
         self._norms_G = torch.stack([_norm(group, self.plan.device) for group in task.groups])
@@ -147,27 +149,30 @@ class _Trial:
             if math.isfinite(group.clip):
                 clip_grads_with_norm_(group.parameters, group.clip, norm)
         self._step_unless(withhold)
+        self._buffers.put_back(withhold)
         self._update_scale(loss.detach())
         self._add(loss, terms)
 
     def _backward(self, loss: Tensor) -> bool:
-        """Gradients of the scaled loss; False where a NaN in it made a backward raise."""
+        """Gradients of the scaled loss; False where a decomposition's backward refused."""
         try:
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError:
-            # As that of an eigh whose vectors are NaN, which takes them for ill-defined.
-            if torch.isfinite(loss):
+        except RuntimeError as error:
+            if torch.isfinite(loss) and not is_matrix_refused(error):
                 raise
             return False
         return True
 
-    def _skip(self) -> None:
-        """Count a step that has no loss."""
+    def _skip(self, loss: Tensor) -> None:
+        """Count a step that has no gradient."""
         nothing = self._one * math.nan
-        self.counters.observe(nothing, nothing.expand(len(self.task.groups)))
-        self._add(nothing, {})
+        self._buffers.put_back(self.counters.observe(loss, nothing.expand(len(self.task.groups))))
+        if self._scaler.is_enabled() and torch.isfinite(loss):
+            # As an overflow: on a scaled gradient a backward's own checks may be too strict.
+            self._scaler.update(self._scaler.scale(self._one) / 2)
+        self._add(loss, {})
 
     def _update_scale(self, loss: Tensor) -> None:
         """Let the scaler search on; but a loss that is not finite is no fault of its scale."""
@@ -220,8 +225,7 @@ class _Trial:
     def validate(self) -> Epoch:
         """Validate the networks as they are, and sum up the epoch that led there."""
         task, plan = self.task, self.plan
-        with evaluating(task, plan.device):
-            metrics = {name: float(value) for name, value in task.validate().items()}
+        metrics = judge.validated(task, self._setting)
         if plan.metric not in metrics:
             raise ObjectiveError(
                 f"validate() returned {sorted(metrics)} without the metric '{plan.metric}'"

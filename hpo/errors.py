@@ -73,7 +73,7 @@ class Divergence(HpoError):
         reason: One of the `prune_reason` values, for example `grad_nonfinite`.
         detail: One sentence that names the term, the parameter, the step and the scale.
         evidence: What is known of it.
-        saved: The step that shows it, as `replay.pack` gives it; None where none does.
+        saved: The step that shows it, as `saved.pack` gives it; None where none does.
         skipped: Steps that had been withheld from the weights by then.
         seconds: What the trial had taken by then, over interruptions.
     """

@@ -105,7 +105,8 @@ class Evidence:
             more = len(self.parameters) - 1
             others = f" and {more} more" if more > 0 else ""
             whose = f"'{self.term}'" if self.term else "the sum of the terms"
-            return f"gradient of {whose} is {kind} in '{self.parameter}'{others}{self.origin()}"
+            where = f" in '{self.parameter}'{others}" if self.parameter else ""
+            return f"gradient of {whose} is {kind}{where}{self.origin()}"
         what = f"loss term '{self.term}'" if self.term else "the loss"
         return f"{what} is {kind}{self.origin()}"
 

@@ -19,7 +19,13 @@ from torch import Tensor, nn
 
 from hpo.evidence import Evidence, Pass, Spectrum
 from hpo.guard import SCALE_FLOOR, Found, Probed
-from hpo.precision import LinAlgError, loss_terms, named_tensors, total
+from hpo.precision import (
+    LinAlgError,
+    is_matrix_refused,
+    loss_terms,
+    named_tensors,
+    total,
+)
 from hpo.surroundings import undisturbed
 from hpo.trace import Operation, Trace, is_finite, origin
 from hpo.widened import Widened
@@ -27,7 +33,6 @@ from objectives import Task
 
 # Their backward divides by the gaps between eigenvalues.
 _GAPS = ("linalg_eigh", "linalg_eig", "linalg_svd", "eigh", "svd")
-_CAST = "precision.py:"
 _ADVICE = "eigh_signal and eigh_broadened of models.linalg have a finite gradient"
 
 
@@ -53,10 +58,19 @@ def probe(
                 return Found.LOSS
             if not loss.requires_grad:
                 return Found.CLEAN
-            scaled = loss * (SCALE_FLOOR if precision == "fp16" else 1.0)
-            gradients = torch.autograd.grad(scaled, trained(task), allow_unused=True)
-            is_clean = all(g is None or _is_bounded(g) for g in gradients)
-            return Found.CLEAN if is_clean else Found.GRADIENT
+            try:
+                # Not autograd.grad, which reentrant checkpoints refuse.
+                scaled = loss * (SCALE_FLOOR if precision == "fp16" else 1.0)
+                scaled.backward()  # type: ignore[no-untyped-call]
+                gradients = [p.grad for p in trained(task) if p.grad is not None]
+                return Found.CLEAN if all(map(_is_bounded, gradients)) else Found.GRADIENT
+            except RuntimeError as error:
+                if not is_matrix_refused(error):
+                    raise
+                return Found.GRADIENT
+            finally:
+                for parameter in trained(task):
+                    parameter.grad = None
 
     fp32 = look("fp32")
     is_done = precision == "fp32" or fp32 is not Found.CLEAN
@@ -124,14 +138,21 @@ def _look(task: Task, batch: Any, *, device: torch.device, precision: str) -> _L
         if not is_finite(value)
     ]
     gradients = _Gradients(task, widened.leaves if widened else trained(task))
-    norms = {}
+    norms, refused = {}, None
     for name, value in values.items():
         # Of what is not finite there is nothing to learn backward, and eigh's may raise.
-        if value.requires_grad and is_finite(value):
+        if not (value.requires_grad and is_finite(value)):
+            continue
+        try:
             norms[name], found = gradients.of(name, value, trace)
-            findings += [found] if found else []
+        except Exception as error:
+            # A decomposition that refuses its gradient, or a graph that runs once only.
+            refused = _in_a_line(error)
+            found = _refused(name, error)
+        findings += [found] if found else []
     findings += [found for found in (_of_sum(total(terms)), gradients.of_sum()) if found]
-    figures = Pass(terms={name: float(v.detach()) for name, v in values.items()}, grad_norms=norms)
+    terms_here = {name: float(value.detach()) for name, value in values.items()}
+    figures = Pass(terms=terms_here, grad_norms=norms, error=refused)
     return _Look(figures, findings[0] if findings else None, tuple(trace.spectra))
 
 
@@ -197,7 +218,7 @@ def _made_by(operation: Operation, states: Mapping[str, Tensor]) -> Evidence:
 
 def _at(operation: Operation, found: Evidence) -> Evidence:
     """The finding with its operation; our own cast before the loss is called what it is."""
-    if operation.where is not None and operation.where.startswith(_CAST):
+    if operation.where is None and operation.name == "to":
         return replace(found, operation="the cast to float32 before the loss")
     return replace(found, operation=operation.name, where=operation.where, module=operation.module)
 
@@ -213,6 +234,14 @@ def _of_value(
     else:
         found = _made_by(made, states)
     return replace(found, term=name, kind=_kind(value))
+
+
+def _refused(term: str, error: Exception) -> Evidence | None:
+    """A backward that refused its gradient, as that of a complex eigh does with a NaN."""
+    if not (isinstance(error, RuntimeError) and is_matrix_refused(error)):
+        return None
+    name = str(error).partition("_backward")[0].rpartition(" ")[2]
+    return Evidence(term=term, kind="NaN", direction="backward", operation=name)
 
 
 def _of_sum(loss: Tensor) -> Evidence | None:

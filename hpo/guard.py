@@ -25,8 +25,10 @@ SUSPECT_RUN = 4
 # A scaler may go below 1: gradients of 1e9 fit into fp16 at this scale. At a lower one ordinary
 # gradients, of order 1, would fall below fp16's smallest normal number, which this is.
 SCALE_FLOOR = 2.0**-14
-# Backstop, for what no probe explains. A scaler that comes down from 65,536 to its floor skips 30.
+# Backstop, for what no probe explains. A scaler that comes down from 65,536 to its floor skips 30
+# steps, and may be granted them again after some that fit.
 STALL_AFTER = 100
+STALL_EARLY = 45
 STALL_SHARE = 0.9
 # So few are no share yet: one bad batch in 12 may fall twice into the first 20 steps.
 STALL_LEAST = 10
@@ -67,7 +69,8 @@ class Reading(NamedTuple):
 
     @property
     def is_stalled(self) -> bool:
-        return self.withheld - self.early >= STALL_LEAST and self.late_share < STALL_SHARE
+        is_late = self.withheld - self.early >= STALL_LEAST and self.late_share < STALL_SHARE
+        return is_late or self.early >= STALL_EARLY
 
 
 class Found(Enum):

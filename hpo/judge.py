@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -18,11 +18,13 @@ from hpo.counters import Counters
 from hpo.errors import Divergence
 from hpo.evidence import Evidence
 from hpo.guard import Reading
+from hpo.precision import LinAlgError
 from hpo.saved import Setting
 from hpo.surroundings import evaluating, random_state
 from objectives import Task
 
 _logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def judge_step(
@@ -44,7 +46,13 @@ def judge_step(
     if not (reading.is_suspect or reading.is_stalled):
         return
     how: dict[str, Any] = {"device": setting.device, "precision": setting.precision, "rng": rng}
-    probed = forensics.probe(task, batch, **how) if reading.is_suspect else None
+    # They have been used, and a probe in fp32 needs the room.
+    for parameter in forensics.trained(task):
+        parameter.grad = None
+    probed = None
+    if reading.is_suspect:
+        # A trial whose probe fails, for want of memory say, may well be searching its scale.
+        probed = _tried("a batch cannot be probed", lambda: forensics.probe(task, batch, **how))
     reason = guard.verdict(reading, probed)
     if reason is None:
         return
@@ -54,8 +62,20 @@ def judge_step(
         reason,
         sentence(reason, evidence, reading, setting.precision),
         evidence=evidence,
-        saved=saved.pack(task, batch, setting, reason=reason, reading=reading, rng=rng),
+        saved=_packed(
+            lambda: saved.pack(task, batch, setting, reason=reason, reading=reading, rng=rng)
+        ),
     )
+
+
+def validated(task: Task, setting: Setting) -> dict[str, float]:
+    """The figures of a validation; the metric NaN where a decomposition refused its matrix."""
+    try:
+        with evaluating(task, setting.device):
+            return {name: float(value) for name, value in task.validate().items()}
+    except LinAlgError as error:
+        _logger.warning("validation: %s", error)
+        return {setting.metric: math.nan}
 
 
 def judge_metric(
@@ -77,17 +97,27 @@ def judge_metric(
         reason,
         f"'{setting.metric}' is {value} after step {step}{evidence.origin()}",
         evidence=evidence,
-        saved=saved.pack(task, None, setting, reason=reason, reading=reading, rng=rng),
+        saved=_packed(
+            lambda: saved.pack(task, None, setting, reason=reason, reading=reading, rng=rng)
+        ),
     )
 
 
-def _examined(examine: Callable[[], Evidence]) -> Evidence:
-    """The evidence; an empty one where looking for it fails, for the verdict stands without."""
+def _tried(failing: str, work: Callable[[], T]) -> T | None:
+    """What comes of it, or None and a line in the log: a verdict stands without."""
     try:
-        return examine()
+        return work()
     except Exception:
-        _logger.exception("the divergence cannot be explained")
-        return Evidence()
+        _logger.exception("%s", failing)
+        return None
+
+
+def _examined(examine: Callable[[], Evidence]) -> Evidence:
+    return _tried("the divergence cannot be explained", examine) or Evidence()
+
+
+def _packed(pack: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    return _tried("the step cannot be saved", pack)
 
 
 def sentence(reason: str, evidence: Evidence, reading: Reading | None, precision: str) -> str:
@@ -101,9 +131,9 @@ def sentence(reason: str, evidence: Evidence, reading: Reading | None, precision
         scale = "no scaler" if reading.scale is None else f"scale {reading.scale:g}"
         where = f"{reading.run} steps in a row, last {reading.step}, {scale}; "
     if reason == "stalled" and reading is not None:
-        share = f"{reading.late_share:.0%} of the steps after the first {guard.STALL_AFTER}"
+        taken = reading.step - reading.withheld
         what = (
-            f"only {share} reached the weights"
+            f"only {taken} of {reading.step} steps reached the weights"
             if reading.is_stalled
             else "steps are not finite, yet their batch alone is, in every precision"
         )

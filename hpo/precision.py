@@ -21,6 +21,16 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+def is_matrix_refused(error: RuntimeError) -> bool:
+    """Whether a decomposition refused its matrix, forward or backward: NaN in it, mostly.
+
+    The backward of a complex eigh or svd raises a plain RuntimeError where the loss seems to depend
+    on the phase of its vectors, which it judges by an absolute tolerance: NaN does that, and so
+    does a gradient that a loss scale of 65,536 has magnified.
+    """
+    return isinstance(error, LinAlgError) or "_backward: " in str(error)
+
+
 def wider(precision: str, device: torch.device) -> str | None:
     """The next wider precision that the hardware has; None above fp32.
 

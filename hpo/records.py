@@ -74,7 +74,7 @@ class Records:
         finite = {k: v if abs(v) < float("inf") else str(v) for k, v in values.items()}
         self._insert(metrics, run_uid=run_uid, ticket=ticket, epoch=epoch, step=step, values=finite)
 
-    def save_divergence(
+    def divergence_row(
         self,
         verdict: Divergence,
         *,
@@ -83,8 +83,8 @@ class Records:
         trial_number: int,
         precision: str,
         artifact_id: str | None,
-    ) -> None:
-        """Keep why the guard ended a trial; a repeated attempt's verdict takes the place."""
+    ) -> Insert:
+        """The statement that keeps why the guard ended a trial, for the transaction that does."""
         found = verdict.evidence
         values = {
             "ticket": ticket,
@@ -100,7 +100,7 @@ class Records:
         }
         key = {"study_uid": self._study_uid, "trial_number": trial_number}
         statement = insert(divergences).values(**key, **values)
-        self._execute(statement.on_conflict_do_update(index_elements=list(key), set_=values))
+        return statement.on_conflict_do_update(index_elements=list(key), set_=values)
 
     def divergence(self, trial_number: int) -> Mapping[str, Any] | None:
         """What is kept of a trial's divergence, by the table's columns; None where nothing is."""

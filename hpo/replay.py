@@ -10,13 +10,13 @@ import torch
 
 from hpo import forensics, guard
 from hpo.counters import Counters
-from hpo.errors import Divergence
+from hpo.errors import ConfigurationError, Divergence
 from hpo.evidence import Evidence
 from hpo.guard import Reading
-from hpo.judge import judge_metric, sentence
+from hpo.judge import judge_metric, sentence, validated
 from hpo.saved import Setting, restore, with_tensors
-from hpo.surroundings import evaluating, set_random_state
-from objectives import Task
+from hpo.surroundings import set_random_state
+from objectives import Objective, Task
 
 _UNKNOWN = Reading(
     step=0, run=guard.SUSPECT_RUN, withheld=0, early=0, spikes=0, is_bad_loss=False, scale=1.0
@@ -50,7 +50,13 @@ class Replayed:
         }
 
 
-def again(saved: Mapping[str, Any], *, device: torch.device, step: int | None = None) -> Replayed:
+def again(
+    saved: Mapping[str, Any],
+    objective: Objective,
+    *,
+    device: torch.device,
+    step: int | None = None,
+) -> Replayed:
     """Judge a saved step afresh.
 
     Args:
@@ -58,9 +64,10 @@ def again(saved: Mapping[str, Any], *, device: torch.device, step: int | None = 
             batch's doing, or the weights'?
 
     Raises:
-        ConfigurationError: The objective gives another kind of batch than the one that was saved.
+        ConfigurationError: The objective builds another network, or gives another kind of batch,
+            than what was saved.
     """
-    task = restore(saved, device)
+    task = restore(saved, device, objective)
     setting = Setting(
         device=device,
         precision=saved["precision"],
@@ -68,7 +75,12 @@ def again(saved: Mapping[str, Any], *, device: torch.device, step: int | None = 
         about=saved["about"],
     )
     reading = Reading(*saved["reading"])
-    if saved["batch"] is None:
+    if saved["reason"] == "metric_nonfinite":
+        if step is not None:
+            raise ConfigurationError(
+                "the verdict was about a validation, which takes no batch; leave "
+                "--batch_of_step out"
+            )
         return _metric_again(task, setting, saved, reading)
     batch = task.batch((step or reading.step) - 1)
     if step is None:
@@ -98,8 +110,7 @@ def _metric_again(
     set_random_state(saved["rng"], setting.device)
     counters = Counters(setting.device, has_scaler=False)
     found: Divergence | None = None
-    with evaluating(task, setting.device):
-        value = float(task.validate()[setting.metric])
+    value = validated(task, setting)[setting.metric]
     try:
         judge_metric(task, setting, value=value, step=reading.step, counters=counters)
     except Divergence as verdict:

@@ -5,9 +5,9 @@ Border: packs and unpacks; judges nothing. Where the file is kept is the worker'
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from hpo.errors import ConfigurationError
 from hpo.guard import Reading
 from hpo.precision import map_tensors, named_tensors
-from objectives import Context, Objective, Task, load
+from objectives import Context, Objective, Task
 
 _VERSION = 1
 
@@ -48,6 +48,11 @@ def pack(
 
     Of the batch its tensors are kept by their paths; the rest of it `Task.batch` gives again.
     """
+
+    def compact(tree: Any) -> Any:
+        # Of a view torch.save writes all that it is a view of: a slice of a data set, all of it.
+        return map_tensors(tree, lambda _, tensor: tensor.detach().cpu().contiguous().clone())
+
     return {
         "version": _VERSION,
         "about": dict(setting.about),
@@ -56,31 +61,31 @@ def pack(
         "reason": reason,
         "reading": list(reading),
         "rng": dict(rng),
-        "modules": {name: module.state_dict() for name, module in task.modules.items()},
-        "task": task.state_dict(),
-        "batch": None if batch is None else named_tensors(batch),
+        "modules": compact({n: dict(module.state_dict()) for n, module in task.modules.items()}),
+        "task": compact(task.state_dict()),
+        "batch": compact(named_tensors(batch)),
     }
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A saved step from a file.
+def read(content: bytes, name: str) -> dict[str, Any]:
+    """A saved step from a file's content.
 
     Raises:
         ConfigurationError: It is none, or was written by another version.
     """
     try:
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved: dict[str, Any] = torch.load(
+            io.BytesIO(content), map_location="cpu", weights_only=True
+        )
         version = saved["version"]
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"there is no file '{path}'") from error
     except Exception as error:
         # torch's own words advise to load it unsafely.
         raise ConfigurationError(
-            f"'{path}' is no saved step of a trial: it is cut off, damaged or another kind of file"
+            f"{name} is no saved step of a trial: it is cut off, damaged or another kind of file"
         ) from error
     if version != _VERSION:
         raise ConfigurationError(
-            f"'{path}' was written by another version of hpo (its format is {version}, this "
+            f"{name} was written by another version of hpo (its format is {version}, this "
             f"program reads {_VERSION})"
         )
     return saved
@@ -109,13 +114,24 @@ def build(about: Mapping[str, Any], device: torch.device, objective: Objective) 
     return objective.build(about["params"], context)
 
 
-def restore(saved: Mapping[str, Any], device: torch.device) -> Task:
-    """The task of a saved step, as it was before that step."""
-    objective = load(saved["about"]["study"]["objective"])
+def restore(saved: Mapping[str, Any], device: torch.device, objective: Objective) -> Task:
+    """The task of a saved step, with the weights that the step was taken with.
+
+    Raises:
+        ConfigurationError: The objective builds another network than the one that was saved.
+    """
     task = build(saved["about"], device, objective)
-    for name, module in task.modules.items():
-        module.load_state_dict(saved["modules"][name])
-    task.load_state_dict(saved["task"])
+    try:
+        for name, module in task.modules.items():
+            module.load_state_dict(saved["modules"][name])
+        task.load_state_dict(saved["task"])
+    except (RuntimeError, KeyError) as error:
+        lines = str(error).splitlines()
+        raise ConfigurationError(
+            f"the saved weights do not fit what the objective '{objective.name}' builds: "
+            f"{lines[-1].strip() if lines else error!r}; replay the step with the objective as it "
+            "was (--objective)"
+        ) from error
     return task
 
 

@@ -41,6 +41,9 @@ _REFRESH_S = 1.0
 
 T = TypeVar("T")
 
+# Leases that beat within a lease's life (budget.LEASE_S), in any version of the tables.
+_WORKING = "SELECT count(*) FROM hpo.leases WHERE beat_at > now() - interval '90 s'"
+
 # Optuna reads a trial's attributes in the order in which their rows happen to lie, which an update
 # changes; the dashboard shows the first six. By id they come in the order of writing.
 _attributes = sa.inspect(tables.TrialModel).relationships["user_attributes"]
@@ -87,6 +90,12 @@ def prepare(engine: sa.Engine) -> None:
         url = engine.url.render_as_string(hide_password=False)
         RDBStorage(url, engine_kwargs=engine_kwargs("prepare")).engine.dispose()
         with engine.begin() as connection:
+            if found is not None and connection.scalar(sa.text(_WORKING)):
+                raise StorageError(
+                    f"workers of an earlier version of hpo are at work in this database (its "
+                    f"tables have version {found}); end their run with Ctrl-C, then repeat this "
+                    "command, and both go on"
+                )
             connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS hpo"))
             for version in range((found or SCHEMA_VERSION) + 1, SCHEMA_VERSION + 1):
                 for statement in MIGRATIONS[version]:
@@ -212,8 +221,11 @@ class TrialStorage(_CachedStorage):
             return super().set_trial_state_values(trial_id, state, values)
 
         def end(session: orm.Session) -> None:
-            self._write(session, trial_id)
             trial = tables.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+            if trial.state == state:
+                # The answer to an earlier try's commit was lost on its way.
+                return
+            self._write(session, trial_id)
             for position, value in enumerate(values or ()):
                 self._backend._set_trial_value_without_commit(session, trial, position, value)
             trial.state = state

@@ -5,11 +5,12 @@ Border: puts things back; knows nothing of losses or verdicts.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from objectives import Task
 
@@ -31,9 +32,9 @@ def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
 
 @contextmanager
 def undisturbed(task: Task, device: torch.device, rng: Mapping[str, Tensor]) -> Iterator[None]:
-    """Start from a random state; put random state and buffers back afterwards."""
-    buffers = [b for module in task.modules.values() for b in module.buffers()]
-    before = [buffer.clone() for buffer in buffers]
+    """Start from a random state; put random state, buffers and the task's own state back."""
+    buffers = [(part, name, buffer, buffer.clone()) for part, name, buffer in _buffers(task)]
+    own = copy.deepcopy(task.state_dict())
     devices = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices):
@@ -41,8 +42,65 @@ def undisturbed(task: Task, device: torch.device, rng: Mapping[str, Tensor]) -> 
             yield
     finally:
         with torch.no_grad():
-            for buffer, value in zip(buffers, before, strict=True):
-                buffer.copy_(value)
+            for part, name, buffer, value in buffers:
+                part._buffers[name] = buffer.copy_(value)
+        task.load_state_dict(own)
+
+
+class MovingBuffers:
+    """The buffers that a task's forward changes, put back where the step is withheld.
+
+    A running mean that has seen one NaN stays NaN, whatever becomes of the step. Which buffers move
+    is learnt in the first step, at the price of one synchronisation for each, and from version
+    counters in later ones (which batch normalization does not keep): constants are copied once.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._moving: set[tuple[int, str]] | None = None
+        self._before: list[tuple[nn.Module, str, Tensor, int, Tensor | None]] = []
+
+    def note(self) -> None:
+        """Before a forward: keep the buffers that may change in it."""
+        self._before = []
+        for part, name, buffer in _buffers(self._task):
+            moves = self._moving is None or (id(part), name) in self._moving
+            value = buffer.clone() if moves else None
+            self._before.append((part, name, buffer, buffer._version, value))
+
+    def put_back(self, withhold: Tensor) -> None:
+        """After the step: where it is withheld (1), the buffers are what they were."""
+        changed = set()
+        for part, name, buffer, version, value in self._before:
+            now = part._buffers[name]
+            if now is None or not self._has_moved(part, name, buffer, version, value):
+                continue
+            changed.add((id(part), name))
+            if value is not None and value.shape == now.shape:
+                with torch.no_grad():
+                    now.copy_(torch.where(withhold > 0, value, now))
+        self._moving = (self._moving or set()) | changed
+        self._before = []
+
+    def _has_moved(
+        self, part: nn.Module, name: str, buffer: Tensor, version: int, value: Tensor | None
+    ) -> bool:
+        now = part._buffers[name]
+        if now is not buffer or buffer._version != version:
+            return True
+        if self._moving is None:
+            return value is not None and not torch.equal(value, buffer)
+        return (id(part), name) in self._moving
+
+
+def _buffers(task: Task) -> list[tuple[nn.Module, str, Tensor]]:
+    """Every buffer once, with the module that holds it and its name there."""
+    return [
+        (part, name, buffer)
+        for part in {p: None for module in task.modules.values() for p in module.modules()}
+        for name, buffer in part._buffers.items()
+        if buffer is not None
+    ]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ Border: knows nothing of tasks, terms or verdicts.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -27,6 +28,7 @@ from hpo.evidence import Spectrum
 from hpo.widened import WIDER
 
 _TORCH = str(Path(torch.__file__).parent)
+_OWN = f"{Path(__file__).parent}{os.sep}"
 # Taking a matrix apart is where losses of covariances break: what these see is kept.
 _DECOMPOSITIONS = (
     *("eigh", "eigvalsh", "eig", "svd", "svdvals", "cholesky", "cholesky_ex", "qr"),
@@ -59,6 +61,7 @@ class Operation:
     shape: tuple[int, ...]
     dtype: str
     is_finite: bool
+    is_nan: bool = False
     inputs: tuple[Operation, ...] = ()
     leaves: tuple[str, ...] = ()
 
@@ -147,7 +150,7 @@ class Trace(TorchFunctionMode):
         if results:
             operation = self._operation(name, results, earlier, leaves)
             self.last = self.last if operation.is_finite else operation
-            for tensor in results:
+            for tensor in (*results, *_bases(name, results)):
                 self._made[tensor] = operation
                 if tensor.grad_fn is not None:
                     self._nodes[tensor.grad_fn] = operation
@@ -172,6 +175,7 @@ class Trace(TorchFunctionMode):
             shape=tuple(results[0].shape) if results else (),
             dtype=str(results[0].dtype).removeprefix("torch.") if results else "-",
             is_finite=results is not None and all(map(is_finite, results)),
+            is_nan=any(not is_finite(t) and bool(torch.isnan(t).any()) for t in results or ()),
             # A chain of finite ones is never walked; what is not kept is freed.
             inputs=tuple(op for op in earlier if not op.is_finite),
             leaves=leaves,
@@ -204,7 +208,7 @@ class Trace(TorchFunctionMode):
         self.spectra.append(
             Spectrum(
                 operation=name,
-                where=_where(),
+                where=_where() or "-",
                 shape=(rows, columns),
                 matrices=matrices.numel() // (rows * columns),
                 condition=float((largest[:, 0] / size.amin(-1)).max()),
@@ -254,7 +258,9 @@ class Trace(TorchFunctionMode):
 def origin(operation: Operation) -> Operation:
     """The operation that made what is not finite in the result of another."""
     while operation.inputs:
-        operation = operation.inputs[0]
+        # A NaN comes of a NaN where there is one; an infinite input may be a mask beside it.
+        of_nan = [earlier for earlier in operation.inputs if earlier.is_nan]
+        operation = of_nan[0] if operation.is_nan and of_nan else operation.inputs[0]
     return operation
 
 
@@ -277,13 +283,20 @@ def _by_node(node: Any) -> Operation:
     return Operation(name=name, where=None, module=None, shape=(), dtype="-", is_finite=False)
 
 
-def _where() -> str:
-    """The innermost line that is neither torch's nor this module's."""
+def _bases(name: str, results: Sequence[Tensor]) -> list[Tensor]:
+    """What was written into by way of a view of it."""
+    is_in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
+    return [t._base for t in results if is_in_place and t._base is not None]
+
+
+def _where() -> str | None:
+    """The innermost line that is not torch's; None where that is one of our own."""
     frame = sys._getframe(1)
-    here = __file__
     while frame.f_back is not None:
         file = frame.f_code.co_filename
-        if file != here and not file.startswith(_TORCH):
+        if file != __file__ and not file.startswith(_TORCH):
             break
         frame = frame.f_back
+    if frame.f_code.co_filename.startswith(_OWN):
+        return None
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} in {frame.f_code.co_name}"

@@ -206,3 +206,25 @@ def test_an_operation_in_place_is_followed():
         value = (y + 1).sum()
 
     assert origin(trace.of(value)).name == "__setitem__"
+
+
+def test_an_operation_in_place_on_a_view_is_followed_to_its_base():
+    x = torch.ones(3, 2, requires_grad=True)
+
+    with Trace(modules={}, named={}) as trace:
+        y = x * 1
+        y[1].mul_(math.inf)
+        value = (y + 1).sum()
+
+    assert origin(trace.of(value)).name == "mul_"
+
+
+def test_a_nan_is_followed_past_an_infinite_mask_beside_it():
+    x = torch.ones(2, requires_grad=True)
+
+    with Trace(modules={}, named={}) as trace:
+        mask = torch.full((2,), -math.inf)
+        bad = (x - 2).sqrt()
+        value = torch.cat([mask, bad]).softmax(0).sum()
+
+    assert origin(trace.of(value)).name == "sqrt"

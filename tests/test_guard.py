@@ -166,6 +166,9 @@ CLEAN = Probed(Found.CLEAN, Found.CLEAN)
         ({"step": 112, "withheld": 30, "early": 30}, None, None),
         ({"withheld": 32, "early": 12}, None, "stalled"),
         ({"withheld": 22, "early": 12}, None, None),
+        # 7 of the first 8 steps and so on: no scaler searches for so long.
+        ({"step": 72, "withheld": 45, "early": 45}, None, "stalled"),
+        ({"step": 96, "withheld": 44, "early": 44}, None, None),
         # One bad batch in 12, twice in the first 20 steps: no share yet.
         ({"step": 120, "withheld": 12, "early": 9}, None, None),
     ],
@@ -213,6 +216,102 @@ def test_a_decomposition_that_refuses_its_matrix_is_a_divergence_and_no_failure(
 
     assert verdict.reason == "loss_nonfinite"
     assert verdict.evidence.operation in ("log", "linalg_eigvalsh")
+
+
+def test_what_one_bad_batch_did_to_a_running_mean_is_undone():
+    def build(sabotage=None):
+        task = ToyTask(sabotage=sabotage)
+        task.body.append(torch.nn.BatchNorm1d(8))
+        return task
+
+    def poison(batch_of):
+        def batch(step):
+            batch = batch_of(step)
+            if step == 4:
+                batch["x"][0, 0] = math.nan
+            return batch
+
+        return batch
+
+    task = build()
+    task.batch = poison(task.batch)
+
+    result, _ = train(task, epochs=2)
+
+    assert isinstance(result, Result)
+    assert (result.skipped, result.spikes) == (1, 1)
+    norm = task.body[-1]
+    assert torch.isfinite(norm.running_mean).all()
+    # Of 20 forwards in training that of the bad step did not happen.
+    assert norm.num_batches_tracked == 19
+
+
+def test_a_buffer_that_a_forward_replaces_is_put_back_by_a_look():
+    class Counting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("n", torch.zeros(()))
+
+        def forward(self, x):
+            self.n = self.n + 1
+            return x
+
+    task = ToyTask()
+    task.body.append(Counting())
+    with torch.no_grad():
+        task.body(task.batch(0)["x"])
+
+    forensics.probe(task, task.batch(0), device=CPU, precision="fp16", rng=random_state(CPU))
+
+    assert task.body[-1].n == 1
+
+
+def test_a_complex_eigh_trains_under_a_scaler_whose_gradients_it_refuses_at_first():
+    # torch's eigh checks its gradient's phase by an absolute tolerance, 65,536 times too strict.
+    def aligned(outputs):
+        factor = torch.complex(outputs[:, 0], outputs[:, 1]).view(4, 4)
+        matrix = factor @ factor.mH + torch.diag(torch.arange(4.0))
+        return 0.1 * torch.linalg.eigh(matrix)[1][:, -1].abs().square()[0]
+
+    result, log = train(ToyTask(sabotage=from_step(0, aligned)), precision="fp16")
+
+    assert isinstance(result, Result)
+    assert log.epochs[-1].metrics["error"] < log.epochs[0].metrics["error"]
+
+
+def test_a_complex_eigh_that_refuses_its_gradient_in_fp32_is_a_divergence():
+    def phased(outputs):
+        factor = torch.complex(outputs[:, 0], outputs[:, 1]).view(4, 4)
+        vectors = torch.linalg.eigh(factor @ factor.mH)[1]
+        return (vectors.real * 0).square().sum().sqrt()
+
+    verdict, _ = train(ToyTask(sabotage=from_step(0, phased)))
+
+    assert verdict.reason == "grad_nonfinite"
+    assert (verdict.evidence.term, verdict.evidence.operation) == ("zeta", "linalg_eigh")
+
+
+def test_a_search_of_the_scale_outlives_a_probe_that_fails(monkeypatch):
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("no room for fp32")
+
+    monkeypatch.setattr(forensics, "probe", fail)
+    big = from_step(0, lambda outputs: 3000 * outputs.square().mean())
+
+    result, _ = train(ToyTask(sabotage=big), precision="fp16")
+
+    assert isinstance(result, Result)
+    assert result.skipped >= 4
+
+
+def test_a_decomposition_that_refuses_in_validation_is_a_verdict_on_the_metric():
+    task = ToyTask()
+    task.validate = lambda: {"error": float(torch.linalg.cholesky(-torch.eye(2)).sum())}
+
+    verdict, _ = train(task)
+
+    assert verdict.reason == "metric_nonfinite"
+    assert verdict.evidence.operation == "linalg_cholesky"
 
 
 def test_a_verdict_stands_where_its_explanation_fails(monkeypatch):

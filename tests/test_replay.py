@@ -20,6 +20,8 @@ from hpo.course import Plan
 from hpo.dashboard import make_dashboard
 from hpo.database import connect
 from hpo.errors import ConfigurationError, Divergence
+from hpo.guard import Reading
+from hpo.study import source_hash
 from tests.conftest import ROOT, Program
 from tests.fragile import objective
 from tests.toys import CPU, Log
@@ -32,6 +34,7 @@ def diverge(fault: str, *, precision: str = "fp32", gain: float = 1e6, epochs: i
     about = {
         "study": {
             "objective": FRAGILE,
+            "source": source_hash(objective),
             "size": "tiny",
             "epochs": epochs,
             "problem_seed": 0,
@@ -50,7 +53,11 @@ def diverge(fault: str, *, precision: str = "fp32", gain: float = 1e6, epochs: i
 def on_disk(verdict: Divergence, folder: Path) -> dict:
     path = folder / "step.pt"
     torch.save(dict(verdict.saved), path)
-    return saved.read(path)
+    return saved.read(path.read_bytes(), "step.pt")
+
+
+def again(file: dict, *, step: int | None = None) -> replay.Replayed:
+    return replay.again(file, objective, device=CPU, step=step)
 
 
 @pytest.mark.parametrize(
@@ -67,12 +74,12 @@ def on_disk(verdict: Divergence, folder: Path) -> dict:
 def test_a_saved_step_replays_to_the_same_verdict(fault, precision, reason, epochs, tmp_path):
     verdict = diverge(fault, precision=precision, epochs=epochs)
 
-    again = replay.again(on_disk(verdict, tmp_path), device=CPU)
+    found = again(on_disk(verdict, tmp_path))
 
-    assert verdict.reason == again.reason == again.recorded == reason
-    assert again.detail == verdict.detail
+    assert verdict.reason == found.reason == found.recorded == reason
+    assert found.detail == verdict.detail
     for name in ("term", "kind", "direction", "parameter", "handed_in", "operation", "where"):
-        assert getattr(again.evidence, name) == getattr(verdict.evidence, name), name
+        assert getattr(found.evidence, name) == getattr(verdict.evidence, name), name
 
 
 def test_the_verdict_is_computed_and_not_read_back(tmp_path):
@@ -80,29 +87,29 @@ def test_the_verdict_is_computed_and_not_read_back(tmp_path):
     file = on_disk(verdict, tmp_path)
     file["batch"]["x"] = torch.ones_like(file["batch"]["x"])
 
-    again = replay.again(file, device=CPU)
+    found = again(file)
 
     # Its run of bad steps is on record; that the batch alone is finite is what is found now.
-    assert again.evidence.term is None
-    assert again.reason == "stalled"
+    assert found.evidence.term is None
+    assert found.reason == "stalled"
 
 
 def test_with_a_clean_batch_in_its_place_the_verdict_is_benign(tmp_path):
     file = on_disk(diverge("batch"), tmp_path)
 
-    assert replay.again(file, device=CPU, step=1).reason is None
-    assert replay.again(file, device=CPU, step=6).reason == "loss_nonfinite"
+    assert again(file, step=1).reason is None
+    assert again(file, step=6).reason == "loss_nonfinite"
 
 
 def test_the_weights_are_those_of_the_step_and_not_fresh_ones(tmp_path):
     verdict = diverge("root")
     file = on_disk(verdict, tmp_path)
 
-    again = replay.again(file, device=CPU)
+    found = again(file)
 
     fresh = saved.build(file["about"], CPU, objective)
     assert not torch.equal(file["modules"]["net"]["weight"], fresh.modules["net"].weight)
-    assert again.evidence.passes["fp32"].terms == verdict.evidence.passes["fp32"].terms
+    assert found.evidence.passes["fp32"].terms == verdict.evidence.passes["fp32"].terms
 
 
 def test_a_file_that_is_no_saved_step_is_refused(tmp_path):
@@ -116,10 +123,44 @@ def test_a_file_that_is_no_saved_step_is_refused(tmp_path):
         ("cut.pt", "cut off"),
         ("text.pt", "another kind of file"),
         ("later.pt", "another version"),
-        ("none.pt", "there is no file"),
     ):
         with pytest.raises(ConfigurationError, match=words):
-            saved.read(tmp_path / name)
+            saved.read((tmp_path / name).read_bytes(), name)
+
+
+def test_a_validations_verdict_takes_no_other_batch(tmp_path):
+    file = on_disk(diverge("metric"), tmp_path)
+
+    with pytest.raises(ConfigurationError, match="takes no batch"):
+        again(file, step=1)
+
+
+def test_an_objective_whose_network_changed_is_refused(tmp_path):
+    file = on_disk(diverge("root"), tmp_path)
+    file["modules"]["net"]["weight"] = torch.zeros(2, 2)
+
+    with pytest.raises(ConfigurationError, match="saved weights do not fit"):
+        again(file)
+
+
+def test_of_a_view_the_part_that_it_shows_is_saved(tmp_path):
+    verdict = diverge("root")
+    whole = torch.zeros(1_000_000, 3)
+    setting = saved.Setting(device=CPU, precision="fp32", metric="error", about={})
+    reading = Reading(*verdict.saved["reading"])
+
+    packed = saved.pack(
+        saved.build(verdict.saved["about"], CPU, objective),
+        {"x": whole[16:32]},
+        setting,
+        reason="grad_nonfinite",
+        reading=reading,
+        rng={},
+    )
+    torch.save(packed, tmp_path / "step.pt")
+
+    # 16 rows of 12 MB, and a network of four weights.
+    assert (tmp_path / "step.pt").stat().st_size < 20_000
 
 
 def test_an_objective_whose_batches_changed_is_refused(tmp_path):
@@ -127,7 +168,7 @@ def test_an_objective_whose_batches_changed_is_refused(tmp_path):
     file["batch"]["z"] = file["batch"].pop("x")
 
     with pytest.raises(ConfigurationError, match="batches hold"):
-        replay.again(file, device=CPU)
+        again(file)
 
 
 def test_artifacts_are_kept_in_parts_and_given_back_whole(url, tmp_path):
@@ -166,7 +207,8 @@ def test_a_diverged_trial_of_a_study_replays_from_the_database_and_from_a_file(
     shown = program("replay", "0", "--save", str(file))
     clean = program("replay", "0", "--batch_of_step", "1")
     elsewhere = Program(None, tmp_path / "another home")
-    from_file = elsewhere("replay", str(file), "--json")
+    untrusted = elsewhere("replay", str(file))
+    from_file = elsewhere("replay", str(file), "--objective", FRAGILE, "--json")
 
     assert ran.returncode == 0, ran.stderr
     (trial,) = trials(url)
@@ -178,6 +220,9 @@ def test_a_diverged_trial_of_a_study_replays_from_the_database_and_from_a_file(
     assert "fp64" in shown.stdout
     assert clean.returncode == 0, clean.stderr
     assert "verdict    benign" in clean.stdout
+    # A file may come from anywhere: the code that it names runs when it is named here, too.
+    assert untrusted.returncode == 2
+    assert f"--objective '{FRAGILE}'" in untrusted.stderr
     told = json.loads(from_file.stdout)
     assert (told["verdict"], told["detail"]) == ("loss_nonfinite", detail)
     # No server was started for a file.
@@ -192,6 +237,7 @@ def test_what_cannot_be_replayed_is_said(program: Program, url: str):
         ("has no trial 7", "replay", "7"),
         ("there is no file 'seven'", "replay", "seven"),
         ("no study named 'x'", "replay", "0", "--study_name", "x"),
+        ("cannot read the file", "replay", "."),
     ):
         refused = program(*command)
         assert refused.returncode == 2

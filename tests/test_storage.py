@@ -133,6 +133,19 @@ def test_a_trial_ends_together_with_what_belongs_to_it(storage, study, url):
     assert gate.told == [0, "complete"]
 
 
+def test_ending_a_trial_again_after_a_lost_answer_changes_nothing(storage, study, url):
+    gate = Gate()
+    trial = begin(storage, study, gate)
+    storage.hold(gate)
+    storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
+    storage.hold(gate)
+
+    storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
+
+    assert seen_by_others(url)[0].state == TrialState.PRUNED
+    assert gate.told == [0, "pruned"]
+
+
 def test_a_worker_that_lost_its_trial_writes_nothing_more(storage, study, url):
     gate = Gate()
     trial = begin(storage, study, gate)
@@ -271,6 +284,21 @@ def test_tables_of_the_first_version_are_brought_along_with_what_they_hold(url):
     assert (taken.ticket, taken.rerun_of) == (2, None)
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM hpo.divergences").scalar() == 0
+
+
+def test_tables_are_not_changed_under_workers_of_an_earlier_version(url):
+    engine = connect(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(_VERSION_1)
+        connection.exec_driver_sql(
+            "INSERT INTO hpo.leases (run_uid, study_uid, ticket, attempt, worker, host, process,"
+            " slot) SELECT study_uid, study_uid, 2, 1, 'w', 'h', 'p', 's' FROM hpo.tickets LIMIT 1"
+        )
+
+    with pytest.raises(StorageError, match="end their run with Ctrl-C"):
+        prepare(engine)
+
+    assert schema_version(engine) == 1
 
 
 def test_tables_of_a_later_version_are_left_alone(url):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from hpo.study import OpenStudy
+    from objectives import Objective
 
 
 def _open(study_name: str | None, storage: str | None) -> tuple[OpenStudy, sa.Engine]:
@@ -89,6 +89,11 @@ def best(study_name: str | None, storage: str | None, as_json: bool) -> None:
     metavar="N",
     help="take the batch of step N in place of the saved one: is it the batch, or the weights?",
 )
+@click.option(
+    "--objective",
+    metavar="NAME|module:attr|path.py",
+    help="where the trial's objective is here (default: where it was then)",
+)
 @click.option("--device", default="cpu", help="the torch device (default: cpu)")
 @click.option(
     "--save",
@@ -102,6 +107,7 @@ def replay(
     study_name: str | None,
     storage: str | None,
     batch_of_step: int | None,
+    objective: str | None,
     device: str,
     save: Path | None,
     as_json: bool,
@@ -124,22 +130,48 @@ def replay(
     from hpo.saved import read
 
     torch.set_num_threads(1)
-    if trial.isdecimal():
-        content = _saved_step(int(trial), study_name, storage)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "step.pt"
-            path.write_bytes(content)
-            saved = read(path)
-    else:
-        content = b""
-        saved = read(Path(trial))
+    is_file = not trial.isdecimal()
+    content = _content(trial) if is_file else _saved_step(int(trial), study_name, storage)
+    saved = read(content, f"'{trial}'" if is_file else f"what is kept of trial {trial}")
     if save is not None:
-        _write(save, content or Path(trial).read_bytes())
-    found = again(saved, device=_device(device), step=batch_of_step)
+        _write(save, content)
+    chosen = _objective(saved["about"]["study"], objective, is_file=is_file)
+    found = again(saved, chosen, device=_device(device), step=batch_of_step)
     if as_json:
         click.echo(json.dumps(found.flat(), indent=2))
     else:
         display.print_replayed(found, step=batch_of_step)
+
+
+def _content(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        reason = "there is no" if isinstance(error, FileNotFoundError) else "cannot read the"
+        raise ConfigurationError(
+            f"{reason} file '{file}'; write a trial's number or the file of a saved step"
+        ) from error
+
+
+def _objective(settings: dict[str, Any], given: str | None, *, is_file: bool) -> Objective:
+    """The objective that a saved step is replayed with."""
+    from hpo.study import load_objective, source_hash
+    from objectives import names
+
+    spec = given or settings["objective"]
+    if is_file and given is None and spec not in names():
+        # A file may come from anywhere, and an objective is code.
+        raise ConfigurationError(
+            f"the saved step wants to run the code of '{spec}'; if that is what you expect, say "
+            f"so with --objective '{spec}', or where it is on this machine"
+        )
+    found = load_objective(spec)
+    if source_hash(found) != settings["source"]:
+        click.echo(
+            "note: the objective's file has changed since the step was saved; so may the verdict",
+            err=True,
+        )
+    return found
 
 
 def _write(path: Path, content: bytes) -> None:
