@@ -24,7 +24,7 @@ from hpo.budget import Budget, Lease, Tickets
 from hpo.database import connect
 from hpo.errors import ConfigurationError, RunFailed
 from hpo.launchers import Launched, Launcher
-from hpo.samplers import RERUN_OF
+from hpo.samplers import RERUN_OF, resolve
 from hpo.slots import Slot
 from hpo.storage import open_storage, prepare
 from hpo.study import OpenStudy, StudyConfig
@@ -147,6 +147,7 @@ def prepare_study(url: str, request: StudyRequest) -> Prepared:
             **{key: option.default for key, option in objective.options.items()},
             **settings.get("options", {}),
         }
+        settings["sampler"] = resolve(settings["sampler"], objective.spaces[settings["space"]])
         return StudyConfig(
             objective=spec,
             source=study.source_hash(objective),

@@ -78,6 +78,16 @@ class StudyConfig:
     on_precision_range: str = "prune"
     options: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for what, name, known in (
+            ("sampler", self.sampler, SAMPLERS),
+            ("pruner", self.pruner, PRUNERS),
+        ):
+            if name not in known:
+                raise ConfigurationError(
+                    f"no {what} named '{name}'; use one of {', '.join(known)} (--{what})"
+                )
+
 
 @dataclass(frozen=True, kw_only=True)
 class OpenStudy:

@@ -322,6 +322,20 @@ def test_nohup_is_obeyed(program: Program, url: str, slow: Path):
     assert process.returncode == 0, output[1]
 
 
+@pytest.mark.parametrize("sampler", ["auto", "gp", "cmaes"])
+def test_a_sampler_is_chosen_once_and_inherited(program: Program, url: str, sampler: str):
+    first = program(*QUADRATIC, "--n_trials", "3", "--workers", "1", "--sampler", sampler)
+
+    more = program(*QUADRATIC, "--n_trials", "4", "--workers", "1")
+
+    # A weight and its curvature are two numbers.
+    meant = {"auto": "tpe"}.get(sampler, sampler)
+    assert first.returncode == more.returncode == 0, first.stderr + more.stderr
+    assert f"{meant}, pruner" in first.stderr
+    assert f"{meant}, pruner" in more.stderr
+    assert len(trials(url)) == 4
+
+
 def test_a_study_is_resumed_by_its_name_alone(program: Program, url: str):
     program(*QUADRATIC, "--n_trials", "1")
 

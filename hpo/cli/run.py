@@ -84,7 +84,8 @@ def _objective_options(args: Sequence[str]) -> list[click.Parameter]:
 @click.option(
     "--sampler",
     type=click.Choice(["auto", "tpe", "gp", "cmaes", "random"]),
-    help="what proposes configurations; each learns from divergence (default: tpe)",
+    help="what proposes configurations; each learns from divergence; auto: gp for four or more "
+    "numbers, else tpe (default: tpe)",
 )
 @click.option(
     "--pruner",

@@ -1,0 +1,170 @@
+"""A study as a sampler is to see it: divergence as infeasible points, reruns instead of first runs.
+
+Border: reads trials, never writes one. What a sampler is shown is made up for it alone; no value in
+the study itself is invented, whichever program reads it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Container, Iterable, Sequence
+from statistics import median
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+# A trial's system attribute: the metric of its untrained network.
+UNTRAINED = "hpo:untrained"
+# A trial's user attribute: the number of the diverged trial that it repeats in a wider precision.
+RERUN_OF = "rerun_of"
+
+
+class View:
+    """A study with other trials; everything else is the study's own, writing included.
+
+    Args:
+        reads_pruned: Whether the sampler itself reads pruned trials and their constraints.
+    """
+
+    def __init__(self, study: optuna.Study, *, reads_pruned: bool) -> None:
+        self._study, self._reads_pruned = study, reads_pruned
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
+    ) -> list[FrozenTrial]:
+        seen = without_superseded(self._study._get_trials(deepcopy=False, use_cache=use_cache))
+        if not self._reads_pruned:
+            seen = as_complete(seen, self._study.direction)
+        found = [trial for trial in seen if states is None or trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found
+
+    def get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        return self._get_trials(deepcopy, states)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        return self._get_trials()
+
+
+def without_superseded(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials but for those that were repeated: the rerun is the truth of a configuration.
+
+    A rerun takes over what a sampler noted on the trial that it repeats, for example its
+    generation. One that failed says nothing, and the first verdict stands.
+    """
+    numbered = {trial.number: trial for trial in trials}
+    repeated = {
+        trial.number: numbered[_repeats(trial)]
+        for trial in trials
+        if trial.state != TrialState.FAIL and _repeats(trial) in numbered
+    }
+    superseded = {trial.number for trial in repeated.values()}
+    return [
+        _taking_over(trial, repeated) if trial.number in repeated else trial
+        for trial in trials
+        if trial.number not in superseded
+    ]
+
+
+def as_complete(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
+    """The trials for a sampler that reads complete ones alone.
+
+    - A trial that the pruner ended is complete at its last report.
+    - A diverged trial is complete, its constraint violated, at the value of its untrained network
+      (the median of the others' where nobody noted its own), or at the worst value of a trial that
+      did not diverge if that is worse: CMA-ES knows no constraints, and where training gains little
+      the untrained value would look like a success. Without either value it is left out.
+    - All have the same constraints, as the Gaussian process demands, or none if none is violated.
+    """
+    worse = min if direction == StudyDirection.MAXIMIZE else max
+    ended = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    diverged = [t for t in ended if t.state == TrialState.PRUNED and _is_violated(t)]
+    values = {trial.number: _reached(trial) for trial in ended}
+    for trial in diverged:
+        values[trial.number] = None
+    reached = [value for value in values.values() if value is not None]
+    noted = [value for trial in ended if (value := _untrained(trial)) is not None]
+    for trial in diverged:
+        own = _untrained(trial)
+        untrained = [own] if own is not None else [median(noted)] if noted else []
+        values[trial.number] = worse([*untrained, *reached], default=None)
+    is_constrained = any(_is_violated(trial) for trial in ended)
+    names = {name for trial in ended for name in trial.constraints} if is_constrained else set()
+    shown = []
+    for trial in trials:
+        if trial.number not in values:
+            shown.append(trial)
+        elif (value := values[trial.number]) is not None:
+            shown.append(_complete(trial, value, names))
+    return shown
+
+
+def _repeats(trial: FrozenTrial) -> int:
+    """The number of the earlier trial that this one repeats, -1 if none."""
+    number = trial.user_attrs.get(RERUN_OF)
+    return number if isinstance(number, int) and number < trial.number else -1
+
+
+def _is_violated(trial: FrozenTrial) -> bool:
+    """Whether any of a trial's constraints is."""
+    return any(value > 0 for value in trial.constraints.values())
+
+
+def _untrained(trial: FrozenTrial) -> float | None:
+    """The value of the trial's network before its first step, if somebody noted it."""
+    value = trial.system_attrs.get(UNTRAINED)
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _reached(trial: FrozenTrial) -> float | None:
+    """The value of a complete trial, or what a pruned one reported last."""
+    if trial.state == TrialState.COMPLETE:
+        return trial.value
+    step = trial.last_step
+    value = None if step is None else trial.intermediate_values[step]
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _complete(trial: FrozenTrial, value: float, names: Iterable[str]) -> FrozenTrial:
+    """The trial complete at a value, with these constraints; itself where it is that."""
+    limits = {name: trial.constraints.get(name, 0.0) for name in sorted(names)}
+    if trial.state == TrialState.COMPLETE and trial.constraints == limits:
+        return trial
+    changed = constrained(trial, limits)
+    changed.state, changed.value = TrialState.COMPLETE, value
+    return changed
+
+
+def constrained(trial: FrozenTrial, limits: dict[str, float]) -> FrozenTrial:
+    """A copy of the trial with these constraints and no others."""
+    changed = copy.copy(trial)
+    # A key of its own each, or, up to version 4 of Optuna, one key for a list.
+    changed.system_attrs = {
+        key: value
+        for key, value in trial.system_attrs.items()
+        if key.partition(":")[0] != "constraints"
+    }
+    for name, value in limits.items():
+        changed.set_constraint(name, value)
+    return changed
+
+
+def _taking_over(trial: FrozenTrial, repeated: dict[int, FrozenTrial]) -> FrozenTrial:
+    """A copy of a rerun with the attributes of what it repeats, where it has none of its own."""
+    changed = copy.copy(trial)
+    first = trial
+    while first.number in repeated:
+        first = repeated[first.number]
+        changed.system_attrs = {**first.system_attrs, **changed.system_attrs}
+    return changed
