@@ -2,8 +2,8 @@
 
     python benchmarks/guard_cost.py [--device cuda] [--sizes tiny base]
 
-The guard's calls are `Counters.observe` at every step and `Counters.read` at every 8th, here 10,000
-times in a row on the device; the norms that it looks at are those that clipping needs anyway. Also
+The guard's calls are `Counters.observe` and the keeping of buffers at every step, and `Counters.read`
+at every 8th, here 10,000 times in a row on the device; the norms that it looks at are those that clipping needs anyway. Also
 timed: the probe and the whole evidence, which a suspect step alone pays for.
 """
 
@@ -66,7 +66,8 @@ def measure(size: str, precision: str, device: torch.device, steps: int) -> str:
 
     def guard() -> None:
         for number in range(_REPEATS):
-            trial.counters.observe(loss, norms_G)
+            trial._buffers.note()
+            trial._buffers.put_back(trial.counters.observe(loss, norms_G))
             if number % READ_EVERY == 0:
                 trial.counters.read(loss)
 

@@ -41,8 +41,9 @@ class Counters:
         """Note a step's loss and its groups' gradient norms; whether to withhold it, as 0 or 1."""
         self._step += 1
         run, spike, spikes, withheld, _ = self._counts.unbind()
-        is_bad_loss = ~torch.isfinite(loss)
-        bad = is_bad_loss | ~torch.isfinite(norms_G).all()
+        # x − x is NaN for what is not finite, and NaN is not 0: half the kernels of isfinite.
+        is_bad_loss = (loss - loss).ne(0)
+        bad = is_bad_loss | (norms_G - norms_G).sum().ne(0)
         is_spike = (is_bad_loss if self._has_scaler else bad) | spike.bool()
         counts = (
             (run + 1) * bad,

@@ -6,7 +6,7 @@ Border: puts things back; knows nothing of losses or verdicts.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -33,7 +33,9 @@ def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
 @contextmanager
 def undisturbed(task: Task, device: torch.device, rng: Mapping[str, Tensor]) -> Iterator[None]:
     """Start from a random state; put random state, buffers and the task's own state back."""
-    buffers = [(part, name, buffer, buffer.clone()) for part, name, buffer in _buffers(task)]
+    buffers = [
+        (part, name, buffer, buffer.clone()) for part, name, buffer in _buffers(_parts(task))
+    ]
     own = copy.deepcopy(task.state_dict())
     devices = [device] if device.type == "cuda" else []
     try:
@@ -56,14 +58,14 @@ class MovingBuffers:
     """
 
     def __init__(self, task: Task) -> None:
-        self._task = task
+        self._parts = _parts(task)
         self._moving: set[tuple[int, str]] | None = None
         self._before: list[tuple[nn.Module, str, Tensor, int, Tensor | None]] = []
 
     def note(self) -> None:
         """Before a forward: keep the buffers that may change in it."""
         self._before = []
-        for part, name, buffer in _buffers(self._task):
+        for part, name, buffer in _buffers(self._parts):
             moves = self._moving is None or (id(part), name) in self._moving
             value = buffer.clone() if moves else None
             self._before.append((part, name, buffer, buffer._version, value))
@@ -93,11 +95,16 @@ class MovingBuffers:
         return (id(part), name) in self._moving
 
 
-def _buffers(task: Task) -> list[tuple[nn.Module, str, Tensor]]:
-    """Every buffer once, with the module that holds it and its name there."""
+def _parts(task: Task) -> list[nn.Module]:
+    """Every module of a task once."""
+    return list({part: None for module in task.modules.values() for part in module.modules()})
+
+
+def _buffers(parts: Sequence[nn.Module]) -> list[tuple[nn.Module, str, Tensor]]:
+    """Every buffer with the module that holds it and its name there."""
     return [
         (part, name, buffer)
-        for part in {p: None for module in task.modules.values() for p in module.modules()}
+        for part in parts
         for name, buffer in part._buffers.items()
         if buffer is not None
     ]
