@@ -2,9 +2,10 @@
 
     python benchmarks/guard_cost.py [--device cuda] [--sizes tiny base]
 
-The guard's calls are `Counters.observe` and the keeping of buffers at every step, and `Counters.read`
-at every 8th, here 10,000 times in a row on the device; the norms that it looks at are those that clipping needs anyway. Also
-timed: the probe and the whole evidence, which a suspect step alone pays for.
+The guard's calls are `Counters.observe` and the keeping of buffers at every step and
+`Counters.read` at every 8th, here 10,000 times in a row on the device; the norms that it looks at
+are those that clipping needs anyway. Also timed: the probe and the whole evidence, which a suspect
+step alone pays for.
 """
 
 from __future__ import annotations
