@@ -147,7 +147,9 @@ def prepare_study(url: str, request: StudyRequest) -> Prepared:
             **{key: option.default for key, option in objective.options.items()},
             **settings.get("options", {}),
         }
-        settings["sampler"] = resolve(settings["sampler"], objective.spaces[settings["space"]])
+        space = objective.spaces[settings["space"]]
+        n_trials = request.n_trials or DEFAULT_TRIALS
+        settings["sampler"] = resolve(settings["sampler"], space, n_trials=n_trials)
         return StudyConfig(
             objective=spec,
             source=study.source_hash(objective),

@@ -9,7 +9,8 @@ what follows from it is `guard`'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -62,8 +63,9 @@ def probe(
                 # Not autograd.grad, which reentrant checkpoints refuse.
                 scaled = loss * (SCALE_FLOOR if precision == "fp16" else 1.0)
                 scaled.backward()  # type: ignore[no-untyped-call]
-                gradients = [p.grad for p in trained(task) if p.grad is not None]
-                return Found.CLEAN if all(map(_is_bounded, gradients)) else Found.GRADIENT
+                # By group, as the counters look: a norm overflows before its elements do.
+                norms = [_norm([p.grad for p in group.parameters]) for group in task.groups]
+                return Found.CLEAN if all(map(math.isfinite, norms)) else Found.GRADIENT
             except RuntimeError as error:
                 if not is_matrix_refused(error):
                     raise
@@ -172,9 +174,7 @@ class _Gradients:
         by_parameter = dict(zip(map(id, trained(self._task)), gradients, strict=True))
         norms = {}
         for group in self._task.groups:
-            found_here = [by_parameter.get(id(p)) for p in group.parameters]
-            some = [gradient for gradient in found_here if gradient is not None]
-            norms[group.name] = float(nn.utils.get_total_norm(some)) if some else 0.0
+            norms[group.name] = _norm([by_parameter.get(id(p)) for p in group.parameters])
         for i, gradient in enumerate(gradients):
             if gradient is not None:
                 known = self._sums[i]
@@ -273,8 +273,14 @@ def _names(task: Task) -> dict[int, str]:
     return names
 
 
+def _norm(gradients: Sequence[Tensor | None]) -> float:
+    """The norm of a group's gradient."""
+    some = [gradient for gradient in gradients if gradient is not None]
+    return float(nn.utils.get_total_norm(some)) if some else 0.0
+
+
 def _is_bounded(gradient: Tensor) -> bool:
-    """Whether the gradient's norm is finite, which is what clipping and the counters look at."""
+    """Whether a parameter's gradient has a finite norm."""
     return bool(torch.isfinite(torch.linalg.vector_norm(gradient.detach())))
 
 

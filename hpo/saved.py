@@ -120,7 +120,13 @@ def restore(saved: Mapping[str, Any], device: torch.device, objective: Objective
     Raises:
         ConfigurationError: The objective builds another network than the one that was saved.
     """
-    task = build(saved["about"], device, objective)
+    try:
+        task = build(saved["about"], device, objective)
+    except Exception as error:
+        raise ConfigurationError(
+            f"the objective '{objective.name}' cannot be built with the saved trial's parameters "
+            f"{dict(saved['about']['params'])}: {type(error).__name__}: {error} (--objective)"
+        ) from error
     try:
         for name, module in task.modules.items():
             module.load_state_dict(saved["modules"][name])

@@ -22,6 +22,7 @@ from hpo.database import connect
 from hpo.errors import ConfigurationError, Divergence
 from hpo.guard import Reading
 from hpo.study import source_hash
+from objectives import load
 from tests.conftest import ROOT, Program
 from tests.fragile import objective
 from tests.toys import CPU, Log
@@ -133,6 +134,13 @@ def test_a_validations_verdict_takes_no_other_batch(tmp_path):
 
     with pytest.raises(ConfigurationError, match="takes no batch"):
         again(file, step=1)
+
+
+def test_another_objective_is_refused(tmp_path):
+    file = on_disk(diverge("root"), tmp_path)
+
+    with pytest.raises(ConfigurationError, match="'quadratic' cannot be built with"):
+        replay.again(file, load("quadratic"), device=CPU)
 
 
 def test_an_objective_whose_network_changed_is_refused(tmp_path):

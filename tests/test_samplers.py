@@ -14,8 +14,9 @@ from optuna.pruners import HyperbandPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.samplers import RERUN_OF, SAMPLERS, UNTRAINED, InformedSampler
+from hpo.samplers import RERUN_OF, SAMPLERS, UNTRAINED, InformedSampler, resolve
 from hpo.storage import open_storage
+from objectives import Choice, Float
 from tests.test_storage import Gate, begin
 
 # A genetic sampler reads complete trials alone, too; a small population has generations.
@@ -368,3 +369,16 @@ def test_tpe_proposes_what_it_would_in_any_program_that_prunes():
         study.tell(trial, state=TrialState.FAIL)
 
     assert proposed[0] == proposed[1]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "choices", "n_trials", "meant"),
+    [(5, 0, 200, "gp"), (4, 0, 50, "tpe"), (5, 1, 50, "tpe"), (6, 0, 201, "tpe")],
+)
+def test_auto_is_resolved_by_the_space_and_the_number_of_trials(numbers, choices, n_trials, meant):
+    number = Float(low=0, high=1, default=0)
+    space = {f"x{i}": number for i in range(numbers)}
+    space |= {f"c{i}": Choice(choices=("a", "b"), default="a") for i in range(choices)}
+
+    assert resolve("auto", space, n_trials=n_trials) == meant
+    assert resolve("cmaes", space, n_trials=n_trials) == "cmaes"

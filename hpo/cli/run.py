@@ -84,8 +84,8 @@ def _objective_options(args: Sequence[str]) -> list[click.Parameter]:
 @click.option(
     "--sampler",
     type=click.Choice(["auto", "tpe", "gp", "cmaes", "random"]),
-    help="what proposes configurations; each learns from divergence; auto: gp for four or more "
-    "numbers, else tpe (default: tpe)",
+    help="what proposes configurations; each learns from divergence; auto: gp for five or more "
+    "numbers in up to 200 trials, else tpe (default: tpe)",
 )
 @click.option(
     "--pruner",
