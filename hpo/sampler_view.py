@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 UNTRAINED = "hpo:untrained"
 # A trial's user attribute: the number of the diverged trial that it repeats in a wider precision.
 RERUN_OF = "rerun_of"
+_TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class View:
@@ -61,13 +62,13 @@ def without_superseded(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The trials but for those that were repeated: the rerun is the truth of a configuration.
 
     A rerun takes over what a sampler noted on the trial that it repeats, for example its
-    generation. One that failed says nothing, and the first verdict stands.
+    generation. Until it has ended, and where it failed, the first verdict stands.
     """
     numbered = {trial.number: trial for trial in trials}
     repeated = {
         trial.number: numbered[_repeats(trial)]
         for trial in trials
-        if trial.state != TrialState.FAIL and _repeats(trial) in numbered
+        if trial.state in _TOLD and _repeats(trial) in numbered
     }
     superseded = {trial.number for trial in repeated.values()}
     return [

@@ -14,6 +14,7 @@ from optuna.pruners import HyperbandPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.sampler_view import without_superseded
 from hpo.samplers import RERUN_OF, SAMPLERS, UNTRAINED, InformedSampler, resolve
 from hpo.storage import open_storage
 from objectives import Choice, Float
@@ -382,3 +383,15 @@ def test_auto_is_resolved_by_the_space_and_the_number_of_trials(numbers, choices
 
     assert resolve("auto", space, n_trials=n_trials) == meant
     assert resolve("cmaes", space, n_trials=n_trials) == "cmaes"
+
+
+@pytest.mark.parametrize("state", [TrialState.RUNNING, TrialState.FAIL])
+def test_until_a_rerun_has_told_something_the_first_verdict_stands(state):
+    first = optuna.trial.create_trial(state=TrialState.PRUNED)
+    rerun = optuna.trial.create_trial(state=state, user_attrs={RERUN_OF: 0})
+    first.number, rerun.number = 0, 1
+
+    assert [trial.number for trial in without_superseded([first, rerun])] == [0, 1]
+
+    rerun.state = TrialState.PRUNED
+    assert [trial.number for trial in without_superseded([first, rerun])] == [1]
