@@ -10,15 +10,16 @@ what follows from it is `guard`'s.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hpo.evidence import Evidence, Pass, Spectrum
+from hpo.gradients import Gradients, at, kind, norm, parameter_names, trained
 from hpo.guard import SCALE_FLOOR, Found, Probed
 from hpo.precision import (
     LinAlgError,
@@ -64,7 +65,7 @@ def probe(
                 scaled = loss * (SCALE_FLOOR if precision == "fp16" else 1.0)
                 scaled.backward()  # type: ignore[no-untyped-call]
                 # By group, as the counters look: a norm overflows before its elements do.
-                norms = [_norm([p.grad for p in group.parameters]) for group in task.groups]
+                norms = [norm([p.grad for p in group.parameters]) for group in task.groups]
                 return Found.CLEAN if all(map(math.isfinite, norms)) else Found.GRADIENT
             except RuntimeError as error:
                 if not is_matrix_refused(error):
@@ -139,7 +140,7 @@ def _look(task: Task, batch: Any, *, device: torch.device, precision: str) -> _L
         for name, value in values.items()
         if not is_finite(value)
     ]
-    gradients = _Gradients(task, widened.leaves if widened else trained(task))
+    gradients = Gradients(task, widened.leaves if widened else trained(task))
     norms, refused = {}, None
     for name, value in values.items():
         # Of what is not finite there is nothing to learn backward, and eigh's may raise.
@@ -158,69 +159,16 @@ def _look(task: Task, batch: Any, *, device: torch.device, precision: str) -> _L
     return _Look(figures, findings[0] if findings else None, tuple(trace.spectra))
 
 
-class _Gradients:
-    """The gradients of each term, and their sum, by parameter."""
-
-    def __init__(self, task: Task, leaves: list[Tensor]) -> None:
-        self._task, self._leaves = task, leaves
-        self._names = [_names(task)[id(p)] for p in trained(task)]
-        self._sums: list[Tensor | None] = [None] * len(leaves)
-
-    def of(
-        self, term: str, value: Tensor, trace: Trace
-    ) -> tuple[dict[str, float], Evidence | None]:
-        """Norms by group, and what is not finite."""
-        gradients, made = trace.backward(value, self._leaves)
-        by_parameter = dict(zip(map(id, trained(self._task)), gradients, strict=True))
-        norms = {}
-        for group in self._task.groups:
-            norms[group.name] = _norm([by_parameter.get(id(p)) for p in group.parameters])
-        for i, gradient in enumerate(gradients):
-            if gradient is not None:
-                known = self._sums[i]
-                self._sums[i] = gradient if known is None else known + gradient
-        found = self._not_finite(gradients)
-        if found is None or made is None:
-            return norms, found and replace(found, term=term)
-        return norms, replace(_at(made, found), term=term)
-
-    def of_sum(self) -> Evidence | None:
-        """What only the sum of the terms' gradients overflows."""
-        return self._not_finite(self._sums)
-
-    def _not_finite(
-        self, gradients: list[Tensor | None] | tuple[Tensor | None, ...]
-    ) -> Evidence | None:
-        bad = {
-            name: gradient
-            for name, gradient in zip(self._names, gradients, strict=True)
-            if gradient is not None and not _is_bounded(gradient)
-        }
-        if not bad:
-            return None
-        first = next(iter(bad))
-        return Evidence(
-            kind=_kind(bad[first]), direction="backward", parameter=first, parameters=tuple(bad)
-        )
-
-
 def _made_by(operation: Operation, states: Mapping[str, Tensor]) -> Evidence:
     """Where a non-finite result came from: an operation, or something that was handed in."""
     first = origin(operation)
     bad = tuple(name for name, tensor in states.items() if not is_finite(tensor))
     if not first.leaves:
-        return _at(first, Evidence(direction="forward"))
+        return at(first, Evidence(direction="forward"))
     name = first.leaves[0]
     if name in states:
         return Evidence(direction="weights", handed_in=name, parameter=name, parameters=bad)
     return Evidence(direction="batch", handed_in=name or "(a constant)")
-
-
-def _at(operation: Operation, found: Evidence) -> Evidence:
-    """The finding with its operation; our own cast before the loss is called what it is."""
-    if operation.where is None and operation.name == "to":
-        return replace(found, operation="the cast to float32 before the loss")
-    return replace(found, operation=operation.name, where=operation.where, module=operation.module)
 
 
 def _of_value(
@@ -233,7 +181,7 @@ def _of_value(
         found = Evidence(direction="forward", operation="the product with its weight")
     else:
         found = _made_by(made, states)
-    return replace(found, term=name, kind=_kind(value))
+    return replace(found, term=name, kind=kind(value))
 
 
 def _refused(term: str, error: Exception) -> Evidence | None:
@@ -247,45 +195,17 @@ def _refused(term: str, error: Exception) -> Evidence | None:
 def _of_sum(loss: Tensor) -> Evidence | None:
     if is_finite(loss):
         return None
-    return Evidence(kind=_kind(loss), direction="forward", operation="the sum of its terms")
-
-
-def trained(task: Task) -> list[Tensor]:
-    """The parameters of all groups that are not frozen, in order."""
-    return [p for group in task.groups for p in group.parameters if p.requires_grad]
+    return Evidence(kind=kind(loss), direction="forward", operation="the sum of its terms")
 
 
 def _states(task: Task) -> dict[str, Tensor]:
     """Parameters and buffers by name, those that are trained first."""
-    names = _names(task)
+    names = parameter_names(task)
     found: dict[str, Tensor] = {names[id(p)]: p for p in trained(task)}
     for key, module in task.modules.items():
         found |= {f"{key}.{name}": tensor for name, tensor in module.named_parameters()}
         found |= {f"{key}.{name}": tensor for name, tensor in module.named_buffers()}
     return found
-
-
-def _names(task: Task) -> dict[int, str]:
-    """`module.parameter` by the parameter's identity; its group's name where no module has it."""
-    names = {id(p): f"{g.name}[{i}]" for g in task.groups for i, p in enumerate(g.parameters)}
-    for module_name, module in task.modules.items():
-        names |= {id(p): f"{module_name}.{name}" for name, p in module.named_parameters()}
-    return names
-
-
-def _norm(gradients: Sequence[Tensor | None]) -> float:
-    """The norm of a group's gradient."""
-    some = [gradient for gradient in gradients if gradient is not None]
-    return float(nn.utils.get_total_norm(some)) if some else 0.0
-
-
-def _is_bounded(gradient: Tensor) -> bool:
-    """Whether a parameter's gradient has a finite norm."""
-    return bool(torch.isfinite(torch.linalg.vector_norm(gradient.detach())))
-
-
-def _kind(tensor: Tensor) -> str:
-    return "NaN" if torch.isnan(tensor.detach()).any() else "infinite"
 
 
 def _in_a_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ from hpo import forensics, guard, saved
 from hpo.counters import Counters
 from hpo.errors import Divergence
 from hpo.evidence import Evidence
+from hpo.gradients import trained
 from hpo.guard import Reading
 from hpo.precision import LinAlgError
 from hpo.saved import Setting
@@ -47,7 +48,7 @@ def judge_step(
         return
     how: dict[str, Any] = {"device": setting.device, "precision": setting.precision, "rng": rng}
     # They have been used, and a probe in fp32 needs the room.
-    for parameter in forensics.trained(task):
+    for parameter in trained(task):
         parameter.grad = None
     probed = None
     if reading.is_suspect:

@@ -25,19 +25,13 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from hpo.evidence import Spectrum
-from hpo.widened import WIDER
+from hpo.spectra import DECOMPOSITIONS, spectrum
 
 _TORCH = str(Path(torch.__file__).parent)
 _OWN = f"{Path(__file__).parent}{os.sep}"
-# Taking a matrix apart is where losses of covariances break: what these see is kept.
-_DECOMPOSITIONS = (
-    *("eigh", "eigvalsh", "eig", "svd", "svdvals", "cholesky", "cholesky_ex", "qr"),
-    *("solve", "solve_ex", "inv", "inv_ex", "lu_factor", "ldl_factor", "lstsq", "pinv"),
-)
 # Attributes that are asked for all the time and are no results.
 _PLAIN = ("shape", "dtype", "device", "ndim", "layout", "grad_fn", "requires_grad", "is_leaf")
-# Of a batch of matrices so many are looked at, and so many decompositions of a step.
-_MATRICES = 16
+# So many decompositions of a step are looked at.
 _SPECTRA = 12
 
 
@@ -135,9 +129,9 @@ class Trace(TorchFunctionMode):
                 return func(*args, **kwargs)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         earlier = self._operations(tensors)
-        is_decomposition = name.removeprefix("linalg_") in _DECOMPOSITIONS
-        if is_decomposition and len(self.spectra) < _SPECTRA and tensors:
-            self._note_spectrum(name, tensors[0])
+        if name.removeprefix("linalg_") in DECOMPOSITIONS and len(self.spectra) < _SPECTRA:
+            found = spectrum(name, _where() or "-", tensors[0]) if tensors else None
+            self.spectra += [found] if found else []
         leaves = self._bad_leaves(tensors)
         try:
             result = func(*args, **kwargs)
@@ -187,35 +181,6 @@ class Trace(TorchFunctionMode):
     def _bad_leaves(self, tensors: Sequence[Tensor]) -> tuple[str, ...]:
         leaves = [t for t in tensors if t not in self._made]
         return tuple(self.named.get(id(t), "") for t in leaves if not is_finite(t))
-
-    def _note_spectrum(self, name: str, matrices: Tensor) -> None:
-        if matrices.ndim < 2 or not matrices.numel():
-            return
-        rows, columns = matrices.shape[-2:]
-        some = matrices.detach().reshape(-1, rows, columns)[:_MATRICES]
-        some = some[torch.isfinite(some).all(-1).all(-1)].cpu()
-        if not len(some):
-            return
-        wide = some.to(WIDER.get(some.dtype, some.dtype))
-        is_hermitian = name.removeprefix("linalg_") in ("eigh", "eigvalsh")
-        spectrum = torch.linalg.eigvalsh if is_hermitian else torch.linalg.svdvals
-        values = spectrum(wide).sort(-1).values
-        size = values.abs()
-        largest = size.amax(-1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
-        gaps = values.diff(dim=-1) / largest
-        resolution = max(rows, columns) * torch.finfo(some.dtype).eps
-        ties = (gaps < resolution).sum(-1) if gaps.numel() else torch.zeros(1)
-        self.spectra.append(
-            Spectrum(
-                operation=name,
-                where=_where() or "-",
-                shape=(rows, columns),
-                matrices=matrices.numel() // (rows * columns),
-                condition=float((largest[:, 0] / size.amin(-1)).max()),
-                smallest_gap=float(gaps.min()) if gaps.numel() else 1.0,
-                ties=int(ties.max()),
-            )
-        )
 
     def backward(
         self, value: Tensor, inputs: Sequence[Tensor]
