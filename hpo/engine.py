@@ -232,7 +232,11 @@ class _Trial:
             )
         self.value = metrics[plan.metric]
         judge.judge_metric(
-            task, self._setting, value=self.value, step=self.step, counters=self.counters
+            task,
+            self._setting,
+            value=self.value,
+            step=self.step,
+            scales=tuple(self.counters.history),
         )
         names = [group.name for group in task.groups]
         epoch = Epoch(

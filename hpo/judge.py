@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -80,7 +80,12 @@ def validated(task: Task, setting: Setting) -> dict[str, float]:
 
 
 def judge_metric(
-    task: Task, setting: Setting, *, value: float, step: int, counters: Counters
+    task: Task,
+    setting: Setting,
+    *,
+    value: float,
+    step: int,
+    scales: Sequence[tuple[int, float, int]] = (),
 ) -> None:
     """Raise `Divergence` if the metric of a validation is not finite."""
     if math.isfinite(value):
@@ -89,7 +94,7 @@ def judge_metric(
     with evaluating(task, setting.device):
         evidence = _examined(lambda: forensics.examine_validation(task))
     kind = "NaN" if math.isnan(value) else "infinite"
-    evidence = replace(evidence, kind=kind, scales=tuple(counters.history))
+    evidence = replace(evidence, kind=kind, scales=tuple(scales))
     reason = "metric_nonfinite"
     reading = Reading(
         step=step, run=0, withheld=0, early=0, spikes=0, is_bad_loss=False, scale=None

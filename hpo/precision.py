@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
@@ -18,6 +19,8 @@ from objectives import Task, Term
 
 Precision = Literal["fp16", "bf16", "fp32"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+# How torch's backwards of decompositions begin what they raise.
+_REFUSED = re.compile(r"\b(linalg_\w+|svd|eigh?)_backward: ")
 _AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -28,7 +31,7 @@ def is_matrix_refused(error: RuntimeError) -> bool:
     on the phase of its vectors, which it judges by an absolute tolerance: NaN does that, and so
     does a gradient that a loss scale of 65,536 has magnified.
     """
-    return isinstance(error, LinAlgError) or "_backward: " in str(error)
+    return isinstance(error, LinAlgError) or _REFUSED.search(str(error)) is not None
 
 
 def wider(precision: str, device: torch.device) -> str | None:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from hpo import forensics, guard
-from hpo.counters import Counters
 from hpo.errors import ConfigurationError, Divergence
 from hpo.evidence import Evidence
 from hpo.guard import Reading
@@ -108,11 +107,10 @@ def _metric_again(
     task: Task, setting: Setting, saved: Mapping[str, Any], reading: Reading
 ) -> Replayed:
     set_random_state(saved["rng"], setting.device)
-    counters = Counters(setting.device, has_scaler=False)
     found: Divergence | None = None
     value = validated(task, setting)[setting.metric]
     try:
-        judge_metric(task, setting, value=value, step=reading.step, counters=counters)
+        judge_metric(task, setting, value=value, step=reading.step)
     except Divergence as verdict:
         found = verdict
     return Replayed(

@@ -113,7 +113,7 @@ def _buffers(parts: Sequence[nn.Module]) -> list[tuple[nn.Module, str, Tensor]]:
 @contextmanager
 def evaluating(task: Task, device: torch.device) -> Iterator[None]:
     """Evaluation mode, no gradient, no autocast; modes and random state are put back."""
-    parts = [part for module in task.modules.values() for part in module.modules()]
+    parts = _parts(task)
     modes = [part.training for part in parts]
     devices = [device] if device.type == "cuda" else []
     try:

@@ -3,7 +3,7 @@
 `Trace` notes every torch function that runs under it: its name, its line in the user's code, the
 module, which earlier operations it took its inputs from, and whether its result is finite. Going
 back from a non-finite value along non-finite inputs ends at the operation that made it, so that a
-masked branch or a −inf before a softmax is not blamed. `Widened` runs the same code in float64.
+masked branch or a −inf before a softmax is not blamed.
 Border: knows nothing of tasks, terms or verdicts.
 """
 
@@ -43,8 +43,8 @@ class Operation:
         name: As torch calls it: `sqrt`, `linalg_eigh`, `linear`.
         where: `file.py:12 in function`, the innermost line that is not torch's own.
         module: Dotted name of the module it ran in; None outside of all.
-        shape: Of its first result.
         is_finite: Whether all of its results are.
+        is_nan: Whether a NaN is in them.
         inputs: The operations whose results it took.
         leaves: Non-finite tensors it took that no operation made: by name, where known.
     """
@@ -52,8 +52,6 @@ class Operation:
     name: str
     where: str | None
     module: str | None
-    shape: tuple[int, ...]
-    dtype: str
     is_finite: bool
     is_nan: bool = False
     inputs: tuple[Operation, ...] = ()
@@ -166,8 +164,6 @@ class Trace(TorchFunctionMode):
             name=name,
             where=_where(),
             module=self._path[-1] if self._path else None,
-            shape=tuple(results[0].shape) if results else (),
-            dtype=str(results[0].dtype).removeprefix("torch.") if results else "-",
             is_finite=results is not None and all(map(is_finite, results)),
             is_nan=any(not is_finite(t) and bool(torch.isnan(t).any()) for t in results or ()),
             # A chain of finite ones is never walked; what is not kept is freed.
@@ -245,7 +241,7 @@ def _all_finite(tensors: Sequence[Tensor | None]) -> bool:
 def _by_node(node: Any) -> Operation:
     """What is known of a node that no noted function made, for example a custom backward."""
     name = node.name().partition("Backward")[0]
-    return Operation(name=name, where=None, module=None, shape=(), dtype="-", is_finite=False)
+    return Operation(name=name, where=None, module=None, is_finite=False)
 
 
 def _bases(name: str, results: Sequence[Tensor]) -> list[Tensor]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from hpo.precision import loss_terms, to_full, total
+from hpo.precision import is_matrix_refused, loss_terms, to_full, total
 from tests.toys import CPU, ToyTask
 
 
@@ -77,3 +77,16 @@ def test_labels_in_another_dtype_give_the_fp32_result(dtype):
 
     assert losses[0].dtype == losses[1].dtype == torch.float32
     assert losses[0].item() == losses[1].item()
+
+
+@pytest.mark.parametrize(
+    ("message", "is_refused"),
+    [
+        ("linalg_eigh_backward: The eigenvectors in the complex case are specified up to", True),
+        ("svd_backward: The singular vectors in the complex case are specified up to", True),
+        ("my_backward: wrong shape", False),
+        ("to_dense_backward: Unsupported input layout", False),
+    ],
+)
+def test_only_a_decompositions_backward_refuses_a_matrix(message, is_refused):
+    assert is_matrix_refused(RuntimeError(message)) is is_refused
