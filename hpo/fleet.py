@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import optuna
 import sqlalchemy as sa
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from hpo import guard, study
+from hpo import study
 from hpo.budget import Budget, Lease, Tickets
 from hpo.database import connect
 from hpo.errors import ConfigurationError, RunFailed
 from hpo.launchers import Launched, Launcher
-from hpo.samplers import RERUN_OF, resolve
+from hpo.outcomes import best_trial, divergence, is_default
+from hpo.samplers import resolve
 from hpo.slots import Slot
 from hpo.storage import open_storage, prepare
 from hpo.study import OpenStudy, StudyConfig
@@ -217,34 +217,16 @@ def run(
             f"workers' logs in '{config.logs}'"
         )
     trials = study_.get_trials(deepcopy=False)
-    default = next((t for t in trials if _is_default(t)), None)
+    default = next((t for t in trials if is_default(t)), None)
     return RunResult(
         budget=spent,
-        diverged={t.number: reason for t in trials if (reason := _divergence(t))},
+        diverged={t.number: reason for t in trials if (reason := divergence(t))},
         best=best_trial(study_),
         default_value=default.value if default else None,
         references=study_.user_attrs.get(study.REFERENCES, {}),
         seconds=fleet.seconds,
         is_interrupted=is_interrupted,
     )
-
-
-def best_trial(study_: optuna.Study) -> FrozenTrial | None:
-    """The best complete trial; None as long as there is none."""
-    try:
-        return study_.best_trial
-    except ValueError:
-        return None
-
-
-def _divergence(trial: FrozenTrial) -> str | None:
-    reason = trial.user_attrs.get("prune_reason")
-    return reason if reason in guard.NONFINITE else None
-
-
-def _is_default(trial: FrozenTrial) -> bool:
-    is_fixed = "fixed_params" in trial.system_attrs and RERUN_OF not in trial.user_attrs
-    return is_fixed and trial.state == TrialState.COMPLETE
 
 
 @dataclass

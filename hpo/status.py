@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.budget import Budget, Lease, Tickets
-from hpo.fleet import best_trial
+from hpo.outcomes import best_trial, outcome
 from hpo.samplers import RERUN_OF
 from hpo.study import OpenStudy
 
@@ -74,10 +74,10 @@ def status(opened: OpenStudy, db: sa.Engine) -> Status:
     tickets = Tickets(db, opened.uid)
     study = opened.load()
     ended = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
-    reasons = Counter(_outcome(t) for t in ended if t.state == TrialState.PRUNED)
+    reasons = Counter(outcome(t) for t in ended if t.state == TrialState.PRUNED)
     seconds: Counter[str] = Counter()
     for trial in ended:
-        seconds[_outcome(trial)] += trial.user_attrs.get("gpu_seconds", 0.0)
+        seconds[outcome(trial)] += trial.user_attrs.get("gpu_seconds", 0.0)
     return Status(
         study=opened.name,
         metric=opened.config.metric,
@@ -90,15 +90,9 @@ def status(opened: OpenStudy, db: sa.Engine) -> Status:
     )
 
 
-def _outcome(trial: FrozenTrial) -> str:
-    if trial.state == TrialState.PRUNED:
-        return str(trial.user_attrs.get("prune_reason", "pruner"))
-    return trial.state.name.lower()
-
-
 def _lost(ended: Sequence[FrozenTrial], precision: str) -> Lost:
     first = [t for t in ended if RERUN_OF not in t.user_attrs]
     reruns = [t for t in ended if RERUN_OF in t.user_attrs]
-    kept = [t for t in reruns if _outcome(t) in ("complete", "pruner")]
-    lost = sum(_outcome(t) == "precision_range" for t in first)
+    kept = [t for t in reruns if outcome(t) in ("complete", "pruner")]
+    lost = sum(outcome(t) == "precision_range" for t in first)
     return Lost(precision=precision, configurations=lost, rerun=len(reruns), recovered=len(kept))

@@ -25,7 +25,7 @@ class _Commands(click.Group):
     """`python -m hpo --n_trials 50` is `python -m hpo run --n_trials 50`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        own = {"--help", "--version", "--verbose"}
+        own = {"-h", "--help", "--version", "--verbose"}
         if args and args[0].startswith("-") and args[0] not in own:
             args = ["run", *args]
         return super().parse_args(ctx, args)
@@ -37,7 +37,7 @@ class _Commands(click.Group):
 # Hyphens are accepted wherever an underscore stands.
 _CONTEXT = {
     "token_normalize_func": lambda token: token.replace("-", "_"),
-    "help_option_names": ["--help"],
+    "help_option_names": ["-h", "--help"],
     "max_content_width": 100,
 }
 

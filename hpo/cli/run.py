@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from hpo.cli.shared import INTERRUPTED, home, stop_on_signals, storage_option, storage_url
+from hpo.cli.shared import INTERRUPTED, Command, stop_on_signals, storage_option
 from hpo.errors import ConfigurationError
 from objectives import DEFAULT
 
 
-class _RunCommand(click.Command):
+class _RunCommand(Command):
     """`run`, with the flags of the objective that it is asked for beside its own."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -129,7 +128,9 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
 
     An objective's own flags (--installation of ris_covariance) are listed in the README.
     """
-    from hpo import display, fleet
+    from hpo import fleet
+    from hpo.display.run import Display
+    from hpo.environ import home, storage_url, variables
     from hpo.launchers.local import LocalLauncher
 
     own = {option.name for option in ctx.meta["hpo.options"] if option.name}
@@ -164,11 +165,11 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
         grace_s=flags["grace"],
         timeout_s=flags["timeout"],
     )
-    shown = display.Display(opened, config)
+    shown = Display(opened, config)
     shown.begin(prepared, asked=asked, on_gpu=on_gpu)
     stop = stop_on_signals()
     with shown:
-        result = fleet.run(prepared, config, LocalLauncher(os.environ), emit=shown.show, stop=stop)
+        result = fleet.run(prepared, config, LocalLauncher(variables()), emit=shown.show, stop=stop)
     shown.end(result, url=url, is_embedded=flags["storage"] is None)
     if result.is_interrupted:
         ctx.exit(INTERRUPTED)
@@ -189,10 +190,11 @@ def _asked(flags: dict[str, Any], options: dict[str, str]) -> dict[str, Any]:
 def _slots(workers: str, per_gpu: int) -> tuple[list[Any], bool]:
     """The slots to run on, and whether they are GPUs."""
     from hpo import slots
+    from hpo.environ import visible_gpus
 
     if workers != "auto" and not (workers.isdecimal() and int(workers) > 0):
         raise ConfigurationError(f"--workers '{workers}' is neither 'auto' nor a number above 0")
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = visible_gpus()
     gpus = slots.gpu_count(visible=visible)
     if gpus:
         found = slots.gpu_slots(gpus, visible=visible, per_gpu=per_gpu)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from hpo.cli.shared import home, storage_option, storage_url
+from hpo.cli.shared import Command, storage_option
 from hpo.errors import ConfigurationError
 
 
-@click.command()
+@click.command(cls=Command)
 @storage_option
 @click.option("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
 @click.option(
@@ -23,6 +23,7 @@ def dashboard(storage: str | None, host: str, port: int) -> None:
     """
     from hpo.dashboard import make_dashboard
     from hpo.database import connect
+    from hpo.environ import storage_url
     from hpo.storage import prepare
 
     url = storage_url(storage)
@@ -35,7 +36,7 @@ def dashboard(storage: str | None, host: str, port: int) -> None:
         server.server_close()
 
 
-@click.command()
+@click.command(cls=Command)
 @storage_option
 @click.option(
     "--for",
@@ -52,8 +53,8 @@ def url(storage: str | None, form: str) -> None:
         python -m hpo url
         psql "$(python -m hpo url --for psql)"
     """
-
     from hpo.database import parse_url
+    from hpo.environ import storage_url
 
     found = parse_url(storage_url(storage))
     if form == "psql":
@@ -61,7 +62,7 @@ def url(storage: str | None, form: str) -> None:
     click.echo(found.render_as_string(hide_password=False))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--force", is_flag=True, help="also while a run or a dashboard uses it")
 def stop(force: bool) -> None:
     """Stop the embedded server; its data stay.
@@ -71,6 +72,7 @@ def stop(force: bool) -> None:
         python -m hpo stop
     """
     from hpo import postgres
+    from hpo.environ import home
 
     server = postgres.running(home())
     if server is None:

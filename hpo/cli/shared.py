@@ -1,13 +1,17 @@
-"""What several commands share: options, the home, the storage's URL, signals."""
+"""What several commands share: options, `--verbose`, signals, opening a study."""
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from hpo.study import OpenStudy
 
 INTERRUPTED = 130
 
@@ -21,6 +25,35 @@ storage_option = click.option(
 study_option = click.option(
     "--study_name", metavar="NAME", help="the study (default: the only one there is)"
 )
+json_option = click.option("--json", "as_json", is_flag=True, help="as JSON")
+
+
+class Command(click.Command):
+    """A command that takes `--verbose`, which `main` looks for."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        params = super().get_params(ctx)
+        if any(param.name == "verbose" for param in params):
+            return params
+        flag = click.Option(
+            ["--verbose"], is_flag=True, expose_value=False, help="show the traceback of an error"
+        )
+        return [*params, flag]
+
+
+def open_study(study_name: str | None, storage: str | None) -> tuple[OpenStudy, sa.Engine]:
+    """The study that is named, or the only one, and its database.
+
+    Raises:
+        ConfigurationError: There is none, or there are several and none was named.
+        StorageError: The database cannot be used.
+    """
+    from hpo.database import connect
+    from hpo.environ import storage_url
+    from hpo.study import open_study as opened
+
+    db = connect(storage_url(storage))
+    return opened(db, study_name), db
 
 
 def stop_on_signals() -> threading.Event:
@@ -38,21 +71,3 @@ def stop_on_signals() -> threading.Event:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, obey)
     return stop
-
-
-def home() -> Path:
-    """Where the embedded server, checkpoints and logs are."""
-    from hpo import postgres
-
-    given = os.environ.get("HPO_HOME")
-    return Path(given).absolute() if given else postgres.default_home(os.environ)
-
-
-def storage_url(storage: str | None) -> str:
-    """The storage that is named, else the embedded server's, started if need be."""
-    from hpo import postgres
-    from hpo.database import parse_url
-
-    if storage:
-        return parse_url(storage).render_as_string(hide_password=False)
-    return postgres.start(home()).url

@@ -8,28 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpo.cli.shared import storage_option, storage_url, study_option
+from hpo.cli.shared import Command, json_option, open_study, storage_option, study_option
 from hpo.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-    from hpo.study import OpenStudy
     from objectives import Objective
 
 
-def _open(study_name: str | None, storage: str | None) -> tuple[OpenStudy, sa.Engine]:
-    from hpo.database import connect
-    from hpo.study import open_study
-
-    db = connect(storage_url(storage))
-    return open_study(db, study_name), db
-
-
-@click.command()
+@click.command(cls=Command)
 @study_option
 @storage_option
-@click.option("--json", "as_json", is_flag=True, help="as JSON")
+@json_option
 def status(study_name: str | None, storage: str | None, as_json: bool) -> None:
     """Show how a study stands: trials by state and prune reason, workers, the best so far.
 
@@ -37,20 +26,20 @@ def status(study_name: str | None, storage: str | None, as_json: bool) -> None:
     Example:
         python -m hpo status --json
     """
-    from hpo import display
+    from hpo.display.study import print_status
     from hpo.status import status as stand
 
-    found = stand(*_open(study_name, storage))
+    found = stand(*open_study(study_name, storage))
     if as_json:
         click.echo(json.dumps(found.flat(), indent=2))
     else:
-        display.print_status(found)
+        print_status(found)
 
 
-@click.command()
+@click.command(cls=Command)
 @study_option
 @storage_option
-@click.option("--json", "as_json", is_flag=True, help="as JSON")
+@json_option
 def best(study_name: str | None, storage: str | None, as_json: bool) -> None:
     """Show the best trial of a study and its parameters.
 
@@ -58,10 +47,10 @@ def best(study_name: str | None, storage: str | None, as_json: bool) -> None:
     Example:
         python -m hpo best --json
     """
-    from hpo import display
-    from hpo.fleet import best_trial
+    from hpo.display.study import print_trial
+    from hpo.outcomes import best_trial
 
-    opened, _ = _open(study_name, storage)
+    opened, _ = open_study(study_name, storage)
     trial = best_trial(opened.load())
     if trial is None:
         raise ConfigurationError(f"study '{opened.name}' has no complete trial yet")
@@ -76,10 +65,10 @@ def best(study_name: str | None, storage: str | None, as_json: bool) -> None:
         }
         click.echo(json.dumps(found, indent=2))
     else:
-        display.print_trial(opened, trial)
+        print_trial(opened, trial)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("trial", metavar="TRIAL|FILE")
 @study_option
 @storage_option
@@ -125,7 +114,7 @@ def replay(
     """
     import torch
 
-    from hpo import display
+    from hpo.display.replayed import print_replayed
     from hpo.replay import again
     from hpo.saved import read
 
@@ -140,7 +129,7 @@ def replay(
     if as_json:
         click.echo(json.dumps(found.flat(), indent=2))
     else:
-        display.print_replayed(found, step=batch_of_step)
+        print_replayed(found, step=batch_of_step)
 
 
 def _content(file: str) -> bytes:
@@ -201,7 +190,7 @@ def _saved_step(number: int, study_name: str | None, storage: str | None) -> byt
     from hpo.artifacts import DatabaseArtifacts
     from hpo.records import Records
 
-    opened, db = _open(study_name, storage)
+    opened, db = open_study(study_name, storage)
     kept = Records(db, opened.uid).divergence(number)
     if kept is None:
         trials = opened.load().get_trials(deepcopy=False)

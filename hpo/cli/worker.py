@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from hpo.cli.shared import home, stop_on_signals, storage_option, storage_url
+from hpo.cli.shared import Command, stop_on_signals, storage_option
 from hpo.errors import RunFailed, StorageError
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--study_name", required=True, metavar="NAME")
 @storage_option
 @click.option("--slot", default="cpu:0", help="how this worker is called (default: cpu:0)")
@@ -46,6 +46,7 @@ def worker(
 
     from hpo.beat import watch_parent
     from hpo.database import connect
+    from hpo.environ import home, storage_url
     from hpo.study import open_study
     from hpo.worker import Worker, WorkerConfig
 

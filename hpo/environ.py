@@ -1,0 +1,55 @@
+"""What the environment says: where the home and the storage are, which GPUs are visible.
+
+The only module that reads environment variables; `VARIABLES` is their whole list.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from hpo import postgres
+from hpo.database import parse_url
+
+VARIABLES = {
+    "HPO_STORAGE": "the PostgreSQL database, as --storage takes it; keeps a password out of argv",
+    "HPO_HOME": "the folder of the embedded server, checkpoints and logs (default: hpo below "
+    "XDG_DATA_HOME, else ~/.local/share/hpo)",
+    "XDG_DATA_HOME": "the user's data folder, where HPO_HOME is not set",
+    "CUDA_VISIBLE_DEVICES": "the GPUs that may be used; empty: none, train on the CPU",
+}
+
+
+def home() -> Path:
+    """Where the embedded server, checkpoints and logs are."""
+    given = os.environ.get("HPO_HOME")
+    return Path(given).absolute() if given else postgres.default_home(os.environ)
+
+
+def named_storage(storage: str | None = None) -> str | None:
+    """The URL that was given or that HPO_STORAGE names; None for the embedded server."""
+    return storage or os.environ.get("HPO_STORAGE") or None
+
+
+def storage_url(storage: str | None = None, *, home_folder: Path | None = None) -> str:
+    """The URL of the storage that is named, else of the embedded server, started if need be.
+
+    Raises:
+        ConfigurationError: The URL cannot work.
+        PostgresError: The embedded server cannot be started.
+    """
+    named = named_storage(storage)
+    if named is not None:
+        return parse_url(named).render_as_string(hide_password=False)
+    return postgres.start(home_folder or home()).url
+
+
+def visible_gpus() -> str | None:
+    """CUDA_VISIBLE_DEVICES; None where it is not set."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def variables() -> Mapping[str, str]:
+    """All variables, for child processes."""
+    return dict(os.environ)
