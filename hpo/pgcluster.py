@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import secrets
 from pathlib import Path
 
 from hpo import pgbinaries
 from hpo.errors import PostgresError
 from hpo.pgbinaries import MAJOR, Account
+from hpo.pgcures import ELSEWHERE, cure, telling_line
 from hpo.pgfolder import Folder, read, sync, write
 
 logger = logging.getLogger(__name__)
@@ -90,9 +90,10 @@ def initialise(folder: Folder, programs: Path, account: Account | None, *, guard
     def must(*command: str | Path, text: str = "") -> None:
         done = pgbinaries.run(command, account=account, text=text, keep=[guard])
         if done.returncode != 0 or "ERROR:" in done.stdout:  # `postgres --single` exits 0 with one
+            said = telling_line(done.stdout)
             raise PostgresError(
                 f"cannot make a database in '{folder.cluster}': {Path(command[0]).name} says "
-                f"'{telling_line(done.stdout)}'; mend that, or write another folder in HPO_HOME"
+                f"'{said}'; {cure(said)}"
             )
 
     for interrupted in folder.cluster.glob("initdb-*"):
@@ -128,7 +129,7 @@ def check(folder: Folder) -> None:
     if version != str(MAJOR):
         raise PostgresError(
             f"'{folder.data}' was made by PostgreSQL {version}, and this is {MAJOR}; carry it over "
-            "with pg_upgrade, or write another home folder in HPO_HOME"
+            f"with pg_upgrade, or {ELSEWHERE}"
         )
     stored_password(folder)
 
@@ -142,13 +143,6 @@ def stored_password(folder: Folder) -> str:
             "restore it, or move the data away to begin with an empty database"
         )
     return password
-
-
-def telling_line(output: str) -> str:
-    """The last line that says why a program gave up, else simply the last; without timestamp."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()] or ["nothing"]
-    reasons = [line for line in lines if re.search(r"FATAL|PANIC|ERROR:|error:", line)]
-    return re.sub(r"^.*? UTC \[\d+\] ", "", (reasons or lines)[-1])
 
 
 def _given(path: Path, account: Account) -> bool:
@@ -169,8 +163,6 @@ def _can_write(path: Path, account: Account) -> bool:
         if done.returncode != 0:
             if "Permission denied" in done.stdout:
                 return False
-            raise PostgresError(
-                f"cannot write in '{path}': {telling_line(done.stdout)}; make room or write "
-                "another home folder in HPO_HOME"
-            )
+            said = telling_line(done.stdout)
+            raise PostgresError(f"cannot write in '{path}': {said}; {cure(said)}")
     return True

@@ -96,8 +96,9 @@ class Folder:
         return read(self.root / "password")
 
     def port(self) -> int | None:
+        """The last port; None where the file says none that a user's program may have."""
         stored = read(self.root / "port") or ""
-        return int(stored) if stored.isdecimal() else None
+        return int(stored) if stored.isdecimal() and 1024 <= int(stored) < 65536 else None
 
     def keep_port(self, port: int) -> None:
         write(self.root / "port", str(port))
@@ -166,7 +167,7 @@ def is_held(path: Path) -> bool:
 def read(path: Path) -> str | None:
     """What a small file says; None where it is missing or empty."""
     try:
-        return path.read_text(encoding="utf-8").strip() or None
+        return path.read_text(encoding="utf-8", errors="replace").strip() or None
     except FileNotFoundError:
         return None
 

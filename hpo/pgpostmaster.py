@@ -15,7 +15,8 @@ from pathlib import Path
 
 from hpo import pgbinaries
 from hpo.errors import PostgresError
-from hpo.pgcluster import check, initialise, settle, telling_line
+from hpo.pgcluster import check, initialise, settle
+from hpo.pgcures import cure, telling_line
 from hpo.pgfolder import Folder, read
 
 logger = logging.getLogger(__name__)
@@ -64,8 +65,9 @@ def launch(folder: Folder, guard: int) -> None:
     finally:
         os.close(log)
     folder.host.unlink(missing_ok=True)
+    reason = telling_line(said)
     raise PostgresError(
-        f"PostgreSQL does not start on '{folder.data}': '{telling_line(said)}'; nothing was "
+        f"PostgreSQL does not start on '{folder.data}': '{reason}'; {cure(reason)}; nothing was "
         f"changed, more is in '{folder.log}'"
     )
 

@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from hpo.errors import ConfigurationError, PostgresError
 from hpo.pgcluster import DATABASE, ROLE, stored_password
+from hpo.pgcures import cure, is_lasting, telling_line
 from hpo.pgfolder import Folder, hold, is_held, locked, read
 from hpo.pgpostmaster import HOST, START_S, launch, postmaster
 
@@ -135,15 +136,19 @@ def stop(home: Path, *, immediate: bool = False) -> bool:
 def _brought_up(folder: Folder) -> Server:
     """Start the server, or wait for one that is still starting or whose processes still end."""
     begin = time.monotonic()
+    is_ours = False
     while True:
         server = _located(folder)
         refusal = None if server is None else _refusal(server)
         if server is not None and refusal is None:
             return server
+        if refusal is not None and is_lasting(refusal):
+            raise _unusable(folder, refusal, is_ours=is_ours)
         guard = hold(folder.alive)
         if guard is not None:
             try:
                 if postmaster(folder.data) is None:
+                    is_ours = True
                     launch(folder, guard)
             finally:
                 os.close(guard)  # the server's processes hold it on
@@ -156,6 +161,24 @@ def _brought_up(folder: Folder) -> Server:
                 f"see '{folder.log}', or write 'python -m hpo stop' and run again"
             )
         time.sleep(POLL_S)
+
+
+def _unusable(folder: Folder, refusal: str, *, is_ours: bool) -> PostgresError:
+    """Why a server that runs lets nobody in; one that was started just now is stopped again."""
+    reason = telling_line(refusal).rpartition("FATAL:")[2].strip()
+    pid = postmaster(folder.data)
+    if is_ours and pid is not None:
+        # It may restart its processes for ever, and fill its log.
+        os.kill(pid, signal.SIGQUIT)
+        deadline = time.monotonic() + LINGER_S
+        while is_held(folder.alive) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        folder.host.unlink(missing_ok=True)
+    left = "" if is_ours else f" (process {pid}; 'kill -INT {pid}' stops it)"
+    return PostgresError(
+        f"the server in '{folder.data}'{left} refuses connections: '{reason}'; {cure(reason)}; "
+        f"more is in '{folder.log}'"
+    )
 
 
 def _unseen(folder: Folder) -> PostgresError:
@@ -211,6 +234,6 @@ def _explained(folder: Folder) -> Iterator[None]:
         yield
     except OSError as error:
         raise PostgresError(
-            f"cannot use '{error.filename or folder.root}': {error.strerror or error}; mend "
-            "that, or write another folder in HPO_HOME"
+            f"cannot use '{error.filename or folder.root}': {error.strerror or error}; "
+            f"{cure(str(error.strerror))}"
         ) from error

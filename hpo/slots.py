@@ -17,6 +17,9 @@ from hpo.errors import ConfigurationError
 # The most that a worker on a core was seen to hold is well below 1 GiB; the rest is the system's.
 _WORKER_BYTES = 1 << 30
 
+# nvidia-smi takes 1 to 5 s on a machine of eight GPUs whose driver sleeps.
+_DRIVER_S = 20.0
+
 # One thread a library; and glibc keeps freed memory, for giving a step's tensors back to the
 # kernel and faulting them in again was a fifth of a worker's CPU time.
 _ONE_CORE = (
@@ -69,9 +72,9 @@ def gpu_count(*, visible: str | None = None) -> int:
         visible: CUDA_VISIBLE_DEVICES; empty means that none is wanted.
 
     Raises:
-        ConfigurationError: There is an NVIDIA device, but torch was built without CUDA.
+        ConfigurationError: There is an NVIDIA device, but torch cannot use it.
     """
-    if not has_nvidia_device() or visible == "":
+    if visible == "" or not has_nvidia_device():
         return 0
     import torch
 
@@ -81,17 +84,38 @@ def gpu_count(*, visible: str | None = None) -> int:
             "build; install a CUDA build of the same version (README, 'CPU and CUDA builds'), or "
             "set CUDA_VISIBLE_DEVICES= to train on the CPU"
         )
-    return torch.cuda.device_count()
+    count = torch.cuda.device_count()
+    if count == 0:
+        raise ConfigurationError(
+            f"this machine has an NVIDIA GPU, but torch's CUDA {torch.version.cuda} can use none; "
+            "bring the driver up to date (nvidia-smi shows its CUDA version), name one that exists "
+            "in CUDA_VISIBLE_DEVICES, or set CUDA_VISIBLE_DEVICES= to train on the CPU"
+        )
+    return count
 
 
 def has_nvidia_device() -> bool:
-    """Whether the kernel's driver or its tool sees an NVIDIA GPU."""
+    """Whether the kernel's driver or its tool sees an NVIDIA GPU.
+
+    Raises:
+        ConfigurationError: The driver hangs.
+    """
     if any(Path("/dev").glob("nvidia[0-9]*")):
         return True
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return False
-    listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20, check=False)
+    try:
+        listed = subprocess.run(
+            [tool, "-L"], capture_output=True, text=True, timeout=_DRIVER_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ConfigurationError(
+            f"'{tool}' has not answered for {_DRIVER_S:.0f} s: the NVIDIA driver hangs; mend that, "
+            "or set CUDA_VISIBLE_DEVICES= to train on the CPU"
+        ) from error
+    except OSError:
+        return False
     return listed.returncode == 0 and "GPU" in listed.stdout
 
 

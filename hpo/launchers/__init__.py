@@ -19,6 +19,9 @@ class Launched(Protocol):
     def stop(self) -> None:
         """Ask it to give its ticket back and end."""
 
+    def wait(self) -> None:
+        """Wait for its end."""
+
     def kill(self) -> None:
         """End it at once."""
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from hpo.errors import ConfigurationError, RunFailed
+
 
 class LocalProcess:
     """A child process, in a session of its own so that a Ctrl-C reaches the fleet alone."""
@@ -20,6 +22,9 @@ class LocalProcess:
     def stop(self) -> None:
         with suppress(ProcessLookupError):
             self._process.terminate()
+
+    def wait(self) -> None:
+        self._process.wait()
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):
@@ -35,14 +40,34 @@ class LocalLauncher:
     def start(
         self, argv: Sequence[str], *, environment: Mapping[str, str], log: Path
     ) -> LocalProcess:
-        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                list(argv),
-                env={**self._surroundings, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        """Start a command.
+
+        Raises:
+            ConfigurationError: Its log cannot be written.
+            RunFailed: The system starts no more processes.
+        """
+        try:
+            log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            output = log.open("ab")
+        except OSError as error:
+            raise ConfigurationError(
+                f"the workers' logs cannot be written to '{log.parent}': {error.strerror}; mend "
+                "that, or write another folder in HPO_HOME"
+            ) from error
+        with output:
+            try:
+                process = subprocess.Popen(
+                    list(argv),
+                    env={**self._surroundings, **environment},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise RunFailed(
+                    f"a worker cannot be started ({error.strerror}); end other programs, allow "
+                    "more processes ('ulimit -u'; a container's: --pids-limit) and memory, or "
+                    "write a smaller --workers; the same command goes on"
+                ) from error
         return LocalProcess(process)
