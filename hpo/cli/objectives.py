@@ -1,0 +1,98 @@
+"""What is asked of objectives: `check` holds one against the contract, `objectives` lists them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from hpo.cli.shared import Command, json_option, torch_device
+from hpo.errors import ConfigurationError, ObjectiveError
+
+
+@click.command(cls=Command)
+@click.argument("objective", metavar="NAME|module:attr|path.py")
+@click.option("--size", metavar="S", help="of the problem (default: as a run on that device)")
+@click.option("--space", metavar="S", help="the search space (default: wide, else the first)")
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    multiple=True,
+    help="to try a step in; may be repeated (default: all of them)",
+)
+@click.option("--device", default="cpu", metavar="D", help="the torch device (default: cpu)")
+@json_option
+@click.pass_context
+def check(
+    ctx: click.Context,
+    objective: str,
+    size: str | None,
+    space: str | None,
+    precisions: tuple[str, ...],
+    device: str,
+    as_json: bool,
+) -> None:
+    """Hold an objective against the contract, on one batch and a few steps.
+
+    Each check is ok, a warning, or FAILED with the reason and the cure; the exit code is 2 if any
+    failed. Last comes about what a trial will take.
+
+    \b
+    Example:
+        python -m hpo check examples/own_objective.py
+    """
+    import torch
+
+    from hpo.contract.rehearsal import rehearse
+    from hpo.display.objectives import print_rehearsed
+    from hpo.request import DEFAULTS
+
+    # As many as a worker on a core has.
+    torch.set_num_threads(1)
+    found = rehearse(
+        objective,
+        epochs=DEFAULTS["epochs"],
+        size=size,
+        space=space,
+        precisions=precisions or ("fp32", "bf16", "fp16"),
+        device=torch_device(device),
+    )
+    if as_json:
+        click.echo(json.dumps(found.flat(), indent=2))
+    else:
+        print_rehearsed(found)
+    if found.has_failed:
+        ctx.exit(ConfigurationError.exit_code)
+
+
+@click.command(cls=Command)
+@click.argument("objective", metavar="[NAME|module:attr|path.py]", required=False)
+@json_option
+def objectives(objective: str | None, as_json: bool) -> None:
+    """List the objectives that come along, or show one: its search spaces, options and sizes.
+
+    \b
+    Examples:
+        python -m hpo objectives
+        python -m hpo objectives ris_covariance
+    """
+    from hpo.contract import declared
+    from hpo.display.objectives import as_data, print_objective, print_objectives
+    from hpo.study import load_objective
+    from objectives import names
+
+    chosen = names() if objective is None else [objective]
+    found = {spec: load_objective(spec) for spec in chosen}
+    for spec, one in found.items():
+        for finding in declared(one):
+            if finding.state == "failed":
+                raise ObjectiveError(f"objective '{spec}': {finding.detail}")
+    if as_json:
+        told: list[dict[str, Any]] = [as_data(one) for one in found.values()]
+        click.echo(json.dumps(told if objective is None else told[0], indent=2))
+    elif objective is None:
+        print_objectives(found.values())
+    else:
+        print_objective(found[objective])

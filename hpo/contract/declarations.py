@@ -1,0 +1,156 @@
+"""What an objective declares, against the contract: its name, metric, spaces, sizes, options.
+
+Border: reads attributes and builds nothing; what a built trial does is `rehearsal`'s.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from objectives import Choice, Float, Int, Objective, Option
+
+State = Literal["ok", "warning", "failed"]
+# What the database keeps of a choice and gives back as it was.
+_STORED = (str, int, float, bool, type(None))
+_Problems = Iterator[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one check came to.
+
+    Attributes:
+        detail: The reason and the cure of what is not ok; else what was seen.
+    """
+
+    name: str
+    state: State
+    detail: str = ""
+
+
+def declared(objective: Objective) -> list[Finding]:
+    """What an objective declares, each part against the contract."""
+    findings = []
+    for name, problems_of in _PARTS.items():
+        problems = list(problems_of(getattr(objective, name, None)))
+        findings += [Finding(name=name, state="failed", detail=problem) for problem in problems]
+        if not problems:
+            shown = _shown(getattr(objective, name))
+            findings.append(Finding(name=name, state="ok", detail=shown))
+    return findings
+
+
+def _shown(value: Any) -> str:
+    return str(value) if isinstance(value, str) else ", ".join(value) or "none"
+
+
+def _name(name: Any) -> _Problems:
+    # Studies are named after it.
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w-]*", name):
+        yield f"name is {name!r}; give the objective a name of letters, digits, '_' and '-'"
+
+
+def _metric(metric: Any) -> _Problems:
+    if not isinstance(metric, str) or not metric:
+        yield f"metric is {metric!r}; name the key of what validate() returns that is optimized"
+
+
+def _direction(direction: Any) -> _Problems:
+    if direction not in ("minimize", "maximize"):
+        yield f"direction is {direction!r}; write 'minimize' or 'maximize'"
+
+
+def _sizes(sizes: Any) -> _Problems:
+    if isinstance(sizes, str):
+        yield f"sizes is the text {sizes!r}; write ({sizes!r},)"
+    elif not (isinstance(sizes, Sequence) and sizes and all(isinstance(s, str) for s in sizes)):
+        yield f"sizes is {sizes!r}; name at least one, as ('tiny', 'full')"
+
+
+def _options(options: Any) -> _Problems:
+    if not isinstance(options, Mapping):
+        yield f"options is {options!r}; write a mapping of names to Option(default=...)"
+        return
+    for name, option in options.items():
+        if not (isinstance(name, str) and name.isidentifier()):
+            yield f"the option {name!r} becomes a flag; name it with letters, digits and '_'"
+        elif not isinstance(option, Option):
+            yield f"option '{name}' is {option!r}; write Option(default=...)"
+        elif not all(isinstance(text, str) for text in (option.default, *option.choices)):
+            yield f"option '{name}' has a default or choice that is no text; a flag's value is text"
+        elif option.choices and option.default not in option.choices:
+            yield (
+                f"option '{name}' has the default {option.default!r}, which is none of its "
+                f"choices {', '.join(option.choices)}"
+            )
+
+
+def _spaces(spaces: Any) -> _Problems:
+    if not isinstance(spaces, Mapping) or not spaces:
+        yield f"spaces is {spaces!r}; declare at least {{'wide': {{'lr': Float(...)}}}}"
+        return
+    for name, space in spaces.items():
+        if not isinstance(space, Mapping) or not space:
+            yield f"space '{name}' is {space!r}; give it at least one parameter"
+            continue
+        for parameter, spec in space.items():
+            for problem in _spec(spec):
+                yield f"'{parameter}' of space '{name}' {problem}"
+
+
+def _spec(spec: Any) -> _Problems:
+    """What is wrong with a parameter, as the end of a sentence."""
+    if isinstance(spec, Choice):
+        yield from _choice(spec)
+    elif isinstance(spec, Float | Int):
+        yield from _bounds(spec)
+    else:
+        yield f"is {spec!r}; write Float(...), Int(...) or Choice(...)"
+
+
+def _choice(spec: Choice) -> _Problems:
+    if isinstance(spec.choices, str) or not spec.choices:
+        yield f"has the choices {spec.choices!r}; write a tuple of at least one value"
+        return
+    for choice in spec.choices:
+        if not isinstance(choice, _STORED) or (
+            isinstance(choice, float) and not math.isfinite(choice)
+        ):
+            yield (
+                f"has the choice {choice!r}, which a database cannot give back as it is; choose "
+                "among texts, numbers, True, False and None, and look the rest up in build()"
+            )
+    if spec.default not in spec.choices:
+        yield f"has the default {spec.default!r}, which is none of its choices {spec.choices!r}"
+
+
+def _bounds(spec: Float | Int) -> _Problems:
+    kind = type(spec).__name__
+    for name in ("low", "high", "default"):
+        value = getattr(spec, name)
+        if not isinstance(value, int if kind == "Int" else int | float):
+            yield f"has {name}={value!r}, which is no {kind.lower()}"
+            return
+        if not math.isfinite(value):
+            yield f"has {name}={value!r}; bounds are finite"
+            return
+    if spec.low > spec.high:
+        yield f"has low={spec.low} above high={spec.high}; exchange them"
+    elif not spec.low <= spec.default <= spec.high:
+        yield f"has default={spec.default}, outside of low={spec.low} and high={spec.high}"
+    if spec.log and spec.low <= 0:
+        yield f"is on a log scale from low={spec.low}; raise low above 0 or leave log out"
+
+
+_PARTS: Mapping[str, Callable[[Any], _Problems]] = {
+    "name": _name,
+    "metric": _metric,
+    "direction": _direction,
+    "spaces": _spaces,
+    "sizes": _sizes,
+    "options": _options,
+}

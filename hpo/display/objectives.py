@@ -1,0 +1,106 @@
+"""Objectives: what they are, what they search, and how one stands against the contract."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from hpo.contract.rehearsal import Pace, Rehearsed
+from hpo.display.console import results
+from hpo.narrowing import kind_of, values_of
+from objectives import Objective
+
+_SHOWN = {
+    "ok": "[green]ok[/green]     ",
+    "warning": "[yellow]warning[/yellow]",
+    "failed": "[red]FAILED[/red] ",
+}
+
+
+def print_rehearsed(found: Rehearsed) -> None:
+    """An objective against the contract: each check, and what a trial takes."""
+    width = max(len(finding.name) for finding in found.findings)
+    for finding in found.findings:
+        shown = f"{_SHOWN[finding.state]}  {finding.name:<{width}}  {escape(finding.detail)}"
+        results.print(shown.rstrip())
+    if found.pace is not None:
+        _print_pace(found, found.pace)
+    else:
+        results.print("\nmend what FAILED and check again; what depends on it was not tried")
+
+
+def _print_pace(found: Rehearsed, pace: Pace) -> None:
+    results.print(
+        f"\nsize {found.size}, space {found.space}, {found.precision}: {pace.parameters:,} "
+        f"parameters, {pace.step_s * 1e3:.3g} ms a step, {pace.validation_s * 1e3:.3g} ms a "
+        f"validation"
+    )
+    results.print(
+        f"a trial of {pace.steps} steps takes about {_duration(pace.trial_s)} with the default "
+        "configuration"
+    )
+    results.print(f"next: {found.next_command}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def print_objectives(found: Iterable[Objective]) -> None:
+    """The objectives that come with the project."""
+    table = Table("objective", "metric", "sizes", "what it is", box=None)
+    for one in found:
+        metric = f"{one.metric}, {one.direction}"
+        table.add_row(one.name, metric, ", ".join(one.sizes), escape(_about(one)))
+    results.print(table)
+
+
+def print_objective(one: Objective) -> None:
+    """One objective: its search spaces, options and sizes."""
+    results.print(f"[bold]{one.name}[/bold]  {escape(_about(one))}")
+    results.print(f"metric   {one.metric}, {one.direction}")
+    results.print(f"sizes    {', '.join(one.sizes)}")
+    for name, option in one.options.items():
+        choices = f" {'|'.join(option.choices)}" if option.choices else ""
+        about = f"{option.help} " if option.help else ""
+        results.print(escape(f"option   --{name}{choices}  {about}(default: {option.default})"))
+    for name, space in one.spaces.items():
+        results.print()
+        table = Table(f"space {name}", "kind", "values", "default", box=None)
+        for parameter, spec in space.items():
+            table.add_row(parameter, kind_of(spec), escape(values_of(spec)), str(spec.default))
+        results.print(table)
+
+
+def as_data(one: Objective) -> dict[str, Any]:
+    """An objective as plain data."""
+    spaces = {
+        name: {
+            parameter: {"kind": type(spec).__name__.lower(), **asdict(spec)}
+            for parameter, spec in space.items()
+        }
+        for name, space in one.spaces.items()
+    }
+    return {
+        "name": one.name,
+        "about": _about(one),
+        "metric": one.metric,
+        "direction": one.direction,
+        "sizes": list(one.sizes),
+        "options": {name: asdict(option) for name, option in one.options.items()},
+        "spaces": spaces,
+    }
+
+
+def _about(one: Objective) -> str:
+    """The first line of the docstring of its file, else of its class."""
+    module = inspect.getmodule(type(one))
+    text = (module.__doc__ if module else None) or type(one).__doc__ or ""
+    return text.strip().partition("\n")[0]
