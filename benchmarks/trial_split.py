@@ -20,8 +20,10 @@ from typing import Any
 import optuna
 import torch
 
-from hpo import engine, fleet, worker
+from hpo import engine, worker
+from hpo.prepare import prepare_study
 from hpo.records import Records
+from hpo.request import RunRequest
 from hpo.storage import TrialStorage
 from objectives.ris_covariance import RisCovariance, RisCovarianceTask
 
@@ -71,15 +73,14 @@ def main() -> None:
     ):
         setattr(target, name, clocked(part, getattr(target, name)))
     name = f"split-{time.time_ns()}"
-    defaults = {"epochs": 12, "space": "narrow", "size": "tiny", "precision": "fp32", "seed": 0}
-    request = fleet.StudyRequest(
+    request = RunRequest(
         objective="ris_covariance",
-        name=name,
+        study_name=name,
         n_trials=given.trials,
-        asked={},
-        defaults={**defaults, "sampler": "tpe", "pruner": "none"},
+        space="narrow",
+        pruner="none",
     )
-    prepared = fleet.prepare_study(given.storage, request)
+    prepared = prepare_study(given.storage, request, on_gpu=False)
     with tempfile.TemporaryDirectory() as folder:
         config = worker.WorkerConfig(
             name="split", slot="cpu:0", device="cpu", checkpoints=Path(folder)

@@ -9,6 +9,7 @@ import logging
 import tempfile
 import threading
 import time
+import traceback
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from hpo.beat import Beat
 from hpo.budget import Ticket
 from hpo.course import Epoch, Plan, Result
 from hpo.errors import Divergence, LeaseLost, StopRequested
-from hpo.precision import wider
+from hpo.outcomes import ENQUEUED
+from hpo.precision import is_out_of_memory, wider
 from hpo.records import Records
 from hpo.samplers import RERUN_OF, UNTRAINED
 from hpo.saved import build
@@ -33,6 +35,9 @@ from objectives import Objective, Params
 
 # Weights and a batch are some MB; what is far beyond that would fill the study's own database.
 _MOST_BYTES = 512 << 20
+
+_DETAIL_CHARS = 400
+_TRACEBACK_CHARS = 4000
 
 _logger = logging.getLogger(__name__)
 
@@ -76,7 +81,7 @@ class Attempt:
 
     def _begin(self) -> optuna.Trial:
         """The ticket's trial: the one that it has, or a new one."""
-        ticket, storage = self._ticket, self._opened.storage
+        ticket, storage, config = self._ticket, self._opened.storage, self._opened.config
         study_id = storage.get_study_id_from_name(self._opened.name)
         if ticket.trial_number is not None:
             number = ticket.trial_number
@@ -88,8 +93,11 @@ class Attempt:
                 system["fixed_params"] = self._original().params
             elif ticket.ticket == 1:
                 # The default configuration, which the result is compared with.
-                defaults = self._bench.objective.defaults(self._opened.config.space)
+                defaults = config.narrowing.defaults(self._bench.objective, config.space)
                 system["fixed_params"] = dict(defaults)
+            elif ticket.params is not None:
+                system["fixed_params"] = dict(ticket.params)
+                system[ENQUEUED] = True
             # Alone in the first write: the dashboard shows attributes in the order of writing.
             trial_id = storage.create_trial(
                 study_id, user_attrs={"prune_reason": "-"}, system_attrs=system
@@ -116,24 +124,27 @@ class Attempt:
             self._end(TrialState.FAIL, detail=f"lost its worker {self._ticket.losses} times")
             return None
         try:
-            params = self._bench.objective.suggest(trial, settings.space)
+            params = settings.narrowing.suggest(self._bench.objective, trial, settings.space)
             self._write_attributes()
             self._opened.storage.flush(trial._trial_id)
             result = self._train(params)
         except Divergence as verdict:
             return self._diverged(verdict)
-        except torch.OutOfMemoryError as error:
-            self._end(TrialState.PRUNED, reason="oom", detail=str(error).splitlines()[0])
         except (StopRequested, LeaseLost, SQLAlchemyError, optuna.exceptions.OptunaError):
             # Nothing about the configuration: the ticket goes on elsewhere.
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                self._end(TrialState.PRUNED, reason="oom", detail=_in_one_line(error))
+                return None
             if self._bench.device.type == "cuda":
                 # An error that broke the device raises again here and ends this process, so that
                 # the ticket goes on elsewhere.
                 torch.cuda.synchronize()
             _logger.exception("%s | the objective raised", self._log)
-            self._end(TrialState.FAIL, detail=f"{type(error).__name__}: {error}")
+            # Its last lines: the first ones are ours.
+            self._trial.set_user_attr("traceback", traceback.format_exc()[-_TRACEBACK_CHARS:])
+            self._end(TrialState.FAIL, detail=f"{type(error).__name__}: {_in_one_line(error)}")
         else:
             self._seconds, self._skipped = result.seconds, result.skipped
             if result.is_pruned:
@@ -206,7 +217,8 @@ class Attempt:
             about=about,
         )
         _logger.info("%s | %s", self._log, dict(params))
-        self._beat.note(epoch=0, epochs=settings.epochs)
+        steps = settings.epochs * task.steps_per_epoch
+        self._beat.note(epoch=0, epochs=settings.epochs, step=0, steps=steps)
         started_s = time.process_time()
         try:
             return engine.train(task, plan, self)
@@ -222,7 +234,7 @@ class Attempt:
         started_s = time.process_time()
         value = epoch.metrics[self._opened.config.metric]
         self._skipped = epoch.skipped
-        self._beat.note(epoch=epoch.epoch, value=value)
+        self._beat.note(epoch=epoch.epoch, step=epoch.step, value=value)
         self._bench.records.save_epoch(
             run_uid=self._ticket.run_uid,
             ticket=self._ticket.ticket,
@@ -250,7 +262,9 @@ class Attempt:
         _logger.info("%s | %s %s %s", self._log, state.name.lower(), reason, detail)
         self._write_attributes(reason=reason, detail=detail)
         # Some samplers demand a constraint of all trials or of none.
-        self._trial.set_constraint("nonfinite", float(reason in guard.NONFINITE))
+        # What did not fit into memory is as infeasible as what diverged.
+        is_infeasible = reason in (*guard.NONFINITE, "oom")
+        self._trial.set_constraint("nonfinite", float(is_infeasible))
         self._study.tell(self._trial, value, state=state)
         self._sweep_checkpoints()
 
@@ -275,6 +289,8 @@ class Attempt:
         }
         if self._ticket.rerun_of is not None:
             attributes[RERUN_OF] = self._ticket.rerun_of
+        if self._opened.config.forced:
+            attributes["forced"] = dict(self._opened.config.forced)
         for name, value in attributes.items():
             self._trial.set_user_attr(name, value)
 
@@ -293,6 +309,11 @@ class Attempt:
             is_ended = number in trials and trials[number].state.is_finished()
             if is_ended and (number != best or path.suffix == ".tmp"):
                 path.unlink(missing_ok=True)
+
+
+def _in_one_line(error: Exception) -> str:
+    """An error's message as far as it fits a line of a table."""
+    return " ".join(str(error).split())[:_DETAIL_CHARS]
 
 
 def _plain(value: Any) -> Any:

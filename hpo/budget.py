@@ -9,13 +9,9 @@ a trial computes, and Optuna's tables are reached through the session handed in 
 
 from __future__ import annotations
 
-import os
-import socket
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,11 +19,9 @@ from sqlalchemy import orm
 
 from hpo.database import patiently
 from hpo.errors import LeaseLost
+from hpo.leases import LEASE_S, Lease, host_name, is_dead, process_id, read_leases
 from hpo.schema import leases, tickets
 
-# A partitioned host was noticed only after 56 s by the schedulers that were tried; a lease must
-# outlive what the storage waits out by itself (45 s) and a beat or two.
-LEASE_S = 90.0
 BEAT_S = 5.0
 # A configuration that took five workers with it is not tried again.
 MAX_LOSSES = 5
@@ -47,7 +41,7 @@ WITH chosen AS (
     INSERT INTO hpo.leases (run_uid, study_uid, ticket, attempt, worker, host, process, slot)
     SELECT :run_uid, study_uid, ticket, attempt, :worker, :host, :process, :slot FROM taken
 )
-SELECT ticket, attempt, losses, trial_number, rerun_of FROM taken
+SELECT ticket, attempt, losses, trial_number, rerun_of, params FROM taken
 """)
 
 _GIVE_BACK = """
@@ -58,58 +52,6 @@ RETURNING t.ticket
 """
 
 
-def host_name() -> str:
-    """The name under which this host's leases are known."""
-    return socket.gethostname()
-
-
-def process_id(pid: int | None = None) -> str:
-    """A process told apart from a later one with the same number; empty when there is none.
-
-    `boot id/pid namespace:pid:start time` on Linux, so that a process is never judged from
-    another host or container. Where the start cannot be read (no /proc, or another user's
-    process under hidepid) it is left out.
-    """
-    pid = os.getpid() if pid is None else pid
-    try:
-        # The second field is the program's name in parentheses and may itself hold spaces.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return f"{_machine()}:{pid}:" if _exists(pid) else ""
-    # A zombie has ended; its parent has not looked yet.
-    return "" if fields[0] in "ZX" else f"{_machine()}:{pid}:{fields[19]}"
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-@cache
-def _machine() -> str:
-    """Within what process numbers mean the same."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = Path("/proc/self/ns/pid").readlink().name  # pid:[4026531836]
-        return f"{boot}/{namespace[5:-1]}"
-    except OSError:
-        return host_name()
-
-
-def is_dead(process: str) -> bool:
-    """Whether a process has certainly ended: it ran here and is not to be found."""
-    machine, pid, _ = process.split(":")
-    if machine != _machine():
-        return False
-    found = process_id(int(pid))
-    return found != process and not found.endswith(":")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Ticket:
     """One trial of a study's budget, held under a lease. `run_uid` is this attempt.
@@ -118,6 +60,7 @@ class Ticket:
         losses: Workers that this ticket's trials were lost with.
         trial_number: The ticket's Optuna trial, once it has one.
         rerun_of: The trial before that, which its precision alone lost and this one repeats.
+        params: What its trial is to try, whole or in part; None leaves it to the sampler.
         closing: Written in the transaction that ends the trial.
     """
 
@@ -128,6 +71,7 @@ class Ticket:
     trial_number: int | None
     run_uid: str
     rerun_of: int | None = None
+    params: Mapping[str, Any] | None = None
     closing: tuple[sa.Executable, ...] = ()
 
     def check(self, session: orm.Session) -> None:
@@ -182,22 +126,6 @@ class Rerun(Ticket):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lease:
-    """A ticket being worked on, as others see it."""
-
-    ticket: int
-    trial_number: int | None
-    worker: str
-    host: str
-    process: str
-    slot: str
-    silent_s: float
-    epoch: int | None
-    epochs: int | None
-    value: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Budget:
     """A study's tickets by state."""
 
@@ -232,6 +160,47 @@ class Tickets:
         """)
         self._write(statement, study_uid=self._study_uid, total=total)
         return self.count().total
+
+    def enqueued(self) -> list[Mapping[str, Any]]:
+        """What tickets without a trial are to try."""
+        statement = sa.select(tickets.c.params).where(
+            tickets.c.study_uid == self._study_uid,
+            tickets.c.trial_number.is_(None),
+            tickets.c.params.is_not(None),
+        )
+        with self._engine.connect() as connection:
+            return list(connection.scalars(statement))
+
+    def enqueue(self, configurations: Sequence[Mapping[str, Any]]) -> int:
+        """Have the next open tickets try these configurations, all of them or none.
+
+        The first ticket is left to the default configuration.
+
+        Returns:
+            How many tickets are lacking; 0 where it was done.
+        """
+        free = (
+            sa.select(tickets.c.ticket)
+            .where(
+                tickets.c.study_uid == self._study_uid,
+                tickets.c.state == "open",
+                tickets.c.ticket > 1,
+                tickets.c.trial_number.is_(None),
+                tickets.c.rerun_of.is_(None),
+                tickets.c.params.is_(None),
+            )
+            .order_by(tickets.c.ticket)
+            .limit(len(configurations))
+            .with_for_update()
+        )
+        with self._engine.begin() as connection:
+            found = connection.scalars(free).all()
+            if len(found) < len(configurations):
+                return len(configurations) - len(found)
+            for ticket, params in zip(found, configurations, strict=True):
+                mine = (tickets.c.study_uid == self._study_uid, tickets.c.ticket == ticket)
+                connection.execute(tickets.update().where(*mine).values(params=dict(params)))
+        return 0
 
     def take(self, *, worker: str, slot: str) -> Ticket | None:
         """The lowest open ticket, leased to this process; None where there is none."""
@@ -314,31 +283,14 @@ class Tickets:
 
     def live(self) -> list[Lease]:
         """The leases of this study, longest held first."""
-        return _read_leases(self._engine, leases.c.study_uid == self._study_uid)
+        return read_leases(self._engine, leases.c.study_uid == self._study_uid)
 
 
-def live_leases(engine: sa.Engine) -> list[Lease]:
-    """The leases of all studies of a database whose workers still beat."""
-    fresh = leases.c.beat_at > sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, LEASE_S)
-    return [lease for lease in _read_leases(engine, fresh) if not is_dead(lease.process)]
-
-
-def _read_leases(engine: sa.Engine, which: sa.ColumnElement[bool]) -> list[Lease]:
-    silent_s = sa.extract("epoch", sa.func.now() - leases.c.beat_at)
-    names = ("ticket", "worker", "host", "process", "slot", "epoch", "epochs", "value")
-    statement = (
-        sa.select(
-            *(leases.c[name] for name in names),
-            tickets.c.trial_number,
-            sa.cast(silent_s, sa.Float).label("silent_s"),
-        )
-        .join_from(leases, tickets)
-        .where(which)
-        .order_by(leases.c.taken_at)
-    )
-
-    def once() -> list[Lease]:
-        with engine.connect() as connection:
-            return [Lease(**row) for row in connection.execute(statement).mappings()]
-
-    return patiently(once)
+def budgets(engine: sa.Engine) -> dict[str, Budget]:
+    """The budget of every study of a database, by its uid."""
+    statement = sa.select(tickets.c.study_uid, tickets.c.state, sa.func.count().label("n"))
+    grouped: dict[str, dict[str, int]] = {}
+    with engine.connect() as connection:
+        for row in connection.execute(statement.group_by(tickets.c.study_uid, tickets.c.state)):
+            grouped.setdefault(row.study_uid, {})[row.state] = row.n
+    return {uid: Budget(**states) for uid, states in grouped.items()}

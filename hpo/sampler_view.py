@@ -57,6 +57,9 @@ class View:
     def trials(self) -> list[FrozenTrial]:
         return self._get_trials()
 
+    def stop(self) -> None:
+        """Do nothing: how many trials there are is the budget's, also where a grid is exhausted."""
+
 
 def without_superseded(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The trials but for those that were repeated: the rerun is the truth of a configuration.

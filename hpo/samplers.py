@@ -17,6 +17,8 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.errors import ConfigurationError
+from hpo.plugins import is_plugin, load_plugin
 from hpo.sampler_view import RERUN_OF, UNTRAINED, View, constrained
 from objectives import Choice, Space
 
@@ -89,6 +91,26 @@ class InformedSampler(BaseSampler):
 
     def reseed_rng(self) -> None:
         self.inner.reseed_rng()
+
+
+def make_sampler(name: str, *, seed: int) -> BaseSampler:
+    """The sampler of this name or at `module:attr`, which may take `seed`.
+
+    An own sampler is told of divergence as ours are.
+    """
+    if name in SAMPLERS:
+        return SAMPLERS[name](seed)
+    own: BaseSampler = load_plugin(name, BaseSampler, flag="--sampler", seed=seed)
+    return InformedSampler(own, reads_pruned=isinstance(own, optuna.samplers.TPESampler))
+
+
+def check_sampler(name: str) -> None:
+    """Raise `ConfigurationError` unless a sampler has this name, or it says `module:attr`."""
+    if name not in SAMPLERS and not is_plugin(name):
+        raise ConfigurationError(
+            f"no sampler named '{name}'; use one of {', '.join(SAMPLERS)}, auto, or module:attr "
+            "(--sampler)"
+        )
 
 
 def resolve(name: str, space: Space, *, n_trials: int) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 OWN = sa.MetaData(schema="hpo")
 version_table = sa.Table("schema_version", OWN, sa.Column("version", sa.Integer, primary_key=True))
 
@@ -25,6 +25,8 @@ tickets = sa.Table(
     sa.Column("losses", sa.Integer, nullable=False, server_default="0"),
     # The trial whose configuration the ticket's present one repeats in a wider precision.
     sa.Column("rerun_of", sa.Integer),
+    # What the ticket's trial is to try, whole or in part; NULL leaves it to the sampler.
+    sa.Column("params", JSONB),
     sa.CheckConstraint("state IN ('open', 'leased', 'complete', 'pruned', 'failed')"),
 )
 
@@ -43,6 +45,8 @@ leases = sa.Table(
     sa.Column("beat_at", sa.DateTime(timezone=True), server_default=sa.func.now()),
     sa.Column("epoch", sa.Integer),
     sa.Column("epochs", sa.Integer),
+    sa.Column("step", sa.Integer),
+    sa.Column("steps", sa.Integer),
     sa.Column("value", sa.Float),
     sa.UniqueConstraint("study_uid", "ticket"),
     sa.ForeignKeyConstraint(
@@ -101,7 +105,14 @@ artifacts = sa.Table(
 )
 
 # What brings the tables of an earlier version to each one; new tables are created beside it.
-MIGRATIONS = {2: ("ALTER TABLE hpo.tickets ADD COLUMN IF NOT EXISTS rerun_of integer",)}
+MIGRATIONS = {
+    2: ("ALTER TABLE hpo.tickets ADD COLUMN IF NOT EXISTS rerun_of integer",),
+    3: (
+        "ALTER TABLE hpo.tickets ADD COLUMN IF NOT EXISTS params jsonb",
+        "ALTER TABLE hpo.leases ADD COLUMN IF NOT EXISTS step integer",
+        "ALTER TABLE hpo.leases ADD COLUMN IF NOT EXISTS steps integer",
+    ),
+}
 
 
 def schema_version(engine: sa.Engine) -> int | None:

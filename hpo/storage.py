@@ -41,7 +41,7 @@ _REFRESH_S = 1.0
 
 T = TypeVar("T")
 
-# Leases that beat within a lease's life (budget.LEASE_S), in any version of the tables.
+# Leases that beat within a lease's life (leases.LEASE_S), in any version of the tables.
 _WORKING = "SELECT count(*) FROM hpo.leases WHERE beat_at > now() - interval '90 s'"
 
 # Optuna reads a trial's attributes in the order in which their rows happen to lie, which an update

@@ -11,82 +11,25 @@ import inspect
 import uuid
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 import sqlalchemy as sa
-from optuna.pruners import BasePruner
 
 from hpo.database import locked
-from hpo.errors import ConfigurationError, ObjectiveError, StudyMismatch
-from hpo.samplers import SAMPLERS
+from hpo.errors import ConfigurationError, ObjectiveError
+from hpo.pruners import make_pruner
+from hpo.samplers import make_sampler
+from hpo.settings import StudyConfig
 from hpo.storage import TrialStorage, open_storage, prepare
 from objectives import Objective, load
 
 _CONFIG = "config"
 _UID = "study_uid"
+_RUN = "last_run"
 REFERENCES = "references"
-# Where a setting's name and its flag's differ.
-_FLAGS = {"epochs": "epochs_per_trial"}
-
-PRUNERS: dict[str, Callable[[int], BasePruner]] = {
-    "median": lambda epochs: optuna.pruners.MedianPruner(
-        n_startup_trials=5, n_warmup_steps=max(1, epochs // 6)
-    ),
-    "percentile": lambda epochs: optuna.pruners.PercentilePruner(
-        25.0, n_startup_trials=5, n_warmup_steps=max(1, epochs // 6)
-    ),
-    "sha": lambda epochs: optuna.pruners.SuccessiveHalvingPruner(
-        min_resource=max(1, epochs // 6), reduction_factor=2
-    ),
-    "hyperband": lambda epochs: optuna.pruners.HyperbandPruner(
-        min_resource=max(1, epochs // 6), max_resource=epochs, reduction_factor=2
-    ),
-    "none": lambda _: optuna.pruners.NopPruner(),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyConfig:
-    """What a study was created with; inherited by every run and every worker.
-
-    Attributes:
-        objective: As `objectives.load` takes it; a file's path is absolute.
-        source: Hash of the objective's file, to notice a change.
-        epochs: Epochs of a trial.
-        seed: Of the search, the initialization and the training draws; not of the problem.
-        on_precision_range: What becomes of a configuration that only its precision lost: `prune`,
-            or `rerun` once more in a wider one.
-        options: The objective's own options.
-    """
-
-    objective: str
-    source: str
-    metric: str
-    direction: Literal["minimize", "maximize"]
-    size: str
-    epochs: int
-    space: str
-    precision: str
-    problem_seed: int
-    seed: int
-    sampler: str
-    pruner: str
-    # The default is that of studies which were created before there was a choice.
-    on_precision_range: str = "prune"
-    options: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for what, name, known in (
-            ("sampler", self.sampler, SAMPLERS),
-            ("pruner", self.pruner, PRUNERS),
-        ):
-            if name not in known:
-                raise ConfigurationError(
-                    f"no {what} named '{name}'; use one of {', '.join(known)} (--{what})"
-                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +41,15 @@ class OpenStudy:
     config: StudyConfig
     storage: TrialStorage
 
-    def load(self, *, sampler_seed: int = 0) -> optuna.Study:
-        """The Optuna study with its sampler and pruner, nothing cached from earlier asks."""
+    def load(self, *, sampler_seed: int | None = None) -> optuna.Study:
+        """The Optuna study, nothing cached from earlier asks; with a seed, to ask and to report."""
+        if sampler_seed is None:
+            return optuna.load_study(study_name=self.name, storage=self.storage)
         return optuna.load_study(
             study_name=self.name,
             storage=self.storage,
-            sampler=SAMPLERS[self.config.sampler](sampler_seed),
-            pruner=PRUNERS[self.config.pruner](self.config.epochs),
+            sampler=make_sampler(self.config.sampler, seed=sampler_seed),
+            pruner=make_pruner(self.config.pruner, epochs=self.config.epochs),
         )
 
 
@@ -136,6 +81,17 @@ def source_hash(objective: Objective) -> str:
     return hashlib.blake2b(Path(path or "").read_bytes(), digest_size=8).hexdigest()
 
 
+def uid_of(attributes: Mapping[str, Any]) -> str | None:
+    """The key of a study's rows in our own tables; None where another program created it."""
+    uid: str | None = attributes.get(_UID)
+    return uid
+
+
+def config_of(attributes: Mapping[str, Any]) -> StudyConfig | None:
+    """What a study was created with; None where another program created it."""
+    return StudyConfig(**attributes[_CONFIG]) if _CONFIG in attributes else None
+
+
 def find(storage: TrialStorage, name: str) -> OpenStudy | None:
     """The study of this name; None where there is none, or none but its name was created.
 
@@ -147,13 +103,9 @@ def find(storage: TrialStorage, name: str) -> OpenStudy | None:
     except KeyError:
         return None
     attributes = storage.get_study_user_attrs(study_id)
-    if _UID in attributes:
-        return OpenStudy(
-            name=name,
-            uid=attributes[_UID],
-            config=StudyConfig(**attributes[_CONFIG]),
-            storage=storage,
-        )
+    uid, config = uid_of(attributes), config_of(attributes)
+    if uid is not None and config is not None:
+        return OpenStudy(name=name, uid=uid, config=config, storage=storage)
     if storage.get_all_trials(study_id, deepcopy=False):
         raise ConfigurationError(
             f"study '{name}' was not created by this service and has no settings to go on with; "
@@ -193,21 +145,24 @@ def create_or_load(
         return _create(storage, name, fresh()), True
 
 
-def refuse_difference(found: OpenStudy, asked: Mapping[str, Any]) -> None:
-    """Refuse settings given explicitly that are not what the study was created with.
+def change(opened: OpenStudy, config: StudyConfig) -> OpenStudy:
+    """Have a study go on with other settings."""
+    study_id = opened.storage.get_study_id_from_name(opened.name)
+    opened.storage.set_study_user_attr(study_id, _CONFIG, asdict(config))
+    return replace(opened, config=config)
 
-    Raises:
-        StudyMismatch: One of them differs; both values are named.
-    """
-    settings = {**asdict(found.config), **found.config.options}
-    wanted = {**{k: v for k, v in asked.items() if k != "options"}, **asked.get("options", {})}
-    for key, value in wanted.items():
-        if settings.get(key) != value:
-            raise StudyMismatch(
-                f"study '{found.name}' was created with {key} {settings.get(key)!r}, not "
-                f"{value!r}; leave --{_FLAGS.get(key, key)} out to go on with it, or name another "
-                "study with --study_name"
-            )
+
+def note_run(opened: OpenStudy, effective: Mapping[str, Any]) -> None:
+    """Keep the effective configuration of the latest run with its study."""
+    study_id = opened.storage.get_study_id_from_name(opened.name)
+    opened.storage.set_study_user_attr(study_id, _RUN, dict(effective))
+
+
+def last_run(opened: OpenStudy) -> Mapping[str, Any]:
+    """The effective configuration of the latest run; empty where none was kept."""
+    study_id = opened.storage.get_study_id_from_name(opened.name)
+    found: Mapping[str, Any] = opened.storage.get_study_user_attrs(study_id).get(_RUN, {})
+    return found
 
 
 def _create(storage: TrialStorage, name: str, config: StudyConfig) -> OpenStudy:

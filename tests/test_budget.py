@@ -10,10 +10,10 @@ import uuid
 import pytest
 import sqlalchemy as sa
 
-from hpo import budget
-from hpo.budget import Tickets, process_id
+from hpo.budget import Tickets
 from hpo.database import connect
 from hpo.errors import LeaseLost
+from hpo.leases import LEASE_S, is_dead, process_id
 from hpo.schema import leases
 
 
@@ -99,7 +99,7 @@ def test_a_silent_lease_is_swept_by_the_databases_clock_and_its_holder_is_fenced
     tickets.grow(1)
     ticket = tickets.take(worker="w", slot="s")
     with db.begin() as connection:
-        age = sa.text(f"now() - interval '{budget.LEASE_S + 1} s'")
+        age = sa.text(f"now() - interval '{LEASE_S + 1} s'")
         connection.execute(leases.update().values(beat_at=age))
 
     swept = tickets.sweep()
@@ -128,5 +128,5 @@ def test_a_process_is_told_apart_from_a_later_one_with_its_number():
 
     assert alive.count(":") == 2
     assert process_id(child.pid) == ""
-    assert budget.is_dead(alive)
-    assert not budget.is_dead(process_id())
+    assert is_dead(alive)
+    assert not is_dead(process_id())

@@ -110,4 +110,4 @@ def test_a_study_cannot_change_its_mind_about_reruns(program: Program, url: str)
     refused = program(*command("--workers", "1", "--on_precision_range", "rerun", n=1))
 
     assert refused.returncode == 2
-    assert "on_precision_range 'prune', not 'rerun'" in refused.stderr
+    assert "--on_precision_range prune (now rerun)" in refused.stderr

@@ -1,0 +1,193 @@
+"""A search space made smaller by its user: parameters fixed, ranges narrowed.
+
+    --set width=64 --range lr=1e-4,1e-2,log
+
+Border: what an objective declares stays its own. Its `suggest` is handed a trial that answers
+within the narrower bounds, so that it need not know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hpo.errors import ConfigurationError
+from objectives import Choice, Float, Int, Objective, Params, Space, Trial
+
+Spec = Float | Int | Choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Narrowing:
+    """What a user fixed and narrowed, as plain data that a study stores.
+
+    Attributes:
+        fixed: Values by parameter.
+        ranges: (low, high, whether log) by parameter.
+    """
+
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    ranges: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    def apply(self, space: Space) -> dict[str, Spec]:
+        """The space within the narrower bounds; defaults are moved into them."""
+        return {name: self._narrow(name, spec) for name, spec in space.items()}
+
+    def _narrow(self, name: str, spec: Spec) -> Spec:
+        if name in self.fixed:
+            value = self.fixed[name]
+            if isinstance(spec, Choice):
+                return Choice(choices=(value,), default=value)
+            return replace(spec, low=value, high=value, default=value)
+        if name in self.ranges and not isinstance(spec, Choice):
+            low, high, log = self.ranges[name]
+            default = min(max(spec.default, low), high)
+            return replace(spec, low=low, high=high, default=default, log=log)
+        return spec
+
+    def suggest(self, objective: Objective, trial: Trial, space: str) -> Params:
+        """The parameters of a trial, as the objective asks for them, within these bounds."""
+        specs = self.apply(objective.spaces[space])
+        own = {name: specs[name] for name in (*self.fixed, *self.ranges)}
+        return objective.suggest(_NarrowTrial(trial, own), space)
+
+    def defaults(self, objective: Objective, space: str) -> Params:
+        """The objective's default configuration, moved within these bounds."""
+        specs = self.apply(objective.spaces[space])
+        own = {name: specs[name].default for name in (*self.fixed, *self.ranges)}
+        return {**objective.defaults(space), **own}
+
+
+class _NarrowTrial:
+    """A trial whose own bounds win over those that it is asked for."""
+
+    def __init__(self, trial: Trial, specs: Mapping[str, Spec]) -> None:
+        self._trial, self._specs = trial, specs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trial, name)
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        if name in self._specs:
+            return float(self._specs[name].suggest(self._trial, name))
+        return self._trial.suggest_float(name, low, high, step=step, log=log)
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        if name in self._specs:
+            return int(self._specs[name].suggest(self._trial, name))
+        return self._trial.suggest_int(name, low, high, step=step, log=log)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        if name in self._specs:
+            return self._specs[name].suggest(self._trial, name)
+        return self._trial.suggest_categorical(name, choices)
+
+
+def narrowing(space: Space, fixed: Mapping[str, Any], ranges: Mapping[str, Any]) -> Narrowing:
+    """What was asked for, checked against a space.
+
+    Args:
+        fixed: Values, or their text, by parameter.
+        ranges: 'low,high', 'low,high,log', 'low,high,linear', or the same as a list.
+
+    Raises:
+        ConfigurationError: A parameter is unknown, or a value is none of its own.
+    """
+    both = sorted(set(fixed) & set(ranges))
+    if both:
+        raise ConfigurationError(f"'{both[0]}' is both fixed and given a range; drop one of them")
+    for name in (*fixed, *ranges):
+        if name not in space:
+            flag = "--set" if name in fixed else "--range"
+            raise ConfigurationError(
+                f"the search space has no parameter '{name}'; it has {', '.join(space)} ({flag})"
+            )
+    return Narrowing(
+        fixed={name: value_of(name, space[name], given) for name, given in fixed.items()},
+        ranges={name: _range_of(name, space[name], given) for name, given in ranges.items()},
+    )
+
+
+def value_of(name: str, spec: Spec, given: Any, *, flag: str = "--set") -> Any:
+    """A parameter's value from what was given for it, as text or as it is.
+
+    Raises:
+        ConfigurationError: It is none of the parameter's values.
+    """
+    if isinstance(spec, Choice):
+        for choice in spec.choices:
+            if given == choice and isinstance(given, bool) == isinstance(choice, bool):
+                return choice
+        for choice in spec.choices:
+            if isinstance(given, str) and given == str(choice):
+                return choice
+    else:
+        value = _number(given, whole=isinstance(spec, Int))
+        if value is not None and spec.low <= value <= spec.high:
+            return value
+    raise ConfigurationError(
+        f"{name}={given} is not within the search space, where it is {_described(spec)} ({flag})"
+    )
+
+
+def kind_of(spec: Spec) -> str:
+    """What a parameter is: `choice`, `float`, `int`, with ', log' on a log scale."""
+    if isinstance(spec, Choice):
+        return "choice"
+    return f"{'int' if isinstance(spec, Int) else 'float'}{', log' if spec.log else ''}"
+
+
+def values_of(spec: Spec) -> str:
+    """A parameter's values in words, for example '0.0001 to 0.03'."""
+    if isinstance(spec, Choice):
+        return ", ".join(str(choice) for choice in spec.choices)
+    if spec.low == spec.high:
+        return f"{spec.low:.12g}"
+    return f"{spec.low:.12g} to {spec.high:.12g}"
+
+
+def _described(spec: Spec) -> str:
+    if isinstance(spec, Choice):
+        return f"one of {values_of(spec)}"
+    kind = "a whole number from " if isinstance(spec, Int) and spec.low < spec.high else ""
+    return f"{kind}{values_of(spec)}"
+
+
+def _range_of(name: str, spec: Spec, given: Any) -> tuple[Any, Any, bool]:
+    """(low, high, log) within the parameter's own bounds."""
+    parts = given.split(",") if isinstance(given, str) else list(given)
+    scale = parts.pop().strip() if len(parts) == 3 and isinstance(parts[2], str) else ""
+    if len(parts) != 2 or scale not in ("", "log", "linear"):
+        shown = given if isinstance(given, str) else ",".join(map(str, given))
+        raise ConfigurationError(
+            f"'{name}={shown}' is no range; write {name}=LOW,HIGH or {name}=LOW,HIGH,log (--range)"
+        )
+    if isinstance(spec, Choice):
+        raise ConfigurationError(
+            f"'{name}' is {_described(spec)}, and has no range; fix it with --set {name}=VALUE"
+        )
+    low, high = (value_of(name, spec, part, flag="--range") for part in parts)
+    log = spec.log if not scale else scale == "log"
+    if low > high or (log and low <= 0):
+        what = "its low end is above its high one" if low > high else "log needs a low end above 0"
+        raise ConfigurationError(f"'{name}={low},{high}' is no range: {what} (--range)")
+    return low, high, log
+
+
+def _number(given: Any, *, whole: bool) -> float | int | None:
+    """A number, as text or as it is; None where it is none, or not finite."""
+    if isinstance(given, bool):
+        return None
+    try:
+        value = float(given)
+    except (TypeError, ValueError):
+        return None
+    if not math.isfinite(value) or (whole and value != int(value)):
+        return None
+    return int(value) if whole else value

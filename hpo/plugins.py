@@ -1,0 +1,44 @@
+"""A sampler or a pruner of the user's own, at `module:attr`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+from hpo.errors import ConfigurationError
+
+
+def load_plugin(spec: str, base: type, *, flag: str, **given: Any) -> Any:
+    """What `module:attr` names: an instance, or what a class or function there gives.
+
+    Args:
+        base: What it has to be.
+        flag: The flag that named it, for the error.
+        given: Arguments for the class or function, as far as it takes arguments of these names.
+
+    Raises:
+        ConfigurationError: It cannot be imported or made, or is something else.
+    """
+    path, _, attribute = spec.partition(":")
+    try:
+        found = getattr(importlib.import_module(path), attribute)
+        if callable(found) and not isinstance(found, base):
+            taken = inspect.signature(found).parameters
+            found = found(**{name: value for name, value in given.items() if name in taken})
+    except Exception as error:
+        raise ConfigurationError(
+            f"'{spec}' cannot be used: {type(error).__name__}: {error} ({flag})"
+        ) from error
+    if not isinstance(found, base):
+        raise ConfigurationError(
+            f"'{spec}' is no {base.__name__} of Optuna's but {type(found).__name__}; name a class, "
+            f"an instance, or a function that returns one ({flag})"
+        )
+    return found
+
+
+def is_plugin(name: str) -> bool:
+    """Whether a name says `module:attr`."""
+    path, colon, attribute = name.partition(":")
+    return bool(colon and path and attribute)

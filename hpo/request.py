@@ -1,0 +1,129 @@
+"""What a run is asked for, as its user says it; and the slots that it gets on this machine.
+
+Border: names are the flags'. What becomes of it, given the study that there is, is `prepare`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpo import slots
+from hpo.errors import ConfigurationError
+from hpo.slots import Slot
+from objectives import Params
+
+# What a new study takes for what nobody asked for; size and precision depend on the machine.
+DEFAULTS: Mapping[str, Any] = {
+    "epochs": 12,
+    "space": "wide",
+    "seed": 0,
+    "sampler": "tpe",
+    "pruner": "percentile",
+    "on_precision_range": "prune",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """What a run is asked for; None leaves a choice to the study, else to the defaults.
+
+    Attributes:
+        n_trials: The study's total, over all workers and runs.
+        objective: A name, `module:attr`, or the path of a file.
+        options: The objective's own options.
+        fixed: Values of parameters that are not to be searched.
+        ranges: Narrower ranges: 'low,high', 'low,high,log', 'low,high,linear'.
+        enqueue: Configurations to try next, each of them whole or in part.
+        force: Change what the study was created with, for the trials that follow.
+        workers: How many; None for one a GPU, else one a usable core.
+        gpus: Those to use, as CUDA_VISIBLE_DEVICES names them; none for all.
+        timeout_s: Wall time of this run.
+        grace_s: How long workers have to stop before they are killed.
+        checkpoint_dir: Where checkpoints go; None for below the home.
+    """
+
+    n_trials: int | None = None
+    objective: str | None = None
+    study_name: str | None = None
+    epochs_per_trial: int | None = None
+    space: str | None = None
+    size: str | None = None
+    precision: str | None = None
+    sampler: str | None = None
+    pruner: str | None = None
+    on_precision_range: str | None = None
+    seed: int | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    ranges: Mapping[str, Any] = field(default_factory=dict)
+    enqueue: Sequence[Params] = ()
+    force: bool = False
+    workers: int | None = None
+    workers_per_gpu: int = 1
+    gpus: Sequence[str] = ()
+    timeout_s: float | None = None
+    grace_s: float = 30.0
+    checkpoint_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("n_trials", "epochs_per_trial", "workers", "workers_per_gpu"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigurationError(f"--{name} {value} is less than 1")
+
+    def asked(self) -> dict[str, Any]:
+        """The settings of the study that were given explicitly, by their names in its config."""
+        values = {
+            "epochs": self.epochs_per_trial,
+            **{name: getattr(self, name) for name in ("space", "size", "precision", "seed")},
+            **{name: getattr(self, name) for name in ("sampler", "pruner", "on_precision_range")},
+        }
+        asked = {name: value for name, value in values.items() if value not in (None, "auto")}
+        own = {"options": self.options, "fixed": self.fixed, "ranges": self.ranges}
+        return asked | {name: dict(value) for name, value in own.items() if value}
+
+
+def find_slots(request: RunRequest, *, visible: str | None) -> list[Slot]:
+    """The slots of this machine that a run gets.
+
+    Args:
+        visible: CUDA_VISIBLE_DEVICES.
+
+    Raises:
+        ConfigurationError: There are fewer than were asked for.
+    """
+    wanted, per_gpu = request.workers, request.workers_per_gpu
+    count = slots.gpu_count(visible=visible)
+    if not count:
+        if request.gpus:
+            raise ConfigurationError(
+                f"--gpus {','.join(request.gpus)}: torch sees no GPU here; leave --gpus out to "
+                "train on the CPU ('python -m hpo doctor' looks for the reason)"
+            )
+        return slots.cpu_slots(wanted or slots.usable_cores())
+    found = slots.gpu_slots(count, visible=visible, per_gpu=per_gpu)
+    if request.gpus:
+        found = _chosen(found, request.gpus)
+    if wanted is not None and wanted > len(found):
+        raise ConfigurationError(
+            f"--workers {wanted} is more than {len(found) // per_gpu} GPUs hold; write "
+            "--workers_per_gpu K too"
+        )
+    return found[:wanted]
+
+
+def _chosen(found: Sequence[Slot], gpus: Sequence[str]) -> list[Slot]:
+    """The slots on the GPUs of these names."""
+    by_gpu: dict[str, list[Slot]] = {}
+    for slot in found:
+        by_gpu.setdefault(dict(slot.environment)["CUDA_VISIBLE_DEVICES"], []).append(slot)
+    unknown = [name for name in gpus if name not in by_gpu]
+    if unknown:
+        raise ConfigurationError(
+            f"--gpus {','.join(gpus)}: there is no GPU '{unknown[0]}'; use some of "
+            f"{', '.join(by_gpu)}"
+        )
+    return [slot for name in dict.fromkeys(gpus) for slot in by_gpu[name]]
