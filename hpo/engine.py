@@ -226,10 +226,6 @@ class _Trial:
         """Validate the networks as they are, and sum up the epoch that led there."""
         task, plan = self.task, self.plan
         metrics = judge.validated(task, self._setting)
-        if plan.metric not in metrics:
-            raise ObjectiveError(
-                f"validate() returned {sorted(metrics)} without the metric '{plan.metric}'"
-            )
         self.value = metrics[plan.metric]
         judge.judge_metric(
             task,

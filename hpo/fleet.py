@@ -1,4 +1,4 @@
-"""Prepare the study, start workers on slots, forward signals, restart, sweep.
+"""Start workers on slots, forward signals, restart, sweep.
 
 Border: emits events and returns a result, prints nothing; reads neither argv nor environ. What a
 worker does is reached by its command line alone.
@@ -11,26 +11,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
 from optuna.trial import FrozenTrial
 
 from hpo import study
-from hpo.budget import Budget, Lease, Tickets
-from hpo.database import connect
+from hpo.budget import Budget
 from hpo.errors import ConfigurationError, RunFailed
 from hpo.launchers import Launched, Launcher
-from hpo.outcomes import best_trial, divergence, is_default
-from hpo.samplers import resolve
+from hpo.leases import Lease
+from hpo.outcomes import best_trial, divergence, is_default, prune_reasons
+from hpo.prepare import Prepared
+from hpo.request import RunRequest
 from hpo.slots import Slot
-from hpo.storage import open_storage, prepare
-from hpo.study import OpenStudy, StudyConfig
-from objectives import DEFAULT, Objective
+from hpo.tally import MOST_FAILURES, Tally
 
-DEFAULT_TRIALS = 50
 _POLL_S = 0.2
 _PROGRESS_S = 0.5
 # A worker that dies this soon, this often in a row, dies of what a restart does not cure.
@@ -38,22 +35,6 @@ _QUICK_DEATH_S = 20.0
 _QUICK_DEATHS = 3
 # By a signal it may be one configuration's doing, which is given up after five workers.
 _QUICK_KILLS = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyRequest:
-    """What study is asked for; None leaves a choice to the study or to the defaults.
-
-    Attributes:
-        asked: Settings given explicitly, by `StudyConfig`'s names.
-        defaults: What a new study takes for the rest.
-    """
-
-    objective: str | None
-    name: str | None
-    n_trials: int | None
-    asked: Mapping[str, Any]
-    defaults: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +47,42 @@ class FleetConfig:
     grace_s: float = 30.0
     timeout_s: float | None = None
 
+    @classmethod
+    def below(
+        cls, home: Path, request: RunRequest, prepared: Prepared, slots: Sequence[Slot]
+    ) -> FleetConfig:
+        """What a run asks for, with files below the home where it names no other place."""
+        uid = prepared.opened.uid
+        checkpoints = (request.checkpoint_dir or home / "checkpoints") / uid
+        return cls(
+            slots=slots,
+            checkpoints=checkpoints.absolute(),
+            logs=home / "logs" / uid,
+            grace_s=request.grace_s,
+            timeout_s=request.timeout_s,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a study is."""
+    """How far a study is.
+
+    Attributes:
+        reasons: Pruned trials by their prune reason.
+        ended: The trials that ended since the last report.
+        seconds: Wall time of this run.
+        left_s: About how long the rest will take; None as long as nobody knows.
+        trial_s: About how long a trial takes.
+    """
 
     budget: Budget
     leases: Sequence[Lease]
     best: FrozenTrial | None
+    reasons: Mapping[str, int]
+    ended: Sequence[FrozenTrial]
     seconds: float
+    left_s: float | None
+    trial_s: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,26 +105,17 @@ Event = Progress | WorkerEnded | Stopping
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A study whose budget stands, and the connections to it."""
-
-    url: str
-    db: sa.Engine
-    opened: OpenStudy
-    tickets: Tickets
-    is_new: bool
-    notes: Sequence[str] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunResult:
     """What a run came to.
 
     Attributes:
         diverged: The reason of each trial that the guard pruned, by its number.
+        reasons: Pruned trials by their prune reason.
     """
 
+    study: str
     budget: Budget
+    reasons: Mapping[str, int]
     diverged: Mapping[int, str]
     best: FrozenTrial | None
     default_value: float | None
@@ -124,73 +123,14 @@ class RunResult:
     seconds: float
     is_interrupted: bool
 
-
-def prepare_study(url: str, request: StudyRequest) -> Prepared:
-    """Create or load the study that is asked for and bring its budget to its size.
-
-    Raises:
-        ConfigurationError: It cannot be, or differs from what was created.
-        StorageError: The database cannot be used.
-    """
-    db = connect(url, application="fleet")
-    prepare(db)
-    storage = open_storage(url, application="fleet")
-    known = study.find(storage, request.name) if request.name else None
-    spec = request.objective or (known.config.objective if known else DEFAULT)
-    objective = study.load_objective(spec)
-    settings = {**request.defaults, **request.asked}
-    name = request.name or f"{objective.name}-{settings['space']}-{settings['size']}"
-
-    def fresh() -> StudyConfig:
-        _check(objective, settings)
-        settings["options"] = {
-            **{key: option.default for key, option in objective.options.items()},
-            **settings.get("options", {}),
+    def flat(self) -> dict[str, Any]:
+        """As plain data for JSON."""
+        best = self.best
+        return {
+            **{name: value for name, value in vars(self).items() if name != "budget"},
+            "budget": asdict(self.budget),
+            "best": best and {"trial": best.number, "value": best.value, "params": best.params},
         }
-        space = objective.spaces[settings["space"]]
-        n_trials = request.n_trials or DEFAULT_TRIALS
-        settings["sampler"] = resolve(settings["sampler"], space, n_trials=n_trials)
-        return StudyConfig(
-            objective=spec,
-            source=study.source_hash(objective),
-            metric=objective.metric,
-            direction=objective.direction,
-            problem_seed=objective.problem_seed(settings["size"]),
-            **settings,
-        )
-
-    opened, is_new = study.create_or_load(storage, db, name=name, fresh=fresh)
-    study.refuse_difference(opened, {**request.asked, "objective": spec})
-    notes = []
-    if opened.config.source != study.source_hash(objective):
-        notes.append(
-            f"the objective's file has changed since study '{name}' was created; "
-            "its trials may not compare"
-        )
-    tickets = Tickets(db, opened.uid)
-    total = tickets.grow(request.n_trials or tickets.count().total or DEFAULT_TRIALS)
-    if request.n_trials is not None and request.n_trials < total:
-        notes.append(
-            f"the study has {total} trials already; --n_trials {request.n_trials} adds none"
-        )
-    return Prepared(
-        url=url,
-        db=db,
-        opened=opened,
-        tickets=tickets,
-        is_new=is_new,
-        notes=notes,
-    )
-
-
-def _check(objective: Objective, settings: Mapping[str, Any]) -> None:
-    """Refuse a space or a size that the objective does not have."""
-    for what, known in (("space", objective.spaces), ("size", objective.sizes)):
-        if settings[what] not in known:
-            raise ConfigurationError(
-                f"objective '{objective.name}' has no {what} '{settings[what]}'; use one of "
-                f"{', '.join(known)} (--{what})"
-            )
 
 
 def run(
@@ -210,16 +150,18 @@ def run(
     is_interrupted = fleet.work(stop)
     study_ = prepared.opened.load()
     spent = prepared.tickets.count()
+    trials = study_.get_trials(deepcopy=False)
     if not is_interrupted and spent.failed == spent.total:
-        last = study_.get_trials(deepcopy=False)[-1].user_attrs.get("prune_detail", "-")
+        last = trials[-1].user_attrs.get("prune_detail", "-")
         raise RunFailed(
             f"all {spent.total} trials failed, the last with: {last}; the tracebacks are in the "
             f"workers' logs in '{config.logs}'"
         )
-    trials = study_.get_trials(deepcopy=False)
     default = next((t for t in trials if is_default(t)), None)
     return RunResult(
+        study=prepared.opened.name,
         budget=spent,
+        reasons=prune_reasons(trials),
         diverged={t.number: reason for t in trials if (reason := divergence(t))},
         best=best_trial(study_),
         default_value=default.value if default else None,
@@ -253,9 +195,10 @@ class _Fleet:
         self._launcher, self._emit = launcher, emit
         self._seats = [_Seat(slot) for slot in config.slots]
         self._started_at = time.monotonic()
+        self._study = prepared.opened.load()
+        self._tally = Tally(len(self._seats))
         self._best: FrozenTrial | None = None
         self._seen_ended = -1
-        self._study = prepared.opened.load()
 
     @property
     def seconds(self) -> float:
@@ -289,11 +232,32 @@ class _Fleet:
 
     def _report(self) -> Budget:
         spent = self._prepared.tickets.count()
+        ended: Sequence[FrozenTrial] = ()
         if spent.ended != self._seen_ended:
             self._seen_ended = spent.ended
+            ended = self._tally.take(self._study.get_trials(deepcopy=False))
             self._best = best_trial(self._study)
         leases = self._prepared.tickets.live()
-        self._emit(Progress(budget=spent, leases=leases, best=self._best, seconds=self.seconds))
+        self._emit(
+            Progress(
+                budget=spent,
+                leases=leases,
+                best=self._best,
+                reasons=self._tally.reasons,
+                ended=ended,
+                seconds=self.seconds,
+                left_s=self._tally.left_s(spent, leases),
+                trial_s=self._tally.trial_s(leases),
+            )
+        )
+        failed = self._tally.failures
+        if len(failed) >= MOST_FAILURES and spent.ended < spent.total:
+            raise RunFailed(
+                f"{len(failed)} trials in a row failed, the last (trial {failed[-1].number}) with: "
+                f"{failed[-1].user_attrs.get('prune_detail', '-')}; the traceback is in its "
+                f"attribute 'traceback' and in '{self._config.logs}'; mend the objective, and the "
+                "same command goes on"
+            )
         return spent
 
     def _attend(self, seat: _Seat, spent: Budget) -> None:
@@ -353,11 +317,18 @@ class _Fleet:
         for process in running:
             process.stop()
         deadline = time.monotonic() + self._config.grace_s
-        while any(process.poll() is None for process in running):
-            if time.monotonic() > deadline or hurry.is_set():
-                for process in running:
+        try:
+            while any(process.poll() is None for process in running):
+                if time.monotonic() > deadline or hurry.is_set():
+                    break
+                time.sleep(_POLL_S / 4)
+        finally:
+            # Also where a notebook is interrupted a second time, and this one.
+            for process in running:
+                if process.poll() is None:
                     process.kill()
-            time.sleep(_POLL_S / 4)
+            for process in running:
+                process.wait()
 
 
 def _last_line(log: Path) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hpo import forensics, guard, saved
 from hpo.counters import Counters
-from hpo.errors import Divergence
+from hpo.errors import Divergence, ObjectiveError
 from hpo.evidence import Evidence
 from hpo.gradients import trained
 from hpo.guard import Reading
@@ -73,10 +73,30 @@ def validated(task: Task, setting: Setting) -> dict[str, float]:
     """The figures of a validation; the metric NaN where a decomposition refused its matrix."""
     try:
         with evaluating(task, setting.device):
-            return {name: float(value) for name, value in task.validate().items()}
+            return _figures(task.validate(), setting.metric)
     except LinAlgError as error:
         _logger.warning("validation: %s", error)
         return {setting.metric: math.nan}
+
+
+def _figures(found: Any, metric: str) -> dict[str, float]:
+    """What a validation returned, as numbers.
+
+    Raises:
+        ObjectiveError: It is no mapping of names to numbers, or lacks the metric.
+    """
+    if not isinstance(found, Mapping) or metric not in found:
+        given = sorted(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+        raise ObjectiveError(f"validate() returned {given} without the metric '{metric}'")
+    figures = {}
+    for name, value in found.items():
+        try:
+            figures[str(name)] = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ObjectiveError(
+                f"validate() returned {value!r} for '{name}', which is no number"
+            ) from error
+    return figures
 
 
 def judge_metric(

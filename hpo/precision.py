@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.linalg import LinAlgError as LinAlgError  # type: ignore[attr-defined]
 
+from hpo.errors import ObjectiveError
 from objectives import Task, Term
 
 Precision = Literal["fp16", "bf16", "fp32"]
@@ -32,6 +33,14 @@ def is_matrix_refused(error: RuntimeError) -> bool:
     does a gradient that a loss scale of 65,536 has magnified.
     """
     return isinstance(error, LinAlgError) or _REFUSED.search(str(error)) is not None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: a GPU's, or, by torch's allocator or Python's, the host's."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # The allocator of the CPU raises a plain RuntimeError.
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
 def wider(precision: str, device: torch.device) -> str | None:
@@ -105,7 +114,13 @@ def loss_terms(task: Task, batch: Any, *, device: torch.device, precision: str) 
         outputs = task.forward(batch)
     # Also where our own autocast is off: a caller's may be on.
     with torch.autocast(device.type, enabled=False):
-        return dict(task.loss(to_full(outputs), to_full(batch)))
+        terms = task.loss(to_full(outputs), to_full(batch))
+    if not isinstance(terms, Mapping):
+        raise ObjectiveError(
+            f"loss() returned {type(terms).__name__}; a mapping is wanted, for example "
+            "{'misfit': Term(value)}"
+        )
+    return dict(terms)
 
 
 def total(terms: Mapping[str, Term]) -> Tensor:
