@@ -1,0 +1,33 @@
+"""Hyperparameter optimization for networks trained in mixed precision.
+
+    import hpo
+
+    result = hpo.run(objective="mine.py", n_trials=20)
+    hpo.best(study="mine-wide-tiny").params
+    hpo.open(study="mine-wide-tiny").status()
+
+The same as `python -m hpo` on the command line; `hpo.api` says more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpo.api import Best, Study, best, open, run
+    from hpo.errors import HpoError
+    from hpo.fleet import RunResult
+
+__all__ = ["Best", "HpoError", "RunResult", "Study", "best", "open", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily: `python -m hpo --help` must not wait for Optuna.
+    if name not in __all__:
+        raise AttributeError(f"module 'hpo' has no attribute '{name}'")
+    from hpo import api, errors, fleet
+
+    for module in (api, errors, fleet):
+        if hasattr(module, name):
+            return getattr(module, name)
+    raise AttributeError(name)

@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from hpo.errors import ConfigurationError, StorageError
 
 DRIVER = "postgresql+psycopg2"
+STORAGE = "--storage or HPO_STORAGE"
 # A dead host must be reported in less than 5 s.
 _CONNECT_TIMEOUT_S = 4
 # An outage shorter than this is waited out in the middle of a trial; well below a lease's life.
@@ -37,13 +38,16 @@ def mask(url: str | URL) -> str:
     return re.sub(r"(?i)(pass\w*=)[^&]*", r"\1***", text)
 
 
-def parse_url(url: str) -> URL:
+def parse_url(url: str, *, flag: str = STORAGE) -> URL:
     """A storage URL that names PostgreSQL and its driver.
+
+    Args:
+        flag: Where the URL is from, for messages.
 
     Raises:
         ConfigurationError: The URL is malformed, names another database system or no driver.
     """
-    where = "(--storage or HPO_STORAGE)"
+    where = f"({flag})"
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
@@ -58,9 +62,10 @@ def parse_url(url: str) -> URL:
         raise ConfigurationError(
             f"storage URL '{mask(parsed)}' does not name its driver; write '{fixed}' {where}"
         )
+    embedded = ", or leave it out for the embedded one" if flag == STORAGE else ""
     raise ConfigurationError(
         f"storage URL '{mask(parsed)}' is not a PostgreSQL database with psycopg2; write "
-        f"'{DRIVER}://USER:PASSWORD@HOST/DATABASE', or leave it out for the embedded one {where}"
+        f"'{DRIVER}://USER:PASSWORD@HOST/DATABASE'{embedded} {where}"
     )
 
 
@@ -85,23 +90,21 @@ def engine_kwargs(application: str) -> dict[str, Any]:
     }
 
 
-def connect(url: str, *, application: str = "client") -> sa.Engine:
+def connect(url: str, *, application: str = "client", flag: str = STORAGE) -> sa.Engine:
     """An engine on the database, after one round trip that proves it is there.
 
     Raises:
         ConfigurationError: The URL cannot work.
         StorageError: The server cannot be reached or refuses the login.
     """
-    engine = sa.create_engine(parse_url(url), **engine_kwargs(application))
+    engine = sa.create_engine(parse_url(url, flag=flag), **engine_kwargs(application))
     try:
         with engine.connect() as connection:
             connection.execute(sa.text("SELECT 1"))
     except DBAPIError as error:
         engine.dispose()
         reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
-        raise StorageError(
-            f"storage '{mask(url)}' does not answer: {reason} (--storage or HPO_STORAGE)"
-        ) from error
+        raise StorageError(f"storage '{mask(url)}' does not answer: {reason} ({flag})") from error
     return engine
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.budget import Budget, Lease, Tickets
-from hpo.outcomes import best_trial, outcome
+from hpo.budget import Budget, Tickets
+from hpo.leases import Lease
+from hpo.outcomes import best_trial, outcome, prune_reasons
 from hpo.samplers import RERUN_OF
-from hpo.study import OpenStudy
+from hpo.study import OpenStudy, last_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,8 @@ class Status:
 
     Attributes:
         reasons: Trials by prune reason, pruned ones alone.
+        failure: Why the last trial that failed did; None where none did.
+        configuration: What the latest run was asked for, by the flags' names.
         gpu_seconds: By outcome: complete, a prune reason, failed.
     """
 
@@ -53,6 +56,8 @@ class Status:
     lost: Lost
     leases: Sequence[Lease]
     best: FrozenTrial | None
+    failure: str | None
+    configuration: Mapping[str, Any]
 
     def flat(self) -> dict[str, Any]:
         """As plain data for JSON."""
@@ -65,6 +70,8 @@ class Status:
             "gpu_seconds": dict(self.gpu_seconds),
             "lost_to_precision": asdict(self.lost),
             "workers": [asdict(lease) for lease in self.leases],
+            "failure": self.failure,
+            "configuration": dict(self.configuration),
             "best": best and {"trial": best.number, "value": best.value, "params": best.params},
         }
 
@@ -74,7 +81,6 @@ def status(opened: OpenStudy, db: sa.Engine) -> Status:
     tickets = Tickets(db, opened.uid)
     study = opened.load()
     ended = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
-    reasons = Counter(outcome(t) for t in ended if t.state == TrialState.PRUNED)
     seconds: Counter[str] = Counter()
     for trial in ended:
         seconds[outcome(trial)] += trial.user_attrs.get("gpu_seconds", 0.0)
@@ -82,12 +88,22 @@ def status(opened: OpenStudy, db: sa.Engine) -> Status:
         study=opened.name,
         metric=opened.config.metric,
         budget=tickets.count(),
-        reasons=dict(reasons.most_common()),
+        reasons=prune_reasons(ended),
         gpu_seconds={name: round(total, 1) for name, total in seconds.items()},
         lost=_lost(ended, opened.config.precision),
         leases=tickets.live(),
         best=best_trial(study),
+        failure=_failure(ended),
+        configuration=last_run(opened),
     )
+
+
+def _failure(ended: Sequence[FrozenTrial]) -> str | None:
+    """The number and the detail of the last trial that failed."""
+    failed = [trial for trial in ended if trial.state == TrialState.FAIL]
+    if not failed:
+        return None
+    return f"trial {failed[-1].number}: {failed[-1].user_attrs.get('prune_detail', '-')}"
 
 
 def _lost(ended: Sequence[FrozenTrial], precision: str) -> Lost:

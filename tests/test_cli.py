@@ -390,44 +390,6 @@ def test_a_setting_that_differs_from_the_studys_is_refused_and_both_are_named(pr
         assert "Traceback" not in refused.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (("--n_trials", "0"), "n_trials"),
-        (("--n_trials", "many"), "n_trials"),
-        (("--no_such_flag",), "no_such_flag"),
-        (("trian",), "trian"),
-        (("--objective", "nothing"), "use one of"),
-        (("--objective", "missing.py"), "does not exist"),
-        (("--objective", "quadratic", "--space", "huge"), "narrow, wide"),
-        (("--objective", "quadratic", "--size", "giant"), "tiny"),
-        (("--objective", "quadratic", "--workers", "-1"), "workers"),
-        (("--objective", "quadratic", "--precision", "fp8"), "fp8"),
-        (("--storage", "sqlite:///x.db", "--objective", "quadratic"), "not a PostgreSQL"),
-        (("--storage", "postgresql://u:secret@h/d", "--objective", "quadratic"), "psycopg2"),
-        (
-            (
-                "--storage",
-                "postgresql+psycopg2://u:secret@127.0.0.1:1/d",
-                "--objective",
-                "quadratic",
-            ),
-            "does not answer",
-        ),
-        (("best", "--study_name", "none"), "none"),
-        (("dashboard", "--port", "99999"), "port"),
-    ],
-)
-def test_a_wrong_input_gets_a_short_answer_and_exit_code_2(program: Program, arguments, says):
-    refused = program(*arguments)
-
-    assert refused.returncode == 2
-    assert says in refused.stderr
-    assert "Traceback" not in refused.stderr
-    assert "secret" not in refused.stderr
-    assert len(refused.stderr.strip().splitlines()) <= 5
-
-
 def test_help_is_instant_and_imports_nothing_heavy(program: Program):
     shown = program("--help")
     bare = program()

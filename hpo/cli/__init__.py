@@ -7,16 +7,20 @@ command runs, so that help is instant.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 
 import click
 
+from hpo.cli.doctor import doctor
+from hpo.cli.objectives import check, objectives
 from hpo.cli.run import run
 from hpo.cli.server import dashboard, stop, url
 from hpo.cli.shared import INTERRUPTED
-from hpo.cli.studies import best, replay, status
+from hpo.cli.studies import best, replay, status, studies
+from hpo.cli.whole import copy, delete
 from hpo.cli.worker import worker
 from hpo.errors import HpoError, RunFailed
 
@@ -30,8 +34,11 @@ class _Commands(click.Group):
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, members in _SECTIONS.items():
+            rows = [(c.name or "", c.get_short_help_str(limit=200)) for c in members]
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
 
 # Hyphens are accepted wherever an underscore stands.
@@ -61,8 +68,16 @@ def commands(ctx: click.Context, verbose: bool) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (run, worker, status, best, replay, dashboard, url, stop):
-    commands.add_command(_command)
+_SECTIONS = {
+    "Search": (run, worker),
+    "Results": (status, studies, best, replay, dashboard),
+    "Objectives": (objectives, check),
+    "Storage": (url, stop, copy, delete),
+    "When something is wrong": (doctor,),
+}
+for _members in _SECTIONS.values():
+    for _command in _members:
+        commands.add_command(_command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,13 +97,32 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         click.echo(f"hpo: {error}", err=True)
         return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return RunFailed.exit_code
     except Exception as error:
-        # SQLAlchemy is not imported here; what it raises this late is an outage that went on.
-        if "--verbose" in args or not type(error).__module__.startswith(("sqlalchemy", "optuna")):
-            raise
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        click.echo(f"hpo: the database went away: {reason}; the same command goes on", err=True)
-        from hpo.database import is_hurried
-
-        return INTERRUPTED if is_hurried() else RunFailed.exit_code
+        if "--verbose" in args:
+            traceback.print_exc()
+        click.echo(f"hpo: {_explained(error)}", err=True)
+        return INTERRUPTED if _is_hurried() else RunFailed.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _explained(error: Exception) -> str:
+    """An error that nobody raised on purpose, in a line."""
+    reason = (str(getattr(error, "orig", None) or error).strip().splitlines() or ["?"])[0]
+    # Neither is imported here; what SQLAlchemy raises this late is an outage that went on.
+    if not type(error).__module__.startswith(("sqlalchemy", "optuna")):
+        return f"{type(error).__name__}: {reason} (not foreseen; --verbose shows where)"
+    if type(error).__name__ == "ProgrammingError":
+        return f"the database refuses: {reason} ('python -m hpo doctor' looks at rights and tables)"
+    if "No space left" in reason:
+        return f"the database's disk is full: {reason}; make room, and the same command goes on"
+    return f"the database went away: {reason}; the same command goes on"
+
+
+def _is_hurried() -> bool:
+    from hpo.database import is_hurried
+
+    return is_hurried()

@@ -74,27 +74,28 @@ def stop(force: bool) -> None:
     from hpo import postgres
     from hpo.environ import home
 
-    server = postgres.running(home())
-    if server is None:
-        click.echo("the embedded server is not running", err=True)
-        return
-    workers = _working(server.url)
-    if workers and not force:
+    workers: list[str] = []
+    if not force:
+        server = postgres.running(home())
+        workers = _working(server.url) if server else []
+    if workers:
         raise ConfigurationError(
             f"the server is in use by {', '.join(workers[:4])}; end that with Ctrl-C first, or "
             "write 'python -m hpo stop --force'"
         )
-    postgres.stop(home())
-    click.echo("the embedded server is stopped; the next command starts it again", err=True)
+    if postgres.stop(home()):
+        click.echo("the embedded server is stopped; the next command starts it again", err=True)
+    else:
+        click.echo("the embedded server is not running", err=True)
 
 
 def _working(url: str) -> list[str]:
     """The workers that hold a trial, in any study, and the programs that are connected."""
-    from hpo.budget import live_leases
     from hpo.database import connect, other_programs
-    from hpo.schema import schema_version
+    from hpo.leases import live_leases
+    from hpo.schema import SCHEMA_VERSION, schema_version
 
     db = connect(url)
-    if not schema_version(db):
-        return []
+    if schema_version(db) != SCHEMA_VERSION:
+        return other_programs(db)
     return [lease.worker for lease in live_leases(db)] or other_programs(db)

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hpo.errors import ConfigurationError
+
 if TYPE_CHECKING:
     import sqlalchemy as sa
+    import torch
 
     from hpo.study import OpenStudy
 
@@ -71,3 +74,20 @@ def stop_on_signals() -> threading.Event:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, obey)
     return stop
+
+
+def torch_device(name: str) -> torch.device:
+    """A device that works here.
+
+    Raises:
+        ConfigurationError: There is none of that name.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"no device '{name}' here: {reason} (--device)") from error
+    return device

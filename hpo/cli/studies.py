@@ -1,71 +1,174 @@
-"""What is asked of a study: `status`, `best`, `replay`."""
+"""What is asked of a study: `status`, `studies`, `best`, `replay`."""
 
 from __future__ import annotations
 
 import json
+import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpo.cli.shared import Command, json_option, open_study, storage_option, study_option
+from hpo.cli.shared import (
+    Command,
+    json_option,
+    open_study,
+    storage_option,
+    study_option,
+    torch_device,
+)
 from hpo.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from hpo.study import OpenStudy
     from objectives import Objective
+
+
+# How often a watched study is looked at: its workers beat every five seconds.
+_WATCH_S = 2.0
 
 
 @click.command(cls=Command)
 @study_option
 @storage_option
+@click.option("--watch", is_flag=True, help="again every two seconds, until the study is done")
+@click.option(
+    "--export_csv",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="also write all trials as a table",
+)
 @json_option
-def status(study_name: str | None, storage: str | None, as_json: bool) -> None:
+def status(
+    study_name: str | None,
+    storage: str | None,
+    watch: bool,
+    export_csv: Path | None,
+    as_json: bool,
+) -> None:
     """Show how a study stands: trials by state and prune reason, workers, the best so far.
 
     \b
-    Example:
+    Examples:
+        python -m hpo status --watch
         python -m hpo status --json
     """
+    from hpo import report
     from hpo.display.study import print_status
     from hpo.status import status as stand
 
-    found = stand(*open_study(study_name, storage))
+    if export_csv is not None:
+        report.refuse_unwritable(export_csv, flag="--export_csv")
+    opened, db = open_study(study_name, storage)
+    if export_csv is not None:
+        rows = report.trial_rows(opened)
+        report.write(export_csv, report.csv_text(rows), flag="--export_csv")
+    if watch:
+        _watch(opened, db, as_json=as_json)
+        return
+    found = stand(opened, db)
     if as_json:
         click.echo(json.dumps(found.flat(), indent=2))
     else:
         print_status(found)
 
 
+def _watch(opened: OpenStudy, db: sa.Engine, *, as_json: bool) -> None:
+    """Show a study as it goes on: on a terminal in place, else whenever something changed."""
+    import time
+
+    from rich.live import Live
+    from rich.text import Text
+
+    from hpo.display.console import results
+    from hpo.display.study import status_lines
+    from hpo.status import status as stand
+
+    is_live = results.is_terminal and not as_json
+    shown = None
+    with Live(console=results, auto_refresh=False) if is_live else nullcontext() as live:
+        while True:
+            found = stand(opened, db)
+            text = json.dumps(found.flat()) if as_json else "\n".join(status_lines(found))
+            if live is not None:
+                live.update(Text(text), refresh=True)
+            # Seconds since the last beat change all the time and are no news.
+            elif (news := re.sub(r" \(last beat \d+ s ago\)", "", text)) != shown:
+                shown = news
+                click.echo(text if as_json else f"{text}\n")
+            if found.budget.ended == found.budget.total:
+                return
+            time.sleep(_WATCH_S)
+
+
 @click.command(cls=Command)
-@study_option
 @storage_option
 @json_option
-def best(study_name: str | None, storage: str | None, as_json: bool) -> None:
-    """Show the best trial of a study and its parameters.
+def studies(storage: str | None, as_json: bool) -> None:
+    """List the studies of the storage, the one that started last first.
 
     \b
     Example:
-        python -m hpo best --json
+        python -m hpo studies
     """
+    from hpo.database import connect
+    from hpo.display.study import print_overview
+    from hpo.environ import storage_url
+    from hpo.overview import overview
+    from hpo.storage import open_storage, prepare
+
+    url = storage_url(storage)
+    db = connect(url)
+    prepare(db)
+    found = overview(open_storage(url), db)
+    if as_json:
+        click.echo(json.dumps([line.flat() for line in found], indent=2))
+    elif found:
+        print_overview(found)
+    else:
+        click.echo("no study yet; 'python -m hpo --n_trials 50' creates one", err=True)
+
+
+@click.command(cls=Command)
+@study_option
+@storage_option
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="also write it as a JSON file, which 'run --enqueue FILE' takes",
+)
+@json_option
+def best(study_name: str | None, storage: str | None, save: Path | None, as_json: bool) -> None:
+    """Show the best trial of a study and its parameters.
+
+    \b
+    Examples:
+        python -m hpo best --json
+        python -m hpo best --save best.json && python -m hpo run --study_name b --enqueue best.json
+    """
+    from hpo import report
+    from hpo.api import best_of
     from hpo.display.study import print_trial
     from hpo.outcomes import best_trial
 
+    if save is not None:
+        report.refuse_unwritable(save, flag="--save")
     opened, _ = open_study(study_name, storage)
-    trial = best_trial(opened.load())
-    if trial is None:
-        raise ConfigurationError(f"study '{opened.name}' has no complete trial yet")
+    found = best_of(opened)
+    text = json.dumps(found.flat(), indent=2)
+    if save is not None:
+        report.write(save, f"{text}\n", flag="--save")
+        click.echo(f"saved as {save}", err=True)
     if as_json:
-        found = {
-            "study": opened.name,
-            "trial": trial.number,
-            "metric": opened.config.metric,
-            "value": trial.value,
-            "precision": trial.user_attrs["precision"],
-            "params": trial.params,
-        }
-        click.echo(json.dumps(found, indent=2))
-    else:
-        print_trial(opened, trial)
+        click.echo(text)
+        return
+    trial = best_trial(opened.load())
+    assert trial is not None
+    print_trial(opened, trial)
 
 
 @click.command(cls=Command)
@@ -125,7 +228,7 @@ def replay(
     if save is not None:
         _write(save, content)
     chosen = _objective(saved["about"]["study"], objective, is_file=is_file)
-    found = again(saved, chosen, device=_device(device), step=batch_of_step)
+    found = again(saved, chosen, device=torch_device(device), step=batch_of_step)
     if as_json:
         click.echo(json.dumps(found.flat(), indent=2))
     else:
@@ -171,18 +274,6 @@ def _write(path: Path, content: bytes) -> None:
             f"'{path}' cannot be written: {error.strerror} (--save)"
         ) from error
     click.echo(f"saved as {path} ({len(content) / 1e6:.1f} MB)", err=True)
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    try:
-        device = torch.device(name)
-        torch.zeros((), device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"no device '{name}' here: {reason} (--device)") from error
-    return device
 
 
 def _saved_step(number: int, study_name: str | None, storage: str | None) -> bytes:

@@ -2,78 +2,114 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import json
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from optuna.trial import FrozenTrial
 from rich.console import Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from hpo import fleet
 from hpo.database import mask
 from hpo.display.console import errors, results
-from hpo.display.study import print_trial, running
-from hpo.study import OpenStudy
+from hpo.display.study import counts, print_trial, running
+from hpo.outcomes import outcome
+from hpo.prepare import Prepared
+
+# Without a terminal a line at least this often, so that a log shows that something goes on.
+_QUIET_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """How much is said on stderr, and in which form."""
+
+    is_quiet: bool = False
+    is_verbose: bool = False
+    is_json: bool = False
+
+    @classmethod
+    def of(cls, flags: Mapping[str, Any]) -> Level:
+        return cls(is_quiet=flags["quiet"], is_verbose=flags["verbose"], is_json=flags["log_json"])
 
 
 class Display:
-    """One run's lines, and its live line while it is on a terminal."""
+    """One run's lines, and its live picture while it is on a terminal."""
 
-    def __init__(self, opened: OpenStudy, config: fleet.FleetConfig) -> None:
-        self._opened, self._config = opened, config
+    def __init__(self, prepared: Prepared, config: fleet.FleetConfig, level: Level) -> None:
+        self._prepared, self._opened, self._config = prepared, prepared.opened, config
+        self._level = level
         self._live: Live | None = None
         self._ended = -1
+        self._said_at = 0.0
+        self._has_estimate = False
 
-    def begin(self, prepared: fleet.Prepared, *, asked: Mapping[str, Any], on_gpu: bool) -> None:
+    @property
+    def _is_plain(self) -> bool:
+        return not (self._level.is_quiet or self._level.is_json)
+
+    def say(self, line: str) -> None:
+        """A line for people."""
+        if self._is_plain:
+            errors.print(line)
+
+    def _log(self, event: str, **values: Any) -> None:
+        """A line for programs."""
+        if self._level.is_json:
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            errors.print(json.dumps({"at": now, "event": event, **values}), markup=False)
+
+    def begin(self, *, asked: Mapping[str, Any], is_embedded: bool) -> None:
         """Say each resolved decision and its reason."""
-        settings, budget = self._opened.config, prepared.tickets.count()
-        state = "new" if prepared.is_new else f"resumed, {budget.ended} trials done"
-        kind = "a GPU" if on_gpu else "no GPU"
-        lines = {
+        settings, budget = self._opened.config, self._prepared.tickets.count()
+        slots = self._config.slots
+        on_gpu = slots[0].device == "cuda"
+        is_new = self._prepared.is_new
+        state = "new" if is_new else f"resumed, {budget.ended} trials done"
+        machine = "a GPU" if on_gpu else "no GPU"
+        chosen = f"auto: {machine}" if is_new else "the study's"
+        reason = {name: "asked for" if name in asked else chosen for name in ("size", "precision")}
+        lines = {} if is_embedded else {"storage": mask(self._prepared.url)}
+        lines |= {
             "study": f"{self._opened.name} ({state}, {budget.total} in all)",
-            "storage": mask(prepared.url),
-            "objective": f"{settings.objective}, size {settings.size}, space {settings.space}, "
+            "objective": f"{settings.objective}, space {settings.space}, "
             f"{settings.epochs} epochs a trial"
             + "".join(f", {name} {value}" for name, value in settings.options.items()),
-            "precision": f"{settings.precision} ("
+            "size": f"{settings.size} ({reason['size']})"
+            + ("; --size tiny or base takes less time" if on_gpu and is_new else ""),
+            "precision": f"{settings.precision} ({reason['precision']})",
+            "search": f"{settings.sampler}, pruner {settings.pruner}, seed {settings.seed}; "
             + (
-                "asked for"
-                if "precision" in asked
-                else f"auto: {kind}"
-                if prepared.is_new
-                else "the study's"
-            )
-            + ")",
-            "search": f"{settings.sampler}, pruner {settings.pruner}, seed {settings.seed}",
-            "workers": f"{len(self._config.slots)} ("
-            + ", ".join(slot.name for slot in self._config.slots)
-            + ")",
+                "with several workers a trial is reproducible, the study is not"
+                if len(slots) > 1
+                else "with one worker the same seed gives the same study"
+            ),
+            "workers": f"{len(slots)} ({', '.join(slot.name for slot in slots)})",
             "logs": str(self._config.logs),
         }
-        if len(self._config.slots) > 1:
-            lines["search"] += "; with several workers a trial is reproducible, the study is not"
-        else:
-            lines["search"] += "; with one worker the same seed gives the same study"
+        own = [f"{name}={value}" for name, value in settings.fixed.items()]
+        own += [f"{name} in {_range(value)}" for name, value in settings.ranges.items()]
+        if own:
+            lines["own space"] = "; ".join(own)
         for name, value in lines.items():
-            errors.print(f"[bold]{name:<10}[/bold] {value}")
-        for note in prepared.notes:
-            errors.print(f"[yellow]note[/yellow]       {note}")
+            self.say(f"[bold]{name:<10}[/bold] {escape(value)}")
+        for note in self._prepared.notes:
+            self.say(f"[yellow]note[/yellow]       {escape(note)}")
+        if budget.ended == budget.total:
+            self.say("all of its trials are done; a larger --n_trials adds some")
+        self._log("start", **lines, notes=list(self._prepared.notes))
 
     def __enter__(self) -> Display:
-        if errors.is_terminal:
-            self._bar = Progress(
-                TextColumn("trials"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("best {task.description}"),
-                console=errors,
-            )
-            self._task = self._bar.add_task("-", total=None)
-            self._live = Live(self._bar, console=errors, transient=True)
+        if self._is_plain and errors.is_terminal:
+            self._live = Live(console=errors, transient=True, refresh_per_second=4)
             self._live.start()
         return self
 
@@ -91,64 +127,167 @@ class Display:
         if isinstance(event, fleet.Progress):
             self._show_progress(event)
         elif isinstance(event, fleet.WorkerEnded):
-            errors.print(
+            self.say(
                 f"[yellow]worker {event.slot} ended with code {event.code}; another takes over "
-                f"its trial (log: {event.log})[/yellow]"
+                f"its trial (log: {escape(str(event.log))})[/yellow]"
             )
+            self._log("worker_ended", slot=event.slot, code=event.code, log=str(event.log))
         else:
-            errors.print(f"stopping ({event.reason}); running trials are kept for the next run")
+            self.say(f"stopping ({event.reason}); running trials are kept for the next run")
+            self._log("stopping", reason=event.reason)
 
     def _show_progress(self, progress: fleet.Progress) -> None:
+        for trial in progress.ended:
+            self._show_ended(trial)
+        self._show_estimate(progress)
         budget = progress.budget
-        best = "-"
-        if progress.best is not None:
-            best = f"{progress.best.value:.4g} (trial {progress.best.number})"
-        counts = f"{budget.complete} complete, {budget.pruned} pruned, {budget.failed} failed"
+        is_due = time.monotonic() - self._said_at > _QUIET_S
         if self._live is not None:
-            self._bar.update(
-                self._task, total=budget.total, completed=budget.ended, description=best
-            )
-            running = [running(lease) for lease in progress.leases]
-            self._live.update(Group(self._bar, Text(" | ".join([counts, *running]))))
-        elif budget.ended != self._ended:
-            errors.print(
-                f"{budget.ended}/{budget.total} trials | {counts} | best {best} | "
-                f"{progress.seconds:.0f} s"
+            self._live.update(_picture(progress))
+        elif budget.ended != self._ended or (is_due and progress.leases):
+            self._said_at = time.monotonic()
+            parts = [
+                f"{budget.ended}/{budget.total} trials",
+                counts(budget, progress.reasons),
+                f"best {_best(progress.best)}",
+                _time(progress),
+            ]
+            if budget.ended == self._ended:
+                parts += [running(lease) for lease in progress.leases]
+            self.say(escape(" | ".join(parts)))
+            best = progress.best
+            self._log(
+                "progress",
+                **vars(budget),
+                prune_reasons=dict(progress.reasons),
+                best=best and {"trial": best.number, "value": best.value},
+                running=[_lease(lease) for lease in progress.leases],
+                seconds=round(progress.seconds, 1),
+                left_s=progress.left_s and round(progress.left_s, 1),
             )
         self._ended = budget.ended
 
-    def end(self, result: fleet.RunResult, *, url: str, is_embedded: bool) -> None:
-        """Say what the run came to, and how to look at it."""
-        budget, name = result.budget, self._opened.name
-        errors.print(
-            f"{budget.ended} of {budget.total} trials done in {result.seconds:.0f} s: "
-            f"{budget.complete} complete, {budget.pruned} pruned, {budget.failed} failed"
+    def _show_ended(self, trial: FrozenTrial) -> None:
+        detail = str(trial.user_attrs.get("prune_detail", "-"))
+        how = outcome(trial)
+        self._log("trial", number=trial.number, outcome=how, value=trial.value, detail=detail)
+        if self._level.is_verbose:
+            params = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
+            value = f" {trial.value:.6g}" if trial.value is not None else ""
+            why = f" ({detail})" if detail != "-" else ""
+            self.say(escape(f"trial {trial.number} {how}{value}{why}: {params}"))
+
+    def _show_estimate(self, progress: fleet.Progress) -> None:
+        """How long it will take, as soon as the first epochs tell."""
+        steps = [lease.steps for lease in progress.leases if lease.epoch and lease.steps]
+        if self._has_estimate or not steps or not progress.trial_s or not progress.left_s:
+            return
+        self._has_estimate = True
+        workers = len(self._config.slots)
+        self.say(
+            f"[bold]estimate[/bold]   a whole trial is {steps[0]:,} steps, about "
+            f"{duration(progress.trial_s)}; the study {duration(progress.left_s)} on {workers} "
+            f"worker{'s' if workers > 1 else ''}, less where trials are pruned"
         )
+
+    def note_end(self, result: fleet.RunResult) -> None:
+        """Say on stderr what the run came to."""
+        budget = result.budget
+        self.say(
+            f"{budget.ended} of {budget.total} trials done in {duration(result.seconds)}: "
+            f"{counts(budget, result.reasons)}"
+        )
+        if budget.failed:
+            self.say(
+                f"{budget.failed} trials failed: their attributes prune_detail and traceback say "
+                f"why, and the logs in {self._config.logs}"
+            )
         if result.diverged:
-            counts = Counter(result.diverged.values()).most_common()
-            errors.print(
-                f"diverged: {', '.join(f'{n} {reason}' for reason, n in counts)}; "
-                f"'python -m hpo replay {next(iter(result.diverged))}' shows one of them again"
+            self.say(
+                f"'python -m hpo replay {next(iter(result.diverged))}' shows again why that trial "
+                "diverged"
             )
         if result.best is None:
-            errors.print("no trial is complete, so there is no best one")
-        else:
+            self.say("no trial is complete, so there is no best one")
+        if result.is_interrupted:
+            self.say("interrupted; the same command goes on from here")
+        self._log("end", **result.flat())
+
+    def end(self, result: fleet.RunResult, *, is_embedded: bool) -> None:
+        """Say what the run came to, and how to look at it."""
+        self.note_end(result)
+        if result.best is not None:
             print_trial(self._opened, result.best)
-            self._print_comparison(result)
+            metric = self._opened.config.metric
+            others = dict(result.references)
+            if result.default_value is not None:
+                others["default configuration (the first trial)"] = result.default_value
+            for name, value in others.items():
+                results.print(f"{metric} of {name}: {value:.4g}", markup=False)
             checkpoint = self._config.checkpoints / f"trial_{result.best.number:05d}.pt"
             if checkpoint.exists():
-                results.print(f"checkpoint  {checkpoint}")
-        results.print(f"storage     {mask(url)}")
-        results.print(f"study       {name}")
+                results.print(f"checkpoint  {checkpoint}", markup=False)
+        results.print(f"storage     {mask(self._prepared.url)}", markup=False)
+        results.print(f"study       {self._opened.name}", markup=False)
         where = "" if is_embedded else "HPO_STORAGE=<the storage's URL> "
         results.print(f"look at it  {where}python -m hpo dashboard")
-        if result.is_interrupted:
-            errors.print("interrupted; the same command goes on from here")
 
-    def _print_comparison(self, result: fleet.RunResult) -> None:
-        metric = self._opened.config.metric
-        others = dict(result.references)
-        if result.default_value is not None:
-            others["default configuration (the first trial)"] = result.default_value
-        for name, value in others.items():
-            results.print(f"{metric} of {name}: {value:.4g}")
+
+def _picture(progress: fleet.Progress) -> Group:
+    """The live picture: how far the study is, and a line for each running trial."""
+    budget = progress.budget
+    head = Table.grid(padding=(0, 1))
+    head.add_row(
+        f"{budget.ended}/{budget.total} trials",
+        ProgressBar(total=max(1, budget.total), completed=budget.ended, width=24),
+        _time(progress),
+        f"best {_best(progress.best)}",
+    )
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("device", "trial", "epoch", "step", "metric", "time"):
+        table.add_column(column, justify="left" if column == "device" else "right")
+    for lease in progress.leases:
+        table.add_row(
+            lease.slot,
+            "asking" if lease.trial_number is None else str(lease.trial_number),
+            f"{lease.epoch or 0}/{lease.epochs or '?'}",
+            f"{lease.step or 0:,}/{lease.steps:,}" if lease.steps else "-",
+            "-" if lease.value is None else f"{lease.value:.4g}",
+            duration(lease.held_s),
+        )
+    return Group(head, Text(counts(budget, progress.reasons)), table)
+
+
+def _time(progress: fleet.Progress) -> str:
+    left_s = progress.left_s
+    left = f", about {duration(left_s)} left" if left_s and left_s >= 1 else ""
+    return f"{duration(progress.seconds)}{left}"
+
+
+def _lease(lease: Any) -> dict[str, Any]:
+    names = ("slot", "trial_number", "epoch", "epochs", "step", "steps", "value")
+    return {name: getattr(lease, name) for name in names}
+
+
+def _best(trial: FrozenTrial | None) -> str:
+    return "-" if trial is None else f"{trial.value:.4g} (trial {trial.number})"
+
+
+def _range(bounds: Any) -> str:
+    low, high, log = bounds
+    return f"{low:g} to {high:g}{', log' if log else ''}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: '34 s', '2 min 41 s', '3 h 05 min'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

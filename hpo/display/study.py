@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from optuna.trial import FrozenTrial
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from hpo.budget import Lease
+from optuna.trial import FrozenTrial
+from rich.markup import escape
+from rich.table import Table
+
+from hpo.budget import Budget
 from hpo.display.console import results
+from hpo.leases import Lease
+from hpo.overview import StudyLine
 from hpo.samplers import RERUN_OF
 from hpo.status import Lost, Status
 from hpo.study import OpenStudy
@@ -17,24 +24,60 @@ def running(lease: Lease) -> str:
     return f"{lease.slot} {where} epoch {lease.epoch or 0}{value}"
 
 
-def print_status(found: Status) -> None:
-    """How a study stands, on stdout."""
+def counts(budget: Budget, reasons: Mapping[str, int]) -> str:
+    """Trials by state, pruned ones by their reason: '5 complete, 6 pruned (4 pruner, 2 oom)'."""
+    why = f" ({', '.join(f'{n} {reason}' for reason, n in reasons.items())})" if reasons else ""
+    return f"{budget.complete} complete, {budget.pruned} pruned{why}, {budget.failed} failed"
+
+
+def status_lines(found: Status) -> list[str]:
+    """How a study stands, a line a thing."""
     budget, best = found.budget, found.best
     lines = {
         "study": found.study,
-        "trials": f"{budget.ended} of {budget.total} ended: {budget.complete} complete, "
-        f"{budget.pruned} pruned, {budget.failed} failed; {budget.leased} running",
-        "pruned": ", ".join(f"{n} {reason}" for reason, n in found.reasons.items()) or "none",
+        "trials": f"{budget.ended} of {budget.total} ended: {counts(budget, found.reasons)}; "
+        f"{budget.leased} running",
         "precision": _lost(found.lost),
         "best": f"{best.value:.6g} {found.metric} (trial {best.number})" if best else "-",
     }
+    if found.failure is not None:
+        lines["failed"] = found.failure
     if any(found.gpu_seconds.values()):
         spent = (f"{name} {seconds:g}" for name, seconds in found.gpu_seconds.items())
         lines["GPU s"] = ", ".join(spent)
-    for name, value in lines.items():
-        results.print(f"{name:<10} {value}")
-    for lease in found.leases:
-        results.print(f"worker     {running(lease)} (last beat {lease.silent_s:.0f} s ago)")
+    return [
+        *(f"{name:<10} {value}" for name, value in lines.items()),
+        *(
+            f"worker     {running(lease)} (last beat {lease.silent_s:.0f} s ago)"
+            for lease in found.leases
+        ),
+    ]
+
+
+def print_status(found: Status) -> None:
+    """How a study stands, on stdout."""
+    for line in status_lines(found):
+        results.print(line, markup=False)
+
+
+def print_overview(lines: Sequence[StudyLine]) -> None:
+    """The studies of a database, on stdout."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("study", "objective", "trials", "running", "best", "metric", "started"):
+        table.add_column(column, justify="right" if column in ("running", "best") else "left")
+    for line in lines:
+        budget = line.budget
+        table.add_row(
+            escape(line.name),
+            escape(Path(line.objective).name if line.objective else "-"),
+            f"{budget.ended} of {budget.total}"
+            + (f", {budget.failed} failed" * bool(budget.failed)),
+            str(budget.leased),
+            "-" if line.best is None else f"{line.best:.6g}",
+            line.metric or "-",
+            line.started.strftime("%Y-%m-%d %H:%M") if line.started else "-",
+        )
+    results.print(table)
 
 
 def _lost(lost: Lost) -> str:

@@ -1,0 +1,202 @@
+"""The service for notebooks and programs: what the command line does, as functions of data.
+
+    import hpo
+
+    result = hpo.run(objective="mine.py", n_trials=20, workers=2)
+    result.best.params
+    hpo.open(study="mine-wide-tiny").trials()     # rows; pandas.DataFrame(rows) is a table
+    hpo.best(study="mine-wide-tiny").value
+
+Nothing is printed. The storage is the one that is named, else HPO_STORAGE's, else the embedded
+server, as on the command line.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+
+from hpo import configurations, environ, fleet
+from hpo.database import connect
+from hpo.errors import ConfigurationError
+from hpo.fleet import Event, FleetConfig, RunResult
+from hpo.launchers.local import LocalLauncher
+from hpo.outcomes import best_trial
+from hpo.prepare import prepare_study
+from hpo.report import trial_rows
+from hpo.request import RunRequest, find_slots
+from hpo.settings import StudyConfig
+from hpo.status import Status, status
+from hpo.study import OpenStudy, open_study
+from objectives import Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The best complete trial of a study."""
+
+    study: str
+    trial: int
+    metric: str
+    value: float
+    precision: str
+    params: Mapping[str, Any]
+
+    def flat(self) -> dict[str, Any]:
+        """As plain data for JSON; what `--enqueue` takes."""
+        return {**vars(self), "params": dict(self.params)}
+
+
+class Study:
+    """A study that exists, for reading."""
+
+    def __init__(self, opened: OpenStudy, db: sa.Engine) -> None:
+        self._opened, self._db = opened, db
+
+    def __repr__(self) -> str:
+        return f"<hpo study '{self.name}'>"
+
+    @property
+    def name(self) -> str:
+        return self._opened.name
+
+    @property
+    def config(self) -> StudyConfig:
+        """What it was created with."""
+        return self._opened.config
+
+    def status(self) -> Status:
+        """How it stands now."""
+        return status(self._opened, self._db)
+
+    def best(self) -> Best:
+        """Its best trial.
+
+        Raises:
+            ConfigurationError: No trial is complete yet.
+        """
+        return best_of(self._opened)
+
+    def trials(self) -> list[dict[str, Any]]:
+        """A row a trial, as `--export_csv` writes them."""
+        return trial_rows(self._opened)
+
+    def optuna(self) -> optuna.Study:
+        """The Optuna study, for all that Optuna offers."""
+        return self._opened.load()
+
+
+def run(
+    objective: str | Path | None = None,
+    *,
+    n_trials: int | None = None,
+    study: str | None = None,
+    storage: str | None = None,
+    home: str | Path | None = None,
+    set: Mapping[str, Any] | None = None,
+    range: Mapping[str, Any] | None = None,
+    enqueue: Sequence[Params] | str | Path = (),
+    on_event: Callable[[Event], None] | None = None,
+    timeout_s: float | None = None,
+    **settings: Any,
+) -> RunResult:
+    """Create or resume a study and run workers until it is done, as `python -m hpo run` does.
+
+    An interruption (KeyboardInterrupt) ends the workers, keeps their trials, and is raised again;
+    the same call goes on from there.
+
+    Args:
+        objective: A name, `module:attr`, or a file. Workers are processes of their own: what was
+            defined in a notebook has to be in a file.
+        n_trials: The study's total, over all runs.
+        home: The folder of the embedded server, checkpoints and logs; None for HPO_HOME.
+        set: Values of parameters that are not to be searched.
+        range: Narrower ranges: (low, high) or (low, high, 'log').
+        enqueue: Configurations to try next, or the JSON file that holds them.
+        on_event: Called with each of the fleet's events, for example `Progress`.
+        settings: Further settings by their flags' names: `workers`, `epochs_per_trial`, `space`,
+            `size`, `precision`, `sampler`, `pruner`, `seed`, `force`, `options`, ...
+
+    Raises:
+        HpoError: Whatever the command line would exit with 1 or 2 for.
+    """
+    if objective is not None and not isinstance(objective, str | Path):
+        raise ConfigurationError(
+            f"objective {objective!r} lives in this process, and workers are processes of their "
+            "own; write it to a file and give the file's path"
+        )
+    unknown = [name for name in settings if name not in RunRequest.__dataclass_fields__]
+    if unknown:
+        raise ConfigurationError(
+            f"hpo.run has no setting '{unknown[0]}'; it has "
+            f"{', '.join(RunRequest.__dataclass_fields__)}"
+        )
+    tried = configurations.read(Path(enqueue)) if isinstance(enqueue, str | Path) else enqueue
+    request = RunRequest(
+        objective=None if objective is None else str(objective),
+        n_trials=n_trials,
+        study_name=study,
+        fixed=set or {},
+        ranges=range or {},
+        enqueue=tried,
+        timeout_s=timeout_s,
+        **settings,
+    )
+    folder = Path(home).absolute() if home is not None else environ.home()
+    slots = find_slots(request, visible=environ.visible_gpus())
+    url = environ.storage_url(storage, home_folder=folder)
+    prepared = prepare_study(url, request, on_gpu=slots[0].device == "cuda")
+    config = FleetConfig.below(folder, request, prepared, slots)
+    launcher = LocalLauncher(environ.variables())
+
+    def ignore(_: Event) -> None:
+        pass
+
+    return fleet.run(prepared, config, launcher, emit=on_event or ignore, stop=threading.Event())
+
+
+def open(
+    storage: str | None = None, study: str | None = None, *, home: str | Path | None = None
+) -> Study:
+    """The study of this name, or the only one.
+
+    Raises:
+        ConfigurationError: There is none, or there are several and none was named.
+        StorageError: The database cannot be used.
+    """
+    folder = Path(home).absolute() if home is not None else None
+    db = connect(environ.storage_url(storage, home_folder=folder))
+    return Study(open_study(db, study), db)
+
+
+def best(
+    storage: str | None = None, study: str | None = None, *, home: str | Path | None = None
+) -> Best:
+    """The best trial of a study.
+
+    Raises:
+        ConfigurationError: There is no such study, or no trial of it is complete yet.
+        StorageError: The database cannot be used.
+    """
+    return open(storage, study, home=home).best()
+
+
+def best_of(opened: OpenStudy) -> Best:
+    """The best trial of an open study."""
+    trial = best_trial(opened.load())
+    if trial is None or trial.value is None:
+        raise ConfigurationError(f"study '{opened.name}' has no complete trial yet")
+    return Best(
+        study=opened.name,
+        trial=trial.number,
+        metric=opened.config.metric,
+        value=trial.value,
+        precision=trial.user_attrs["precision"],
+        params=trial.params,
+    )

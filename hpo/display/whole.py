@@ -1,0 +1,87 @@
+"""A whole study: how far its copy is and what it came to, what would be deleted with it."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from types import TracebackType
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from hpo.database import mask
+from hpo.display.console import errors, results
+from hpo.study_copy import Copied
+from hpo.whole_study import Content
+
+_LINE_EVERY_S = 5.0
+
+
+class CopyProgress:
+    """How far a copy is: one live line on a terminal, else a line now and then."""
+
+    def __init__(self) -> None:
+        self._begun_at = self._said_at = time.monotonic()
+        self._bar = Progress(
+            TextColumn("rows"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+            console=errors,
+            transient=True,
+            disable=not errors.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=0)
+
+    def __enter__(self) -> CopyProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def show(self, table: str, done: int, total: int) -> None:
+        """Take how many rows are copied, the last ones of this table."""
+        self._bar.update(self._task, completed=done, total=total, description=table)
+        now = time.monotonic()
+        is_due = now - self._said_at > _LINE_EVERY_S or done == total
+        if is_due and not errors.is_terminal:
+            self._said_at = now
+            errors.print(f"{done:,} of {total:,} rows | {table} | {now - self._begun_at:.0f} s")
+
+
+def print_copied(source: str, copied: Copied, *, url: str) -> None:
+    """What a copy came to, and how to go on with it, on stdout."""
+    results.print(f"copied      {copied.rows:,} rows of study {source}")
+    results.print(f"study       {copied.name}")
+    results.print(f"storage     {mask(url)}")
+    if copied.checkpoints is not None:
+        results.print(f"checkpoints {copied.checkpoints}")
+    results.print(
+        f"go on       HPO_STORAGE={shlex.quote(mask(url))} python -m hpo "
+        f"--study_name {shlex.quote(copied.name)} --n_trials {copied.total}"
+    )
+
+
+def print_content(study: str, content: Content) -> None:
+    """What would be deleted, on stderr."""
+    rows = content.rows
+    checkpoints_mb, artifacts_mb = (
+        sum(sizes) / 1e6
+        for sizes in ((path.stat().st_size for path in content.checkpoints), content.artifacts)
+    )
+    lines = {
+        "study": study,
+        "trials": f"{rows['trials']:,}",
+        "records": f"{rows['metrics']:,} of epochs, {rows['divergences']:,} of divergences",
+        "artifacts": f"{len(content.artifacts):,} ({artifacts_mb:.1f} MB)",
+        "files": f"{len(content.checkpoints):,} checkpoints ({checkpoints_mb:.1f} MB), "
+        f"{len(content.logs):,} logs, on this host",
+    }
+    for name, value in lines.items():
+        errors.print(f"{name:<10} {value}")
