@@ -35,6 +35,8 @@ def mask(url: str | URL) -> str:
     text = url if isinstance(url, str) else url.render_as_string(hide_password=False)
     # Up to the last @ before the path: a password may hold one.
     text = re.sub(r"(://[^:/@]*):([^/]*)@", r"\1:***@", text)
+    if "://" not in text:
+        text = re.sub(r":[^/]*@", ":***@", text)
     return re.sub(r"(?i)(pass\w*=)[^&]*", r"\1***", text)
 
 

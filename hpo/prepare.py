@@ -31,6 +31,7 @@ class Prepared:
     """A study whose budget stands, and the connections to it.
 
     Attributes:
+        smaller_sizes: Of the objective's problem, largest first.
         notes: What the user should know before it starts.
     """
 
@@ -39,6 +40,7 @@ class Prepared:
     opened: OpenStudy
     tickets: Tickets
     is_new: bool
+    smaller_sizes: Sequence[str] = ()
     notes: Sequence[str] = ()
 
 
@@ -69,13 +71,11 @@ def prepare_study(url: str, request: RunRequest, *, on_gpu: bool) -> Prepared:
     for finding in declared(objective):
         if finding.state == "failed":
             raise ObjectiveError(f"objective '{spec}': {finding.detail}")
-    # What cannot be imported here cannot be in a worker.
-    make_sampler(resolve(wanted["sampler"], {}, n_trials=1), seed=0)
-    make_pruner(wanted["pruner"], epochs=wanted["epochs"])
     opened, is_new = study.create_or_load(storage, db, name=name, fresh=fresh)
     notes: list[str] = []
     if not is_new:
         opened, notes = _joined(opened, db, objective, spec, request)
+        _check_search(opened.config)
     tickets = Tickets(db, opened.uid)
     total = tickets.grow(request.n_trials or tickets.count().total or DEFAULT_TRIALS)
     if request.n_trials is not None and request.n_trials < total:
@@ -85,8 +85,15 @@ def prepare_study(url: str, request: RunRequest, *, on_gpu: bool) -> Prepared:
     if request.enqueue:
         notes.append(_enqueue(opened, tickets, objective, request))
     study.note_run(opened, {**asdict(opened.config), **_effective(request), "n_trials": total})
+    sizes = list(objective.sizes)
     return Prepared(
-        url=url, db=db, opened=opened, tickets=tickets, is_new=is_new, notes=tuple(notes)
+        url=url,
+        db=db,
+        opened=opened,
+        tickets=tickets,
+        is_new=is_new,
+        smaller_sizes=sizes[: sizes.index(opened.config.size)][::-1],
+        notes=tuple(notes),
     )
 
 
@@ -114,9 +121,17 @@ def _settled(
         "ranges": own.ranges,
     }
     source = study.source_hash(objective)
-    return StudyConfig(
+    config = StudyConfig(
         objective=spec, source=source, **{**whole, **settings.facts(objective, whole)}
     )
+    _check_search(config)
+    return config
+
+
+def _check_search(config: StudyConfig) -> None:
+    """Refuse a sampler or a pruner that cannot be made here: it could not in a worker either."""
+    make_sampler(config.sampler, seed=0)
+    make_pruner(config.pruner, epochs=config.epochs)
 
 
 def _joined(

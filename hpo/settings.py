@@ -110,7 +110,7 @@ def differences(
     found = []
     old, new = asdict(created), asdict(wanted)
     for name in (*asked, *(fact for fact in _FACTS if fact not in asked)):
-        if name in ("options", "fixed", "ranges", "objective") or old[name] == new[name]:
+        if name in ("options", "fixed", "ranges") or old[name] == new[name]:
             continue
         found.append(
             Difference(
@@ -125,10 +125,16 @@ def differences(
         if old["options"].get(name) != value:
             before = old["options"].get(name)
             found.append(Difference(label=f"--{name}", created=before, now=value, is_asked=True))
-    # A study of before there was a record of its space; or another space, which is said already.
-    if not created.parameters or created.space != wanted.space:
-        return found
-    return found + _other_parameters(created, wanted, asked)
+    # A study of before there was a record of its space has no parameters.
+    others = _other_parameters(created, wanted, asked) if created.parameters else []
+    if created.space == wanted.space:
+        return found + others
+    # Another space is told by its name alone.
+    can_be_forced = all(other.can_be_forced for other in others)
+    return [
+        replace(one, can_be_forced=can_be_forced) if one.label == "--space" else one
+        for one in found
+    ]
 
 
 def _other_parameters(
@@ -176,15 +182,11 @@ def refuse(name: str, found: Sequence[Difference]) -> None:
     ways = ["name another study with --study_name"]
     if all(difference.is_asked for difference in found):
         ways.insert(0, f"leave {'that' if len(found) == 1 else 'these'} out to go on with it")
-    if never:
-        ways.append(f"--force cannot change {', '.join(never)}")
-    else:
+    if not never:
         ways.append("write --force to have the trials that follow differ")
+    limit = f" (--force cannot change {', '.join(never)})" if never else ""
     raise StudyMismatch(
-        f"study '{name}' was created with {'; '.join(map(str, found))}: {', or '.join(ways)}"
-        if not never
-        else f"study '{name}' was created with {'; '.join(map(str, found))}: "
-        f"{', or '.join(ways[:-1])} ({ways[-1]})"
+        f"study '{name}' was created with {'; '.join(map(str, found))}: {', or '.join(ways)}{limit}"
     )
 
 

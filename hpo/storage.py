@@ -1,4 +1,4 @@
-"""A URL in, a fenced, retrying Optuna storage out; what knows Optuna's tables is here alone.
+"""A URL in, a fenced, retrying Optuna storage out; with `whole_study` what knows Optuna's tables.
 
 Border: nothing here knows what a ticket is. Whoever owns a trial hands in a `Fence`, which is
 asked inside every transaction whether the trial may still be written, and which may add its own

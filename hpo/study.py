@@ -27,7 +27,7 @@ from hpo.storage import TrialStorage, open_storage, prepare
 from objectives import Objective, load
 
 _CONFIG = "config"
-_UID = "study_uid"
+UID = "study_uid"
 _RUN = "last_run"
 REFERENCES = "references"
 
@@ -83,7 +83,7 @@ def source_hash(objective: Objective) -> str:
 
 def uid_of(attributes: Mapping[str, Any]) -> str | None:
     """The key of a study's rows in our own tables; None where another program created it."""
-    uid: str | None = attributes.get(_UID)
+    uid: str | None = attributes.get(UID)
     return uid
 
 
@@ -176,5 +176,5 @@ def _create(storage: TrialStorage, name: str, config: StudyConfig) -> OpenStudy:
         study.set_metric_names([config.metric])
     study.set_user_attr(_CONFIG, asdict(config))
     # Last: what has a uid is whole.
-    study.set_user_attr(_UID, uid)
+    study.set_user_attr(UID, uid)
     return OpenStudy(name=name, uid=uid, config=config, storage=storage)

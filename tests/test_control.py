@@ -12,10 +12,19 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from hpo import settings
+from hpo.settings import StudyConfig
+from objectives import ris_covariance
 from tests.conftest import Program, wait_until
 from tests.test_cli import SLOW, begun, states
 
 ONE = ("--objective", "quadratic", "--epochs_per_trial", "4", "--workers", "1")
+
+SETTINGS = {
+    **{"objective": "ris_covariance", "source": "-", "metric": "J_db", "direction": "minimize"},
+    **{"size": "tiny", "epochs": 12, "precision": "fp32", "problem_seed": 5, "seed": 0},
+    **{"sampler": "tpe", "pruner": "none"},
+}
 
 FILE = """
 from objectives import Float
@@ -86,6 +95,42 @@ def test_an_objectives_file_may_move_and_its_space_may_not_change_unnoticed(
     assert turned.returncode == 2
     assert "--force cannot change direction" in turned.stderr
     assert len(load(url, "s")) == 3
+
+
+def test_another_file_with_the_same_names_and_another_space_of_choices_are_noticed(
+    program: Program, url: str, tmp_path: Path
+):
+    one, other = tmp_path / "one.py", tmp_path / "other.py"
+    one.write_text(FILE)
+    other.write_text(FILE.replace('name = "mine"', 'name = "mine"\n    """Another."""'))
+    name = ("--study_name", "s", "--workers", "1", "--epochs_per_trial", "1")
+    program("--objective", str(one), *name, "--n_trials", "1")
+
+    refused = program("--objective", str(other), *name, "--n_trials", "2")
+    forced = program("--objective", str(other), *name, "--n_trials", "2", "--force")
+
+    assert refused.returncode == 2
+    assert str(one) in refused.stderr
+    assert str(other) in refused.stderr
+    assert forced.returncode == 0, forced.stderr
+    assert load(url, "s")[1].user_attrs["forced"] == {"objective": [str(one), str(other)]}
+
+
+def test_a_space_with_other_choices_cannot_be_forced():
+    wide, narrow = (
+        StudyConfig(
+            **{**SETTINGS, "space": space},
+            parameters=settings.facts(ris_covariance.objective, {**SETTINGS, "space": space})[
+                "parameters"
+            ],
+        )
+        for space in ("wide", "narrow")
+    )
+
+    (difference,) = settings.differences(wide, narrow, {"space": "narrow"})
+
+    assert str(difference) == "--space wide (now narrow)"
+    assert not difference.can_be_forced
 
 
 def test_a_sampler_and_a_pruner_of_ones_own_are_used(program: Program, url: str):

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hpo.cli.shared import Command, json_option, torch_device
+from hpo.cli.shared import Command, json_option, say, torch_device
 from hpo.errors import ConfigurationError, ObjectiveError
 
 
@@ -43,6 +43,7 @@ def check(
     Example:
         python -m hpo check examples/own_objective.py
     """
+    say(f"checking {objective}: a few seconds")
     import torch
 
     from hpo.contract.rehearsal import rehearse
@@ -78,6 +79,7 @@ def objectives(objective: str | None, as_json: bool) -> None:
         python -m hpo objectives
         python -m hpo objectives ris_covariance
     """
+    say("reading objectives")
     from hpo.contract import declared
     from hpo.display.objectives import as_data, print_objective, print_objectives
     from hpo.study import load_objective

@@ -244,10 +244,12 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
     url = storage_url(flags["storage"])
 
     # Heavy, and so only after the first line, and after what a wrong storage is told.
-    from hpo.database import connect
+    from hpo.database import connect, mask
     from hpo.request import RunRequest, find_slots
 
     connect(url, application="fleet").dispose()
+    if is_plain and not is_embedded:
+        errors.print(f"[bold]storage[/bold]    {mask(url)}")
     own = {option.name for option in ctx.meta.get("hpo.options", []) if option.name}
     same = (
         *("n_trials", "objective", "study_name", "epochs_per_trial", "space", "size", "precision"),
@@ -275,7 +277,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
     prepared = prepare_study(url, request, on_gpu=slots[0].device == "cuda")
     config = fleet.FleetConfig.below(home(), request, prepared, slots)
     shown = Display(prepared, config, Level.of(flags))
-    shown.begin(asked=request.asked(), is_embedded=is_embedded)
+    shown.begin(asked=request.asked())
     stop = stop_on_signals()
     try:
         with shown:

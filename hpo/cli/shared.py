@@ -44,6 +44,11 @@ class Command(click.Command):
         return [*params, flag]
 
 
+def say(line: str) -> None:
+    """Something for people, on stderr: before what takes its time, so that they see it begin."""
+    click.echo(line, err=True)
+
+
 def open_study(study_name: str | None, storage: str | None) -> tuple[OpenStudy, sa.Engine]:
     """The study that is named, or the only one, and its database.
 

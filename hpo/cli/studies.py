@@ -14,6 +14,7 @@ from hpo.cli.shared import (
     Command,
     json_option,
     open_study,
+    say,
     storage_option,
     study_option,
     torch_device,
@@ -215,6 +216,7 @@ def replay(
         python -m hpo replay 17 --batch_of_step 1
         python -m hpo replay 17 --save step.pt && python -m hpo replay step.pt
     """
+    say(f"replaying the saved step of {trial if Path(trial).suffix else f'trial {trial}'}")
     import torch
 
     from hpo.display.replayed import print_replayed

@@ -42,6 +42,12 @@ def worker(
     import resource
     import time
 
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s %(levelname)s {slot} | %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger(__name__).info("worker of study '%s' starts", study_name)
     import torch
 
     from hpo.beat import watch_parent
@@ -50,11 +56,6 @@ def worker(
     from hpo.study import open_study
     from hpo.worker import Worker, WorkerConfig
 
-    logging.basicConfig(
-        level=logging.INFO,
-        format=f"%(asctime)s %(levelname)s {slot} | %(message)s",
-        stream=sys.stderr,
-    )
     stop = stop_on_signals()
     if with_parent is not None:
         watch_parent(with_parent, stop)

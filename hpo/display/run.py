@@ -67,24 +67,23 @@ class Display:
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             errors.print(json.dumps({"at": now, "event": event, **values}), markup=False)
 
-    def begin(self, *, asked: Mapping[str, Any], is_embedded: bool) -> None:
+    def begin(self, *, asked: Mapping[str, Any]) -> None:
         """Say each resolved decision and its reason."""
         settings, budget = self._opened.config, self._prepared.tickets.count()
         slots = self._config.slots
         on_gpu = slots[0].device == "cuda"
-        is_new = self._prepared.is_new
+        is_new, smaller = self._prepared.is_new, self._prepared.smaller_sizes
         state = "new" if is_new else f"resumed, {budget.ended} trials done"
         machine = "a GPU" if on_gpu else "no GPU"
         chosen = f"auto: {machine}" if is_new else "the study's"
         reason = {name: "asked for" if name in asked else chosen for name in ("size", "precision")}
-        lines = {} if is_embedded else {"storage": mask(self._prepared.url)}
-        lines |= {
+        lines = {
             "study": f"{self._opened.name} ({state}, {budget.total} in all)",
             "objective": f"{settings.objective}, space {settings.space}, "
             f"{settings.epochs} epochs a trial"
             + "".join(f", {name} {value}" for name, value in settings.options.items()),
             "size": f"{settings.size} ({reason['size']})"
-            + ("; --size tiny or base takes less time" if on_gpu and is_new else ""),
+            + (f"; --size {' or '.join(smaller)} takes less time" if on_gpu and smaller else ""),
             "precision": f"{settings.precision} ({reason['precision']})",
             "search": f"{settings.sampler}, pruner {settings.pruner}, seed {settings.seed}; "
             + (
@@ -105,7 +104,8 @@ class Display:
             self.say(f"[yellow]note[/yellow]       {escape(note)}")
         if budget.ended == budget.total:
             self.say("all of its trials are done; a larger --n_trials adds some")
-        self._log("start", **lines, notes=list(self._prepared.notes))
+        url, notes = mask(self._prepared.url), list(self._prepared.notes)
+        self._log("start", storage=url, **lines, notes=notes)
 
     def __enter__(self) -> Display:
         if self._is_plain and errors.is_terminal:
@@ -243,6 +243,9 @@ def _picture(progress: fleet.Progress) -> Group:
         _time(progress),
         f"best {_best(progress.best)}",
     )
+    head_and_counts = (head, Text(counts(budget, progress.reasons)))
+    if not progress.leases:
+        return Group(*head_and_counts, Text("workers are starting", style="dim"))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("device", "trial", "epoch", "step", "metric", "time"):
         table.add_column(column, justify="left" if column == "device" else "right")
@@ -255,7 +258,7 @@ def _picture(progress: fleet.Progress) -> Group:
             "-" if lease.value is None else f"{lease.value:.4g}",
             duration(lease.held_s),
         )
-    return Group(head, Text(counts(budget, progress.reasons)), table)
+    return Group(*head_and_counts, table)
 
 
 def _time(progress: fleet.Progress) -> str:
