@@ -64,6 +64,7 @@ class Study:
 
     @property
     def name(self) -> str:
+        """Its name in the storage."""
         return self._opened.name
 
     @property
@@ -103,7 +104,6 @@ def run(
     range: Mapping[str, Any] | None = None,
     enqueue: Sequence[Params] | str | Path = (),
     on_event: Callable[[Event], None] | None = None,
-    timeout_s: float | None = None,
     **settings: Any,
 ) -> RunResult:
     """Create or resume a study and run workers until it is done, as `python -m hpo run` does.
@@ -120,8 +120,8 @@ def run(
         range: Narrower ranges: (low, high) or (low, high, 'log').
         enqueue: Configurations to try next, or the JSON file that holds them.
         on_event: Called with each of the fleet's events, for example `Progress`.
-        settings: Further settings by their flags' names: `workers`, `epochs_per_trial`, `space`,
-            `size`, `precision`, `sampler`, `pruner`, `seed`, `force`, `options`, ...
+        settings: Further flags by their names, for example `workers=2` or `timeout=600`; and
+            `options`, the objective's own.
 
     Raises:
         HpoError: Whatever the command line would exit with 1 or 2 for.
@@ -131,22 +131,14 @@ def run(
             f"objective {objective!r} lives in this process, and workers are processes of their "
             "own; write it to a file and give the file's path"
         )
-    unknown = [name for name in settings if name not in RunRequest.__dataclass_fields__]
-    if unknown:
-        raise ConfigurationError(
-            f"hpo.run has no setting '{unknown[0]}'; it has "
-            f"{', '.join(RunRequest.__dataclass_fields__)}"
-        )
-    tried = configurations.read(Path(enqueue)) if isinstance(enqueue, str | Path) else enqueue
     request = RunRequest(
         objective=None if objective is None else str(objective),
         n_trials=n_trials,
         study_name=study,
         fixed=set or {},
         ranges=range or {},
-        enqueue=tried,
-        timeout_s=timeout_s,
-        **settings,
+        enqueue=configurations.read(Path(enqueue)) if isinstance(enqueue, str | Path) else enqueue,
+        **_settings(settings),
     )
     folder = Path(home).absolute() if home is not None else environ.home()
     slots = find_slots(request, visible=environ.visible_gpus())
@@ -159,6 +151,31 @@ def run(
         pass
 
     return fleet.run(prepared, config, launcher, emit=on_event or ignore, stop=threading.Event())
+
+
+# A flag's name, and where a request has it.
+_FLAGS = {
+    **{name: name for name in ("epochs_per_trial", "space", "size", "precision", "sampler")},
+    **{name: name for name in ("pruner", "on_precision_range", "seed", "force", "options")},
+    **{name: name for name in ("workers", "workers_per_gpu", "gpus", "checkpoint_dir")},
+    "timeout": "timeout_s",
+    "grace": "grace_s",
+}
+
+
+def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags as a request takes them."""
+    unknown = [name for name in given if name not in _FLAGS]
+    if unknown:
+        raise ConfigurationError(f"hpo.run has no '{unknown[0]}'; it has {', '.join(_FLAGS)}")
+    found = {_FLAGS[name]: value for name, value in given.items()}
+    if found.get("workers") == "auto":
+        del found["workers"]
+    if isinstance(found.get("gpus"), str):
+        found["gpus"] = found["gpus"].split(",")
+    if "checkpoint_dir" in found:
+        found["checkpoint_dir"] = Path(found["checkpoint_dir"])
+    return found
 
 
 def open(

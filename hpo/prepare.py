@@ -66,7 +66,13 @@ def prepare_study(url: str, request: RunRequest, *, on_gpu: bool) -> Prepared:
     name = request.study_name or f"{objective.name}-{wanted['space']}-{wanted['size']}"
 
     def fresh() -> StudyConfig:
-        return _settled(objective, spec, wanted, n_trials=request.n_trials or DEFAULT_TRIALS)
+        total = request.n_trials or DEFAULT_TRIALS
+        config = _settled(objective, spec, wanted, n_trials=total)
+        # A refusal must leave no study behind; the first trial is the default configuration's.
+        lacking = len(_to_try(config, objective, request)) - (total - 1)
+        if lacking > 0:
+            raise _too_few(request, total + lacking)
+        return config
 
     for finding in declared(objective):
         if finding.state == "failed":
@@ -163,6 +169,7 @@ def _joined(
             )
         wanted = settings.forced(created, wanted, found)
         notes.append(f"from here on: {'; '.join(map(str, found))}")
+    _to_try(wanted, objective, request)
     if wanted != created:
         opened = study.change(opened, wanted)
     return opened, notes
@@ -224,11 +231,22 @@ def _check(objective: Objective, wanted: Mapping[str, Any]) -> None:
             )
 
 
+def _to_try(config: StudyConfig, objective: Objective, request: RunRequest) -> list[dict[str, Any]]:
+    """The configurations that a run wants tried, as values of its study's parameters."""
+    space = config.narrowing.apply(objective.spaces[config.space])
+    return configurations.checked(request.enqueue, space)
+
+
+def _too_few(request: RunRequest, needed: int) -> ConfigurationError:
+    return ConfigurationError(
+        f"{len(request.enqueue)} configurations to try, and fewer trials are left; write "
+        f"--n_trials {needed} (--enqueue)"
+    )
+
+
 def _enqueue(opened: OpenStudy, tickets: Tickets, objective: Objective, request: RunRequest) -> str:
     """Have the next trials try the configurations that are asked for; a note of what was done."""
-    config = opened.config
-    space = config.narrowing.apply(objective.spaces[config.space])
-    wanted = configurations.checked(request.enqueue, space)
+    wanted = _to_try(opened.config, objective, request)
     trials = opened.load().get_trials(deepcopy=False)
     tried = [trial.params for trial in trials]
     waiting = tickets.enqueued()
@@ -239,10 +257,7 @@ def _enqueue(opened: OpenStudy, tickets: Tickets, objective: Objective, request:
             new.append(one)
     lacking = tickets.enqueue(new)
     if lacking:
-        raise ConfigurationError(
-            f"{len(new)} configurations to try, and fewer trials are left; write --n_trials "
-            f"{tickets.count().total + lacking}"
-        )
+        raise _too_few(request, tickets.count().total + lacking)
     known = len(wanted) - len(new)
     if not new:
         return "nothing new to try: all of them were there already"

@@ -24,6 +24,10 @@ DEFAULTS: Mapping[str, Any] = {
     "pruner": "percentile",
     "on_precision_range": "prune",
 }
+CHOICES: Mapping[str, Sequence[str]] = {
+    "precision": ("auto", "fp16", "bf16", "fp32"),
+    "on_precision_range": ("prune", "rerun"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +75,12 @@ class RunRequest:
     def __post_init__(self) -> None:
         for name in ("n_trials", "epochs_per_trial", "workers", "workers_per_gpu"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigurationError(f"--{name} {value} is less than 1")
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise ConfigurationError(f"{name} {value!r} is no whole number of at least 1")
+        for name, known in CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise ConfigurationError(f"{name} {value!r} is none of {', '.join(known)}")
 
     def asked(self) -> dict[str, Any]:
         """The settings of the study that were given explicitly, by their names in its config."""
@@ -106,7 +114,7 @@ def find_slots(request: RunRequest, *, visible: str | None) -> list[Slot]:
         return slots.cpu_slots(wanted or slots.usable_cores())
     found = slots.gpu_slots(count, visible=visible, per_gpu=per_gpu)
     if request.gpus:
-        found = _chosen(found, request.gpus)
+        found = chosen(found, request.gpus)
     if wanted is not None and wanted > len(found):
         raise ConfigurationError(
             f"--workers {wanted} is more than {len(found) // per_gpu} GPUs hold; write "
@@ -115,7 +123,7 @@ def find_slots(request: RunRequest, *, visible: str | None) -> list[Slot]:
     return found[:wanted]
 
 
-def _chosen(found: Sequence[Slot], gpus: Sequence[str]) -> list[Slot]:
+def chosen(found: Sequence[Slot], gpus: Sequence[str]) -> list[Slot]:
     """The slots on the GPUs of these names."""
     by_gpu: dict[str, list[Slot]] = {}
     for slot in found:

@@ -18,7 +18,7 @@ import hpo
 assert hpo.__all__ == sorted(hpo.__all__)
 said = []
 result = hpo.run(
-    objective="quadratic", n_trials=3, study="s", workers=1, epochs_per_trial=2,
+    objective="quadratic", n_trials=3, study="s", workers=1, epochs_per_trial=2, timeout=100,
     set={"curvature": 1.5}, range={"lr": (1e-3, 1e-1, "log")}, enqueue=[{"lr": 0.05}],
     on_event=said.append,
 )
@@ -37,6 +37,11 @@ assert len(study.optuna().trials) == 3
 for wrong in (
     lambda: hpo.run(objective=object()),
     lambda: hpo.run(objective="quadratic", epoch=3),
+    lambda: hpo.run(objective="quadratic", study_name="s"),
+    lambda: hpo.run(objective="quadratic", n_trials="5"),
+    lambda: hpo.run(objective="quadratic", precision="fp8"),
+    lambda: hpo.run(objective="quadratic", options={"nothing": "1"}),
+    lambda: hpo.run(objective="quadratic", enqueue="no such file.json"),
     lambda: hpo.run(objective="quadratic", study="s", seed=9),
     lambda: hpo.best(study="none"),
     lambda: hpo.run(n_trials=0),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpo import slots
+from hpo import request, slots
 from hpo.errors import ConfigurationError
 
 
@@ -45,3 +45,13 @@ def test_cores_follow_the_affinity():
     )
 
     assert one.stdout.strip() == "1"
+
+
+def test_the_gpus_that_are_asked_for_are_used_and_others_named():
+    found = slots.gpu_slots(3, per_gpu=2)
+
+    chosen = request.chosen(found, ["2", "0"])
+
+    assert [slot.name for slot in chosen] == ["gpu:2.0", "gpu:2.1", "gpu:0.0", "gpu:0.1"]
+    with pytest.raises(ConfigurationError, match="no GPU '5'; use some of 0, 1, 2"):
+        request.chosen(found, ["0", "5"])

@@ -12,6 +12,7 @@ import click
 from hpo.cli.config_file import flag_value, read_config, refuse_unknown
 from hpo.cli.shared import INTERRUPTED, Command, json_option, stop_on_signals, storage_option
 from hpo.errors import ConfigurationError
+from hpo.request import CHOICES
 from objectives import DEFAULT
 
 
@@ -115,7 +116,7 @@ class _NameOrAttribute(click.Choice[str]):
 )
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "fp16", "bf16", "fp32"]),
+    type=click.Choice(CHOICES["precision"]),
     help="of the forward pass (default: auto, fp16 on a GPU and fp32 on a CPU)",
 )
 @click.option(
@@ -162,7 +163,7 @@ class _NameOrAttribute(click.Choice[str]):
 )
 @click.option(
     "--on_precision_range",
-    type=click.Choice(["prune", "rerun"]),
+    type=click.Choice(CHOICES["on_precision_range"]),
     help="a configuration that only its precision lost: prune it, or rerun it once in the next "
     "wider one (default: prune, a winner must train in the precision asked for)",
 )

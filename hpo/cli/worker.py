@@ -13,12 +13,18 @@ from hpo.errors import RunFailed, StorageError
 
 
 @click.command(cls=Command)
-@click.option("--study_name", required=True, metavar="NAME")
+@click.option("--study_name", required=True, metavar="NAME", help="the study to work on")
 @storage_option
 @click.option("--slot", default="cpu:0", help="how this worker is called (default: cpu:0)")
 @click.option("--device", default="cpu", help="the torch device (default: cpu)")
-@click.option("--threads", type=click.IntRange(min=1), default=1, help="(default: 1)")
-@click.option("--checkpoint_dir", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, help="CPU threads of torch (default: 1)"
+)
+@click.option(
+    "--checkpoint_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="where checkpoints go; the fleet's workers share one (default: below HPO_HOME)",
+)
 @click.option(
     "--with_parent", type=int, metavar="PID", help="stop when this parent process is gone"
 )

@@ -57,15 +57,17 @@ class CopyProgress:
 
 def print_copied(source: str, copied: Copied, *, url: str) -> None:
     """What a copy came to, and how to go on with it, on stdout."""
-    results.print(f"copied      {copied.rows:,} rows of study {source}")
-    results.print(f"study       {copied.name}")
-    results.print(f"storage     {mask(url)}")
+    lines = {
+        "copied": f"{copied.rows:,} rows of study {source}",
+        "study": copied.name,
+        "storage": mask(url),
+        "go on": f"HPO_STORAGE=<the storage's URL> python -m hpo --study_name "
+        f"{shlex.quote(copied.name)} --n_trials {max(1, copied.total)}",
+    }
     if copied.checkpoints is not None:
-        results.print(f"checkpoints {copied.checkpoints}")
-    results.print(
-        f"go on       HPO_STORAGE={shlex.quote(mask(url))} python -m hpo "
-        f"--study_name {shlex.quote(copied.name)} --n_trials {copied.total}"
-    )
+        lines["checkpoints"] = str(copied.checkpoints)
+    for name, value in lines.items():
+        results.print(f"{name:<11} {value}", markup=False)
 
 
 def print_content(study: str, content: Content) -> None:

@@ -1,0 +1,180 @@
+"""What a user can say, as Markdown: commands and flags, objectives, the Python interface.
+
+Border: texts out; into which document they go is `make_reference`'s.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+from hpo import api, budget, cli, fleet, request, settings, status
+from hpo.narrowing import kind_of, values_of
+from objectives import Objective, load, names
+
+# How a flag's help says its default, at its end.
+_DEFAULT = re.compile(r"\s*\((?:env: \w+; )?default: ([^()]*)\)$")
+
+# What the functions return and emit, by the names under which programs find them.
+_RETURNED: dict[str, type] = {
+    "hpo.Best": api.Best,
+    "hpo.RunResult": fleet.RunResult,
+    "hpo.fleet.Progress": fleet.Progress,
+    "hpo.fleet.WorkerEnded": fleet.WorkerEnded,
+    "hpo.fleet.Stopping": fleet.Stopping,
+    "hpo.settings.StudyConfig": settings.StudyConfig,
+    "hpo.budget.Budget": budget.Budget,
+    "hpo.status.Status": status.Status,
+    "hpo.status.Lost": status.Lost,
+}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; an empty cell shows as a dash."""
+    lines = [head, ["---"] * len(head), *rows]
+    cells = ([cell.replace("|", r"\|") or "-" for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells) + "\n\n"
+
+
+def code(text: object) -> str:
+    """A text as code; empty where there is none."""
+    return f"`{text}`" if text not in ("", None) else ""
+
+
+def commands() -> str:
+    """Every command: what it does, how it is written, its flags."""
+    text = ""
+    for title, members in cli._SECTIONS.items():
+        text += f"### {title}\n\n" + "".join(map(_command, members))
+    return text
+
+
+def _command(command: click.Command) -> str:
+    context = click.Context(command, info_name=command.name)
+    # click marks with \b what it is to leave as it is: the examples.
+    parts = inspect.cleandoc(command.help or "").split("\n\n")
+    examples = [textwrap.dedent(p.partition(":\n")[2]) for p in parts if p.startswith("\b")]
+    prose = [" ".join(p.split()) for p in parts if not p.startswith("\b")]
+    arguments = [p for p in command.params if isinstance(p, click.Argument)]
+    options = [p for p in command.params if isinstance(p, click.Option)]
+    usage = " ".join(["python -m hpo", command.name or "", *(a.metavar or "" for a in arguments)])
+    text = f"#### `{command.name}`\n\n" + "\n\n".join(prose)
+    text += "\n\n```sh\n" + "\n".join([f"{usage} [flags]", "", *examples]) + "\n```\n\n"
+    rows = [_flag(option, context) for option in options]
+    return text + (table(("flag", "value", "what it does", "default", "env"), rows) if rows else "")
+
+
+def _flag(option: click.Option, context: click.Context) -> Sequence[str]:
+    told = option.help or ""
+    found = _DEFAULT.search(told)
+    default = found[1] if found else "off" if option.is_flag else "none"
+    if option.required:
+        default = "required"
+    return (
+        ", ".join(map(code, option.opts)),
+        "" if option.is_flag else code(value(option, context)),
+        _DEFAULT.sub("", told),
+        default,
+        code(option.envvar),
+    )
+
+
+def value(option: click.Option, context: click.Context) -> str:
+    """What a flag takes, as its help shows it."""
+    if isinstance(option.type, click.types.IntParamType):
+        return option.metavar or "N"
+    return option.metavar or option.make_metavar(context).strip("[]")
+
+
+def objectives() -> str:
+    """The objectives that come along: what they search, and their own flags."""
+    return "".join(_objective(load(name)) for name in names())
+
+
+def _objective(objective: Objective) -> str:
+    doc = inspect.getdoc(type(objective)) or ""
+    text = (
+        f"### `{objective.name}`\n\n{doc.splitlines()[0]} Metric `{objective.metric}`, "
+        f"{objective.direction}d; sizes {', '.join(map(code, objective.sizes))}.\n\n"
+    )
+    rows: list[Sequence[str]] = []
+    for name in dict.fromkeys(name for space in objective.spaces.values() for name in space):
+        specs = [space[name] for space in objective.spaces.values() if name in space]
+        cells = [
+            values_of(space[name]) if name in space else "not searched"
+            for space in objective.spaces.values()
+        ]
+        rows.append((code(name), kind_of(specs[-1]), *cells, f"{specs[-1].default}"))
+    spaces = [code(name) for name in objective.spaces]
+    text += table(("parameter", "kind", *spaces, "default"), rows)
+    own = [
+        (code(f"--{name}"), code("|".join(option.choices) or "TEXT"), option.help, option.default)
+        for name, option in objective.options.items()
+    ]
+    return text + (
+        table(("flag of its own", "value", "what it does", "default"), own) if own else ""
+    )
+
+
+def python() -> str:
+    """The functions and classes of `hpo`, and what they return."""
+    text = "".join(_function(f"hpo.{f.__name__}", f) for f in (api.run, api.open, api.best))
+    fields = {field.name: field for field in dataclasses.fields(request.RunRequest)}
+    rows = [
+        (code(flag), code(fields[name].type), code(_default(fields[name])))
+        for flag, name in api._FLAGS.items()
+    ]
+    text += "Further settings of `hpo.run`, by the flags' names:\n\n" + table(
+        ("setting", "type", "default"), rows
+    )
+    text += _class("hpo.Study", api.Study)
+    for name, member in vars(api.Study).items():
+        if not name.startswith("_"):
+            function = member.fget if isinstance(member, property) else member
+            text += _function(f"Study.{name}", function, is_property=isinstance(member, property))
+    for name, kind in _RETURNED.items():
+        text += _class(name, kind)
+    return text
+
+
+def _function(name: str, function: Any, *, is_property: bool = False) -> str:
+    signature = inspect.signature(function)
+    given, is_keyword = [], False
+    for param in signature.parameters.values():
+        if param.kind is param.KEYWORD_ONLY and not is_keyword:
+            given.append("*")
+            is_keyword = True
+        stars = "**" if param.kind is param.VAR_KEYWORD else ""
+        default = "" if param.default is param.empty else f" = {param.default!r}"
+        if param.name != "self":
+            given.append(f"{stars}{param.name}: {param.annotation}{default}")
+    line = ", ".join(given)
+    if len(line) > 70:
+        line = "\n    " + ",\n    ".join(given) + ",\n"
+    call = "" if is_property else f"({line})"
+    return _told(name, f"{name}{call} -> {signature.return_annotation}", function)
+
+
+def _class(name: str, kind: type) -> str:
+    lines = [f"class {kind.__name__}:"]
+    if dataclasses.is_dataclass(kind):
+        lines += [f"    {field.name}: {field.type}" for field in dataclasses.fields(kind)]
+    return _told(name, "\n".join(lines) if len(lines) > 1 else "", kind)
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    made = field.default_factory
+    return repr(field.default if made is dataclasses.MISSING else made())
+
+
+def _told(name: str, source: str, documented: Any) -> str:
+    summary, _, more = (inspect.getdoc(documented) or "").partition("\n")
+    text = f"#### `{name}`\n\n" + (f"{summary}\n\n" if summary else "")
+    text += f"```python\n{source}\n```\n\n" if source else ""
+    return text + (f"```text\n{more.strip()}\n```\n\n" if more.strip() else "")
