@@ -21,6 +21,7 @@ import optuna
 import torch
 
 from hpo import engine, worker
+from hpo.database import connect
 from hpo.prepare import prepare_study
 from hpo.records import Records
 from hpo.request import RunRequest
@@ -80,7 +81,7 @@ def main() -> None:
         space="narrow",
         pruner="none",
     )
-    prepared = prepare_study(given.storage, request, on_gpu=False)
+    prepared = prepare_study(connect(given.storage), request, on_gpu=False)
     with tempfile.TemporaryDirectory() as folder:
         config = worker.WorkerConfig(
             name="split", slot="cpu:0", device="cpu", checkpoints=Path(folder)

@@ -21,6 +21,7 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
+from optuna.trial import FrozenTrial
 
 from hpo import configurations, environ, fleet
 from hpo.database import connect
@@ -82,7 +83,7 @@ class Study:
         Raises:
             ConfigurationError: No trial is complete yet.
         """
-        return best_of(self._opened)
+        return best_of(self._opened)[0]
 
     def trials(self) -> list[dict[str, Any]]:
         """A row a trial, as `--export_csv` writes them."""
@@ -102,7 +103,7 @@ def run(
     home: str | Path | None = None,
     set: Mapping[str, Any] | None = None,
     range: Mapping[str, Any] | None = None,
-    enqueue: Sequence[Params] | str | Path = (),
+    enqueue: Params | Sequence[Params] | str | Path = (),
     on_event: Callable[[Event], None] | None = None,
     **settings: Any,
 ) -> RunResult:
@@ -118,7 +119,7 @@ def run(
         home: The folder of the embedded server, checkpoints and logs; None for HPO_HOME.
         set: Values of parameters that are not to be searched.
         range: Narrower ranges: (low, high) or (low, high, 'log').
-        enqueue: Configurations to try next, or the JSON file that holds them.
+        enqueue: A configuration to try next, several of them, or the JSON file that holds them.
         on_event: Called with each of the fleet's events, for example `Progress`.
         settings: Further flags by their names, for example `workers=2` or `timeout=600`; and
             `options`, the objective's own.
@@ -137,13 +138,13 @@ def run(
         study_name=study,
         fixed=set or {},
         ranges=range or {},
-        enqueue=configurations.read(Path(enqueue)) if isinstance(enqueue, str | Path) else enqueue,
+        enqueue=configurations.given(enqueue),
         **_settings(settings),
     )
     folder = Path(home).absolute() if home is not None else environ.home()
     slots = find_slots(request, visible=environ.visible_gpus())
-    url = environ.storage_url(storage, home_folder=folder)
-    prepared = prepare_study(url, request, on_gpu=slots[0].device == "cuda")
+    db = connect(environ.storage_url(storage, home_folder=folder), application="fleet")
+    prepared = prepare_study(db, request, on_gpu=slots[0].device == "cuda")
     config = FleetConfig.below(folder, request, prepared, slots)
     launcher = LocalLauncher(environ.variables())
 
@@ -204,16 +205,17 @@ def best(
     return open(storage, study, home=home).best()
 
 
-def best_of(opened: OpenStudy) -> Best:
-    """The best trial of an open study."""
+def best_of(opened: OpenStudy) -> tuple[Best, FrozenTrial]:
+    """The best trial of an open study, and Optuna's record of it."""
     trial = best_trial(opened.load())
     if trial is None or trial.value is None:
         raise ConfigurationError(f"study '{opened.name}' has no complete trial yet")
-    return Best(
+    found = Best(
         study=opened.name,
         trial=trial.number,
         metric=opened.config.metric,
         value=trial.value,
-        precision=trial.user_attrs["precision"],
+        precision=trial.user_attrs.get("precision", opened.config.precision),
         params=trial.params,
     )
+    return found, trial

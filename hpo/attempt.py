@@ -36,6 +36,8 @@ from objectives import Objective, Params
 # Weights and a batch are some MB; what is far beyond that would fill the study's own database.
 _MOST_BYTES = 512 << 20
 
+# A trial's system attribute: which of its study's settings it began with.
+_REVISION = "hpo:revision"
 _DETAIL_CHARS = 400
 _TRACEBACK_CHARS = 4000
 
@@ -68,7 +70,7 @@ class Attempt:
 
     def __init__(self, bench: Bench, ticket: Ticket, beat: Beat) -> None:
         self._bench, self._ticket, self._beat = bench, ticket, beat
-        self._opened = bench.opened
+        self._opened = self._as_begun(bench.opened)
         self._started_at = time.monotonic()
         self._seconds, self._skipped = 0.0, 0
         settings = self._opened.config
@@ -79,6 +81,17 @@ class Attempt:
         self._precision = self._choose_precision()
         self._log = f"ticket {ticket.ticket} | trial {self._trial.number}"
 
+    def _as_begun(self, opened: study.OpenStudy) -> study.OpenStudy:
+        """The study with the settings that the trial, or the one that it repeats, began with."""
+        ticket, storage = self._ticket, opened.storage
+        begun = ticket.rerun_of if ticket.trial_number is None else ticket.trial_number
+        if begun is None:
+            return opened
+        study_id = storage.get_study_id_from_name(opened.name)
+        trials = storage.get_all_trials(study_id, deepcopy=False)
+        trial = next(trial for trial in trials if trial.number == begun)
+        return study.as_it_was(opened, trial.system_attrs.get(_REVISION, 0))
+
     def _begin(self) -> optuna.Trial:
         """The ticket's trial: the one that it has, or a new one."""
         ticket, storage, config = self._ticket, self._opened.storage, self._opened.config
@@ -88,7 +101,7 @@ class Attempt:
             trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
             storage.get_all_trials(study_id, deepcopy=False)
         else:
-            system: dict[str, Any] = {}
+            system: dict[str, Any] = {_REVISION: config.revision} if config.revision else {}
             if ticket.rerun_of is not None:
                 system["fixed_params"] = self._original().params
             elif ticket.ticket == 1:

@@ -10,14 +10,15 @@ a trial computes, and Optuna's tables are reached through the session handed in 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from hpo.database import patiently
+from hpo.database import lock, patiently
 from hpo.errors import LeaseLost
 from hpo.leases import LEASE_S, Lease, host_name, is_dead, process_id, read_leases
 from hpo.schema import leases, tickets
@@ -161,46 +162,80 @@ class Tickets:
         self._write(statement, study_uid=self._study_uid, total=total)
         return self.count().total
 
-    def enqueued(self) -> list[Mapping[str, Any]]:
-        """What tickets without a trial are to try."""
-        statement = sa.select(tickets.c.params).where(
-            tickets.c.study_uid == self._study_uid,
-            tickets.c.trial_number.is_(None),
-            tickets.c.params.is_not(None),
-        )
+    def untried(
+        self, configurations: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]]
+    ) -> list[Mapping[str, Any]]:
+        """Those that no ticket was given before, each once, and that no trial is the whole of.
+
+        Args:
+            tried: The parameters of the study's trials.
+        """
         with self._engine.connect() as connection:
-            return list(connection.scalars(statement))
+            return self._untried(connection, configurations, tried)
 
-    def enqueue(self, configurations: Sequence[Mapping[str, Any]]) -> int:
-        """Have the next open tickets try these configurations, all of them or none.
+    def _untried(
+        self,
+        connection: sa.Connection,
+        configurations: Sequence[Mapping[str, Any]],
+        tried: Sequence[Mapping[str, Any]],
+    ) -> list[Mapping[str, Any]]:
+        given = sa.select(tickets.c.params).where(
+            tickets.c.study_uid == self._study_uid, tickets.c.params.is_not(None)
+        )
+        known = [*connection.scalars(given), *tried]
+        new: list[Mapping[str, Any]] = []
+        for one in configurations:
+            if one not in known and one not in new:
+                new.append(one)
+        return new
 
-        The first ticket is left to the default configuration.
+    def free(self) -> int:
+        """How many tickets have neither a trial nor a configuration to try."""
+        statement = sa.select(sa.func.count()).select_from(tickets).where(*self._free())
+        with self._engine.connect() as connection:
+            return connection.scalar(statement) or 0
+
+    def _free(self) -> list[sa.ColumnElement[bool]]:
+        return [
+            tickets.c.study_uid == self._study_uid,
+            tickets.c.state == "open",
+            # The first is the default configuration's.
+            tickets.c.ticket > 1,
+            tickets.c.trial_number.is_(None),
+            tickets.c.rerun_of.is_(None),
+            tickets.c.params.is_(None),
+        ]
+
+    def enqueue(
+        self, configurations: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]]
+    ) -> tuple[int, int]:
+        """Have the next free tickets try what is untried of these, all of it or nothing.
 
         Returns:
-            How many tickets are lacking; 0 where it was done.
+            How many configurations got a ticket, and how many tickets are lacking.
         """
-        free = (
-            sa.select(tickets.c.ticket)
-            .where(
-                tickets.c.study_uid == self._study_uid,
-                tickets.c.state == "open",
-                tickets.c.ticket > 1,
-                tickets.c.trial_number.is_(None),
-                tickets.c.rerun_of.is_(None),
-                tickets.c.params.is_(None),
-            )
-            .order_by(tickets.c.ticket)
-            .limit(len(configurations))
-            .with_for_update()
-        )
         with self._engine.begin() as connection:
-            found = connection.scalars(free).all()
-            if len(found) < len(configurations):
-                return len(configurations) - len(found)
-            for ticket, params in zip(found, configurations, strict=True):
+            # Two runs with the same file at the same time.
+            lock(connection, f"hpo enqueue {self._study_uid}")
+            new = self._untried(connection, configurations, tried)
+            # A ticket that is being taken this moment is passed over.
+            free = sa.select(tickets.c.ticket).where(*self._free()).order_by(tickets.c.ticket)
+            found = connection.scalars(free.limit(len(new)).with_for_update(skip_locked=True)).all()
+            if len(found) < len(new):
+                return 0, len(new) - len(found)
+            for ticket, params in zip(found, new, strict=True):
                 mine = (tickets.c.study_uid == self._study_uid, tickets.c.ticket == ticket)
                 connection.execute(tickets.update().where(*mine).values(params=dict(params)))
-        return 0
+            return len(new), 0
+
+    @contextmanager
+    def held_still(self) -> Iterator[list[Lease]]:
+        """The leases of workers, while no ticket can be taken."""
+        self.sweep()
+        statement = sa.select(tickets.c.ticket).where(tickets.c.study_uid == self._study_uid)
+        with self._engine.begin() as connection:
+            connection.execute(statement.with_for_update())
+            yield self.live()
 
     def take(self, *, worker: str, slot: str) -> Ticket | None:
         """The lowest open ticket, leased to this process; None where there is none."""

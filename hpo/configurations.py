@@ -21,7 +21,7 @@ def read(path: Path) -> list[Params]:
         ConfigurationError: It cannot be read, or holds something else.
     """
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(
             f"cannot read '{path}': {error.strerror or error} (--enqueue)"
@@ -33,15 +33,35 @@ def read(path: Path) -> list[Params]:
             f"'{path}' is no JSON: {error.msg} in line {error.lineno}, column {error.colno}; "
             f"write {_FORM}"
         ) from error
-    entries = found if isinstance(found, list) else [found]
-    if not entries or not all(isinstance(entry, dict) for entry in entries):
+    except RecursionError as error:
+        raise ConfigurationError(f"'{path}' is nested too deeply; write {_FORM}") from error
+    configurations = _entries(found)
+    if not configurations:
         raise ConfigurationError(f"'{path}' holds no configuration; write {_FORM}")
+    return configurations
+
+
+def given(found: Any) -> list[Params]:
+    """Configurations of a program: one, several, or the path of their file."""
+    if isinstance(found, str | Path):
+        return read(Path(found))
+    configurations = _entries(found)
+    if configurations is None:
+        raise ConfigurationError(f"{found!r} is no configuration, nor several (enqueue)")
+    return configurations
+
+
+def _entries(found: Any) -> list[Params] | None:
+    """One configuration or several, as a list; None where it is something else."""
+    entries = list(found) if isinstance(found, list | tuple) else [found]
+    if not all(isinstance(entry, Mapping) for entry in entries):
+        return None
     return [_params(entry) for entry in entries]
 
 
 def _params(entry: Mapping[str, Any]) -> Params:
     inner = entry.get("params")
-    return inner if isinstance(inner, dict) else entry
+    return inner if isinstance(inner, Mapping) else entry
 
 
 def checked(configurations: Sequence[Params], space: Space) -> list[dict[str, Any]]:

@@ -33,8 +33,8 @@ T = TypeVar("T")
 def mask(url: str | URL) -> str:
     """The URL with its password shown as ***, in its query too, also where it cannot be parsed."""
     text = url if isinstance(url, str) else url.render_as_string(hide_password=False)
-    # Up to the last @ before the path: a password may hold one.
-    text = re.sub(r"(://[^:/@]*):([^/]*)@", r"\1:***@", text)
+    # Up to the last @: a password may hold one, and a slash, and a user's name an @.
+    text = re.sub(r"(://[^:/]*):(.*)@", r"\1:***@", text)
     if "://" not in text:
         text = re.sub(r":[^/]*@", ":***@", text)
     return re.sub(r"(?i)(pass\w*=)[^&]*", r"\1***", text)
@@ -125,10 +125,14 @@ def other_programs(engine: sa.Engine) -> list[str]:
 def locked(engine: sa.Engine, name: str) -> Iterator[None]:
     """Hold the advisory lock of this name; others that want it wait."""
     with engine.begin() as connection:
-        connection.execute(
-            sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name}
-        )
+        lock(connection, name)
         yield
+
+
+def lock(connection: sa.Connection, name: str) -> None:
+    """Hold the advisory lock of this name until the transaction ends."""
+    statement = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+    connection.execute(statement, {"name": name})
 
 
 _hurried = threading.Event()

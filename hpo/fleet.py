@@ -232,6 +232,8 @@ class _Fleet:
 
     def _report(self) -> Budget:
         spent = self._prepared.tickets.count()
+        if spent.total == 0:
+            raise RunFailed(f"study '{self._prepared.opened.name}' was deleted meanwhile")
         ended: Sequence[FrozenTrial] = ()
         if spent.ended != self._seen_ended:
             self._seen_ended = spent.ended
@@ -304,6 +306,7 @@ class _Fleet:
             *(sys.executable, "-m", "hpo", "worker", "--study_name", opened.name),
             *("--slot", slot.name, "--device", slot.device),
             *("--checkpoint_dir", str(self._config.checkpoints)),
+            *("--objective", self._prepared.objective),
             *("--with_parent", str(os.getpid())),
         ]
 

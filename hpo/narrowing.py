@@ -72,16 +72,18 @@ class _NarrowTrial:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        if name in self._specs:
-            return float(self._specs[name].suggest(self._trial, name))
-        return self._trial.suggest_float(name, low, high, step=step, log=log)
+        spec = self._specs.get(name)
+        if isinstance(spec, Float):
+            low, high, log = spec.low, spec.high, spec.log
+        return self._trial.suggest_float(name, low, high, step=None if log else step, log=log)
 
     def suggest_int(
         self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
     ) -> int:
-        if name in self._specs:
-            return int(self._specs[name].suggest(self._trial, name))
-        return self._trial.suggest_int(name, low, high, step=step, log=log)
+        spec = self._specs.get(name)
+        if isinstance(spec, Int):
+            low, high, log = spec.low, spec.high, spec.log
+        return self._trial.suggest_int(name, low, high, step=1 if log else step, log=log)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         if name in self._specs:
@@ -159,12 +161,13 @@ def _described(spec: Spec) -> str:
     return f"{kind}{values_of(spec)}"
 
 
-def _range_of(name: str, spec: Spec, given: Any) -> tuple[Any, Any, bool]:
-    """(low, high, log) within the parameter's own bounds."""
-    parts = given.split(",") if isinstance(given, str) else list(given)
+def _range_of(name: str, spec: Spec, given: Any) -> list[Any]:
+    """[low, high, log], as JSON stores it, within the parameter's own bounds."""
+    is_list = isinstance(given, Sequence) and not isinstance(given, str)
+    parts = list(given) if is_list else str(given).split(",")
     scale = parts.pop().strip() if len(parts) == 3 and isinstance(parts[2], str) else ""
     if len(parts) != 2 or scale not in ("", "log", "linear"):
-        shown = given if isinstance(given, str) else ",".join(map(str, given))
+        shown = ",".join(map(str, parts + [scale] * bool(scale)))
         raise ConfigurationError(
             f"'{name}={shown}' is no range; write {name}=LOW,HIGH or {name}=LOW,HIGH,log (--range)"
         )
@@ -177,7 +180,7 @@ def _range_of(name: str, spec: Spec, given: Any) -> tuple[Any, Any, bool]:
     if low > high or (log and low <= 0):
         what = "its low end is above its high one" if low > high else "log needs a low end above 0"
         raise ConfigurationError(f"'{name}={low},{high}' is no range: {what} (--range)")
-    return low, high, log
+    return [low, high, log]
 
 
 def _number(given: Any, *, whole: bool) -> float | int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,16 @@ import sqlalchemy as sa
 from hpo import configurations, settings, study
 from hpo.budget import Tickets
 from hpo.contract import declared
-from hpo.database import connect
+from hpo.database import locked
 from hpo.errors import ConfigurationError, ObjectiveError
 from hpo.narrowing import Narrowing, narrowing
 from hpo.pruners import make_pruner
-from hpo.request import DEFAULTS, RunRequest
+from hpo.request import DEFAULTS, RunRequest, usual
 from hpo.samplers import make_sampler, resolve
 from hpo.settings import StudyConfig
 from hpo.storage import open_storage, prepare
 from hpo.study import OpenStudy
-from objectives import DEFAULT, Objective
+from objectives import DEFAULT, Objective, Params
 
 DEFAULT_TRIALS = 50
 
@@ -31,57 +31,51 @@ class Prepared:
     """A study whose budget stands, and the connections to it.
 
     Attributes:
+        objective: Where this run found it: another host may have its file elsewhere.
         smaller_sizes: Of the objective's problem, largest first.
         notes: What the user should know before it starts.
     """
 
-    url: str
+    # It holds the password.
+    url: str = field(repr=False)
     db: sa.Engine
     opened: OpenStudy
     tickets: Tickets
+    objective: str
     is_new: bool
     smaller_sizes: Sequence[str] = ()
     notes: Sequence[str] = ()
 
 
-def prepare_study(url: str, request: RunRequest, *, on_gpu: bool) -> Prepared:
+def prepare_study(db: sa.Engine, request: RunRequest, *, on_gpu: bool) -> Prepared:
     """Create or load the study that is asked for and bring its budget to its size.
 
     Raises:
-        ConfigurationError: It cannot be.
+        ConfigurationError: It cannot be; nothing was changed.
         StudyMismatch: It was created with something else.
         StorageError: The database cannot be used.
     """
-    db = connect(url, application="fleet")
     prepare(db)
+    url = db.url.render_as_string(hide_password=False)
     storage = open_storage(url, application="fleet")
     known = study.find(storage, request.study_name) if request.study_name else None
     spec = _absolute(request.objective) or (known.config.objective if known else DEFAULT)
     objective = study.load_objective(spec)
-    machine = {
-        "size": "full" if on_gpu else "tiny",
-        "precision": "fp16" if on_gpu else "fp32",
-    }
-    wanted = {**DEFAULTS, **machine, **request.asked()}
-    name = request.study_name or f"{objective.name}-{wanted['space']}-{wanted['size']}"
-
-    def fresh() -> StudyConfig:
-        total = request.n_trials or DEFAULT_TRIALS
-        config = _settled(objective, spec, wanted, n_trials=total)
-        # A refusal must leave no study behind; the first trial is the default configuration's.
-        lacking = len(_to_try(config, objective, request)) - (total - 1)
-        if lacking > 0:
-            raise _too_few(request, total + lacking)
-        return config
-
     for finding in declared(objective):
         if finding.state == "failed":
             raise ObjectiveError(f"objective '{spec}': {finding.detail}")
-    opened, is_new = study.create_or_load(storage, db, name=name, fresh=fresh)
+    wanted = {**DEFAULTS, **usual(on_gpu=on_gpu), **request.asked()}
+    name = request.study_name or f"{objective.name}-{wanted['space']}-{wanted['size']}"
+    study.check_name(name)
     notes: list[str] = []
-    if not is_new:
-        opened, notes = _joined(opened, db, objective, spec, request)
-        _check_search(opened.config)
+    # Two runs that begin at once create one study, and none undoes what the other changes.
+    with locked(db, f"hpo study {name}"):
+        opened = study.find(storage, name)
+        is_new = opened is None
+        if opened is None:
+            opened = study.create(storage, name, _created(objective, spec, wanted, request))
+        else:
+            opened, notes = _joined(opened, db, objective, spec, request)
     tickets = Tickets(db, opened.uid)
     total = tickets.grow(request.n_trials or tickets.count().total or DEFAULT_TRIALS)
     if request.n_trials is not None and request.n_trials < total:
@@ -97,10 +91,24 @@ def prepare_study(url: str, request: RunRequest, *, on_gpu: bool) -> Prepared:
         db=db,
         opened=opened,
         tickets=tickets,
+        objective=spec,
         is_new=is_new,
         smaller_sizes=sizes[: sizes.index(opened.config.size)][::-1],
         notes=tuple(notes),
     )
+
+
+def _created(
+    objective: Objective, spec: str, wanted: Mapping[str, Any], request: RunRequest
+) -> StudyConfig:
+    """The settings of a new study, for which all that is asked for is possible."""
+    total = request.n_trials or DEFAULT_TRIALS
+    config = _settled(objective, spec, wanted, n_trials=total)
+    # The first trial is the default configuration's.
+    lacking = len(_to_try(config, objective, request)) - (total - 1)
+    if lacking > 0:
+        raise _too_few(request, total + lacking)
+    return config
 
 
 def _absolute(objective: str | None) -> str | None:
@@ -144,35 +152,55 @@ def _joined(
     opened: OpenStudy, db: sa.Engine, objective: Objective, spec: str, request: RunRequest
 ) -> tuple[OpenStudy, list[str]]:
     """The study that there is, if it is what is asked for, or is forced to be; and notes."""
-    created, asked = opened.config, request.asked()
+    created, asked, notes = opened.config, request.asked(), []
     _check(objective, {**asdict(created), **asked})
-    notes = []
-    if study.source_hash(objective) != created.source:
+    is_same_source = study.source_hash(objective) == created.source
+    if not is_same_source:
         notes.append(
             f"the objective's file has changed since study '{opened.name}' was created; "
             "its trials may not compare"
         )
-        if spec != created.objective:
+    if spec != created.objective:
+        if request.force or not is_same_source:
             asked["objective"] = spec
-    wanted = _wanted(created, objective, {**asked, "objective": spec})
-    found = settings.differences(created, wanted, asked)
-    if found:
-        is_possible = all(difference.can_be_forced for difference in found)
-        if not (request.force and is_possible):
-            settings.refuse(opened.name, found)
-        tickets = Tickets(db, opened.uid)
-        tickets.sweep()
-        if workers := [lease.worker for lease in tickets.live()]:
-            raise ConfigurationError(
-                f"study '{opened.name}' is being worked on by {', '.join(workers[:4])}, and "
-                "--force would change it under them; end that run first"
+        else:
+            notes.append(
+                f"the study has the same objective's file as '{created.objective}'; --force has "
+                "it remember this one, for runs that do not name it"
             )
-        wanted = settings.forced(created, wanted, found)
+    wanted = _wanted(created, objective, asked)
+    found = settings.differences(created, wanted, asked)
+    if found and not (request.force and all(one.can_be_forced for one in found)):
+        settings.refuse(opened.name, found)
+    _check_search(wanted)
+    tickets = Tickets(db, opened.uid)
+    _refuse_too_many(tickets, opened, _to_try(wanted, objective, request), request)
+    if found:
+        with tickets.held_still() as leases:
+            if leases:
+                names = ", ".join(lease.worker for lease in leases[:4])
+                raise ConfigurationError(
+                    f"study '{opened.name}' is being worked on by {names}, and --force would "
+                    "change it under them; end that run first"
+                )
+            opened = study.change(opened, settings.forced(created, wanted, found))
         notes.append(f"from here on: {'; '.join(map(str, found))}")
-    _to_try(wanted, objective, request)
-    if wanted != created:
-        opened = study.change(opened, wanted)
     return opened, notes
+
+
+def _refuse_too_many(
+    tickets: Tickets,
+    opened: OpenStudy,
+    configurations: Sequence[Params],
+    request: RunRequest,
+) -> None:
+    """Refuse more configurations than there will be trials for."""
+    if configurations:
+        total = tickets.count().total
+        grown = max(0, (request.n_trials or 0) - total)
+        lacking = len(tickets.untried(configurations, _tried(opened))) - tickets.free() - grown
+        if lacking > 0:
+            raise _too_few(request, total + grown + lacking)
 
 
 def _wanted(created: StudyConfig, objective: Objective, asked: Mapping[str, Any]) -> StudyConfig:
@@ -184,12 +212,14 @@ def _wanted(created: StudyConfig, objective: Objective, asked: Mapping[str, Any]
         fixed={name: v for name, v in created.fixed.items() if name not in new.ranges},
         ranges={name: v for name, v in created.ranges.items() if name not in new.fixed},
     )
+    moved = {"source": study.source_hash(objective)} if "objective" in asked else {}
     whole = {
         **asdict(created),
         **asked,
+        **moved,
         "options": {**created.options, **asked.get("options", {})},
         "fixed": {**kept.fixed, **new.fixed},
-        "ranges": {name: tuple(v) for name, v in {**kept.ranges, **new.ranges}.items()},
+        "ranges": {**kept.ranges, **new.ranges},
     }
     return replace(created, **{**whole, **settings.facts(objective, whole)})
 
@@ -244,22 +274,17 @@ def _too_few(request: RunRequest, needed: int) -> ConfigurationError:
     )
 
 
+def _tried(opened: OpenStudy) -> list[Params]:
+    return [trial.params for trial in opened.load().get_trials(deepcopy=False)]
+
+
 def _enqueue(opened: OpenStudy, tickets: Tickets, objective: Objective, request: RunRequest) -> str:
     """Have the next trials try the configurations that are asked for; a note of what was done."""
     wanted = _to_try(opened.config, objective, request)
-    trials = opened.load().get_trials(deepcopy=False)
-    tried = [trial.params for trial in trials]
-    waiting = tickets.enqueued()
-    new = []
-    for one in wanted:
-        is_tried = any(one.items() <= params.items() for params in tried)
-        if not is_tried and one not in waiting and one not in new:
-            new.append(one)
-    lacking = tickets.enqueue(new)
+    new, lacking = tickets.enqueue(wanted, _tried(opened))
     if lacking:
         raise _too_few(request, tickets.count().total + lacking)
-    known = len(wanted) - len(new)
     if not new:
         return "nothing new to try: all of them were there already"
-    noun = "configuration is" if len(new) == 1 else "configurations are"
-    return f"{len(new)} {noun} tried next{f' ({known} were there already)' if known else ''}"
+    known = f" ({len(wanted) - new} were there already)" if new < len(wanted) else ""
+    return f"{new} configuration{' is' if new == 1 else 's are'} tried next{known}"

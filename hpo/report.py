@@ -58,14 +58,23 @@ def refuse_unwritable(path: Path, *, flag: str) -> None:
 
 
 def write(path: Path, text: str, *, flag: str) -> None:
-    """Write a file, whole or not at all.
+    """Write a text file in UTF-8, as `write_bytes` does."""
+    write_bytes(path, text.encode(), flag=flag)
+
+
+def write_bytes(path: Path, content: bytes, *, flag: str) -> None:
+    """Write a file, whole or not at all; a pipe, a device or a link's target is written into.
 
     Raises:
         ConfigurationError: It cannot be written.
     """
+    path = path.resolve()
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        beside.write_text(text)
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+            return
+        beside.write_bytes(content)
         beside.replace(path)
     except OSError as error:
         with suppress(OSError):

@@ -24,10 +24,19 @@ DEFAULTS: Mapping[str, Any] = {
     "pruner": "percentile",
     "on_precision_range": "prune",
 }
+# A ticket is a row; a slip of the finger must not fill a disk with them.
+MOST_TRIALS = 1_000_000
 CHOICES: Mapping[str, Sequence[str]] = {
     "precision": ("auto", "fp16", "bf16", "fp32"),
     "on_precision_range": ("prune", "rerun"),
 }
+
+
+def usual(*, on_gpu: bool) -> dict[str, str]:
+    """The size and the precision that a new study takes on a GPU, or on a CPU."""
+    return (
+        {"size": "full", "precision": "fp16"} if on_gpu else {"size": "tiny", "precision": "fp32"}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +86,15 @@ class RunRequest:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= 1):
                 raise ConfigurationError(f"{name} {value!r} is no whole number of at least 1")
+        if self.n_trials is not None and self.n_trials > MOST_TRIALS:
+            raise ConfigurationError(
+                f"n_trials {self.n_trials} is more than a study holds ({MOST_TRIALS:,})"
+            )
+        if self.seed is not None and not isinstance(self.seed, int):
+            raise ConfigurationError(f"seed {self.seed!r} is no whole number")
+        for name, value in (("timeout", self.timeout_s), ("grace", self.grace_s)):
+            if value is not None and not (isinstance(value, int | float) and value >= 0):
+                raise ConfigurationError(f"{name} {value!r} is no number of seconds")
         for name, known in CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in known:

@@ -38,6 +38,7 @@ class StudyConfig:
         ranges: Parameters that are searched in less than the space's range: low, high, log.
         parameters: What is searched, by parameter: its kind and its values in words.
         forced: Settings that were changed later, by `--force`: as created, and now.
+        revision: How often that was done.
     """
 
     objective: str
@@ -59,6 +60,7 @@ class StudyConfig:
     ranges: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     parameters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     forced: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    revision: int = 0
 
     def __post_init__(self) -> None:
         check_sampler(self.sampler)

@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import uuid
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,7 @@ from typing import Any
 import optuna
 import sqlalchemy as sa
 
-from hpo.database import locked
-from hpo.errors import ConfigurationError, ObjectiveError
+from hpo.errors import ConfigurationError, ObjectiveError, RunFailed
 from hpo.pruners import make_pruner
 from hpo.samplers import make_sampler
 from hpo.settings import StudyConfig
@@ -29,6 +28,9 @@ from objectives import Objective, load
 _CONFIG = "config"
 UID = "study_uid"
 _RUN = "last_run"
+_HISTORY = "config_history"
+# Of the column that Optuna keeps it in.
+_LONGEST_NAME = 512
 REFERENCES = "references"
 
 
@@ -89,7 +91,29 @@ def uid_of(attributes: Mapping[str, Any]) -> str | None:
 
 def config_of(attributes: Mapping[str, Any]) -> StudyConfig | None:
     """What a study was created with; None where another program created it."""
-    return StudyConfig(**attributes[_CONFIG]) if _CONFIG in attributes else None
+    # That one may have an attribute of the same name.
+    if UID not in attributes or _CONFIG not in attributes:
+        return None
+    return _config(attributes[_CONFIG])
+
+
+def _config(stored: Mapping[str, Any]) -> StudyConfig:
+    """Settings as they were stored, without those that this version does not know."""
+    known = StudyConfig.__dataclass_fields__
+    return StudyConfig(**{name: value for name, value in stored.items() if name in known})
+
+
+def check_name(name: str | None) -> None:
+    """Raise `ConfigurationError` for what can be no study's name."""
+    if name is None:
+        return
+    is_text = isinstance(name, str) and name.isprintable() and 0 < len(name) <= _LONGEST_NAME
+    if not is_text:
+        shown = str(name)[:40].encode("ascii", "backslashreplace").decode()
+        raise ConfigurationError(
+            f"'{shown}' can be no study's name: 1 to {_LONGEST_NAME} printable characters are "
+            "wanted (--study_name)"
+        )
 
 
 def find(storage: TrialStorage, name: str) -> OpenStudy | None:
@@ -120,36 +144,49 @@ def open_study(engine: sa.Engine, name: str | None) -> OpenStudy:
     Raises:
         ConfigurationError: There is none, or there are several and none was named.
     """
+    check_name(name)
     prepare(engine)
     storage = open_storage(engine.url.render_as_string(hide_password=False))
     names = sorted(study.study_name for study in storage.get_all_studies())
     if name is None and len(names) != 1:
         known = f"one of {', '.join(names)}" if names else "'python -m hpo run' first"
         raise ConfigurationError(f"no study was named; use {known} (--study_name)")
-    found = find(storage, name or names[0])
+    name = names[0] if name is None else name
+    found = find(storage, name)
     if found is None:
         raise ConfigurationError(
-            f"no study named '{name}'; use one of {', '.join(names) or '(none)'} (--study_name)"
+            f"no study named '{name}' that this service created; use one of "
+            f"{', '.join(names) or '(none)'} (--study_name)"
         )
     return found
 
 
-def create_or_load(
-    storage: TrialStorage, engine: sa.Engine, *, name: str, fresh: Callable[[], StudyConfig]
-) -> tuple[OpenStudy, bool]:
-    """The study of this name, created with `fresh` settings if there is none; whether it was."""
-    with locked(engine, f"hpo study {name}"):
-        found = find(storage, name)
-        if found is not None:
-            return found, False
-        return _create(storage, name, fresh()), True
-
-
 def change(opened: OpenStudy, config: StudyConfig) -> OpenStudy:
-    """Have a study go on with other settings."""
+    """Have trials that begin from now on take other settings; earlier ones keep theirs."""
     study_id = opened.storage.get_study_id_from_name(opened.name)
+    history = opened.storage.get_study_user_attrs(study_id).get(_HISTORY, [])
+    earlier = [*history[: opened.config.revision], asdict(opened.config)]
+    config = replace(config, revision=opened.config.revision + 1)
+    opened.storage.set_study_user_attr(study_id, _HISTORY, earlier)
     opened.storage.set_study_user_attr(study_id, _CONFIG, asdict(config))
     return replace(opened, config=config)
+
+
+def as_it_is(opened: OpenStudy) -> OpenStudy:
+    """The study with its settings as they are now: another host may have changed them."""
+    found = find(opened.storage, opened.name)
+    if found is None:
+        raise RunFailed(f"study '{opened.name}' was deleted or renamed meanwhile")
+    return found
+
+
+def as_it_was(opened: OpenStudy, revision: int) -> OpenStudy:
+    """The study with the settings of an earlier revision."""
+    if revision == opened.config.revision:
+        return opened
+    study_id = opened.storage.get_study_id_from_name(opened.name)
+    history = opened.storage.get_study_user_attrs(study_id).get(_HISTORY, [])
+    return replace(opened, config=_config(history[revision]))
 
 
 def note_run(opened: OpenStudy, effective: Mapping[str, Any]) -> None:
@@ -165,7 +202,7 @@ def last_run(opened: OpenStudy) -> Mapping[str, Any]:
     return found
 
 
-def _create(storage: TrialStorage, name: str, config: StudyConfig) -> OpenStudy:
+def create(storage: TrialStorage, name: str, config: StudyConfig) -> OpenStudy:
     """Create the study; one whose creation was cut off half way is completed by the next call."""
     uid = str(uuid.uuid4())
     study = optuna.create_study(

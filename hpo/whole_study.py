@@ -24,7 +24,7 @@ from hpo.errors import ConfigurationError, StorageError
 from hpo.leases import LEASE_S, Lease, is_dead
 from hpo.schema import OWN, artifacts, divergences, tickets
 from hpo.storage import prepare
-from hpo.study import UID
+from hpo.study import UID, check_name
 
 STUDIES: sa.Table = models.StudyModel.__table__
 TRIALS: sa.Table = models.TrialModel.__table__
@@ -115,6 +115,7 @@ def find(engine: sa.Engine, name: str | None) -> Whole:
     Raises:
         ConfigurationError: There is none, or there are several and none was named.
     """
+    check_name(name)
     prepare(engine)
     uids = sa.select(_ATTRIBUTES.c.value_json).where(_ATTRIBUTES.c.key == UID)
     with engine.connect() as connection:

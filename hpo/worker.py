@@ -20,7 +20,7 @@ from hpo.artifacts import DatabaseArtifacts
 from hpo.attempt import Attempt, Bench
 from hpo.beat import Beat
 from hpo.budget import Ticket, Tickets
-from hpo.errors import LeaseLost, StopRequested
+from hpo.errors import LeaseLost, RunFailed, StopRequested
 from hpo.saved import context_of
 
 # How often a worker without a ticket looks whether one was given back.
@@ -31,12 +31,17 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerConfig:
-    """What a worker is told by its command line."""
+    """What a worker is told by its command line.
+
+    Attributes:
+        objective: Where the study's objective is on this host; None for where the study says.
+    """
 
     name: str
     slot: str
     device: str
     checkpoints: Path
+    objective: str | None = None
 
 
 class Worker:
@@ -46,12 +51,13 @@ class Worker:
         self, config: WorkerConfig, opened: study.OpenStudy, db: sa.Engine, stop: threading.Event
     ) -> None:
         self._slot, self._stop, self._opened = config.slot, stop, opened
+        self._source = opened.config.source
         self._tickets = Tickets(db, opened.uid)
         self._bench = Bench(
             name=config.name,
             checkpoints=config.checkpoints,
             device=torch.device(config.device),
-            objective=study.load_objective(opened.config.objective),
+            objective=study.load_objective(config.objective or opened.config.objective),
             opened=opened,
             records=records.Records(db, opened.uid),
             artifacts=DatabaseArtifacts(db),
@@ -77,9 +83,13 @@ class Worker:
                 self._run_ticket(ticket)
                 if ticket.ticket == 1:
                     self._save_references()
-            elif self._tickets.count().leased:
-                # A peer may still give its ticket back.
+                continue
+            budget = self._tickets.count()
+            if budget.leased or budget.open:
+                # A peer may still give its ticket back, or somebody holds the tickets still.
                 self._stop.wait(_IDLE_S)
+            elif budget.total == 0:
+                raise RunFailed(f"study '{self._opened.name}' was deleted meanwhile")
             else:
                 # Also where the worker that ought to have done it was lost.
                 self._save_references()
@@ -103,6 +113,10 @@ class Worker:
         """Run the ticket's trial, and the one that repeats it if there is to be one."""
         try:
             with Beat(self._tickets, ticket) as beat:
+                # Under the lease: from here on nobody changes it.
+                self._bench.opened = study.as_it_is(self._opened)
+                if self._bench.opened.config.source != self._source:
+                    raise RunFailed("the study's objective was changed; start this run again")
                 left: Ticket | None = ticket
                 while left is not None:
                     self._opened.storage.hold(left)
@@ -112,6 +126,9 @@ class Worker:
             self._tickets.release(ticket.run_uid)
         except LeaseLost as lost:
             _logger.warning("ticket %d | %s", ticket.ticket, lost)
+        except RunFailed:
+            self._tickets.release(ticket.run_uid)
+            raise
         finally:
             self._opened.storage.hold(None)
         _release_memory(self._bench.device)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hpo.budget import Budget
-from hpo.display.run import duration
+from hpo.display.console import duration
 from hpo.leases import Lease
 from hpo.tally import Tally
 from tests.conftest import ROOT, Program
@@ -115,7 +115,7 @@ def test_the_best_is_saved_as_a_file_that_can_be_tried_again(program: Program, t
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
-        (0.4, "0 s"),
+        (0.42, "0.4 s"),
         (59.4, "59 s"),
         (161, "2 min 41 s"),
         (3600, "1 h 00 min"),

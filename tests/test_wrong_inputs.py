@@ -166,3 +166,19 @@ def test_an_objective_of_a_module_is_found_from_the_working_folder(program: Prog
 
     assert ran.returncode == 0, ran.stderr
     assert str(ROOT) not in ran.stdout
+
+
+def test_a_wrong_password_and_a_missing_database_are_told_without_the_password(
+    program: Program, url: str
+):
+    login, _, where = url.rpartition("@")
+    wrong = f"{login.rpartition(':')[0]}:secret@{where}"
+    missing = f"{url.rpartition('/')[0]}/nowhere"
+
+    for given, says in ((wrong, "password authentication failed"), (missing, "does not exist")):
+        refused = program("--storage", given)
+        assert refused.returncode == 2
+        assert says in refused.stderr
+        assert ":***@" in refused.stderr
+        assert "secret" not in refused.stderr
+        assert url.split(":")[2].split("@")[0] not in refused.stderr

@@ -1,7 +1,6 @@
 """Flags and environment in, configurations and exit codes out.
 
-The only package that reads argv and the environment, and with `display` the only one that writes
-to the terminal: results on stdout, everything else on stderr. Nothing heavy is imported before a
+The only package that reads argv, and with `display` the only one that writes to the terminal: results on stdout, everything else on stderr. Nothing heavy is imported before a
 command runs, so that help is instant.
 """
 
@@ -30,7 +29,8 @@ class _Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"-h", "--help", "--version", "--verbose"}
-        if args and args[0].startswith("-") and args[0] not in own:
+        first = next((arg for arg in args if arg != "--verbose"), "")
+        if first.startswith("-") and first not in own:
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -115,7 +115,8 @@ def _explained(error: Exception) -> str:
     # Neither is imported here; what SQLAlchemy raises this late is an outage that went on.
     if not type(error).__module__.startswith(("sqlalchemy", "optuna")):
         return f"{type(error).__name__}: {reason} (not foreseen; --verbose shows where)"
-    if type(error).__name__ == "ProgrammingError":
+    kinds = {type(one).__name__ for one in (error, error.__cause__) if one is not None}
+    if not kinds & {"OperationalError", "InterfaceError"}:
         return f"the database refuses: {reason} ('python -m hpo doctor' looks at rights and tables)"
     if "No space left" in reason:
         return f"the database's disk is full: {reason}; make room, and the same command goes on"

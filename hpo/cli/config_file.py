@@ -49,7 +49,7 @@ def _plain(name: str, value: Any, path: Path) -> Any:
         return [f"{key}={_joined(one)}" for key, one in value.items()]
     if isinstance(value, list):
         return [str(one) for one in value] if name in _TABLES else _joined(value)
-    return value
+    return [value] if name in _TABLES else value
 
 
 def _joined(value: Any) -> str:

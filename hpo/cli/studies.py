@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # How often a watched study is looked at: its workers beat every five seconds.
 _WATCH_S = 2.0
+_AGES = r" \(last beat \d+ s ago\)|\"(silent|held)_s\": [\d.]+"
 
 
 @click.command(cls=Command)
@@ -96,8 +97,8 @@ def _watch(opened: OpenStudy, db: sa.Engine, *, as_json: bool) -> None:
             text = json.dumps(found.flat()) if as_json else "\n".join(status_lines(found))
             if live is not None:
                 live.update(Text(text), refresh=True)
-            # Seconds since the last beat change all the time and are no news.
-            elif (news := re.sub(r" \(last beat \d+ s ago\)", "", text)) != shown:
+            # How long ago something was changes all the time and is no news.
+            elif (news := re.sub(_AGES, "", text)) != shown:
                 shown = news
                 click.echo(text if as_json else f"{text}\n")
             if found.budget.ended == found.budget.total:
@@ -154,22 +155,19 @@ def best(study_name: str | None, storage: str | None, save: Path | None, as_json
     from hpo import report
     from hpo.api import best_of
     from hpo.display.study import print_trial
-    from hpo.outcomes import best_trial
 
     if save is not None:
         report.refuse_unwritable(save, flag="--save")
     opened, _ = open_study(study_name, storage)
-    found = best_of(opened)
+    found, trial = best_of(opened)
     text = json.dumps(found.flat(), indent=2)
     if save is not None:
         report.write(save, f"{text}\n", flag="--save")
         click.echo(f"saved as {save}", err=True)
     if as_json:
         click.echo(text)
-        return
-    trial = best_trial(opened.load())
-    assert trial is not None
-    print_trial(opened, trial)
+    else:
+        print_trial(opened, trial)
 
 
 @click.command(cls=Command)
@@ -219,6 +217,7 @@ def replay(
     say(f"replaying the saved step of {trial if Path(trial).suffix else f'trial {trial}'}")
     import torch
 
+    from hpo import report
     from hpo.display.replayed import print_replayed
     from hpo.replay import again
     from hpo.saved import read
@@ -228,7 +227,8 @@ def replay(
     content = _content(trial) if is_file else _saved_step(int(trial), study_name, storage)
     saved = read(content, f"'{trial}'" if is_file else f"what is kept of trial {trial}")
     if save is not None:
-        _write(save, content)
+        report.write_bytes(save, content, flag="--save")
+        click.echo(f"saved as {save} ({len(content) / 1e6:.1f} MB)", err=True)
     chosen = _objective(saved["about"]["study"], objective, is_file=is_file)
     found = again(saved, chosen, device=torch_device(device), step=batch_of_step)
     if as_json:
@@ -266,16 +266,6 @@ def _objective(settings: dict[str, Any], given: str | None, *, is_file: bool) ->
             err=True,
         )
     return found
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise ConfigurationError(
-            f"'{path}' cannot be written: {error.strerror} (--save)"
-        ) from error
-    click.echo(f"saved as {path} ({len(content) / 1e6:.1f} MB)", err=True)
 
 
 def _saved_step(number: int, study_name: str | None, storage: str | None) -> bytes:

@@ -31,8 +31,8 @@ def copy(to: str, study_name: str | None, new_name: str | None, storage: str | N
 
     \b
     Examples:
-        python -m hpo copy --to postgresql+psycopg2://me:secret@db/hpo
-        python -m hpo copy --to - --as second < url.txt
+        python -m hpo copy --to - < url.txt
+        python -m hpo copy --to postgresql+psycopg2://me@db/hpo --as second
     """
     from hpo.database import connect
     from hpo.display.whole import CopyProgress, print_copied

@@ -26,6 +26,11 @@ from hpo.errors import RunFailed, StorageError
     help="where checkpoints go; the fleet's workers share one (default: below HPO_HOME)",
 )
 @click.option(
+    "--objective",
+    metavar="NAME|module:attr|path.py",
+    help="where the study's objective is on this host (default: where the study says)",
+)
+@click.option(
     "--with_parent", type=int, metavar="PID", help="stop when this parent process is gone"
 )
 def worker(
@@ -35,6 +40,7 @@ def worker(
     device: str,
     threads: int,
     checkpoint_dir: Path | None,
+    objective: str | None,
     with_parent: int | None,
 ) -> None:
     """Run one worker of a study that exists; what every launcher runs, on any host.
@@ -77,6 +83,7 @@ def worker(
         name=f"{platform.node()}/{slot}",
         slot=slot,
         device=device,
+        objective=objective,
         checkpoints=checkpoint_dir or home() / "checkpoints" / opened.uid,
     )
     runner = Worker(config, opened, db, stop)

@@ -23,12 +23,8 @@ from hpo.contract.training import check_training
 from hpo.contract.trials import Trials
 from hpo.errors import ObjectiveError
 from hpo.precision import PRECISIONS
+from hpo.request import DEFAULTS, usual
 from objectives import Objective, load
-
-# What a run takes where nobody asks.
-_USUAL_SIZES = {"cpu": "tiny", "cuda": "full"}
-_USUAL_PRECISIONS = {"cpu": "fp32", "cuda": "fp16"}
-_USUAL_SPACE = "wide"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +110,10 @@ def rehearse(
     if any(findings.failed(part) for part in ("spaces", "sizes", "options")):
         return Rehearsed(objective=spec, findings=findings.found)
     sizes, spaces = objective.sizes, list(objective.spaces)
-    size = _one_of(objective, "size", size, sizes, preferred=_usual_size(device))
-    space = _one_of(objective, "space", space, spaces, preferred=_USUAL_SPACE)
-    usual = _USUAL_PRECISIONS.get(device.type, "fp32")
-    precision = usual if usual in precisions else precisions[0]
+    size = _one_of(objective, "size", size, sizes, preferred=_usual(device)["size"])
+    space = _one_of(objective, "space", space, spaces, preferred=DEFAULTS["space"])
+    usually = _usual(device)["precision"]
+    precision = usual if usually in precisions else precisions[0]
     trials = Trials(findings, objective, device=device, size=size, space=space, epochs=epochs)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         pace = _rehearse(
@@ -197,15 +193,15 @@ def _import(findings: Findings, spec: str) -> Objective | None:
     return None
 
 
-def _usual_size(device: torch.device) -> str:
-    return _USUAL_SIZES.get(device.type, "tiny")
+def _usual(device: torch.device) -> dict[str, str]:
+    return usual(on_gpu=device.type == "cuda")
 
 
 def _next_command(spec: str, *, size: str, space: str, device: torch.device) -> str:
     """A run on this device, with the flags that it would not take by itself."""
     command = f"python -m hpo --objective {shlex.quote(spec)}"
-    command += f" --space {space}" if space != _USUAL_SPACE else ""
-    command += f" --size {size}" if size != _usual_size(device) else ""
+    command += f" --space {space}" if space != DEFAULTS["space"] else ""
+    command += f" --size {size}" if size != _usual(device)["size"] else ""
     return f"{command} --n_trials 20"
 
 

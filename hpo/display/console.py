@@ -1,11 +1,45 @@
-"""The two streams: results on stdout, everything else on stderr."""
+"""The two streams: results on stdout, everything else on stderr.
+
+Text is shown as it is: names of studies and values of parameters may hold what rich would take for
+markup or an emoji. What is to stand out is a `Text` with a style.
+"""
 
 from __future__ import annotations
 
-from rich.console import Console
+import sys
 
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
-results = Console(highlight=False, soft_wrap=True)
-if not results.is_terminal:
-    # A table in a file or a pipe is not to be cut to the 80 columns of no terminal.
-    results = Console(highlight=False, soft_wrap=True, width=240)
+from rich.console import Console
+from rich.text import Text
+
+# A table in a file or a pipe is not to be cut to the 80 columns of no terminal.
+_WIDTH = None if sys.stdout.isatty() else 240
+
+errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+results = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, width=_WIDTH)
+
+
+def labelled(label: str, value: str, *, style: str = "bold", width: int = 10) -> Text:
+    """A line with its label standing out."""
+    return Text.assemble((f"{label:<{width}}", style), f" {value}")
+
+
+def state_line(state: str, text: str) -> Text:
+    """What a check found: `ok`, `warning` or `failed`, and the rest of the line."""
+    style = {"ok": "green", "warning": "yellow", "failed": "red"}[state]
+    shown = "FAILED" if state == "failed" else state
+    line = Text.assemble((f"{shown:<7}", style), f"  {text}")
+    line.rstrip()
+    return line
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: '0.4 s', '34 s', '2 min 41 s', '3 h 05 min'."""
+    if seconds < 1:
+        return f"{seconds:.1g} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

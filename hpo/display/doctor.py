@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.markup import escape
-
 from hpo.diagnosis import Finding
-from hpo.display.console import errors, results
-
-_SHOWN = {"ok": "ok     ", "warning": "[yellow]warning[/yellow]", "failed": "[red]FAILED[/red] "}
+from hpo.display.console import errors, results, state_line
 
 
 def print_finding(finding: Finding) -> None:
     """One finding, on stdout, and below it its cure."""
-    results.print(f"{_SHOWN[finding.state]}  {finding.name:<13}  {escape(finding.found)}")
+    results.print(state_line(finding.state, f"{finding.name:<13}  {finding.found}"))
     if finding.cure:
-        results.print(f"         cure           {escape(finding.cure)}")
+        results.print(f"         cure           {finding.cure}")
 
 
 def print_summary(findings: Sequence[Finding]) -> None:

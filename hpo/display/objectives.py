@@ -7,27 +7,20 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from hpo.contract.rehearsal import Pace, Rehearsed
-from hpo.display.console import results
+from hpo.display.console import duration, results, state_line
 from hpo.narrowing import kind_of, values_of
 from objectives import Objective
-
-_SHOWN = {
-    "ok": "[green]ok[/green]     ",
-    "warning": "[yellow]warning[/yellow]",
-    "failed": "[red]FAILED[/red] ",
-}
 
 
 def print_rehearsed(found: Rehearsed) -> None:
     """An objective against the contract: each check, and what a trial takes."""
     width = max(len(finding.name) for finding in found.findings)
     for finding in found.findings:
-        shown = f"{_SHOWN[finding.state]}  {finding.name:<{width}}  {escape(finding.detail)}"
-        results.print(shown.rstrip())
+        results.print(state_line(finding.state, f"{finding.name:<{width}}  {finding.detail}"))
     if found.pace is not None:
         _print_pace(found, found.pace)
     else:
@@ -41,16 +34,10 @@ def _print_pace(found: Rehearsed, pace: Pace) -> None:
         f"validation"
     )
     results.print(
-        f"a trial of {pace.steps} steps takes about {_duration(pace.trial_s)} with the default "
+        f"a trial of {pace.steps} steps takes about {duration(pace.trial_s)} with the default "
         "configuration"
     )
     results.print(f"next: {found.next_command}")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def print_objectives(found: Iterable[Objective]) -> None:
@@ -58,24 +45,24 @@ def print_objectives(found: Iterable[Objective]) -> None:
     table = Table("objective", "metric", "sizes", "what it is", box=None)
     for one in found:
         metric = f"{one.metric}, {one.direction}"
-        table.add_row(one.name, metric, ", ".join(one.sizes), escape(_about(one)))
+        table.add_row(one.name, metric, ", ".join(one.sizes), _about(one))
     results.print(table)
 
 
 def print_objective(one: Objective) -> None:
     """One objective: its search spaces, options and sizes."""
-    results.print(f"[bold]{one.name}[/bold]  {escape(_about(one))}")
+    results.print(Text.assemble((one.name, "bold"), f"  {_about(one)}"))
     results.print(f"metric   {one.metric}, {one.direction}")
     results.print(f"sizes    {', '.join(one.sizes)}")
     for name, option in one.options.items():
         choices = f" {'|'.join(option.choices)}" if option.choices else ""
         about = f"{option.help} " if option.help else ""
-        results.print(escape(f"option   --{name}{choices}  {about}(default: {option.default})"))
+        results.print(f"option   --{name}{choices}  {about}(default: {option.default})")
     for name, space in one.spaces.items():
         results.print()
         table = Table(f"space {name}", "kind", "values", "default", box=None)
         for parameter, spec in space.items():
-            table.add_row(parameter, kind_of(spec), escape(values_of(spec)), str(spec.default))
+            table.add_row(parameter, kind_of(spec), values_of(spec), str(spec.default))
         results.print(table)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from hpo.display.console import results
 from hpo.evidence import Evidence
@@ -17,9 +17,10 @@ def print_replayed(found: Replayed, *, step: int | None) -> None:
     whose = f"of step {found.step}" if step is None else f"of step {step}, drawn anew"
     results.print(f"step       {found.step}, {found.precision}; the batch {whose}")
     same = ", as recorded" if found.reason == found.recorded else ""
-    results.print(f"verdict    [bold]{found.reason or 'benign'}[/bold]{same}")
+    verdict = Text.assemble("verdict    ", (found.reason or "benign", "bold"), same)
+    results.print(verdict)
     if found.reason is not None:
-        results.print(f"           {escape(found.detail)}")
+        results.print(f"           {found.detail}")
     if evidence.passes:
         results.print(_table_of_passes(evidence))
     if evidence.spectra:
@@ -33,11 +34,11 @@ def _table_of_passes(evidence: Evidence) -> Table:
     table = Table("precision", "term", "value", "gradient norm by group", box=None)
     for precision, look in evidence.passes.items():
         if look.error is not None:
-            table.add_row(precision, "-", "-", escape(look.error))
+            table.add_row(precision, "-", "-", look.error)
         for term, value in look.terms.items():
             norms = look.grad_norms.get(term, {})
             shown = ", ".join(f"{group} {norm:.4g}" for group, norm in norms.items())
-            table.add_row(precision, escape(term), f"{value:.6g}", escape(shown) or "no gradient")
+            table.add_row(precision, term, f"{value:.6g}", shown or "no gradient")
     return table
 
 

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import click
 from optuna.trial import FrozenTrial
 from rich.console import Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from hpo import fleet
 from hpo.database import mask
-from hpo.display.console import errors, results
+from hpo.display.console import duration, errors, labelled, results
 from hpo.display.study import counts, print_trial, running
 from hpo.outcomes import outcome
 from hpo.prepare import Prepared
@@ -56,7 +56,7 @@ class Display:
     def _is_plain(self) -> bool:
         return not (self._level.is_quiet or self._level.is_json)
 
-    def say(self, line: str) -> None:
+    def say(self, line: str | Text) -> None:
         """A line for people."""
         if self._is_plain:
             errors.print(line)
@@ -65,7 +65,7 @@ class Display:
         """A line for programs."""
         if self._level.is_json:
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            errors.print(json.dumps({"at": now, "event": event, **values}), markup=False)
+            click.echo(json.dumps({"at": now, "event": event, **values}), err=True)
 
     def begin(self, *, asked: Mapping[str, Any]) -> None:
         """Say each resolved decision and its reason."""
@@ -99,9 +99,9 @@ class Display:
         if own:
             lines["own space"] = "; ".join(own)
         for name, value in lines.items():
-            self.say(f"[bold]{name:<10}[/bold] {escape(value)}")
+            self.say(labelled(name, value))
         for note in self._prepared.notes:
-            self.say(f"[yellow]note[/yellow]       {escape(note)}")
+            self.say(labelled("note", note, style="yellow"))
         if budget.ended == budget.total:
             self.say("all of its trials are done; a larger --n_trials adds some")
         url, notes = mask(self._prepared.url), list(self._prepared.notes)
@@ -127,10 +127,11 @@ class Display:
         if isinstance(event, fleet.Progress):
             self._show_progress(event)
         elif isinstance(event, fleet.WorkerEnded):
-            self.say(
-                f"[yellow]worker {event.slot} ended with code {event.code}; another takes over "
-                f"its trial (log: {escape(str(event.log))})[/yellow]"
+            text = (
+                f"worker {event.slot} ended with code {event.code}; another takes over its trial "
+                f"(log: {event.log})"
             )
+            self.say(Text(text, style="yellow"))
             self._log("worker_ended", slot=event.slot, code=event.code, log=str(event.log))
         else:
             self.say(f"stopping ({event.reason}); running trials are kept for the next run")
@@ -154,7 +155,7 @@ class Display:
             ]
             if budget.ended == self._ended:
                 parts += [running(lease) for lease in progress.leases]
-            self.say(escape(" | ".join(parts)))
+            self.say(" | ".join(parts))
             best = progress.best
             self._log(
                 "progress",
@@ -175,7 +176,7 @@ class Display:
             params = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
             value = f" {trial.value:.6g}" if trial.value is not None else ""
             why = f" ({detail})" if detail != "-" else ""
-            self.say(escape(f"trial {trial.number} {how}{value}{why}: {params}"))
+            self.say(f"trial {trial.number} {how}{value}{why}: {params}")
 
     def _show_estimate(self, progress: fleet.Progress) -> None:
         """How long it will take, as soon as the first epochs tell."""
@@ -184,11 +185,12 @@ class Display:
             return
         self._has_estimate = True
         workers = len(self._config.slots)
-        self.say(
-            f"[bold]estimate[/bold]   a whole trial is {steps[0]:,} steps, about "
-            f"{duration(progress.trial_s)}; the study {duration(progress.left_s)} on {workers} "
-            f"worker{'s' if workers > 1 else ''}, less where trials are pruned"
+        text = (
+            f"a whole trial is {steps[0]:,} steps, about {duration(progress.trial_s)}; the study "
+            f"{duration(progress.left_s)} on {workers} worker{'s' if workers > 1 else ''}, less "
+            "where trials are pruned"
         )
+        self.say(labelled("estimate", text))
 
     def note_end(self, result: fleet.RunResult) -> None:
         """Say on stderr what the run came to."""
@@ -223,12 +225,12 @@ class Display:
             if result.default_value is not None:
                 others["default configuration (the first trial)"] = result.default_value
             for name, value in others.items():
-                results.print(f"{metric} of {name}: {value:.4g}", markup=False)
+                results.print(f"{metric} of {name}: {value:.4g}")
             checkpoint = self._config.checkpoints / f"trial_{result.best.number:05d}.pt"
             if checkpoint.exists():
-                results.print(f"checkpoint  {checkpoint}", markup=False)
-        results.print(f"storage     {mask(self._prepared.url)}", markup=False)
-        results.print(f"study       {self._opened.name}", markup=False)
+                results.print(f"checkpoint  {checkpoint}")
+        results.print(f"storage     {mask(self._prepared.url)}")
+        results.print(f"study       {self._opened.name}")
         where = "" if is_embedded else "HPO_STORAGE=<the storage's URL> "
         results.print(f"look at it  {where}python -m hpo dashboard")
 
@@ -283,14 +285,3 @@ def _range(bounds: Any) -> str:
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: '34 s', '2 min 41 s', '3 h 05 min'."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

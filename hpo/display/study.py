@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
-from rich.markup import escape
 from rich.table import Table
 
 from hpo.budget import Budget
@@ -19,9 +18,12 @@ from hpo.study import OpenStudy
 
 
 def running(lease: Lease) -> str:
-    value = "" if lease.value is None else f" {lease.value:.3g}"
-    where = "asking" if lease.trial_number is None else f"trial {lease.trial_number}"
-    return f"{lease.slot} {where} epoch {lease.epoch or 0}{value}"
+    if lease.trial_number is None:
+        return f"{lease.slot} asking"
+    steps = f" step {lease.step or 0}/{lease.steps}" if lease.steps else ""
+    value = "" if lease.value is None else f" {lease.value:.4g}"
+    epochs = f"{lease.epoch or 0}/{lease.epochs or '?'}"
+    return f"{lease.slot} trial {lease.trial_number} epoch {epochs}{steps}{value}"
 
 
 def counts(budget: Budget, reasons: Mapping[str, int]) -> str:
@@ -57,7 +59,7 @@ def status_lines(found: Status) -> list[str]:
 def print_status(found: Status) -> None:
     """How a study stands, on stdout."""
     for line in status_lines(found):
-        results.print(line, markup=False)
+        results.print(line)
 
 
 def print_overview(lines: Sequence[StudyLine]) -> None:
@@ -68,8 +70,8 @@ def print_overview(lines: Sequence[StudyLine]) -> None:
     for line in lines:
         budget = line.budget
         table.add_row(
-            escape(line.name),
-            escape(Path(line.objective).name if line.objective else "-"),
+            line.name,
+            Path(line.objective).name if line.objective else "-",
             f"{budget.ended} of {budget.total}"
             + (f", {budget.failed} failed" * bool(budget.failed)),
             str(budget.leased),

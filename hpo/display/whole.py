@@ -67,7 +67,7 @@ def print_copied(source: str, copied: Copied, *, url: str) -> None:
     if copied.checkpoints is not None:
         lines["checkpoints"] = str(copied.checkpoints)
     for name, value in lines.items():
-        results.print(f"{name:<11} {value}", markup=False)
+        results.print(f"{name:<11} {value}")
 
 
 def print_content(study: str, content: Content) -> None:
