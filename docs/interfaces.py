@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from hpo import api, budget, cli, fleet, request, settings, status
+from hpo import api, budget, cli, fleet_events, request, settings, status
 from hpo.narrowing import kind_of, values_of
 from objectives import Objective, load, names
 
@@ -24,10 +24,10 @@ _DEFAULT = re.compile(r"\s*\((?:env: \w+; )?default: ([^()]*)\)$")
 # What the functions return and emit, by the names under which programs find them.
 _RETURNED: dict[str, type] = {
     "hpo.Best": api.Best,
-    "hpo.RunResult": fleet.RunResult,
-    "hpo.fleet.Progress": fleet.Progress,
-    "hpo.fleet.WorkerEnded": fleet.WorkerEnded,
-    "hpo.fleet.Stopping": fleet.Stopping,
+    "hpo.RunResult": fleet_events.RunResult,
+    "hpo.fleet_events.Progress": fleet_events.Progress,
+    "hpo.fleet_events.WorkerEnded": fleet_events.WorkerEnded,
+    "hpo.fleet_events.Stopping": fleet_events.Stopping,
     "hpo.settings.StudyConfig": settings.StudyConfig,
     "hpo.budget.Budget": budget.Budget,
     "hpo.status.Status": status.Status,
@@ -164,7 +164,10 @@ def _function(name: str, function: Any, *, is_property: bool = False) -> str:
 def _class(name: str, kind: type) -> str:
     lines = [f"class {kind.__name__}:"]
     if dataclasses.is_dataclass(kind):
-        lines += [f"    {field.name}: {field.type}" for field in dataclasses.fields(kind)]
+        lines += [
+            "    " + f"{field.name}: {field.type}".replace("'", '"')
+            for field in dataclasses.fields(kind)
+        ]
     return _told(name, "\n".join(lines) if len(lines) > 1 else "", kind)
 
 

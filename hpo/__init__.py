@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hpo.api import Best, Study, best, open, run
     from hpo.errors import HpoError
-    from hpo.fleet import RunResult
+    from hpo.fleet_events import RunResult
 
 __all__ = ["Best", "HpoError", "RunResult", "Study", "best", "open", "run"]
 
@@ -25,9 +25,9 @@ def __getattr__(name: str) -> Any:
     # Lazily: `python -m hpo --help` must not wait for Optuna.
     if name not in __all__:
         raise AttributeError(f"module 'hpo' has no attribute '{name}'")
-    from hpo import api, errors, fleet
+    from hpo import api, errors, fleet_events
 
-    for module in (api, errors, fleet):
+    for module in (api, errors, fleet_events):
         if hasattr(module, name):
             return getattr(module, name)
     raise AttributeError(name)

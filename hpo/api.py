@@ -26,7 +26,8 @@ from optuna.trial import FrozenTrial
 from hpo import configurations, environ, fleet
 from hpo.database import connect
 from hpo.errors import ConfigurationError
-from hpo.fleet import Event, FleetConfig, RunResult
+from hpo.fleet import FleetConfig
+from hpo.fleet_events import Event, RunResult
 from hpo.launchers.local import LocalLauncher
 from hpo.outcomes import best_trial
 from hpo.prepare import prepare_study

@@ -23,7 +23,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpo import budget, engine, guard, study
 from hpo.artifacts import DatabaseArtifacts
 from hpo.beat import Beat
-from hpo.budget import Ticket
 from hpo.course import Epoch, Plan, Result
 from hpo.errors import Divergence, LeaseLost, StopRequested
 from hpo.outcomes import ENQUEUED
@@ -31,6 +30,7 @@ from hpo.precision import is_out_of_memory, wider
 from hpo.records import Records
 from hpo.samplers import RERUN_OF, UNTRAINED
 from hpo.saved import build
+from hpo.ticket import Ticket
 from objectives import Objective, Params
 
 # Weights and a batch are some MB; what is far beyond that would fill the study's own database.

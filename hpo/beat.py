@@ -8,7 +8,8 @@ import threading
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpo.budget import BEAT_S, Ticket, Tickets
+from hpo.budget import BEAT_S, Tickets
+from hpo.ticket import Ticket
 
 _PARENT_S = 1.0
 

@@ -145,7 +145,16 @@ def _tables(db: _Database) -> Iterator[Finding]:
     elif version == SCHEMA_VERSION:
         yield ok("tables", f"version {version}, as this program's")
     elif version < SCHEMA_VERSION:
-        yield ok("tables", f"version {version}; the next run brings them to {SCHEMA_VERSION}")
+        role, is_owner = db.row(
+            "SELECT current_user, pg_has_role(tableowner, 'USAGE') FROM pg_tables "
+            "WHERE schemaname = 'hpo' AND tablename = 'tickets'"
+        )
+        found = f"version {version}; the next run brings them to {SCHEMA_VERSION}"
+        if is_owner:
+            yield ok("tables", found)
+        else:
+            cure = "run any command once as the role that owns them (--storage or HPO_STORAGE)"
+            yield failed("tables", f"{found}, and role '{role}' does not own them", cure)
     else:
         found = f"version {version}, and this program knows {SCHEMA_VERSION}"
         yield failed("tables", found, "use the version of hpo that made them, or a later one")

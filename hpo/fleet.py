@@ -10,18 +10,17 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import FrozenTrial
 
 from hpo import study
 from hpo.budget import Budget
 from hpo.errors import ConfigurationError, RunFailed
+from hpo.fleet_events import Event, Progress, RunResult, Stopping, WorkerEnded
 from hpo.launchers import Launched, Launcher
-from hpo.leases import Lease
 from hpo.outcomes import best_trial, divergence, is_default, prune_reasons
 from hpo.prepare import Prepared
 from hpo.request import RunRequest
@@ -61,76 +60,6 @@ class FleetConfig:
             grace_s=request.grace_s,
             timeout_s=request.timeout_s,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a study is.
-
-    Attributes:
-        reasons: Pruned trials by their prune reason.
-        ended: The trials that ended since the last report.
-        seconds: Wall time of this run.
-        left_s: About how long the rest will take; None as long as nobody knows.
-        trial_s: About how long a trial takes.
-    """
-
-    budget: Budget
-    leases: Sequence[Lease]
-    best: FrozenTrial | None
-    reasons: Mapping[str, int]
-    ended: Sequence[FrozenTrial]
-    seconds: float
-    left_s: float | None
-    trial_s: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerEnded:
-    """A worker process ended before the budget was spent; it is replaced."""
-
-    slot: str
-    code: int
-    log: Path
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stopping:
-    """The fleet asked its workers to end."""
-
-    reason: str
-
-
-Event = Progress | WorkerEnded | Stopping
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """What a run came to.
-
-    Attributes:
-        diverged: The reason of each trial that the guard pruned, by its number.
-        reasons: Pruned trials by their prune reason.
-    """
-
-    study: str
-    budget: Budget
-    reasons: Mapping[str, int]
-    diverged: Mapping[int, str]
-    best: FrozenTrial | None
-    default_value: float | None
-    references: Mapping[str, float]
-    seconds: float
-    is_interrupted: bool
-
-    def flat(self) -> dict[str, Any]:
-        """As plain data for JSON."""
-        best = self.best
-        return {
-            **{name: value for name, value in vars(self).items() if name != "budget"},
-            "budget": asdict(self.budget),
-            "best": best and {"trial": best.number, "value": best.value, "params": best.params},
-        }
 
 
 def run(

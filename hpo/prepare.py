@@ -55,6 +55,7 @@ def prepare_study(db: sa.Engine, request: RunRequest, *, on_gpu: bool) -> Prepar
         StudyMismatch: It was created with something else.
         StorageError: The database cannot be used.
     """
+    study.check_name(request.study_name)
     prepare(db)
     url = db.url.render_as_string(hide_password=False)
     storage = open_storage(url, application="fleet")
@@ -66,7 +67,6 @@ def prepare_study(db: sa.Engine, request: RunRequest, *, on_gpu: bool) -> Prepar
             raise ObjectiveError(f"objective '{spec}': {finding.detail}")
     wanted = {**DEFAULTS, **usual(on_gpu=on_gpu), **request.asked()}
     name = request.study_name or f"{objective.name}-{wanted['space']}-{wanted['size']}"
-    study.check_name(name)
     notes: list[str] = []
     # Two runs that begin at once create one study, and none undoes what the other changes.
     with locked(db, f"hpo study {name}"):
@@ -233,7 +233,7 @@ def _effective(request: RunRequest) -> dict[str, Any]:
         "gpus": list(request.gpus) or "all",
         "timeout": request.timeout_s,
         "grace": request.grace_s,
-        "checkpoint_dir": request.checkpoint_dir and str(request.checkpoint_dir),
+        "checkpoint_dir": request.checkpoint_dir and str(request.checkpoint_dir.absolute()),
         "enqueue": [dict(one) for one in request.enqueue],
         "force": request.force,
     }

@@ -19,9 +19,10 @@ from hpo import records, study
 from hpo.artifacts import DatabaseArtifacts
 from hpo.attempt import Attempt, Bench
 from hpo.beat import Beat
-from hpo.budget import Ticket, Tickets
+from hpo.budget import Tickets
 from hpo.errors import LeaseLost, RunFailed, StopRequested
 from hpo.saved import context_of
+from hpo.ticket import Ticket
 
 # How often a worker without a ticket looks whether one was given back.
 _IDLE_S = 1.0

@@ -130,3 +130,52 @@ def test_a_process_is_told_apart_from_a_later_one_with_its_number():
     assert process_id(child.pid) == ""
     assert is_dead(alive)
     assert not is_dead(process_id())
+
+
+def test_configurations_are_tried_once_whole_or_in_part_and_the_first_ticket_is_left(tickets):
+    tickets.grow(5)
+    part, whole = {"lr": 0.1}, {"lr": 0.2, "width": 32}
+
+    first = tickets.enqueue([part, whole, part], [{"lr": 0.1, "width": 64}])
+    again = tickets.enqueue([part, whole], [])
+    tried = tickets.enqueue([{"lr": 0.3}], [{"lr": 0.3}])
+    too_many = tickets.enqueue([{"lr": n} for n in range(4)], [])
+    taken = [tickets.take(worker="w", slot="s").params for _ in range(5)]
+
+    # A trial that happens to share a part of its values is none of it.
+    assert first == (2, 0)
+    assert again == tried == (0, 0)
+    # All or nothing: two tickets are free.
+    assert too_many == (0, 2)
+    assert taken == [None, part, whole, None, None]
+
+
+def test_two_that_enqueue_the_same_at_once_enqueue_it_once(tickets, url):
+    tickets.grow(9)
+    added: list[int] = []
+
+    def enqueue() -> None:
+        mine = Tickets(connect(url), tickets._study_uid)
+        added.append(mine.enqueue([{"lr": 0.1}, {"lr": 0.2}], [])[0])
+
+    threads = [threading.Thread(target=enqueue) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(added) == [0, 0, 0, 0, 0, 2]
+    assert tickets.free() == 6
+
+
+def test_no_ticket_is_taken_while_they_are_held_still(tickets, url):
+    tickets.grow(2)
+    mine = tickets.take(worker="me", slot="s")
+
+    with tickets.held_still() as leases:
+        held = [lease.worker for lease in leases]
+        taken = Tickets(connect(url), tickets._study_uid).take(worker="other", slot="s")
+
+    assert held == ["me"]
+    assert taken is None
+    assert tickets.take(worker="other", slot="s").ticket != mine.ticket

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +11,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpo import settings
+from hpo import settings, study
+from hpo.database import connect
+from hpo.errors import ConfigurationError, ObjectiveError, StudyMismatch
+from hpo.prepare import Prepared, prepare_study
+from hpo.request import RunRequest
 from hpo.settings import StudyConfig
 from objectives import ris_covariance
 from tests.conftest import Program, wait_until
@@ -53,9 +56,8 @@ def test_parameters_are_fixed_and_narrowed_and_a_study_is_changed_by_force_alone
     refused = program("--study_name", "s", "--n_trials", "6", "--set", "curvature=1")
     forced = program("--study_name", "s", "--n_trials", "7", "--set", "curvature=1", "--force")
     other_scale = program("--study_name", "s", "--range", "lr=0.001,0.1,linear", "--force")
-    inherited = program("--study_name", "s", "--n_trials", "8", "--workers", "1")
 
-    assert first.returncode == forced.returncode == inherited.returncode == 0, first.stderr
+    assert first.returncode == forced.returncode == 0, first.stderr
     assert "curvature=1.5; lr in 0.001 to 0.1, log" in first.stderr
     assert refused.returncode == 2
     assert "curvature 1.5 (now 1)" in refused.stderr
@@ -64,56 +66,82 @@ def test_parameters_are_fixed_and_narrowed_and_a_study_is_changed_by_force_alone
     assert other_scale.returncode == 2
     assert "lr" in other_scale.stderr
     trials = load(url, "s")
-    assert [trial.params["curvature"] for trial in trials] == [1.5] * 5 + [1.0] * 3
+    assert [trial.params["curvature"] for trial in trials] == [1.5] * 5 + [1.0] * 2
     assert all(1e-3 <= trial.params["lr"] <= 1e-1 for trial in trials)
     assert trials[0].params["lr"] == 1e-2
     assert all("forced" not in trial.user_attrs for trial in trials[:5])
     assert all(trial.user_attrs["forced"]["curvature"] == ["1.5", "1"] for trial in trials[5:])
 
 
+def join(url: str, **asked: object) -> Prepared:
+    """The study as a run would create or join it, without workers."""
+    return prepare_study(connect(url), RunRequest(study_name="s", **asked), on_gpu=False)
+
+
 def test_an_objectives_file_may_move_and_its_space_may_not_change_unnoticed(
-    program: Program, url: str, tmp_path: Path
+    url: str, tmp_path: Path
 ):
     here, there = tmp_path / "mine.py", tmp_path / "moved.py"
     here.write_text(FILE)
-    name = ("--study_name", "s", "--workers", "1", "--epochs_per_trial", "2")
-    first = program("--objective", str(here), *name, "--n_trials", "1")
+    join(url, objective=str(here), n_trials=1)
     here.rename(there)
-    moved = program("--objective", str(there), *name, "--n_trials", "2")
+
+    moved = join(url, objective=str(there))
+    with pytest.raises(ObjectiveError, match="does not exist"):
+        # Another host may have the file where it was, so the study does not follow it by itself.
+        join(url)
     there.write_text(FILE.replace("low=0.5", "low=0.7"))
-    changed = program("--study_name", "s", "--n_trials", "3")
+    with pytest.raises(StudyMismatch) as changed:
+        join(url, objective=str(there))
     there.write_text(FILE + "\n# A remark.\n")
-    remarked = program("--study_name", "s", "--n_trials", "3")
+    forced = join(url, objective=str(there), force=True)
+    remembered = join(url)
     there.write_text(FILE.replace('name = "mine"', 'name = "mine"\n    direction = "maximize"'))
-    turned = program("--study_name", "s", "--n_trials", "4", "--force")
+    with pytest.raises(StudyMismatch, match=r"--force cannot change direction"):
+        join(url, force=True)
 
-    assert first.returncode == moved.returncode == remarked.returncode == 0, moved.stderr
-    assert changed.returncode == 2
-    assert "curvature 0.5 to 2 (now 0.7 to 2)" in changed.stderr
-    assert "leave" not in changed.stderr
-    assert "has changed since study 's' was created" in remarked.stderr
-    assert turned.returncode == 2
-    assert "--force cannot change direction" in turned.stderr
-    assert len(load(url, "s")) == 3
+    assert moved.objective == str(there)
+    assert moved.opened.config.objective == str(here)
+    assert "the same objective's file as" in moved.notes[0]
+    assert "curvature 0.5 to 2 (now 0.7 to 2)" in str(changed.value)
+    assert "leave" not in str(changed.value)
+    assert "has changed since study 's' was created" in forced.notes[0]
+    assert remembered.objective == str(there)
 
 
-def test_another_file_with_the_same_names_and_another_space_of_choices_are_noticed(
-    program: Program, url: str, tmp_path: Path
-):
+def test_another_file_with_the_same_names_is_noticed(url: str, tmp_path: Path):
     one, other = tmp_path / "one.py", tmp_path / "other.py"
     one.write_text(FILE)
     other.write_text(FILE.replace('name = "mine"', 'name = "mine"\n    """Another."""'))
-    name = ("--study_name", "s", "--workers", "1", "--epochs_per_trial", "1")
-    program("--objective", str(one), *name, "--n_trials", "1")
+    join(url, objective=str(one), n_trials=1)
 
-    refused = program("--objective", str(other), *name, "--n_trials", "2")
-    forced = program("--objective", str(other), *name, "--n_trials", "2", "--force")
+    with pytest.raises(StudyMismatch) as refused:
+        join(url, objective=str(other))
+    forced = join(url, objective=str(other), force=True).opened.config
 
-    assert refused.returncode == 2
-    assert str(one) in refused.stderr
-    assert str(other) in refused.stderr
-    assert forced.returncode == 0, forced.stderr
-    assert load(url, "s")[1].user_attrs["forced"] == {"objective": [str(one), str(other)]}
+    assert f"--objective {one} (now {other})" in str(refused.value)
+    assert forced.forced == {"objective": [str(one), str(other)]}
+    assert forced.revision == 1
+
+
+def test_a_refused_run_changes_nothing(url: str):
+    created = join(url, objective="quadratic", n_trials=3, ranges={"lr": "0.001,0.1"})
+    same = join(url, ranges={"lr": "0.001,0.1,log"})
+
+    for asked in (
+        {"epochs_per_trial": 3, "force": True, "enqueue": [{"lr": 7}]},
+        {"epochs_per_trial": 3, "force": True, "enqueue": [{"lr": n / 100} for n in range(1, 9)]},
+        {"epochs_per_trial": 3, "force": True, "sampler": "no_module:X"},
+    ):
+        with pytest.raises(ConfigurationError):
+            join(url, **asked)
+        assert study.as_it_is(created.opened).config == created.opened.config
+        assert created.tickets.count().total == 3
+        assert created.tickets.free() == 2
+    with created.tickets.held_still():
+        pass
+    assert same.opened.config == created.opened.config
+    assert same.opened.config.revision == 0
 
 
 def test_a_space_with_other_choices_cannot_be_forced():
@@ -167,6 +195,28 @@ def test_checkpoints_that_are_removed_meanwhile_cost_no_trial(
     assert "FAIL" not in states(url, "s")
 
 
+def test_a_trial_keeps_the_settings_that_it_began_with(program: Program, url: str, tmp_path: Path):
+    path = tmp_path / "slow.py"
+    path.write_text(SLOW)
+    command = ("--objective", str(path), "--study_name", "s", "--workers", "1")
+    process = program.start(*command, "--n_trials", "2", "--epochs_per_trial", "6")
+    wait_until(lambda: begun(url, "s") >= 2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+
+    forced = program(
+        *(*command, "--n_trials", "3", "--epochs_per_trial", "2", "--force"),
+        *("--set", "lr=0.001", "--pruner", "none"),
+    )
+
+    assert forced.returncode == 0, forced.stderr
+    trials = load(url, "s")
+    assert [trial.params["lr"] == 0.001 for trial in trials] == [False, False, True]
+    assert ["forced" in trial.user_attrs for trial in trials] == [False, False, True]
+    assert trials[2].last_step == 2
+    assert trials[1].last_step == 6 or trials[1].state == TrialState.PRUNED
+
+
 # Shifts the wall clock of the process that loads it; the monotonic one stays.
 SHIFT = """
 #define _GNU_SOURCE
@@ -212,6 +262,5 @@ def test_a_host_whose_clock_is_two_hours_ahead_takes_no_trial_from_another(
     # Both hosts worked, and their clocks did differ.
     assert starts[-1] - starts[0] > 7000
     assert len(trials) == 6
-    assert not os.environ.get("LD_PRELOAD")
     assert "FAIL" not in states(url, "s")
     assert all("another takes over" not in output[1] for output in outputs)

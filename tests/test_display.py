@@ -84,16 +84,20 @@ def test_programs_get_json_and_the_quiet_nothing(program: Program, tmp_path: Pat
 
 
 def test_studies_are_listed_and_a_watch_ends_with_its_study(program: Program):
-    for name in ("first", "second[bold]"):
-        program(*RUN, "--n_trials", "1", "--study_name", name)
+    # The second would be markup, and an emoji, to who prints it without care.
+    ran = [
+        program(*RUN, "--n_trials", "1", "--study_name", name) for name in ("first", "[/red]x :b:")
+    ]
 
     listed = json.loads(program("studies", "--json").stdout)
     table = program("studies").stdout
     watched = program("status", "--study_name", "first", "--watch")
 
-    assert [line["name"] for line in listed] == ["second[bold]", "first"]
+    assert [one.returncode for one in ran] == [0, 0], ran[1].stderr
+    assert "study       [/red]x :b:" in ran[1].stdout
+    assert [line["name"] for line in listed] == ["[/red]x :b:", "first"]
     assert all(line["budget"]["complete"] == 1 for line in listed)
-    assert "second[bold]" in table
+    assert "[/red]x :b:" in table
     assert watched.returncode == 0
     assert "1 of 1 ended" in watched.stdout
 

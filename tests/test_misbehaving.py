@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import optuna
@@ -33,11 +34,16 @@ def test_each_failure_is_explained_and_the_study_goes_on(program: Program, url: 
         *("--n_trials", str(len(where) + 1), "--export_csv", str(tmp_path / "trials.csv")),
         *enqueue(tmp_path / "where.json", where),
     )
+    again = program(*MISBEHAVING, *enqueue(tmp_path / "where.json", where))
 
     assert ran.returncode == 0, ran.stderr
     trials = optuna.load_study(study_name="m", storage=url).get_trials()
     by_where = {trial.params["where"]: trial for trial in trials}
     assert trials[0].params["where"] == FINE
+    assert f"{len(where)} configurations are tried next" in ran.stderr
+    assert again.returncode == 0
+    assert "all of them were there already" in again.stderr
+    assert len(trials) == len(where) + 1
     for name in WRONG:
         trial = by_where[name]
         assert trial.state == TrialState.FAIL
@@ -65,30 +71,13 @@ def test_five_failures_in_a_row_end_the_run_and_say_why(program: Program, url: s
     ran = program(*MISBEHAVING, "--n_trials", "20", "--set", "where=loss")
 
     assert ran.returncode == 1
-    assert "5 trials in a row failed" in ran.stderr
+    # The fleet looks twice a second, and a sixth may have failed by then.
+    assert re.search(r"[5-7] trials in a row failed", ran.stderr)
     assert "ValueError: loss is broken" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert ran.stderr.strip().splitlines()[-1].startswith("hpo: ")
     trials = optuna.load_study(study_name="m", storage=url).get_trials()
     assert 5 <= len([trial for trial in trials if trial.state.is_finished()]) <= 7
-
-
-def test_a_configuration_is_tried_once_however_often_it_is_asked_for(
-    program: Program, url: str, tmp_path: Path
-):
-    asked = enqueue(tmp_path / "where.json", [FINE])
-
-    too_many = program(*MISBEHAVING, "--n_trials", "1", *enqueue(tmp_path / "x.json", ["nan"]))
-    first = program(*MISBEHAVING, "--n_trials", "2", *enqueue(tmp_path / "x.json", ["nan"]))
-    again = program(*MISBEHAVING, "--n_trials", "2", *asked)
-
-    assert too_many.returncode == 2
-    assert "--n_trials 2" in too_many.stderr
-    assert first.returncode == again.returncode == 0, first.stderr + again.stderr
-    assert "1 configuration is tried next" in first.stderr
-    assert "all of them were there already" in again.stderr
-    trials = optuna.load_study(study_name="m", storage=url).get_trials()
-    assert [trial.params["where"] for trial in trials] == [FINE, "nan"]
 
 
 @pytest.mark.parametrize(

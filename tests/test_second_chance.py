@@ -102,12 +102,3 @@ def _has_study(url: str) -> bool:
 
 def _reruns(url: str) -> list[tuple[FrozenTrial]]:
     return [(again,) for _, again in pairs(trials(url))]
-
-
-def test_a_study_cannot_change_its_mind_about_reruns(program: Program, url: str):
-    program(*command("--workers", "1", n=1))
-
-    refused = program(*command("--workers", "1", "--on_precision_range", "rerun", n=1))
-
-    assert refused.returncode == 2
-    assert "--on_precision_range prune (now rerun)" in refused.stderr

@@ -214,6 +214,9 @@ def test_a_password_is_masked_even_where_the_url_cannot_be_parsed():
     [
         "postgresql+psycopg2://u@h/d?password=secret",
         "postgresql+psycopg2://u:p@secret@h/d",
+        "postgresql+psycopg2://u:p/secret@h/d",
+        "postgresql+psycopg2://u@corp:secret@h/d",
+        "postgresql+psycopg2://u@corp:secret@h:abc/d",
         "postgresql+psycopg2://u:secret@h/d?sslmode=require",
     ],
 )

@@ -21,13 +21,14 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo import cli, replay, saved, study_copy, whole_study
 from hpo.artifacts import DatabaseArtifacts
-from hpo.budget import Ticket, Tickets
+from hpo.budget import Tickets
 from hpo.database import connect
 from hpo.errors import ConfigurationError, RunFailed, StorageError
 from hpo.records import Records
 from hpo.schema import OWN, artifacts, divergences, leases, metrics, tickets
 from hpo.storage import open_storage, prepare
 from hpo.study import OpenStudy
+from hpo.ticket import Ticket
 from hpo.whole_study import Folders
 from objectives import load
 from tests.conftest import ROOT, Program, kill_all, wait_until

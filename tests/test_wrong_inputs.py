@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Program
+from tests.conftest import Program
 
 QUADRATIC = ("--objective", "quadratic", "--workers", "1")
 PG = "postgresql+psycopg2://u:secret@127.0.0.1"
@@ -38,6 +38,8 @@ CASES: dict[str, list[tuple[tuple[str, ...], str]]] = {
         (("--timeout", "0"), "--timeout"),
         (("--seed", "x"), "--seed"),
         (("--gpus", "0"), "torch sees no GPU"),
+        (("--n_trials", "99999999999"), "more than a study holds"),
+        (("--verbose", "--n_trials", "0"), "--n_trials"),
         (("--export_csv", "{tmp}/no/such/folder/x.csv"), "no folder"),
         (("dashboard", "--port", "99999"), "port"),
     ],
@@ -88,6 +90,8 @@ CASES: dict[str, list[tuple[tuple[str, ...], str]]] = {
     ],
     "studies": [
         (("best", "--study_name", "none"), "none"),
+        (("best", "--study_name", ""), "no study's name"),
+        (("--objective", "quadratic", "--study_name", "x" * 600), "no study's name"),
         (("status",), "python -m hpo run"),
         (("replay", "3"), "python -m hpo run"),
         (("replay", "{tmp}/none.pt"), "no file"),
@@ -159,13 +163,6 @@ def test_a_file_of_flags_is_taken_and_flags_win(program: Program, tmp_path: Path
     assert "3 epochs a trial" in ran.stderr
     for said in ('"curvature": 1.5', '"seed": 7', '"n_trials": 1', '"epochs": 3'):
         assert said in status.stdout
-
-
-def test_an_objective_of_a_module_is_found_from_the_working_folder(program: Program):
-    ran = program("--objective", "objectives.quadratic:objective", "--n_trials", "1")
-
-    assert ran.returncode == 0, ran.stderr
-    assert str(ROOT) not in ran.stdout
 
 
 def test_a_wrong_password_and_a_missing_database_are_told_without_the_password(

@@ -1,7 +1,8 @@
-"""Flags and environment in, configurations and exit codes out.
+"""Flags in, configurations and exit codes out.
 
-The only package that reads argv, and with `display` the only one that writes to the terminal: results on stdout, everything else on stderr. Nothing heavy is imported before a
-command runs, so that help is instant.
+The only package that reads argv, and with `display` the only one that writes to the terminal:
+results on stdout, everything else on stderr. Nothing heavy is imported before a command runs, so
+that help is instant.
 """
 
 from __future__ import annotations

@@ -93,7 +93,8 @@ _FLAGS: Sequence[Callable[[Any], Any]] = (
         "--n_trials",
         type=click.IntRange(min=1),
         metavar="N",
-        help="the study's total of trials, over all workers and runs (default: the study's, else 50)",
+        help="the study's total of trials, over all workers and runs (default: the study's, "
+        "else 50)",
     ),
     click.option(
         "--objective",
@@ -145,8 +146,8 @@ _FLAGS: Sequence[Callable[[Any], Any]] = (
         "--enqueue",
         type=click.Path(path_type=Path),
         metavar="FILE.json",
-        help="configurations to try next, whole or in part: an object, a list of them, or a file of "
-        "'best --save'",
+        help="configurations to try next, whole or in part: an object, a list of them, or a file "
+        "of 'best --save'",
     ),
     click.option(
         "--sampler",

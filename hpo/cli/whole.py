@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hpo.cli.shared import Command, storage_option, study_option
 from hpo.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from hpo.study import OpenStudy
 
 _TO = "--to"
 
@@ -36,23 +41,33 @@ def copy(to: str, study_name: str | None, new_name: str | None, storage: str | N
     """
     from hpo.database import connect
     from hpo.display.whole import CopyProgress, print_copied
-    from hpo.environ import home, storage_url
+    from hpo.environ import storage_url
     from hpo.study import open_study
     from hpo.study_copy import copy as copied
 
     target = connect(_read_url() if to == "-" else to, application="copy", flag=_TO)
     source = connect(storage_url(storage), application="copy")
     opened = open_study(source, study_name)
+    folder = _checkpoints(opened)
     with CopyProgress() as shown:
         result = copied(
             source,
             opened,
             target,
             name=new_name or opened.name,
-            checkpoints=home() / "checkpoints",
+            checkpoints=folder,
             progress=shown.show,
         )
     print_copied(opened.name, result, url=target.url.render_as_string(hide_password=False))
+
+
+def _checkpoints(opened: OpenStudy | None) -> Path:
+    """The folder of checkpoints that a study's latest run named, else the home's."""
+    from hpo.environ import home
+    from hpo.study import last_run
+
+    named = last_run(opened).get("checkpoint_dir") if opened else None
+    return Path(named) if named else home() / "checkpoints"
 
 
 def _read_url() -> str:
@@ -84,13 +99,15 @@ def delete(study_name: str | None, storage: str | None, yes: bool) -> None:
     from hpo.database import connect
     from hpo.display.whole import print_content
     from hpo.environ import home, storage_url
+    from hpo.study import open_study
     from hpo.whole_study import Folders, content, find, refuse_workers
     from hpo.whole_study import delete as deleted
 
     db = connect(storage_url(storage))
     whole = find(db, study_name)
     refuse_workers(db, whole)
-    folders = Folders(checkpoints=home() / "checkpoints", logs=home() / "logs")
+    own = None if whole.uid is None else open_study(db, whole.name)
+    folders = Folders(checkpoints=_checkpoints(own), logs=home() / "logs")
     print_content(whole.name, content(db, whole, folders))
     if not yes:
         if not sys.stdin.isatty():

@@ -113,7 +113,7 @@ def rehearse(
     size = _one_of(objective, "size", size, sizes, preferred=_usual(device)["size"])
     space = _one_of(objective, "space", space, spaces, preferred=DEFAULTS["space"])
     usually = _usual(device)["precision"]
-    precision = usual if usually in precisions else precisions[0]
+    precision = usually if usually in precisions else precisions[0]
     trials = Trials(findings, objective, device=device, size=size, space=space, epochs=epochs)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         pace = _rehearse(

@@ -34,7 +34,7 @@ def state_line(state: str, text: str) -> Text:
 
 def duration(seconds: float) -> str:
     """Seconds as people say them: '0.4 s', '34 s', '2 min 41 s', '3 h 05 min'."""
-    if seconds < 1:
+    if 0.05 <= seconds < 1:
         return f"{seconds:.1g} s"
     whole = round(seconds)
     if whole < 60:

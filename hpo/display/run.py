@@ -17,10 +17,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hpo import fleet
 from hpo.database import mask
 from hpo.display.console import duration, errors, labelled, results
 from hpo.display.study import counts, print_trial, running
+from hpo.fleet import FleetConfig
+from hpo.fleet_events import Event, Progress, RunResult, WorkerEnded
 from hpo.outcomes import outcome
 from hpo.prepare import Prepared
 
@@ -44,7 +45,7 @@ class Level:
 class Display:
     """One run's lines, and its live picture while it is on a terminal."""
 
-    def __init__(self, prepared: Prepared, config: fleet.FleetConfig, level: Level) -> None:
+    def __init__(self, prepared: Prepared, config: FleetConfig, level: Level) -> None:
         self._prepared, self._opened, self._config = prepared, prepared.opened, config
         self._level = level
         self._live: Live | None = None
@@ -122,11 +123,11 @@ class Display:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, event: fleet.Event) -> None:
+    def show(self, event: Event) -> None:
         """Take an event of the fleet."""
-        if isinstance(event, fleet.Progress):
+        if isinstance(event, Progress):
             self._show_progress(event)
-        elif isinstance(event, fleet.WorkerEnded):
+        elif isinstance(event, WorkerEnded):
             text = (
                 f"worker {event.slot} ended with code {event.code}; another takes over its trial "
                 f"(log: {event.log})"
@@ -137,7 +138,7 @@ class Display:
             self.say(f"stopping ({event.reason}); running trials are kept for the next run")
             self._log("stopping", reason=event.reason)
 
-    def _show_progress(self, progress: fleet.Progress) -> None:
+    def _show_progress(self, progress: Progress) -> None:
         for trial in progress.ended:
             self._show_ended(trial)
         self._show_estimate(progress)
@@ -178,7 +179,7 @@ class Display:
             why = f" ({detail})" if detail != "-" else ""
             self.say(f"trial {trial.number} {how}{value}{why}: {params}")
 
-    def _show_estimate(self, progress: fleet.Progress) -> None:
+    def _show_estimate(self, progress: Progress) -> None:
         """How long it will take, as soon as the first epochs tell."""
         steps = [lease.steps for lease in progress.leases if lease.epoch and lease.steps]
         if self._has_estimate or not steps or not progress.trial_s or not progress.left_s:
@@ -192,7 +193,7 @@ class Display:
         )
         self.say(labelled("estimate", text))
 
-    def note_end(self, result: fleet.RunResult) -> None:
+    def note_end(self, result: RunResult) -> None:
         """Say on stderr what the run came to."""
         budget = result.budget
         self.say(
@@ -215,7 +216,7 @@ class Display:
             self.say("interrupted; the same command goes on from here")
         self._log("end", **result.flat())
 
-    def end(self, result: fleet.RunResult, *, is_embedded: bool) -> None:
+    def end(self, result: RunResult, *, is_embedded: bool) -> None:
         """Say what the run came to, and how to look at it."""
         self.note_end(result)
         if result.best is not None:
@@ -235,7 +236,7 @@ class Display:
         results.print(f"look at it  {where}python -m hpo dashboard")
 
 
-def _picture(progress: fleet.Progress) -> Group:
+def _picture(progress: Progress) -> Group:
     """The live picture: how far the study is, and a line for each running trial."""
     budget = progress.budget
     head = Table.grid(padding=(0, 1))
@@ -263,7 +264,7 @@ def _picture(progress: fleet.Progress) -> Group:
     return Group(*head_and_counts, table)
 
 
-def _time(progress: fleet.Progress) -> str:
+def _time(progress: Progress) -> str:
     left_s = progress.left_s
     left = f", about {duration(left_s)} left" if left_s and left_s >= 1 else ""
     return f"{duration(progress.seconds)}{left}"
