@@ -22,7 +22,7 @@ from hpo.errors import ConfigurationError, StorageError
 DRIVER = "postgresql+psycopg2"
 STORAGE = "--storage or HPO_STORAGE"
 # A dead host must be reported in less than 5 s.
-_CONNECT_TIMEOUT_S = 4
+_CONNECT_TIMEOUT_S = 3
 # An outage shorter than this is waited out in the middle of a trial; well below a lease's life.
 _PATIENCE_S = 45.0
 
