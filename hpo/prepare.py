@@ -84,7 +84,7 @@ def prepare_study(db: sa.Engine, request: RunRequest, *, on_gpu: bool) -> Prepar
         )
     if request.enqueue:
         notes.append(_enqueue(opened, tickets, objective, request))
-    study.note_run(opened, {**asdict(opened.config), **_effective(request), "n_trials": total})
+    study.note_run(opened, _effective(request, opened, total=total))
     sizes = list(objective.sizes)
     return Prepared(
         url=url,
@@ -224,18 +224,27 @@ def _wanted(created: StudyConfig, objective: Objective, asked: Mapping[str, Any]
     return replace(created, **{**whole, **settings.facts(objective, whole)})
 
 
-def _effective(request: RunRequest) -> dict[str, Any]:
-    """What a run asks for beside what its study is created with, as plain data."""
+def _effective(request: RunRequest, opened: OpenStudy, *, total: int) -> dict[str, Any]:
+    """What a run comes down to, by the flags' names, as plain data."""
+    config, folder = opened.config, request.checkpoint_dir
+    same = ("objective", "space", "size", "precision", "sampler", "pruner", "seed")
     return {
-        "study_name": request.study_name,
+        "study_name": opened.name,
+        "n_trials": total,
+        **{name: getattr(config, name) for name in same},
+        "epochs_per_trial": config.epochs,
+        "on_precision_range": config.on_precision_range,
+        "set": dict(config.fixed),
+        "range": {name: list(bounds) for name, bounds in config.ranges.items()},
+        **config.options,
+        "enqueue": [dict(one) for one in request.enqueue],
+        "force": request.force,
         "workers": request.workers or "auto",
         "workers_per_gpu": request.workers_per_gpu,
         "gpus": list(request.gpus) or "all",
         "timeout": request.timeout_s,
         "grace": request.grace_s,
-        "checkpoint_dir": request.checkpoint_dir and str(request.checkpoint_dir.absolute()),
-        "enqueue": [dict(one) for one in request.enqueue],
-        "force": request.force,
+        "checkpoint_dir": folder and str(folder.absolute()),
     }
 
 

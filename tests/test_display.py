@@ -78,7 +78,7 @@ def test_programs_get_json_and_the_quiet_nothing(program: Program, tmp_path: Pat
     (ended,) = (event for event in events if event["event"] == "trial")
     assert ended["number"] == 1
     assert re.search(r"^trial 2 (complete|pruner|\w+_nonfinite).*lr ", verbose.stderr, re.MULTILINE)
-    assert json.loads(table.stdout)["configuration"]["epochs"] == 2
+    assert json.loads(table.stdout)["configuration"]["epochs_per_trial"] == 2
     with (tmp_path / "trials.csv").open(newline="") as file:
         assert [row["number"] for row in csv.DictReader(file)] == ["0", "1", "2"]
 

@@ -161,7 +161,7 @@ def test_a_file_of_flags_is_taken_and_flags_win(program: Program, tmp_path: Path
     assert ran.returncode == 0, ran.stderr
     assert "1 of 1 trials done" in ran.stderr
     assert "3 epochs a trial" in ran.stderr
-    for said in ('"curvature": 1.5', '"seed": 7', '"n_trials": 1', '"epochs": 3'):
+    for said in ('"curvature": 1.5', '"seed": 7', '"n_trials": 1', '"epochs_per_trial": 3'):
         assert said in status.stdout
 
 
