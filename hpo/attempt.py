@@ -20,16 +20,16 @@ from optuna.artifacts import upload_artifact
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpo import budget, engine, guard, study
+from hpo import budget, checkpoint, engine, guard, study
 from hpo.artifacts import DatabaseArtifacts
 from hpo.beat import Beat
 from hpo.course import Epoch, Plan, Result
 from hpo.errors import Divergence, LeaseLost, StopRequested
-from hpo.outcomes import ENQUEUED
+from hpo.outcomes import ENQUEUED, best_trial
 from hpo.precision import is_out_of_memory, wider
 from hpo.records import Records
 from hpo.samplers import RERUN_OF, UNTRAINED
-from hpo.saved import build
+from hpo.saved import build, plain
 from hpo.ticket import Ticket
 from objectives import Objective, Params
 
@@ -217,7 +217,7 @@ class Attempt:
         about = {
             "study": asdict(settings),
             "trial": self._trial.number,
-            "params": {name: _plain(value) for name, value in params.items()},
+            "params": plain(params),
             "seed": self._seed,
         }
         task = build(about, bench.device, bench.objective)
@@ -226,7 +226,7 @@ class Attempt:
             precision=self._precision,
             device=bench.device,
             metric=settings.metric,
-            checkpoint=self._checkpoint(self._trial.number),
+            checkpoint=checkpoint.file_of(self._bench.checkpoints, self._trial.number),
             about=about,
         )
         _logger.info("%s | %s", self._log, dict(params))
@@ -307,28 +307,14 @@ class Attempt:
         for name, value in attributes.items():
             self._trial.set_user_attr(name, value)
 
-    def _checkpoint(self, trial_number: int) -> Path:
-        return self._bench.checkpoints / f"trial_{trial_number:05d}.pt"
-
     def _sweep_checkpoints(self) -> None:
         """Delete the checkpoints of ended trials, but for the best one's."""
-        trials = {trial.number: trial for trial in self._study.get_trials(deepcopy=False)}
-        try:
-            best = self._study.best_trial.number
-        except ValueError:
-            best = None
-        for path in self._bench.checkpoints.glob("trial_*"):
-            number = int(path.name.split(".")[0].removeprefix("trial_"))
-            is_ended = number in trials and trials[number].state.is_finished()
-            if is_ended and (number != best or path.suffix == ".tmp"):
-                path.unlink(missing_ok=True)
+        trials = self._study.get_trials(deepcopy=False)
+        ended = {trial.number for trial in trials if trial.state.is_finished()}
+        best = best_trial(self._study)
+        checkpoint.sweep(self._bench.checkpoints, ended, keep=best.number if best else None)
 
 
 def _in_one_line(error: Exception) -> str:
     """An error's message as far as it fits a line of a table."""
     return " ".join(str(error).split())[:_DETAIL_CHARS]
-
-
-def _plain(value: Any) -> Any:
-    """A parameter as Python has it: a numpy number would make a checkpoint unreadable."""
-    return value.item() if hasattr(value, "item") else value

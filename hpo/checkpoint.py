@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,19 @@ import torch
 CHECKPOINT_VERSION = 2
 
 _logger = logging.getLogger(__name__)
+
+
+def file_of(folder: Path, trial_number: int) -> Path:
+    """Where a trial's checkpoint is."""
+    return folder / f"trial_{trial_number:05d}.pt"
+
+
+def sweep(folder: Path, ended: Container[int], *, keep: int | None) -> None:
+    """Delete the checkpoints of trials that have ended, but for that of one to keep."""
+    for file in folder.glob("trial_*"):
+        number = int(file.name.split(".")[0].removeprefix("trial_"))
+        if number in ended and (number != keep or file.suffix == ".tmp"):
+            file.unlink(missing_ok=True)
 
 
 def write(path: Path, about: Mapping[str, Any], state: Mapping[str, Any]) -> None:

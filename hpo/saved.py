@@ -16,7 +16,7 @@ from torch import Tensor
 from hpo.errors import ConfigurationError
 from hpo.guard import Reading
 from hpo.precision import map_tensors, named_tensors
-from objectives import Context, Objective, Task
+from objectives import Context, Objective, Params, Task
 
 _VERSION = 1
 
@@ -101,6 +101,11 @@ def context_of(settings: Mapping[str, Any], *, seed: int, device: torch.device) 
         problem_seed=settings["problem_seed"],
         options=settings["options"],
     )
+
+
+def plain(params: Params) -> dict[str, Any]:
+    """Parameters as Python has them: a numpy number would make a checkpoint unreadable."""
+    return {name: v.item() if hasattr(v, "item") else v for name, v in params.items()}
 
 
 def build(about: Mapping[str, Any], device: torch.device, objective: Objective) -> Task:

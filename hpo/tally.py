@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from statistics import fmean
 
 from optuna.trial import FrozenTrial, TrialState
@@ -31,7 +32,8 @@ class Tally:
     def take(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """Take note of a study's trials; those that ended since the last time, in their order."""
         ended = [trial for trial in trials if trial.state.is_finished()]
-        ended.sort(key=lambda trial: (trial.datetime_complete is None, trial.datetime_complete))
+        # Another program may have added one without its times.
+        ended.sort(key=lambda trial: trial.datetime_complete or datetime.min)
         new = [t for t in ended if self._known is not None and t.number not in self._known]
         self._known = {trial.number for trial in ended}
         seconds = (trial.user_attrs.get("seconds") for trial in ended[-_RECENT:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,9 @@ from hpo.cli.shared import INTERRUPTED, stop_on_signals
 from hpo.errors import ConfigurationError, HpoError
 
 if TYPE_CHECKING:
+    from hpo.request import RunRequest
     from hpo.study import OpenStudy
+    from objectives import Params
 
 
 @click.command(cls=RunCommand)
@@ -53,28 +55,12 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
 
     # Heavy, and so only after the first line, and after what a wrong storage is told.
     from hpo.database import connect, mask
-    from hpo.request import RunRequest, find_slots
+    from hpo.request import find_slots
 
     db = connect(url, application="fleet")
     if is_plain and not is_embedded:
         errors.print(labelled("storage", mask(url)))
-    own = {option.name for option in ctx.meta.get("hpo.options", []) if option.name}
-    same = (
-        *("n_trials", "objective", "study_name", "epochs_per_trial", "space", "size", "precision"),
-        *("sampler", "pruner", "on_precision_range", "seed", "force", "workers_per_gpu"),
-        "checkpoint_dir",
-    )
-    request = RunRequest(
-        **{name: flags[name] for name in same},
-        options={name: flags[name] for name in own if flags.get(name) is not None},
-        fixed=_pairs(flags["fixed"], "--set"),
-        ranges=_pairs(flags["ranges"], "--range"),
-        enqueue=enqueue,
-        workers=workers,
-        gpus=[name.strip() for name in (flags["gpus"] or "").split(",") if name.strip()],
-        timeout_s=flags["timeout"],
-        grace_s=flags["grace"],
-    )
+    request = _request(ctx, flags, enqueue=enqueue, workers=workers)
     slots = find_slots(request, visible=visible_gpus())
 
     from hpo import fleet
@@ -108,6 +94,31 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
         shown.say(f"the trials are in {csv_path}")
     if result.is_interrupted:
         ctx.exit(INTERRUPTED)
+
+
+def _request(
+    ctx: click.Context, flags: Mapping[str, Any], *, enqueue: Sequence[Params], workers: int | None
+) -> RunRequest:
+    """The flags as what is asked for."""
+    from hpo.request import RunRequest
+
+    own = {option.name for option in ctx.meta.get("hpo.options", []) if option.name}
+    same = (
+        *("n_trials", "objective", "study_name", "epochs_per_trial", "space", "size", "precision"),
+        *("sampler", "pruner", "on_precision_range", "seed", "force", "workers_per_gpu"),
+        "checkpoint_dir",
+    )
+    return RunRequest(
+        **{name: flags[name] for name in same},
+        options={name: flags[name] for name in own if flags.get(name) is not None},
+        fixed=_pairs(flags["fixed"], "--set"),
+        ranges=_pairs(flags["ranges"], "--range"),
+        enqueue=enqueue,
+        workers=workers,
+        gpus=[name.strip() for name in (flags["gpus"] or "").split(",") if name.strip()],
+        timeout_s=flags["timeout"],
+        grace_s=flags["grace"],
+    )
 
 
 def _export(path: Path, opened: OpenStudy) -> None:

@@ -107,8 +107,7 @@ class Trials:
                     # Away from what a trial begins with, and a new one has by itself.
                     parameter.add_(0.01 * torch.randn_like(parameter))
             modules = {name: module.state_dict() for name, module in task.modules.items()}
-            params = {k: v.item() if hasattr(v, "item") else v for k, v in self._params.items()}
-            _read_back(check, "what suggest() gave", params)
+            _read_back(check, "what suggest() gave", saved.plain(self._params))
             states = (
                 _read_back(check, "the state of modules", modules),
                 _read_back(check, "state_dict()", task.state_dict()),
