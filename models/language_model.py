@@ -1,0 +1,112 @@
+"""A language model of the Qwen architectures: tiny and new, or loaded from a folder.
+
+The only module that imports transformers, and only when a model is asked for: an install without
+it has everything else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+# Words for a dtype, each of them exactly one; nothing stands for another one silently.
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+ARCHITECTURES = ("qwen2", "qwen3")
+
+
+def check_available() -> None:
+    """Raise `ValueError` where transformers is not installed."""
+    if importlib.util.find_spec("transformers") is None:
+        raise ValueError("needs the package transformers: pip install -e '.[arc]'")
+
+
+def new_model(
+    *, architecture: str, vocabulary: int, width: int, layers: int, positions: int
+) -> nn.Module:
+    """A randomly initialised model, float32; draws from torch's own generator."""
+    transformers = _transformers()
+    kinds = {
+        "qwen2": (transformers.Qwen2Config, transformers.Qwen2Model),
+        "qwen3": (transformers.Qwen3Config, transformers.Qwen3Model),
+    }
+    config_type, model_type = kinds[architecture]
+    config = config_type(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=width // 4,
+        max_position_embeddings=positions,
+        use_cache=False,
+    )
+    model: nn.Module = model_type(config)
+    return model
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `ValueError` for a folder that holds no model of a known architecture."""
+    file = folder / "config.json"
+    try:
+        kind = json.loads(file.read_bytes()).get("model_type")
+    except OSError as error:
+        raise ValueError(f"'{file}': {error.strerror}; name a model's folder") from error
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"'{file}' is no configuration of a model ({error})") from error
+    if kind not in ARCHITECTURES:
+        raise ValueError(
+            f"'{folder}' holds a model of the type {kind!r}; use one of {', '.join(ARCHITECTURES)}"
+        )
+
+
+def load_model(folder: Path, *, dtype: str) -> nn.Module:
+    """A model from its folder, in exactly this dtype; nothing is downloaded.
+
+    Raises:
+        ValueError: There is none, or the word is no dtype's.
+    """
+    check_folder(folder)
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype '{dtype}' is none of {', '.join(DTYPES)}")
+    try:
+        # Said always: left out, a checkpoint's own dtype counts.
+        model: nn.Module = _transformers().AutoModel.from_pretrained(
+            str(folder), local_files_only=True, dtype=DTYPES[dtype], use_cache=False
+        )
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"the model in '{folder}' cannot be loaded: {reason}") from error
+    return model
+
+
+def symbol_ids(folder: Path | None, symbols: Sequence[str]) -> list[int]:
+    """The token of each symbol: by the folder's tokenizer, where it has one, else by its place.
+
+    Raises:
+        ValueError: A symbol is no single token there.
+    """
+    if folder is None or not any((folder / name).exists() for name in _TOKENIZERS):
+        return list(range(len(symbols)))
+    tokenizer = _transformers().AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    tokens = [tokenizer.encode(symbol, add_special_tokens=False) for symbol in symbols]
+    for symbol, ids in zip(symbols, tokens, strict=True):
+        if len(ids) != 1:
+            raise ValueError(f"'{symbol}' is {len(ids)} tokens of the tokenizer in '{folder}'")
+    return [ids[0] for ids in tokens]
+
+
+_TOKENIZERS = ("tokenizer.json", "vocab.json")
+
+
+def _transformers() -> Any:
+    check_available()
+    import transformers
+
+    return transformers
