@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from hpo import engine
-from hpo.course import Epoch, Plan
+from hpo.course import Epoch, Plan, Reporter
 from hpo.errors import Divergence
 from objectives import Context, Float, Int, Params, Space
 from objectives.ris_covariance import objective
@@ -182,7 +182,7 @@ PROBLEMS = {
 }
 
 
-class _Curve:
+class _Curve(Reporter):
     """A reporter that keeps the metric of every epoch."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 
 _logger = logging.getLogger(__name__)
 

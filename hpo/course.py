@@ -6,12 +6,15 @@ Border: plain data and one protocol; `engine` trains.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+
+# What `Epoch.flat` says of an epoch beside its metrics; further names of the kind hold a dot.
+TRAINING_FIGURES = ("loss", "scale", "skipped", "spikes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,8 @@ class Plan:
         metric: The key of `validate()` that is reported.
         checkpoint: File to resume from and to keep up to date; None keeps nothing.
         about: What the trial is, plain data, kept in its checkpoint and its saved step.
+        predictions: Samples to predict for the record; 0 for none.
+        predictions_every: Steps from one record to the next; None for once an epoch.
     """
 
     epochs: int
@@ -30,6 +35,71 @@ class Plan:
     metric: str
     checkpoint: Path | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    predictions: int = 0
+    predictions_every: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """What some steps in a row came to, as means.
+
+    Attributes:
+        step: The last of them.
+        grad_norms: By group, before clipping, over the steps in which it had a finite gradient.
+        moved: How many these were, by group.
+        idle: Groups that had none in some steps by construction.
+        figures: The task's own.
+        unmoved: Groups whose gradient has been exactly zero for so long that a warning is due.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    grad_norms: Mapping[str, float]
+    moved: Mapping[str, int]
+    idle: frozenset[str] = frozenset()
+    scale: float = 1.0
+    figures: Mapping[str, float] = field(default_factory=dict)
+    unmoved: Sequence[str] = ()
+
+    def line(self) -> str:
+        """The steps in one line of a log."""
+        norms = ", ".join(f"{name} {self._norm(name)}" for name in self.grad_norms)
+        figures = "".join(f" | {name} {value:.3g}" for name, value in self.figures.items())
+        return (
+            f"step {self.step} | {_finite(self.loss)} | grad norm {norms} | "
+            f"scale {self.scale:g}{figures}"
+        )
+
+    def _norm(self, group: str) -> str:
+        moved = self.moved[group]
+        if moved == self.steps:
+            return f"{self.grad_norms[group]:.3g}"
+        why = " by construction" if group in self.idle else ""
+        if not moved:
+            return f"0{why}"
+        return f"{self.grad_norms[group]:.3g} in {moved} of {self.steps} steps, else 0{why}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What the networks made of one validation sample, as plain data for the record.
+
+    Attributes:
+        sample: Its number, 0…
+        kind: How it is shown; see `objectives.Prediction`. `error` where there is an error alone.
+        error: Why there is no prediction; None where there is one.
+        latency_s: What it took, its share where several were asked for at once.
+    """
+
+    sample: int
+    kind: str
+    latency_s: float
+    input: Any = None
+    target: Any = None
+    prediction: Any = None
+    score: float | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +108,12 @@ class Epoch:
 
     Attributes:
         loss: Mean over the epoch's steps; NaN for epoch 0.
-        grad_norms: By group, of the epoch's last step, before clipping.
+        figures: The task's own of its steps, means.
+        grad_norms: By group, before clipping; means over the steps with a finite gradient.
         scale: Of the loss; 1 without a scaler.
         skipped: Steps withheld from the weights since the trial began.
         spikes: Runs of non-finite steps since then that ended by themselves and were no overflow.
+        samples: Predictions to keep.
     """
 
     epoch: int
@@ -50,18 +122,20 @@ class Epoch:
     metrics: Mapping[str, float]
     loss: float = math.nan
     terms: Mapping[str, float] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
     grad_norms: Mapping[str, float] = field(default_factory=dict)
     scale: float = 1.0
     skipped: int = 0
     spikes: int = 0
+    samples: Sequence[Sample] = ()
 
     def line(self) -> str:
         """The epoch in one line of a log."""
-        finite = "finite" if math.isfinite(self.loss) else "NOT FINITE"
         norms = ", ".join(f"{name} {norm:.3g}" for name, norm in self.grad_norms.items())
-        metrics = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        found = {**self.figures, **self.metrics}
+        metrics = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
         return (
-            f"epoch {self.epoch}/{self.epochs} | loss {finite} {self.loss:.4g} | "
+            f"epoch {self.epoch}/{self.epochs} | {_finite(self.loss)} | "
             f"grad norm {norms} | scale {self.scale:g} | skipped {self.skipped}"
             f"{f', spikes {self.spikes}' if self.spikes else ''} | {metrics}"
         )
@@ -69,13 +143,15 @@ class Epoch:
     def flat(self) -> dict[str, float]:
         """All figures by name, for a table."""
         return {
-            **self.metrics,
             "loss": self.loss,
             "scale": self.scale,
             "skipped": self.skipped,
             "spikes": self.spikes,
             **{f"loss.{name}": value for name, value in self.terms.items()},
+            **{f"monitor.{name}": value for name, value in self.figures.items()},
             **{f"grad_norm.{name}": norm for name, norm in self.grad_norms.items()},
+            # Last: one of them may be called `loss`, too.
+            **self.metrics,
         }
 
 
@@ -87,6 +163,14 @@ class Reporter(Protocol):
 
     def report(self, epoch: Epoch) -> bool:
         """Take note of an epoch; whether to prune the trial now."""
+
+    def note(self, interval: Interval) -> None:
+        """Take note of some steps; nobody has to."""
+        return
+
+    def keep(self, samples: Sequence[Sample], *, epoch: int, step: int) -> None:
+        """Keep predictions made between two epochs' ends; nobody has to."""
+        return
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,3 +192,7 @@ class Result:
     skipped: int
     spikes: int
     seconds: float
+
+
+def _finite(loss: float) -> str:
+    return f"loss {'finite' if math.isfinite(loss) else 'NOT FINITE'} {loss:.4g}"

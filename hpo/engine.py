@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,12 +16,15 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from hpo import checkpoint, guard, judge
 from hpo.counters import Counters
-from hpo.course import Epoch, Plan, Reporter, Result
+from hpo.course import Epoch, Interval, Plan, Reporter, Result, Sample
 from hpo.errors import Divergence, ObjectiveError, StopRequested
+from hpo.gradients import parameter_names, trained
+from hpo.monitor import TELL_EVERY, Monitor
 from hpo.precision import LinAlgError, is_matrix_refused, loss_terms, total
+from hpo.predictions import predicted
 from hpo.saved import Setting
 from hpo.surroundings import MovingBuffers, random_state, set_random_state
-from objectives import Group, Task, Term
+from objectives import Group, Task
 
 # A trial of the smallest size takes 6 s; longer ones lose no more than this to kill -9.
 _CHECKPOINT_EVERY_S = 10.0
@@ -67,7 +70,10 @@ def _train(trial: _Trial, reporter: Reporter) -> bool:
         trial.train_step(batch)
         if is_read_due:
             trial.judge(batch, rng)
+        if trial.step % TELL_EVERY == 0:
+            reporter.note(trial.tell())
         if not trial.is_epoch_end:
+            trial.predict(reporter)
             continue
         if reporter.report(trial.validate()):
             return True
@@ -88,10 +94,10 @@ class _Trial:
         self.value = math.nan
         self._started_at = time.monotonic()
         self._earlier_s = 0.0
-        self._sums: dict[str, Tensor] = {}
-        self._norms_G = torch.zeros(len(task.groups), device=plan.device)
+        self._monitor = Monitor(task, plan.device)
         # A scaler exists for fp16 alone: bf16 has fp32's range, and fp32 needs none.
         has_scaler = plan.precision == "fp16"
+        _refuse_half(task, has_scaler=has_scaler)
         self._scaler = torch.amp.GradScaler(plan.device.type, enabled=has_scaler)
         self._one = torch.ones((), device=plan.device)
         self.counters = Counters(plan.device, has_scaler=has_scaler)
@@ -122,6 +128,11 @@ class _Trial:
         return done % guard.READ_EVERY == 0 or done % self.task.steps_per_epoch == 0
 
     @property
+    def _is_prediction_due(self) -> bool:
+        every = self.plan.predictions_every or self.task.steps_per_epoch
+        return self.plan.predictions > 0 and self.step % every == 0
+
+    @property
     def elapsed_s(self) -> float:
         return self._earlier_s + time.monotonic() - self._started_at
 
@@ -143,15 +154,21 @@ class _Trial:
             self._skip(loss.detach())
             return
         scaler.unscale_(optimizer)
-        self._norms_G = torch.stack([_norm(group, self.plan.device) for group in task.groups])
-        withhold = self.counters.observe(loss.detach(), self._norms_G)
-        for group, norm in zip(task.groups, self._norms_G, strict=True):
+        norms_G = torch.stack([_norm(group, self.plan.device) for group in task.groups])
+        withhold = self.counters.observe(loss.detach(), norms_G)
+        for group, norm in zip(task.groups, norms_G, strict=True):
             if math.isfinite(group.clip):
                 clip_grads_with_norm_(group.parameters, group.clip, norm)
         self._step_unless(withhold)
         self._buffers.put_back(withhold)
         self._update_scale(loss.detach())
-        self._add(loss, terms)
+        self._monitor.add(
+            loss,
+            {name: term.value for name, term in terms.items()},
+            norms_G=norms_G,
+            figures=task.monitor(),
+            idle=task.idle(self.step - 1),
+        )
 
     def _backward(self, loss: Tensor) -> bool:
         """Gradients of the scaled loss; False where a decomposition's backward refused."""
@@ -172,7 +189,7 @@ class _Trial:
         if self._scaler.is_enabled() and torch.isfinite(loss):
             # As an overflow: on a scaled gradient a backward's own checks may be too strict.
             self._scaler.update(self._scaler.scale(self._one) / 2)
-        self._add(loss, {})
+        self._monitor.add(loss, {})
 
     def _update_scale(self, loss: Tensor) -> None:
         """Let the scaler search on; but a loss that is not finite is no fault of its scale."""
@@ -206,11 +223,6 @@ class _Trial:
             else:
                 group["lr"] = lr.item()
 
-    def _add(self, loss: Tensor, terms: Mapping[str, Term]) -> None:
-        """Sum the epoch's loss and terms on the device."""
-        for name, value in {"": loss, **{n: t.value for n, t in terms.items()}}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach()
-
     def judge(self, batch: Any, rng: Mapping[str, Tensor]) -> None:
         """Ask the guard about the steps since it was asked last."""
         judge.judge_step(
@@ -234,21 +246,34 @@ class _Trial:
             step=self.step,
             scales=tuple(self.counters.history),
         )
-        names = [group.name for group in task.groups]
-        epoch = Epoch(
+        return Epoch(
             epoch=self.step // task.steps_per_epoch,
             epochs=plan.epochs,
             step=self.step,
             metrics=metrics,
-            terms={n: s.item() / task.steps_per_epoch for n, s in self._sums.items() if n},
-            loss=self._sums[""].item() / task.steps_per_epoch if self._sums else math.nan,
-            grad_norms=dict(zip(names, self._norms_G.tolist(), strict=True)),
+            **self._monitor.end_epoch(),
             scale=self._scaler.get_scale(),
             skipped=self.counters.withheld(),
             spikes=self.counters.spikes(),
+            # After validation, of which a task may have kept something.
+            samples=self._predicted(),
         )
-        self._sums = {}
-        return epoch
+
+    def tell(self) -> Interval:
+        """What the steps since the last time came to."""
+        return self._monitor.tell(self.step, self._scaler.get_scale())
+
+    def predict(self, reporter: Reporter) -> None:
+        """Hand the reporter predictions that are due between two validations."""
+        samples = self._predicted()
+        if samples:
+            epoch = self.step // self.task.steps_per_epoch
+            reporter.keep(samples, epoch=epoch, step=self.step)
+
+    def _predicted(self) -> Sequence[Sample]:
+        if not self._is_prediction_due:
+            return ()
+        return predicted(self.task, range(self.plan.predictions), self.plan.device)
 
     def save(self) -> None:
         """Keep everything that the next step depends on."""
@@ -262,8 +287,7 @@ class _Trial:
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "counters": self.counters.state_dict(),
-            "sums": self._sums,
-            "norms": self._norms_G,
+            "monitor": self._monitor.state_dict(),
             "task": self.task.state_dict(),
             "rng": random_state(self.plan.device),
         }
@@ -282,10 +306,28 @@ class _Trial:
         self.counters.load_state_dict(state["counters"])
         self.task.load_state_dict(state["task"])
         set_random_state(state["rng"], device)
-        self._sums, self._norms_G = state["sums"], state["norms"]
+        self._monitor.load_state_dict(state["monitor"])
         self.step, self.value = state["step"], state["value"]
         self._earlier_s = state["seconds"]
         return True
+
+
+def _refuse_half(task: Task, *, has_scaler: bool) -> None:
+    """Refuse parameters that no step could train: frozen ones may be in half, these may not."""
+    names = parameter_names(task)
+    for parameter in trained(task):
+        is_bf16 = parameter.dtype == torch.bfloat16
+        if parameter.dtype == torch.float16 or (is_bf16 and has_scaler):
+            dtype = str(parameter.dtype).removeprefix("torch.")
+            why = (
+                "a loss scaler does not unscale its gradient"
+                if has_scaler
+                else ("small updates round to nothing")
+            )
+            raise ObjectiveError(
+                f"parameter '{names[id(parameter)]}' is {dtype} and trained, where {why}; keep it "
+                "in float32 (autocast does the rest), or freeze it"
+            )
 
 
 def _adamw(task: Task, device: torch.device) -> torch.optim.Optimizer:

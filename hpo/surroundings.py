@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -119,11 +119,12 @@ def evaluating(task: Task, device: torch.device) -> Iterator[None]:
     try:
         for module in task.modules.values():
             module.eval()
-        with (
-            torch.random.fork_rng(devices),
-            torch.no_grad(),
-            torch.autocast(device.type, enabled=False),
-        ):
+        with ExitStack() as stack:
+            stack.enter_context(torch.random.fork_rng(devices))
+            stack.enter_context(torch.no_grad())
+            # Of every device type: what validates on the CPU may train on a GPU.
+            for kind in dict.fromkeys((device.type, "cpu", "cuda")):
+                stack.enter_context(torch.autocast(kind, enabled=False))
             yield
     finally:
         # One by one: train() on the whole would thaw a part that was frozen on purpose.

@@ -12,7 +12,7 @@ import importlib.util
 import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -127,6 +127,22 @@ class Term(NamedTuple):
     weight: float = 1.0
 
 
+class Prediction(NamedTuple):
+    """What the networks make of one sample, kept to be looked at: plain data, tensors.
+
+    Attributes:
+        kind: How it is shown: `grid` (rows of integers), `table` (a mapping or a list of mappings
+            of names to figures), or any other word (as JSON).
+        score: How good it is, as the objective rates it.
+    """
+
+    kind: str
+    input: Any
+    target: Any
+    prediction: Any
+    score: float
+
+
 class Task(ABC):
     """How one trial trains.
 
@@ -164,6 +180,22 @@ class Task(ABC):
         """An optimizer over `groups` of its own; None for AdamW."""
         return None
 
+    def monitor(self) -> Mapping[str, Tensor]:
+        """Figures of the step just taken beside its loss: detached scalars, logged and averaged."""
+        return {}
+
+    def idle(self, step: int) -> Collection[str]:
+        """The groups that have no gradient at a step by construction: no reason to warn."""
+        return ()
+
+    def predict(self, samples: range) -> Sequence[Prediction]:
+        """What the networks make of some validation samples, in order; fewer where it has fewer.
+
+        Asked for in evaluation mode, without gradient or autocast, as `validate` is. Where it
+        raises, the samples are asked for one by one, and those that fail are kept as their errors.
+        """
+        return ()
+
     def state_dict(self) -> dict[str, Any]:
         """What lives outside `modules` and must survive an interruption; plain data, tensors."""
         return {}
@@ -200,6 +232,14 @@ class Objective(ABC):
     def problem_seed(self, size: str) -> int:
         """The seed of what all trials share; a constant of the size."""
         return 0
+
+    def settle(self, options: Mapping[str, str], size: str, precision: str) -> Mapping[str, str]:
+        """The options as a study keeps them, with absolute paths for example.
+
+        Asked before anything is created or trained. Raise ValueError, with the reason and the cure,
+        for what cannot work: a file that is not there, a dtype that the precision cannot train.
+        """
+        return options
 
     @abstractmethod
     def build(self, params: Params, context: Context) -> Task:

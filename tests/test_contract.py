@@ -289,6 +289,22 @@ FAILED = {
         "step in fp32",
         "gradient of 'root' is NaN .* first in the backward of sqrt at test_contract.py",
     ),
+    "idle names a stranger": (a_task(idle=lambda _, step: ("nobody",)), "groups", "'nobody'"),
+    "a monitor of many": (
+        a_task(monitor=lambda _: {"share": torch.ones(2)}),
+        "loss",
+        "'share' as tensor",
+    ),
+    "options that do not work": (
+        an_objective(settle=lambda *_: fail()),
+        "settle",
+        "KeyError: 'nowhere'",
+    ),
+    "options that are lost": (
+        an_objective(options={"wall": Option(default="")}, settle=lambda *_: {}),
+        "settle",
+        "give them all back",
+    ),
     "validate raises": (a_task(validate=fail), "validate", "KeyError: 'nowhere', at test_contract"),
     "no metric in validate": (a_task(validate=lambda _: {"loss": 1.0}), "validate", "without the"),
     "NaN in validate": (a_task(validate=lambda _: {"error": math.nan}), "validate", "nan"),
@@ -324,6 +340,11 @@ WARNED = {
         a_task(forward=lambda t, b: t.net[0](b["x"]).sum(1, keepdim=True)),
         "loss",
         "never train: 'net.1.weight', 'net.1.bias', 'net.2.weight', 'net.2.bias'",
+    ),
+    "predict raises": (
+        a_task(predict=fail),
+        "predict",
+        "sample 0 would be kept as its error: KeyError: 'nowhere'",
     ),
     "a noisy metric": (a_task(validate=validate_noisily), "validate", "asked twice"),
     "an infinite figure": (
@@ -480,8 +501,9 @@ def test_all_objectives_are_listed_with_what_they_are(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert code == 0
     assert [line.split()[0] for line in lines[1:]] == names()
-    assert "distance, minimize" in lines[1]
-    assert "Fit one weight to a constant" in lines[1]
+    (quadratic,) = (line for line in lines if "quadratic" in line)
+    assert "distance, minimize" in quadratic
+    assert "Fit one weight to a constant" in quadratic
 
 
 def test_one_objective_is_shown_with_its_spaces_options_and_sizes(capsys):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hpo.course import Epoch
+from hpo.course import Epoch, Reporter
 from objectives import Group, Task, Term
 
 CPU = torch.device("cpu")
@@ -78,7 +78,7 @@ class ToyTask(Task):
         return {"error": float((self.head(self.body(x)) - y).square().mean())}
 
 
-class Log:
+class Log(Reporter):
     """A reporter that remembers, and stops or prunes when told."""
 
     def __init__(self, *, stop_after: int | None = None, prune_at: int | None = None) -> None:

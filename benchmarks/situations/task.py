@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hpo.course import Epoch
+from hpo.course import Epoch, Reporter
 from hpo.precision import PRECISIONS
 from objectives import Group, Task, Term
 from situations.expected import Outcome, Words
@@ -163,7 +163,7 @@ class Planted(Task):
             self.observed.add(self.step)
 
 
-class Log:
+class Log(Reporter):
     """A reporter that remembers and lets every trial end by itself."""
 
     def __init__(self) -> None:

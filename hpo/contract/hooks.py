@@ -18,6 +18,8 @@ from hpo.contract.findings import Check, Findings, listed, some
 from hpo.gradients import parameter_names, trained
 from hpo.guard import Found
 from hpo.precision import named_tensors, to_full, total
+from hpo.predictions import predicted
+from hpo.recording import DEFAULT_SAMPLES
 from hpo.surroundings import evaluating, random_state
 from objectives import Task, Term
 
@@ -73,6 +75,7 @@ def check_loss(findings: Findings, task: Task, batch: Any) -> bool:
         if without:
             check.warn(f"no gradient at step 0, and would never train: {listed(without)}")
         _clear_gradients(task)
+        _check_monitor(check, task)
         check.seen = ", ".join(f"{name} {term.value.item():.4g}" for name, term in terms.items())
     return not check.has_failed
 
@@ -89,6 +92,24 @@ def _check_term(check: Check, name: Any, term: Any) -> None:
         check.fail(f"loss term '{name}' is {shape}; make it one real number, as by .mean()")
     elif not math.isfinite(term.weight):
         check.fail(f"loss term '{name}' has the weight {term.weight!r}; make it finite")
+
+
+def _check_monitor(check: Check, task: Task) -> None:
+    for name, figure in task.monitor().items():
+        if not isinstance(figure, Tensor) or figure.dim() or figure.is_complex():
+            check.fail(f"monitor() gives '{name}' as {figure!r}; give one real number, a tensor")
+
+
+def check_predictions(findings: Findings, task: Task, device: torch.device) -> None:
+    """Whether the samples that a trial keeps can be made and kept."""
+    with findings.check("predict") as check:
+        found = predicted(task, range(DEFAULT_SAMPLES), device)
+        for sample in found:
+            if sample.error is not None:
+                check.warn(f"sample {sample.sample} would be kept as its error: {sample.error}")
+                break
+        kinds = ", ".join(dict.fromkeys(sample.kind for sample in found))
+        check.seen = f"{len(found)} samples, shown as {kinds}" if found else "none"
 
 
 def check_precision(

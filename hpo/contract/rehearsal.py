@@ -144,7 +144,8 @@ def _rehearse(
 ) -> Pace | None:
     """Check after check, as far as one allows the next; what a trial takes if none failed."""
     device = trials.device
-    configurations = trials.suggested()
+    is_settled = trials.settle(precision)
+    configurations = trials.suggested() if is_settled else []
     task = trials.built(configurations) if configurations else None
     if task is None or not structure.check_modules(findings, task, device):
         return None
@@ -158,6 +159,7 @@ def _rehearse(
         for each in precisions:
             hooks.check_precision(findings, task, batch, device=device, precision=each)
     validation = hooks.check_validation(findings, task, metric=metric, device=device)
+    hooks.check_predictions(findings, task, device)
     if not findings.failed("groups"):
         is_comparable = validation is not None and not validation.is_noisy
         trials.restore(task, is_comparable=is_comparable)

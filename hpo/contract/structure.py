@@ -51,6 +51,11 @@ def check_groups(findings: Findings, task: Task) -> None:
         if repeated:
             check.fail(f"two groups are called {listed(repeated)}; give each a name of its own")
         _check_parameters(check, task)
+        names = [group.name for group in groups]
+        # Far enough to see one that is idle now and then.
+        unknown = {name for step in range(100) for name in task.idle(step)} - set(names)
+        if unknown:
+            check.fail(f"idle() names {listed(sorted(unknown))}; the groups are {listed(names)}")
         check.seen = ", ".join(f"{group.name} (lr {group.lr:g})" for group in groups)
 
 
@@ -77,7 +82,7 @@ def _check_parameters(check: Check, task: Task) -> None:
         name = names[id(parameter)]
         if parameter.is_complex():
             check.fail(f"parameter '{name}' is complex; keep its real and imaginary parts as two")
-        elif parameter.dtype != torch.float32:
+        elif parameter.requires_grad and parameter.dtype != torch.float32:
             check.fail(
                 f"parameter '{name}' is {parameter.dtype}; leave it float32, autocast does the rest"
             )

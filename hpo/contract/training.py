@@ -18,7 +18,7 @@ from hpo import engine
 from hpo.contract.findings import Findings, listed
 from hpo.contract.hooks import differing, state_of
 from hpo.contract.trials import CURE, Trials
-from hpo.course import Epoch, Plan
+from hpo.course import Epoch, Plan, Reporter
 from hpo.errors import StopRequested
 from objectives import Task
 
@@ -74,7 +74,7 @@ def _train(trials: Trials, plan: Plan, watch: _Stopwatch | None = None) -> Task:
     return task
 
 
-class _Stopwatch:
+class _Stopwatch(Reporter):
     """A reporter that stops a training after some steps, and notes what each of them took."""
 
     def __init__(self, steps: int, device: torch.device, *, validation_s: float = 0.0) -> None:

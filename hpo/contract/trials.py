@@ -46,6 +46,20 @@ class Trials:
         }
         self._params: Params = {}
 
+    def settle(self, precision: str) -> bool:
+        """Whether the objective takes its own options as they are by default."""
+        with self._findings.check("settle") as check:
+            settled = self._objective.settle(
+                self._settings["options"], self._settings["size"], precision
+            )
+            if set(settled) != set(self._settings["options"]):
+                check.fail(f"settle() gave the options {listed(list(settled))}; give them all back")
+                return False
+            self._settings["options"] = dict(settled)
+            check.seen = ", ".join(f"{k} {v}" for k, v in settled.items() if v) or "no options"
+            return True
+        return False
+
     def build(self, *, seed: int = 1) -> Task:
         """A trial of the default configuration as it begins."""
         return saved.build(self.about(seed), self.device, self._objective)
