@@ -31,6 +31,7 @@ _TABLES = {
     "tickets": "The study's budget: a row is a trial that is to be made, or was.",
     "leases": "Who works on which ticket now; a row goes when its trial ends.",
     "metrics": "What each epoch measured; epoch 0 is the untrained network.",
+    "predictions": "What the networks made of some validation samples, by trial and step.",
     "environments": "What each worker ran on: host, Python, packages, device.",
     "divergences": "Why the guard ended a trial, with all figures in `evidence`.",
     "artifacts": "Files of trials, in parts of 1 MiB: the step that shows a divergence.",

@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from optuna.trial import FrozenTrial
 
 from hpo import configurations, environ, fleet
+from hpo.course import TRAINING_FIGURES
 from hpo.database import connect
 from hpo.errors import ConfigurationError
 from hpo.fleet import FleetConfig
@@ -31,6 +32,8 @@ from hpo.fleet_events import Event, RunResult
 from hpo.launchers.local import LocalLauncher
 from hpo.outcomes import best_trial
 from hpo.prepare import prepare_study
+from hpo.recording import DEFAULT_SAMPLES, Recording
+from hpo.records import Records
 from hpo.report import trial_rows
 from hpo.request import RunRequest, find_slots
 from hpo.settings import StudyConfig
@@ -41,7 +44,11 @@ from objectives import Params
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """The best complete trial of a study."""
+    """The best complete trial of a study.
+
+    Attributes:
+        figures: What its last validation found, the metric among them.
+    """
 
     study: str
     trial: int
@@ -49,10 +56,11 @@ class Best:
     value: float
     precision: str
     params: Mapping[str, Any]
+    figures: Mapping[str, float]
 
     def flat(self) -> dict[str, Any]:
         """As plain data for JSON; what `--enqueue` takes."""
-        return {**vars(self), "params": dict(self.params)}
+        return {**vars(self), "params": dict(self.params), "figures": dict(self.figures)}
 
 
 class Study:
@@ -84,15 +92,41 @@ class Study:
         Raises:
             ConfigurationError: No trial is complete yet.
         """
-        return best_of(self._opened)[0]
+        return best_of(self._opened, self._db)[0]
 
     def trials(self) -> list[dict[str, Any]]:
         """A row a trial, as `--export_csv` writes them."""
         return trial_rows(self._opened)
 
+    def predictions(self, trial: int) -> list[dict[str, Any]]:
+        """What the networks of a trial made of some validation samples, by step and sample.
+
+        Columns: epoch, step, sample, kind, score, error, latency_s, input, target, prediction.
+
+        Raises:
+            ConfigurationError: There is no such trial, or nothing of it is kept.
+        """
+        trials = self._opened.load().get_trials(deepcopy=False)
+        if not 0 <= trial < len(trials):
+            raise ConfigurationError(f"study '{self.name}' has no trial {trial}")
+        rows = Records(self._db, self._opened.uid).predictions(trial)
+        if not rows:
+            raise ConfigurationError(
+                f"no predictions of trial {trial} are kept: its objective gives none, its run "
+                "asked for none (--predictions), it has not begun to train, or 'gc' removed them"
+            )
+        columns = ("epoch", "step", "sample", "kind", "score", "error", "latency_s")
+        parts = ("input", "target", "prediction")
+        return [{name: _as_json(row[name]) for name in (*columns, *parts)} for row in rows]
+
     def optuna(self) -> optuna.Study:
         """The Optuna study, for all that Optuna offers."""
         return self._opened.load()
+
+
+def _as_json(value: Any) -> Any:
+    """JSON has no NaN."""
+    return None if isinstance(value, float) and value != value else value
 
 
 def run(
@@ -160,6 +194,8 @@ _FLAGS = {
     **{name: name for name in ("epochs_per_trial", "space", "size", "precision", "sampler")},
     **{name: name for name in ("pruner", "on_precision_range", "seed", "force", "options")},
     **{name: name for name in ("workers", "workers_per_gpu", "gpus", "checkpoint_dir")},
+    "predictions": "samples",
+    "predictions_every": "every",
     "timeout": "timeout_s",
     "grace": "grace_s",
 }
@@ -175,6 +211,10 @@ def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
         del found["workers"]
     if isinstance(found.get("gpus"), str):
         found["gpus"] = found["gpus"].split(",")
+    if "samples" in found or "every" in found:
+        found["recording"] = Recording.of(
+            found.pop("samples", DEFAULT_SAMPLES), found.pop("every", "epoch")
+        )
     if "checkpoint_dir" in found:
         found["checkpoint_dir"] = Path(found["checkpoint_dir"])
     return found
@@ -206,7 +246,7 @@ def best(
     return open(storage, study, home=home).best()
 
 
-def best_of(opened: OpenStudy) -> tuple[Best, FrozenTrial]:
+def best_of(opened: OpenStudy, db: sa.Engine) -> tuple[Best, FrozenTrial]:
     """The best trial of an open study, and Optuna's record of it."""
     trial = best_trial(opened.load())
     if trial is None or trial.value is None:
@@ -218,5 +258,14 @@ def best_of(opened: OpenStudy) -> tuple[Best, FrozenTrial]:
         value=trial.value,
         precision=trial.user_attrs.get("precision", opened.config.precision),
         params=trial.params,
+        figures=_validated(Records(db, opened.uid), trial, opened.config.metric),
     )
     return found, trial
+
+
+def _validated(records: Records, trial: FrozenTrial, metric: str) -> dict[str, float]:
+    """What a trial's last validation found, without what its training was like."""
+    run_uid = trial.user_attrs.get("run_uid")
+    found = records.figures(run_uid) if run_uid else {}
+    training = {name for name in found if "." in name or name in TRAINING_FIGURES} - {metric}
+    return {name: value for name, value in found.items() if name not in training}

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpo import budget, checkpoint, engine, guard, study
 from hpo.artifacts import DatabaseArtifacts
 from hpo.beat import Beat
-from hpo.course import Epoch, Plan, Result
+from hpo.course import Epoch, Interval, Plan, Result, Sample
 from hpo.errors import Divergence, LeaseLost, StopRequested
 from hpo.outcomes import ENQUEUED, best_trial
 from hpo.precision import is_out_of_memory, wider
+from hpo.recording import Recording
 from hpo.records import Records
 from hpo.samplers import RERUN_OF, UNTRAINED
 from hpo.saved import build, plain
@@ -50,6 +52,7 @@ class Bench:
 
     Attributes:
         name: The worker's, as trials show it.
+        recording: Which predictions are kept.
         training_cpu_s: CPU seconds of this process in training and validation so far.
     """
 
@@ -62,6 +65,7 @@ class Bench:
     artifacts: DatabaseArtifacts
     git_sha: str
     stop: threading.Event
+    recording: Recording
     training_cpu_s: float = 0.0
 
 
@@ -228,6 +232,8 @@ class Attempt:
             metric=settings.metric,
             checkpoint=checkpoint.file_of(self._bench.checkpoints, self._trial.number),
             about=about,
+            predictions=bench.recording.samples,
+            predictions_every=bench.recording.every,
         )
         _logger.info("%s | %s", self._log, dict(params))
         steps = settings.epochs * task.steps_per_epoch
@@ -254,6 +260,7 @@ class Attempt:
             epoch=epoch.epoch,
             step=epoch.step,
             values=epoch.flat(),
+            predictions=self._rows(epoch.samples, epoch=epoch.epoch, step=epoch.step),
         )
         is_pruned = False
         if epoch.epoch == 0:
@@ -267,6 +274,38 @@ class Attempt:
         # Telling others is not training.
         self._bench.training_cpu_s -= time.process_time() - started_s
         return is_pruned
+
+    def note(self, interval: Interval) -> None:
+        _logger.info("%s | %s", self._log, interval.line())
+        for group in interval.unmoved:
+            _logger.warning(
+                "%s | the gradient of '%s' has been zero for 20 steps: nothing trains it",
+                self._log,
+                group,
+            )
+
+    def keep(self, samples: Sequence[Sample], *, epoch: int, step: int) -> None:
+        started_s = time.process_time()
+        self._bench.records.save_predictions(self._rows(samples, epoch=epoch, step=step))
+        self._bench.training_cpu_s -= time.process_time() - started_s
+
+    def _rows(self, samples: Sequence[Sample], *, epoch: int, step: int) -> list[dict[str, Any]]:
+        """Predictions as rows of the record, and a line of the log on them."""
+        failed = [sample for sample in samples if sample.error is not None]
+        if failed:
+            text = "%s | step %d: %d predictions saved, %s, the first in sample %d: %s"
+            count = f"{len(failed)} error{'s' if len(failed) > 1 else ''}"
+            first = (failed[0].sample, failed[0].error)
+            _logger.warning(text, self._log, step, len(samples) - len(failed), count, *first)
+        elif samples:
+            _logger.info("%s | step %d: %d predictions saved", self._log, step, len(samples))
+        return self._bench.records.prediction_rows(
+            samples,
+            run_uid=self._ticket.run_uid,
+            trial_number=self._trial.number,
+            epoch=epoch,
+            step=step,
+        )
 
     def _end(
         self, state: TrialState, *, reason: str = "-", detail: str = "-", value: float | None = None

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
@@ -23,6 +23,7 @@ from hpo.fleet_events import Event, Progress, RunResult, Stopping, WorkerEnded
 from hpo.launchers import Launched, Launcher
 from hpo.outcomes import best_trial, divergence, is_default, prune_reasons
 from hpo.prepare import Prepared
+from hpo.recording import Recording
 from hpo.request import RunRequest
 from hpo.slots import Slot
 from hpo.tally import MOST_FAILURES, Tally
@@ -45,6 +46,7 @@ class FleetConfig:
     logs: Path
     grace_s: float = 30.0
     timeout_s: float | None = None
+    recording: Recording = field(default_factory=Recording)
 
     @classmethod
     def below(
@@ -59,6 +61,7 @@ class FleetConfig:
             logs=home / "logs" / uid,
             grace_s=request.grace_s,
             timeout_s=request.timeout_s,
+            recording=request.recording,
         )
 
 
@@ -231,11 +234,13 @@ class _Fleet:
 
     def _argv(self, slot: Slot) -> list[str]:
         opened = self._prepared.opened
+        predictions, every = self._config.recording.flags()
         return [
             *(sys.executable, "-m", "hpo", "worker", "--study_name", opened.name),
             *("--slot", slot.name, "--device", slot.device),
             *("--checkpoint_dir", str(self._config.checkpoints)),
             *("--objective", self._prepared.objective),
+            *("--predictions", predictions, "--predictions_every", every),
             *("--with_parent", str(os.getpid())),
         ]
 

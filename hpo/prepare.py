@@ -125,12 +125,13 @@ def _settled(
     _check(objective, wanted)
     space = objective.spaces[wanted["space"]]
     own = narrowing(space, wanted.get("fixed", {}), wanted.get("ranges", {}))
-    sampler = resolve(wanted["sampler"], own.apply(space), n_trials=n_trials)
     defaults = {name: option.default for name, option in objective.options.items()}
+    options = _settle(objective, {**defaults, **wanted.get("options", {})}, wanted)
+    sampler = resolve(wanted["sampler"], own.apply(space), n_trials=n_trials)
     whole = {
         **wanted,
         "sampler": sampler,
-        "options": {**defaults, **wanted.get("options", {})},
+        "options": options,
         "fixed": own.fixed,
         "ranges": own.ranges,
     }
@@ -154,6 +155,10 @@ def _joined(
     """The study that there is, if it is what is asked for, or is forced to be; and notes."""
     created, asked, notes = opened.config, request.asked(), []
     _check(objective, {**asdict(created), **asked})
+    now = {**asdict(created), **asked}
+    options = _settle(objective, {**created.options, **asked.get("options", {})}, now)
+    if "options" in asked:
+        asked["options"] = {name: options[name] for name in asked["options"]}
     is_same_source = study.source_hash(objective) == created.source
     if not is_same_source:
         notes.append(
@@ -245,6 +250,7 @@ def _effective(request: RunRequest, opened: OpenStudy, *, total: int) -> dict[st
         "timeout": request.timeout_s,
         "grace": request.grace_s,
         "checkpoint_dir": folder and str(folder.absolute()),
+        **dict(zip(("predictions", "predictions_every"), request.recording.flags(), strict=True)),
     }
 
 
@@ -268,6 +274,20 @@ def _check(objective: Objective, wanted: Mapping[str, Any]) -> None:
                 f"--{name} '{value}' is none of {', '.join(option.choices)} of objective "
                 f"'{objective.name}'"
             )
+
+
+def _settle(
+    objective: Objective, options: Mapping[str, str], wanted: Mapping[str, Any]
+) -> dict[str, str]:
+    """The options as the study keeps them.
+
+    Raises:
+        ConfigurationError: The objective cannot train with them.
+    """
+    try:
+        return dict(objective.settle(options, wanted["size"], wanted["precision"]))
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(f"objective '{objective.name}': {error}") from error
 
 
 def _to_try(config: StudyConfig, objective: Objective, request: RunRequest) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Our own tables of what trials did: metrics by epoch, divergences, environments they ran in.
+"""Our own tables of what trials did: metrics, predictions, divergences, environments.
 
 Border: rows in, rows out. Optuna's tables are `storage`'s, tickets are `budget`'s.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import Insert, insert
 
+from hpo.course import Sample
 from hpo.database import patiently
 from hpo.errors import Divergence
-from hpo.schema import divergences, environments, metrics
+from hpo.schema import divergences, environments, metrics, predictions
 
 _PACKAGES = ("torch", "optuna", "sqlalchemy", "psycopg2-binary", "optuna-dashboard", "numpy")
 
@@ -53,6 +54,18 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _renewing(table: sa.Table) -> Insert:
+    """An insertion of rows that take the place of those with the same key."""
+    statement = insert(table)
+    columns = {c.name: statement.excluded[c.name] for c in table.c if not c.primary_key}
+    return statement.on_conflict_do_update(
+        index_elements=[c.name for c in table.primary_key], set_={**columns, "at": sa.func.now()}
+    )
+
+
+_RENEWED = _renewing(predictions)
+
+
 class Records:
     """The records of one study."""
 
@@ -62,17 +75,71 @@ class Records:
 
     def save_environment(self, worker: str, details: Mapping[str, Any]) -> None:
         """Keep what a worker runs on."""
-        self._insert(environments, worker=worker, details=dict(details))
+        row = {"study_uid": self._study_uid, "worker": worker, "details": dict(details)}
+        self._execute((insert(environments).on_conflict_do_nothing(), [row]))
 
     def save_epoch(
-        self, *, run_uid: str, ticket: int, epoch: int, step: int, values: Mapping[str, float]
+        self,
+        *,
+        run_uid: str,
+        ticket: int,
+        epoch: int,
+        step: int,
+        values: Mapping[str, float],
+        predictions: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Keep what an epoch measured. An epoch repeated after an interruption is kept once.
+        """Keep what an epoch measured, and its predictions, in one transaction.
 
-        JSON has no NaN: a value that is not finite is kept as its name.
+        An epoch repeated after an interruption is kept once. JSON has no NaN: a value that is not
+        finite is kept as its name.
         """
         finite = {k: v if abs(v) < float("inf") else str(v) for k, v in values.items()}
-        self._insert(metrics, run_uid=run_uid, ticket=ticket, epoch=epoch, step=step, values=finite)
+        where = {"run_uid": run_uid, "ticket": ticket, "epoch": epoch, "step": step}
+        row = {"study_uid": self._study_uid, **where, "values": finite}
+        self._execute((insert(metrics).on_conflict_do_nothing(), [row]), (_RENEWED, predictions))
+
+    def prediction_rows(
+        self, samples: Sequence[Sample], *, run_uid: str, trial_number: int, epoch: int, step: int
+    ) -> list[dict[str, Any]]:
+        """What the networks made of some samples, as rows of `predictions`."""
+        where = {"trial_number": trial_number, "step": step, "epoch": epoch, "run_uid": run_uid}
+        return [{"study_uid": self._study_uid, **where, **vars(sample)} for sample in samples]
+
+    def save_predictions(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep predictions; those of a step that is repeated take the place of the first."""
+        self._execute((_RENEWED, rows))
+
+    def predictions(self, trial_number: int) -> list[Mapping[str, Any]]:
+        """What is kept of a trial's predictions, by step and sample, by the table's columns."""
+        statement = (
+            sa.select(predictions)
+            .where(
+                predictions.c.study_uid == self._study_uid,
+                predictions.c.trial_number == trial_number,
+            )
+            .order_by(predictions.c.step, predictions.c.sample)
+        )
+
+        def once() -> list[Mapping[str, Any]]:
+            with self._engine.connect() as connection:
+                return [dict(row) for row in connection.execute(statement).mappings()]
+
+        return patiently(once)
+
+    def figures(self, run_uid: str) -> dict[str, Any]:
+        """What the last epoch of an attempt measured, by name; empty where none is kept."""
+        statement = (
+            sa.select(metrics.c["values"])
+            .where(metrics.c.study_uid == self._study_uid, metrics.c.run_uid == run_uid)
+            .order_by(metrics.c.epoch.desc())
+            .limit(1)
+        )
+
+        def once() -> dict[str, Any]:
+            with self._engine.connect() as connection:
+                return dict(connection.scalar(statement) or {})
+
+        return patiently(once)
 
     def divergence_row(
         self,
@@ -115,13 +182,13 @@ class Records:
 
         return patiently(once)
 
-    def _insert(self, table: sa.Table, **values: Any) -> None:
-        statement = insert(table).values(study_uid=self._study_uid, **values)
-        self._execute(statement.on_conflict_do_nothing())
+    def _execute(self, *parts: tuple[Insert, Sequence[Mapping[str, Any]]]) -> None:
+        """Insert rows, in one transaction."""
 
-    def _execute(self, statement: Insert) -> None:
         def once() -> None:
             with self._engine.begin() as connection:
-                connection.execute(statement)
+                for statement, rows in parts:
+                    if rows:
+                        connection.execute(statement, rows)
 
         patiently(once)

@@ -12,6 +12,7 @@ from typing import Any
 
 from hpo import slots
 from hpo.errors import ConfigurationError
+from hpo.recording import Recording
 from hpo.slots import Slot
 from objectives import Params
 
@@ -56,6 +57,7 @@ class RunRequest:
         timeout_s: Wall time of this run.
         grace_s: How long workers have to stop before they are killed.
         checkpoint_dir: Where checkpoints go; None for below the home.
+        recording: Which predictions the trials of this run keep.
     """
 
     n_trials: int | None = None
@@ -80,6 +82,7 @@ class RunRequest:
     timeout_s: float | None = None
     grace_s: float = 30.0
     checkpoint_dir: Path | None = None
+    recording: Recording = field(default_factory=Recording)
 
     def __post_init__(self) -> None:
         for name in ("n_trials", "epochs_per_trial", "workers", "workers_per_gpu"):

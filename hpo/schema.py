@@ -8,9 +8,9 @@ database's clock.
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.dialects.postgresql import JSON, JSONB, UUID
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 OWN = sa.MetaData(schema="hpo")
 version_table = sa.Table("schema_version", OWN, sa.Column("version", sa.Integer, primary_key=True))
 
@@ -66,6 +66,29 @@ metrics = sa.Table(
     sa.Column("at", sa.DateTime(timezone=True), server_default=sa.func.now()),
 )
 
+# What the networks made of some validation samples. By trial and step: what a later attempt repeats
+# takes the place of what an earlier one left.
+predictions = sa.Table(
+    "predictions",
+    OWN,
+    sa.Column("study_uid", UUID(as_uuid=False), primary_key=True),
+    sa.Column("trial_number", sa.Integer, primary_key=True),
+    sa.Column("step", sa.Integer, primary_key=True),
+    sa.Column("sample", sa.Integer, primary_key=True),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("run_uid", UUID(as_uuid=False), nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    # JSON, which keeps the order of names as JSONB does not.
+    sa.Column("input", JSON(none_as_null=True)),
+    sa.Column("target", JSON(none_as_null=True)),
+    sa.Column("prediction", JSON(none_as_null=True)),
+    sa.Column("score", sa.Float),
+    sa.Column("error", sa.Text),
+    sa.Column("latency_s", sa.Float, nullable=False),
+    # When it was made, by which old ones are found.
+    sa.Column("at", sa.DateTime(timezone=True), server_default=sa.func.now(), index=True),
+)
+
 environments = sa.Table(
     "environments",
     OWN,
@@ -112,6 +135,7 @@ MIGRATIONS = {
         "ALTER TABLE hpo.leases ADD COLUMN IF NOT EXISTS step integer",
         "ALTER TABLE hpo.leases ADD COLUMN IF NOT EXISTS steps integer",
     ),
+    4: (),
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -21,6 +21,7 @@ from hpo.attempt import Attempt, Bench
 from hpo.beat import Beat
 from hpo.budget import Tickets
 from hpo.errors import LeaseLost, RunFailed, StopRequested
+from hpo.recording import Recording
 from hpo.saved import context_of
 from hpo.ticket import Ticket
 
@@ -36,6 +37,7 @@ class WorkerConfig:
 
     Attributes:
         objective: Where the study's objective is on this host; None for where the study says.
+        recording: Which predictions its trials keep.
     """
 
     name: str
@@ -43,6 +45,7 @@ class WorkerConfig:
     device: str
     checkpoints: Path
     objective: str | None = None
+    recording: Recording = field(default_factory=Recording)
 
 
 class Worker:
@@ -64,6 +67,7 @@ class Worker:
             artifacts=DatabaseArtifacts(db),
             git_sha=records.git_sha(),
             stop=stop,
+            recording=config.recording,
         )
 
     @property

@@ -107,17 +107,28 @@ def position_error_m(positions_BK3: Tensor, scenes: Scenes) -> Tensor:
     Returns:
         error_BK in m, in the order of the true sources; NaN for absent ones.
     """
+    return match_positions(positions_BK3, scenes)[1]
+
+
+def match_positions(positions_BK3: Tensor, scenes: Scenes) -> tuple[Tensor, Tensor]:
+    """Estimates in the order of the true sources, by the assignment of least total error.
+
+    Returns:
+        positions_BK3 in that order, and error_BK in m; NaN for absent sources.
+    """
     found_BK3, true_BK3 = (
         (p[..., 2:] * direction(p[..., 0], p[..., 1])).cpu().double()
         for p in (positions_BK3, scenes.positions_BK3)
     )
     distance_BKK = torch.cdist(true_BK3, found_BK3)
     error_BK = torch.full(true_BK3.shape[:2], torch.nan, dtype=torch.float64)
+    matched_BK3 = torch.full_like(positions_BK3, torch.nan)
     for scene, count in enumerate(scenes.source_mask_BK.sum(-1).tolist()):
         cost = distance_BKK[scene, :count, :count]
         row, column = linear_sum_assignment(cost.numpy())
         error_BK[scene, :count] = cost[row, column]
-    return error_BK.float().to(positions_BK3.device)
+        matched_BK3[scene, :count] = positions_BK3[scene, :count][column]
+    return matched_BK3, error_BK.float().to(positions_BK3.device)
 
 
 def _basis_error(basis_BNK: Tensor, scenes: Scenes) -> Tensor:

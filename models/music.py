@@ -1,4 +1,4 @@
-"""MUSIC on each code's own sample covariance: source positions from the snapshots alone.
+"""MUSIC: source positions from each code's own sample covariance, or from an estimate of R.
 
 With T = 1 snapshot a code the sample covariance has rank one, so that its signal subspace is the
 snapshot itself, also for K > 1 sources; the noise subspaces of L codes together still point to
@@ -8,6 +8,7 @@ Shapes: B scenes (sensing: or 1), N elements, M antennas, L codes, D signal dime
 G grid points, X points, 3 = azimuth in rad, elevation in rad, range in m (`place`: 1/range).
 """
 
+from functools import lru_cache
 from math import ceil
 
 import torch
@@ -61,13 +62,54 @@ def music_per_code(scenes: Scenes, config: ArrayConfig, *, exclusion: float = 0.
     return torch.cat(found)
 
 
+def music_of_factor(
+    factor_BNR: Tensor, mask_BK: Tensor, config: ArrayConfig, *, exclusion: float = 0.5
+) -> Tensor:
+    """Positions at the peaks of the MUSIC spectrum of R̂ = FFᴴ + sI, a covariance of the elements.
+
+    f(p) = ‖Uᴴ a(p)‖² / N,   U = F W Λ^(−1/2): the K dominant eigenvectors, from FᴴF = W Λ Wᴴ
+
+    Peaks are taken greedily on the grid and refined together: made to be looked at while a network
+    trains, in a third of the time of `music_per_code`, to 1/100 of a grid step.
+
+    Args:
+        factor_BNR: F, complex64, finite, of rank R >= K columns.
+        mask_BK: How many sources there are, as the first ones of K; bool.
+        exclusion: As in `music_per_code`.
+
+    Returns:
+        positions_BK3, float32, strongest first, NaN for absent sources.
+    """
+    most = mask_BK.shape[1]
+    values_BR, vectors_BRR = torch.linalg.eigh(factor_BNR.mH @ factor_BNR)
+    scale_BK = values_BR[:, -most:].clamp_min(torch.finfo(torch.float32).tiny).rsqrt()
+    signal_BNK = factor_BNR @ (vectors_BRR[..., -most:] * scale_BK.unsqueeze(1))
+    # One code, by which the elements themselves are heard.
+    signal_BLND = (signal_BNK.flip(-1) * mask_BK.unsqueeze(1)).unsqueeze(1)
+    places_G3, steps_3, grid_NG = _steered_grid(config, str(factor_BNR.device))
+    spectrum_BG = _spectrum(signal_BLND, grid_NG[None, None])
+    peaks: list[Tensor] = []
+    for _ in range(most):
+        peak_B = spectrum_BG.argmax(-1)
+        peaks.append(peak_B)
+        correlation_BG = (grid_NG[:, peak_B].mH @ grid_NG).abs() / config.elements
+        spectrum_BG = spectrum_BG.masked_fill(correlation_BG > exclusion, -1)
+    place_X3 = places_G3[torch.stack(peaks, dim=1)].flatten(0, 1)
+    signal_XLND = signal_BLND.repeat_interleave(most, 0)
+    # Half a step, a quarter, …: they walk a step and end at 1/128 of one.
+    place_X3 = _refine(place_X3, steps_3, signal_XLND, None, config, rounds=7, shrink=0.5)
+    positions_BK3 = place_X3.view(*mask_BK.shape, 3)
+    positions_BK3[..., 2].reciprocal_()
+    return positions_BK3.where(mask_BK.unsqueeze(-1), torch.nan)
+
+
 def _find(
     scenes: Scenes, config: ArrayConfig, places_G3: Tensor, steps_3: Tensor, *, exclusion: float
 ) -> Tensor:
     signal_BLMD = _signal_subspaces(scenes, config)
     sensing_BLMN = scenes.installation.sensing_BLMN
     grid_NG = _steering_at(places_G3, config)
-    spectrum_BG = _spectrum(signal_BLMD, torch.einsum("blmn,ng->blmg", sensing_BLMN, grid_NG))
+    spectrum_BG = _spectrum(signal_BLMD, _heard(grid_NG[None], sensing_BLMN))
     places = []
     for _ in range(config.max_sources):
         place_B3 = places_G3[spectrum_BG.argmax(-1)]
@@ -85,20 +127,30 @@ def _refine(
     place_B3: Tensor,
     steps_3: Tensor,
     signal_BLMD: Tensor,
-    sensing_BLMN: Tensor,
+    sensing_BLMN: Tensor | None,
     config: ArrayConfig,
+    *,
+    rounds: int = _ROUNDS,
+    shrink: float = _SHRINK,
 ) -> Tensor:
     """Climb the spectrum from a grid point, within the region that sources come from."""
     low_3, high_3 = _region(config, device=place_B3.device)
     eye_33 = torch.eye(3, device=place_B3.device)
     neighbours_X3 = torch.cat((torch.zeros_like(eye_33[:1]), eye_33, -eye_33))
     scene_B = torch.arange(len(place_B3), device=place_B3.device)
-    for round_ in range(_ROUNDS):
-        offset_X3 = neighbours_X3 * steps_3 * (0.5 * _SHRINK**round_)
+    for round_ in range(rounds):
+        offset_X3 = neighbours_X3 * steps_3 * (0.5 * shrink**round_)
         places_BX3 = (place_B3.unsqueeze(1) + offset_X3).clamp(low_3, high_3)
-        beams_BLMX = torch.einsum("blmn,bnx->blmx", sensing_BLMN, _steering_at(places_BX3, config))
+        beams_BLMX = _heard(_steering_at(places_BX3, config), sensing_BLMN)
         place_B3 = places_BX3[scene_B, _spectrum(signal_BLMD, beams_BLMX).argmax(-1)]
     return place_B3
+
+
+def _heard(steering_BNX: Tensor, sensing_BLMN: Tensor | None) -> Tensor:
+    """Φ_l a of steering vectors, (B, L, M, X); B may be 1."""
+    if sensing_BLMN is None:
+        return steering_BNX.unsqueeze(1)
+    return torch.einsum("blmn,bnx->blmx", sensing_BLMN, steering_BNX)
 
 
 def _signal_subspaces(scenes: Scenes, config: ArrayConfig) -> Tensor:
@@ -130,6 +182,15 @@ def _region(config: ArrayConfig, *, device: torch.device) -> tuple[Tensor, Tenso
     low_3 = torch.tensor((-azimuth_rad, -elevation_rad, 1 / config.range_max_m), device=device)
     high_3 = torch.tensor((azimuth_rad, elevation_rad, 1 / config.range_min_m), device=device)
     return low_3, high_3
+
+
+@lru_cache(maxsize=1)
+def _steered_grid(config: ArrayConfig, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The grid, the steps, and the steering vectors (N, G) at its points: 0.7 MB (tiny)."""
+    # Whoever asks first may be in inference mode, whose tensors are of use nowhere else.
+    with torch.inference_mode(False), torch.no_grad():
+        places_G3, steps_3 = _grid(config, device=torch.device(device))
+        return places_G3, steps_3, _steering_at(places_G3, config)
 
 
 def _grid(config: ArrayConfig, *, device: torch.device) -> tuple[Tensor, Tensor]:

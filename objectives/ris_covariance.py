@@ -12,10 +12,10 @@ Shapes: B scenes, N elements, M antennas, L codes, R rank of F, K sources.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import cos, pi
+from math import cos, degrees, isnan, pi
 from typing import Any, NamedTuple
 
 import torch
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from models.array import SIZES, Installation, Scenes, draw_installation, draw_scenes
 from models.estimators import RidgeMatching
-from models.metric import metric_db, position_subspace_error, subspace_error
-from models.music import music_per_code
+from models.metric import match_positions, metric_db, position_subspace_error, subspace_error
+from models.music import music_of_factor, music_per_code
 from models.ris_covariance_net import RisCovarianceNet, factor_from
 from models.streams import stream_generator
 from models.subspace import (
@@ -34,7 +34,19 @@ from models.subspace import (
     ring_steering,
     subspace_alignment,
 )
-from objectives import Choice, Context, Float, Group, Int, Objective, Option, Params, Task, Term
+from objectives import (
+    Choice,
+    Context,
+    Float,
+    Group,
+    Int,
+    Objective,
+    Option,
+    Params,
+    Prediction,
+    Task,
+    Term,
+)
 
 _STEPS_PER_EPOCH = {"unit": 5, "tiny": 17, "base": 167, "full": 167}
 _VALIDATION_SCENES = {"unit": 200}
@@ -123,6 +135,8 @@ class RisCovarianceTask(Task):
             dropout=params["dropout"],
         ).to(context.device)
         self.modules: Mapping[str, nn.Module] = {"net": self._net}
+        # The factors of the first validation scenes, and the weights that they are of.
+        self._validated = (-1, torch.zeros(0))
         shared = {"lr": params["lr"], "clip": params["clip"]}
         self.groups = [
             Group(name="backbone", parameters=list(self._net.backbone.parameters()), **shared),
@@ -197,15 +211,49 @@ class RisCovarianceTask(Task):
             "beta": blend,
         }
 
+    def predict(self, samples: range) -> Sequence[Prediction]:
+        shared = problem(*_key(self._context))
+        some = slice(samples.start, min(samples.stop, len(shared.validation)))
+        scenes = shared.validation.select(some)
+        if not len(scenes):
+            return ()
+        stamp, factor_BNR = self._validated
+        if stamp == self._stamp():
+            factor_BNR = factor_BNR[some]
+        else:
+            given = scenes.installation
+            outputs = self._net(scenes.sample_BLMM, given.codes_BLN, given.channel_BMN)
+            factor_BNR, _ = factor_from(outputs)
+        found_BK3 = music_of_factor(factor_BNR, scenes.source_mask_BK, self._config)
+        found_BK3, error_BK = match_positions(found_BK3, scenes)
+        rows = zip(
+            scenes.snr_db_B.tolist(),
+            scenes.positions_BK3.tolist(),
+            found_BK3.tolist(),
+            error_BK.nanmean(-1).tolist(),
+            strict=True,
+        )
+        return [
+            Prediction("table", {"snr_db": round(snr_db, 2)}, _table(true), _table(found), error)
+            for snr_db, true, found, error in rows
+        ]
+
+    def _stamp(self) -> int:
+        """A number that any change of a weight changes."""
+        return sum(parameter._version for parameter in self._net.parameters())
+
     def _predict(self, scenes: Scenes) -> tuple[Tensor, float]:
         """FFᴴ + sI of every scene, and the mean loss."""
-        predicted, losses = [], []
+        predicted: list[Tensor] = []
+        losses: list[float] = []
         for part in _chunks(len(scenes)):
             some = scenes.select(part)
             batch = Batch(some, ring_steering(some.positions_BK3, self._config))
             outputs = self.forward(batch)
             factor_BNR, noise_B = factor_from(outputs)
             predicted.append(_full_covariance(factor_BNR, noise_B))
+            if not losses:
+                self._validated = (self._stamp(), factor_BNR)
             terms = self.loss(outputs, batch).values()
             losses.append(len(some) * sum(float(term.weight * term.value) for term in terms))
         return torch.cat(predicted), sum(losses) / len(scenes)
@@ -214,6 +262,19 @@ class RisCovarianceTask(Task):
 def _key(context: Context) -> tuple[str, int, str, str]:
     installation = context.options["installation"]
     return context.size, context.problem_seed, installation, str(context.device)
+
+
+def _table(positions_K3: list[list[float]]) -> list[dict[str, float]]:
+    """The positions of the sources that are present."""
+    present = [position for position in positions_K3 if not isnan(position[0])]
+    return [
+        {
+            "azimuth_deg": round(degrees(azimuth_rad), 3),
+            "elevation_deg": round(degrees(elevation_rad), 3),
+            "range_m": round(range_m, 4),
+        }
+        for azimuth_rad, elevation_rad, range_m in present
+    ]
 
 
 def blend_covariances(predicted_BNN: Tensor, ridge_BNN: Tensor, blend: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,15 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert command in readme
 
 
+def test_the_service_names_no_workload():
+    # Letters of their own: not those of 'search' or 'BarColumn', nor of 'architecture'.
+    name = re.compile(r"(?<![a-z])arc(?!h)|qwen", re.IGNORECASE)
+
+    found = {path for path in (ROOT / "hpo").rglob("*.py") if name.search(path.read_text())}
+
+    assert not found
+
+
 def test_only_the_command_line_reads_argv_and_one_module_the_environment():
     for path in (ROOT / "hpo").rglob("*.py"):
         text = path.read_text()
@@ -60,7 +70,7 @@ def test_only_the_command_line_reads_argv_and_one_module_the_environment():
 
 def test_sqlalchemy_is_spoken_where_it_may_be():
     speakers = {"storage.py", "database.py", "schema.py", "budget.py", "leases.py", "ticket.py"}
-    speakers |= {"records.py", "artifacts.py", "whole_study.py", "study_copy.py"}
+    speakers |= {"records.py", "artifacts.py", "whole_study.py", "study_copy.py", "retention.py"}
     # These hand an engine on, or catch what it raises.
     holders = {"study.py", "prepare.py", "worker.py", "beat.py", "attempt.py", "status.py"}
     holders |= {"overview.py", "api.py", "shared.py", "studies.py"}

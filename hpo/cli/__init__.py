@@ -16,6 +16,7 @@ import click
 
 from hpo.cli.doctor import doctor
 from hpo.cli.objectives import check, objectives
+from hpo.cli.predictions import gc, predictions
 from hpo.cli.run import run
 from hpo.cli.server import dashboard, stop, url
 from hpo.cli.shared import INTERRUPTED
@@ -71,9 +72,9 @@ def commands(ctx: click.Context, verbose: bool) -> None:
 
 _SECTIONS = {
     "Search": (run, worker),
-    "Results": (status, studies, best, replay, dashboard),
+    "Results": (status, studies, best, predictions, replay, dashboard),
     "Objectives": (objectives, check),
-    "Storage": (url, stop, copy, delete),
+    "Storage": (url, stop, copy, delete, gc),
     "When something is wrong": (doctor,),
 }
 for _members in _SECTIONS.values():

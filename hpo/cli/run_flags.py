@@ -9,7 +9,13 @@ from typing import Any
 import click
 
 from hpo.cli.config_file import flag_value, read_config, refuse_unknown
-from hpo.cli.shared import Command, json_option, storage_option
+from hpo.cli.shared import (
+    Command,
+    json_option,
+    predictions_every_option,
+    predictions_option,
+    storage_option,
+)
 from hpo.request import CHOICES
 from objectives import DEFAULT
 
@@ -204,6 +210,8 @@ _FLAGS: Sequence[Callable[[Any], Any]] = (
         type=click.Path(file_okay=False, path_type=Path),
         help="checkpoints of running trials and of the best (default: below HPO_HOME)",
     ),
+    predictions_option,
+    predictions_every_option,
     click.option(
         "--export_csv",
         type=click.Path(path_type=Path),

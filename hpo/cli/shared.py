@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hpo.errors import ConfigurationError
+from hpo.recording import DEFAULT_SAMPLES
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -27,6 +28,19 @@ storage_option = click.option(
 )
 study_option = click.option(
     "--study_name", metavar="NAME", help="the study (default: the only one there is)"
+)
+predictions_option = click.option(
+    "--predictions",
+    default=str(DEFAULT_SAMPLES),
+    metavar="N|off",
+    help="validation samples, up to 100, whose predictions are kept as a trial trains "
+    f"(default: {DEFAULT_SAMPLES})",
+)
+predictions_every_option = click.option(
+    "--predictions_every",
+    default="epoch",
+    metavar="epoch|STEPS",
+    help="how often they are kept (default: epoch)",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="as JSON")
 

@@ -154,12 +154,12 @@ def best(study_name: str | None, storage: str | None, save: Path | None, as_json
     """
     from hpo import report
     from hpo.api import best_of
-    from hpo.display.study import print_trial
+    from hpo.display.study import print_figures, print_trial
 
     if save is not None:
         report.refuse_unwritable(save, flag="--save")
-    opened, _ = open_study(study_name, storage)
-    found, trial = best_of(opened)
+    opened, db = open_study(study_name, storage)
+    found, trial = best_of(opened, db)
     text = json.dumps(found.flat(), indent=2)
     if save is not None:
         report.write(save, f"{text}\n", flag="--save")
@@ -168,6 +168,7 @@ def best(study_name: str | None, storage: str | None, save: Path | None, as_json
         click.echo(text)
     else:
         print_trial(opened, trial)
+        print_figures(found.figures)
 
 
 @click.command(cls=Command)

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import click
 
-from hpo.cli.shared import Command, stop_on_signals, storage_option
+from hpo.cli.shared import (
+    Command,
+    predictions_every_option,
+    predictions_option,
+    stop_on_signals,
+    storage_option,
+)
 from hpo.errors import RunFailed, StorageError
 
 
@@ -30,6 +36,8 @@ from hpo.errors import RunFailed, StorageError
     metavar="NAME|module:attr|path.py",
     help="where the study's objective is on this host (default: where the study says)",
 )
+@predictions_option
+@predictions_every_option
 @click.option(
     "--with_parent", type=int, metavar="PID", help="stop when this parent process is gone"
 )
@@ -41,6 +49,8 @@ def worker(
     threads: int,
     checkpoint_dir: Path | None,
     objective: str | None,
+    predictions: str,
+    predictions_every: str,
     with_parent: int | None,
 ) -> None:
     """Run one worker of a study that exists; what every launcher runs, on any host.
@@ -65,6 +75,7 @@ def worker(
     from hpo.beat import watch_parent
     from hpo.database import connect
     from hpo.environ import home, storage_url
+    from hpo.recording import Recording
     from hpo.study import open_study
     from hpo.worker import Worker, WorkerConfig
 
@@ -84,6 +95,7 @@ def worker(
         slot=slot,
         device=device,
         objective=objective,
+        recording=Recording.of(predictions, predictions_every),
         checkpoints=checkpoint_dir or home() / "checkpoints" / opened.uid,
     )
     runner = Worker(config, opened, db, stop)

@@ -82,7 +82,7 @@ class Display:
             "study": f"{self._opened.name} ({state}, {budget.total} in all)",
             "objective": f"{settings.objective}, space {settings.space}, "
             f"{settings.epochs} epochs a trial"
-            + "".join(f", {name} {value}" for name, value in settings.options.items()),
+            + "".join(f", {name} {value}" for name, value in settings.options.items() if value),
             "size": f"{settings.size} ({reason['size']})"
             + (f"; --size {' or '.join(smaller)} takes less time" if on_gpu and smaller else ""),
             "precision": f"{settings.precision} ({reason['precision']})",

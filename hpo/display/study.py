@@ -93,6 +93,16 @@ def _lost(lost: Lost) -> str:
     )
 
 
+def print_figures(figures: Mapping[str, float | str]) -> None:
+    """What a trial's last validation found, on stdout."""
+    if figures:
+        results.print("last validation")
+    width = max((len(name) for name in figures), default=0)
+    for name, value in figures.items():
+        shown = f"{value:.6g}" if isinstance(value, float) else str(value)
+        results.print(f"  {name:<{width}}  {shown}")
+
+
 def print_trial(opened: OpenStudy, trial: FrozenTrial) -> None:
     """The best trial and its parameters, on stdout."""
     metric = opened.config.metric

@@ -1,0 +1,123 @@
+"""What keeping predictions costs a trial: the share of its time spent on 8 samples an epoch.
+
+    python benchmarks/predictions_cost.py
+    python benchmarks/predictions_cost.py --device cuda
+
+Trains the default configuration of each objective at the tiny size (full on a GPU) and times, within
+the trial itself, what asks for the samples and the part of the epoch's transaction that keeps them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import uuid
+from typing import Any
+
+import torch
+
+from hpo import engine, environ
+from hpo.course import Epoch, Plan, Reporter
+from hpo.database import connect
+from hpo.predictions import predicted
+from hpo.records import Records
+from hpo.request import usual
+from hpo.storage import prepare
+from objectives import Context, load
+
+_EPOCHS = 12
+_SAMPLES = 8
+
+
+class _Keeper(Reporter):
+    """A reporter that keeps epochs as a worker does, and times what predictions add to that."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self.seconds = 0.0
+
+    def must_stop(self) -> bool:
+        return False
+
+    def report(self, epoch: Epoch) -> bool:
+        where: dict[str, Any] = {
+            "run_uid": str(uuid.uuid4()),
+            "epoch": epoch.epoch,
+            "step": epoch.step,
+        }
+        started_at = time.perf_counter()
+        self._records.save_epoch(**where, ticket=1, values=epoch.flat())
+        plain_s = time.perf_counter() - started_at
+        where["run_uid"] = str(uuid.uuid4())
+        started_at = time.perf_counter()
+        rows = self._records.prediction_rows(epoch.samples, **where, trial_number=0)
+        self._records.save_epoch(**where, ticket=1, values=epoch.flat(), predictions=rows)
+        self.seconds += time.perf_counter() - started_at - plain_s
+        return False
+
+
+def measured(name: str, device: torch.device, records: Records) -> tuple[float, float, float]:
+    """Seconds of a trial, of asking for samples in it, and of keeping them."""
+    objective = load(name)
+    size = usual(on_gpu=device.type == "cuda")["size"]
+    context = Context(
+        device=device,
+        size=size,
+        epochs=_EPOCHS,
+        seed=0,
+        problem_seed=objective.problem_seed(size),
+        options={name: option.default for name, option in objective.options.items()},
+    )
+    asking = 0.0
+
+    def timed(*args: Any) -> Any:
+        nonlocal asking
+        started_at = time.perf_counter()
+        found = predicted(*args)
+        asking += time.perf_counter() - started_at
+        return found
+
+    torch.manual_seed(0)
+    task = objective.build(objective.defaults("wide"), context)
+    keeper = _Keeper(records)
+    plan = Plan(
+        epochs=_EPOCHS,
+        precision=usual(on_gpu=device.type == "cuda")["precision"],
+        device=device,
+        metric=objective.metric,
+        predictions=_SAMPLES,
+    )
+    engine.predicted = timed  # type: ignore[attr-defined]
+    try:
+        seconds = engine.train(task, plan, keeper).seconds
+    finally:
+        engine.predicted = predicted  # type: ignore[attr-defined]
+    return seconds, asking, keeper.seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", help="the torch device (default: cpu)")
+    parser.add_argument("--rounds", type=int, default=3, help="trials of each (default: 3)")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    db = connect(environ.storage_url(None))
+    prepare(db)
+    records = Records(db, str(uuid.uuid4()))
+    print("| objective | trial, s | asking, ms | keeping, ms | share of the trial |")
+    print("|---|---|---|---|---|")
+    for name in ("ris_covariance", "arc_prompt"):
+        rounds = [measured(name, torch.device(args.device), records) for _ in range(args.rounds)]
+        seconds, asking, keeping = (
+            statistics.median(column) for column in zip(*rounds, strict=True)
+        )
+        shares = [100 * (ask + keep) / whole for whole, ask, keep in rounds]
+        print(
+            f"| {name} | {seconds:.1f} | {1e3 * asking:.0f} | {1e3 * keeping:.0f} | "
+            f"{statistics.median(shares):.2f} % ({min(shares):.2f} to {max(shares):.2f}) |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""What networks made of samples as they trained: `predictions` shows, `gc` removes old ones."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from hpo.cli.shared import Command, json_option, open_study, storage_option, study_option
+from hpo.errors import ConfigurationError
+
+
+@click.command(cls=Command)
+@click.argument("trial", type=click.IntRange(min=0), metavar="TRIAL")
+@study_option
+@storage_option
+@click.option(
+    "--sample", type=click.IntRange(min=0), multiple=True, metavar="I", help="these samples only"
+)
+@click.option("--csv", "as_csv", is_flag=True, help="as CSV, a row a prediction")
+@json_option
+def predictions(
+    trial: int,
+    study_name: str | None,
+    storage: str | None,
+    sample: tuple[int, ...],
+    as_csv: bool,
+    as_json: bool,
+) -> None:
+    """Show what a trial's networks made of some validation samples, epoch after epoch.
+
+    Tables of figures are shown below the true ones, grids as coloured cells beside the wanted one.
+    How many samples are kept, and how often, is said to 'run' (--predictions,
+    --predictions_every).
+
+    \b
+    Examples:
+        python -m hpo predictions 17
+        python -m hpo predictions 17 --sample 0 --csv > sample.csv
+    """
+    from hpo import report
+    from hpo.api import Study
+    from hpo.display.predicted import print_predictions
+
+    if as_csv and as_json:
+        raise ConfigurationError("--csv and --json exclude each other; write one of them")
+    found = Study(*open_study(study_name, storage)).predictions(trial)
+    known = {row["sample"] for row in found}
+    lacking = sorted(set(sample) - known)
+    if lacking:
+        raise ConfigurationError(
+            f"no sample {lacking[0]} of trial {trial} is kept; there are "
+            f"{', '.join(map(str, sorted(known)))} (--sample)"
+        )
+    rows = [row for row in found if not sample or row["sample"] in sample]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    elif as_csv:
+        parts = ("input", "target", "prediction")
+        flat = [{**row, **{name: json.dumps(row[name]) for name in parts}} for row in rows]
+        click.echo(report.csv_text(flat), nl=False)
+    else:
+        print_predictions(rows)
+
+
+@click.command(cls=Command)
+@storage_option
+@click.option(
+    "--older_than",
+    type=float,
+    default=30.0,
+    metavar="DAYS",
+    help="remove predictions made longer ago (default: 30)",
+)
+@click.option(
+    "--larger_than",
+    type=float,
+    default=1000.0,
+    metavar="MB",
+    help="and the oldest of what is more than this (default: 1000)",
+)
+@click.option("--dry_run", is_flag=True, help="count only, and remove nothing")
+@json_option
+def gc(
+    storage: str | None, older_than: float, larger_than: float, dry_run: bool, as_json: bool
+) -> None:
+    """Remove old predictions from the storage, of all its studies.
+
+    Trials, metrics, divergences and checkpoints stay. Predictions of studies that were deleted in
+    the dashboard are removed whatever their age.
+
+    \b
+    Examples:
+        python -m hpo gc --dry_run
+        python -m hpo gc --older_than 7 --larger_than 200
+    """
+    from hpo.database import connect
+    from hpo.display.predicted import print_collected
+    from hpo.environ import storage_url
+    from hpo.retention import Limits, collect
+    from hpo.storage import open_storage, prepare
+    from hpo.study import uid_of
+
+    limits = Limits(days=older_than, megabytes=larger_than)
+    url = storage_url(storage)
+    db = connect(url)
+    prepare(db)
+    uids = (uid_of(study.user_attrs) for study in open_storage(url).get_all_studies())
+    found = collect(db, limits, living=[uid for uid in uids if uid], dry_run=dry_run)
+    if as_json:
+        click.echo(json.dumps(found.flat(), indent=2))
+    else:
+        print_collected(found, limits, dry_run=dry_run)
