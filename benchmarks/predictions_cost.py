@@ -3,8 +3,8 @@
     python benchmarks/predictions_cost.py
     python benchmarks/predictions_cost.py --device cuda
 
-Trains the default configuration of each objective at the tiny size (full on a GPU) and times, within
-the trial itself, what asks for the samples and the part of the epoch's transaction that keeps them.
+Trains the default configuration of each objective at the tiny size (full on a GPU) and times, in
+the trial itself, what asks for the samples and what keeping them adds to an epoch's transaction.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import statistics
 import time
 import uuid
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -41,11 +42,8 @@ class _Keeper(Reporter):
         return False
 
     def report(self, epoch: Epoch) -> bool:
-        where: dict[str, Any] = {
-            "run_uid": str(uuid.uuid4()),
-            "epoch": epoch.epoch,
-            "step": epoch.step,
-        }
+        where: dict[str, Any] = {"epoch": epoch.epoch, "step": epoch.step}
+        where["run_uid"] = str(uuid.uuid4())
         started_at = time.perf_counter()
         self._records.save_epoch(**where, ticket=1, values=epoch.flat())
         plain_s = time.perf_counter() - started_at
@@ -88,11 +86,8 @@ def measured(name: str, device: torch.device, records: Records) -> tuple[float, 
         metric=objective.metric,
         predictions=_SAMPLES,
     )
-    engine.predicted = timed  # type: ignore[attr-defined]
-    try:
+    with mock.patch.object(engine, "predicted", timed):
         seconds = engine.train(task, plan, keeper).seconds
-    finally:
-        engine.predicted = predicted  # type: ignore[attr-defined]
     return seconds, asking, keeper.seconds
 
 
@@ -109,9 +104,7 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for name in ("ris_covariance", "arc_prompt"):
         rounds = [measured(name, torch.device(args.device), records) for _ in range(args.rounds)]
-        seconds, asking, keeping = (
-            statistics.median(column) for column in zip(*rounds, strict=True)
-        )
+        seconds, asking, keeping = map(statistics.median, zip(*rounds, strict=True))
         shares = [100 * (ask + keep) / whole for whole, ask, keep in rounds]
         print(
             f"| {name} | {seconds:.1f} | {1e3 * asking:.0f} | {1e3 * keeping:.0f} | "

@@ -417,7 +417,9 @@ def test_a_sound_objective_passes_in_every_precision(monkeypatch):
     assert found.pace.trial_s > 0
 
 
-@pytest.mark.parametrize(("name", "size"), [("quadratic", "tiny"), ("ris_covariance", "unit")])
+@pytest.mark.parametrize(
+    ("name", "size"), [("quadratic", "tiny"), ("ris_covariance", "unit"), ("arc_prompt", "unit")]
+)
 def test_the_projects_own_objectives_pass(name, size):
     found = rehearse(name, epochs=12, size=size, device=CPU)
 
