@@ -32,7 +32,6 @@ from hpo.fleet_events import Event, RunResult
 from hpo.launchers.local import LocalLauncher
 from hpo.outcomes import best_trial
 from hpo.prepare import prepare_study
-from hpo.recording import DEFAULT_SAMPLES, Recording
 from hpo.records import Records
 from hpo.report import trial_rows
 from hpo.request import RunRequest, find_slots
@@ -194,8 +193,7 @@ _FLAGS = {
     **{name: name for name in ("epochs_per_trial", "space", "size", "precision", "sampler")},
     **{name: name for name in ("pruner", "on_precision_range", "seed", "force", "options")},
     **{name: name for name in ("workers", "workers_per_gpu", "gpus", "checkpoint_dir")},
-    "predictions": "samples",
-    "predictions_every": "every",
+    **{name: name for name in ("predictions", "predictions_every")},
     "timeout": "timeout_s",
     "grace": "grace_s",
 }
@@ -211,10 +209,6 @@ def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
         del found["workers"]
     if isinstance(found.get("gpus"), str):
         found["gpus"] = found["gpus"].split(",")
-    if "samples" in found or "every" in found:
-        found["recording"] = Recording.of(
-            found.pop("samples", DEFAULT_SAMPLES), found.pop("every", "epoch")
-        )
     if "checkpoint_dir" in found:
         found["checkpoint_dir"] = Path(found["checkpoint_dir"])
     return found

@@ -12,7 +12,7 @@ from typing import Any
 
 from hpo import slots
 from hpo.errors import ConfigurationError
-from hpo.recording import Recording
+from hpo.recording import DEFAULT_SAMPLES, Recording
 from hpo.slots import Slot
 from objectives import Params
 
@@ -57,7 +57,8 @@ class RunRequest:
         timeout_s: Wall time of this run.
         grace_s: How long workers have to stop before they are killed.
         checkpoint_dir: Where checkpoints go; None for below the home.
-        recording: Which predictions the trials of this run keep.
+        predictions: Validation samples whose predictions are kept, up to 100, or `off`.
+        predictions_every: How often: `epoch`, or a number of steps.
     """
 
     n_trials: int | None = None
@@ -82,7 +83,8 @@ class RunRequest:
     timeout_s: float | None = None
     grace_s: float = 30.0
     checkpoint_dir: Path | None = None
-    recording: Recording = field(default_factory=Recording)
+    predictions: int | str = DEFAULT_SAMPLES
+    predictions_every: int | str = "epoch"
 
     def __post_init__(self) -> None:
         for name in ("n_trials", "epochs_per_trial", "workers", "workers_per_gpu"):
@@ -95,6 +97,7 @@ class RunRequest:
             )
         if self.seed is not None and not isinstance(self.seed, int):
             raise ConfigurationError(f"seed {self.seed!r} is no whole number")
+        Recording.of(self.predictions, self.predictions_every)
         for name, value in (("timeout", self.timeout_s), ("grace", self.grace_s)):
             if value is not None and not (isinstance(value, int | float) and value >= 0):
                 raise ConfigurationError(f"{name} {value!r} is no number of seconds")
@@ -102,6 +105,11 @@ class RunRequest:
             value = getattr(self, name)
             if value is not None and value not in known:
                 raise ConfigurationError(f"{name} {value!r} is none of {', '.join(known)}")
+
+    @property
+    def recording(self) -> Recording:
+        """Which predictions the trials of this run keep."""
+        return Recording.of(self.predictions, self.predictions_every)
 
     def asked(self) -> dict[str, Any]:
         """The settings of the study that were given explicitly, by their names in its config."""

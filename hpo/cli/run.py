@@ -100,14 +100,13 @@ def _request(
     ctx: click.Context, flags: Mapping[str, Any], *, enqueue: Sequence[Params], workers: int | None
 ) -> RunRequest:
     """The flags as what is asked for."""
-    from hpo.recording import Recording
     from hpo.request import RunRequest
 
     own = {option.name for option in ctx.meta.get("hpo.options", []) if option.name}
     same = (
         *("n_trials", "objective", "study_name", "epochs_per_trial", "space", "size", "precision"),
         *("sampler", "pruner", "on_precision_range", "seed", "force", "workers_per_gpu"),
-        "checkpoint_dir",
+        *("checkpoint_dir", "predictions", "predictions_every"),
     )
     return RunRequest(
         **{name: flags[name] for name in same},
@@ -116,7 +115,6 @@ def _request(
         ranges=_pairs(flags["ranges"], "--range"),
         enqueue=enqueue,
         workers=workers,
-        recording=Recording.of(flags["predictions"], flags["predictions_every"]),
         gpus=[name.strip() for name in (flags["gpus"] or "").split(",") if name.strip()],
         timeout_s=flags["timeout"],
         grace_s=flags["grace"],
