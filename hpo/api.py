@@ -13,6 +13,7 @@ server, as on the command line.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ class Study:
 
 def _as_json(value: Any) -> Any:
     """JSON has no NaN."""
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def run(

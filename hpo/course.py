@@ -47,6 +47,7 @@ class Interval:
         step: The last of them.
         grad_norms: By group, before clipping, over the steps in which it had a finite gradient.
         moved: How many these were, by group.
+        zero: In how many steps it was exactly zero.
         idle: Groups that had none in some steps by construction.
         figures: The task's own.
         unmoved: Groups whose gradient has been exactly zero for so long that a warning is due.
@@ -57,6 +58,7 @@ class Interval:
     loss: float
     grad_norms: Mapping[str, float]
     moved: Mapping[str, int]
+    zero: Mapping[str, int]
     idle: frozenset[str] = frozenset()
     scale: float = 1.0
     figures: Mapping[str, float] = field(default_factory=dict)
@@ -72,13 +74,17 @@ class Interval:
         )
 
     def _norm(self, group: str) -> str:
-        moved = self.moved[group]
-        if moved == self.steps:
-            return f"{self.grad_norms[group]:.3g}"
+        moved, zero = self.moved[group], self.zero[group]
         why = " by construction" if group in self.idle else ""
-        if not moved:
-            return f"0{why}"
-        return f"{self.grad_norms[group]:.3g} in {moved} of {self.steps} steps, else 0{why}"
+        cases = {
+            f"{self.grad_norms[group]:.3g}": moved,
+            f"0{why}": zero,
+            "not finite": self.steps - moved - zero,
+        }
+        found = {text: count for text, count in cases.items() if count}
+        if len(found) == 1:
+            return next(iter(found))
+        return " and ".join(f"{text} in {count}" for text, count in found.items())
 
 
 @dataclass(frozen=True, kw_only=True)

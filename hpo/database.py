@@ -129,6 +129,14 @@ def locked(engine: sa.Engine, name: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def alone(engine: sa.Engine, name: str) -> Iterator[bool]:
+    """Whether nobody else holds the advisory lock of this name; then it is held."""
+    statement = sa.text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
+    with engine.begin() as connection:
+        yield bool(connection.scalar(statement, {"name": name}))
+
+
 def lock(connection: sa.Connection, name: str) -> None:
     """Hold the advisory lock of this name until the transaction ends."""
     statement = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")

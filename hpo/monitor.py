@@ -28,9 +28,11 @@ class Monitor:
         self._groups = [group.name for group in task.groups]
         self._device = device
         self._epoch, self._interval, self._latest = (_Sums(self._none()) for _ in range(3))
-        # Steps in a row in which a group's gradient was exactly zero, though not by construction.
-        self._zeros_G = self._none()
+        # Steps in a row in which a group's gradient was exactly zero, though not by construction;
+        # and the longest such row since the last line.
+        self._zeros_G, self._longest_G = self._none(), self._none()
         self._warned: set[str] = set()
+        self._masks: dict[frozenset[str], Tensor] = {}
 
     def _none(self) -> Tensor:
         return torch.zeros(len(self._groups), device=self._device)
@@ -61,12 +63,19 @@ class Monitor:
         is_moved_G = (norms_G - norms_G).eq(0) & norms_G.gt(0)
         latest.norms_G = latest.norms_G + norms_G.where(is_moved_G, 0)
         latest.moved_G = latest.moved_G + is_moved_G
+        latest.zero_G = latest.zero_G + norms_G.eq(0)
         zeros_G = (self._zeros_G + 1) * norms_G.eq(0)
         if idle:
-            is_idle_G = torch.tensor([n in idle for n in self._groups], device=self._device)
-            zeros_G = torch.where(is_idle_G, self._zeros_G, zeros_G)
+            zeros_G = torch.where(self._mask(frozenset(idle)), self._zeros_G, zeros_G)
             latest.idle |= set(idle)
-        self._zeros_G = zeros_G
+        self._zeros_G, self._longest_G = zeros_G, torch.maximum(self._longest_G, zeros_G)
+
+    def _mask(self, idle: frozenset[str]) -> Tensor:
+        """Which groups these are; made once, for its way to the device is a synchronisation."""
+        if idle not in self._masks:
+            is_idle = [name in idle for name in self._groups]
+            self._masks[idle] = torch.tensor(is_idle, device=self._device)
+        return self._masks[idle]
 
     def tell(self, step: int, scale: float) -> Interval:
         """What the steps since the last time came to, at the price of a synchronisation."""
@@ -74,21 +83,26 @@ class Monitor:
         sums, self._interval = self._interval, _Sums(self._none())
         unmoved = {
             name
-            for name, zeros in zip(self._groups, self._zeros_G.tolist(), strict=True)
+            for name, zeros in zip(self._groups, self._longest_G.tolist(), strict=True)
             if zeros >= _ZEROS_TO_WARN
         }
+        self._longest_G = self._zeros_G
         new, self._warned = unmoved - self._warned, unmoved
         return Interval(
             step=step,
             steps=sums.steps,
             loss=sums.mean(""),
             grad_norms=sums.grad_norms(self._groups),
-            moved=dict(zip(self._groups, (int(n) for n in sums.moved_G.tolist()), strict=True)),
+            moved=self._counted(sums.moved_G),
+            zero=self._counted(sums.zero_G),
             idle=frozenset(sums.idle),
             scale=scale,
             figures=sums.means("monitor."),
             unmoved=tuple(sorted(new)),
         )
+
+    def _counted(self, counts_G: Tensor) -> dict[str, int]:
+        return dict(zip(self._groups, map(int, counts_G.tolist()), strict=True))
 
     def end_epoch(self) -> dict[str, Any]:
         """What the epoch's steps came to, by `Epoch`'s names; the next one begins."""
@@ -113,6 +127,7 @@ class Monitor:
             "interval": self._interval.state_dict(),
             "latest": self._latest.state_dict(),
             "zeros": self._zeros_G,
+            "longest": self._longest_G,
             "warned": sorted(self._warned),
         }
 
@@ -120,7 +135,8 @@ class Monitor:
         self._epoch.load_state_dict(state["epoch"])
         self._interval.load_state_dict(state["interval"])
         self._latest.load_state_dict(state["latest"])
-        self._zeros_G, self._warned = state["zeros"], set(state["warned"])
+        self._zeros_G, self._longest_G = state["zeros"], state["longest"]
+        self._warned = set(state["warned"])
 
 
 class _Sums:
@@ -129,24 +145,29 @@ class _Sums:
     def __init__(self, nothing_G: Tensor) -> None:
         self.steps = 0
         self.values: dict[str, Tensor] = {}
-        # Over the steps in which a group had a finite gradient, and how many these were.
-        self.norms_G, self.moved_G = nothing_G, nothing_G
+        # How many steps gave each of them: a skipped one has a loss and no terms.
+        self.counts: dict[str, int] = {}
+        # Over the steps in which a group had a finite gradient above 0; how many these were, and
+        # in how many it was exactly 0.
+        self.norms_G, self.moved_G, self.zero_G = nothing_G, nothing_G, nothing_G
         self.idle: set[str] = set()
 
-    def add(self, values: Mapping[str, Tensor]) -> None:
+    def add(self, values: Mapping[str, Tensor], counts: Mapping[str, int] | None = None) -> None:
         for name, value in values.items():
             self.values[name] = self.values.get(name, 0.0) + value.detach()
+            self.counts[name] = self.counts.get(name, 0) + (counts[name] if counts else 1)
 
     def fold(self, other: _Sums) -> None:
         """Take another's steps in."""
-        self.add(other.values)
+        self.add(other.values, other.counts)
         self.steps += other.steps
         self.norms_G = self.norms_G + other.norms_G
         self.moved_G = self.moved_G + other.moved_G
+        self.zero_G = self.zero_G + other.zero_G
         self.idle |= other.idle
 
     def mean(self, name: str) -> float:
-        return self.values[name].item() / self.steps if name in self.values else math.nan
+        return self.values[name].item() / self.counts[name] if name in self.values else math.nan
 
     def means(self, prefix: str) -> dict[str, float]:
         """The means of what is called by a prefix, without it."""

@@ -54,14 +54,14 @@ def _one(task: Task, sample: int) -> Sample | None:
             sample=sample,
             kind="error",
             latency_s=time.perf_counter() - started_at,
-            error=f"{type(error).__name__}: {' '.join(str(error).split())}"[:_ERROR_CHARS],
+            error=_text(f"{type(error).__name__}: {' '.join(str(error).split())}")[:_ERROR_CHARS],
         )
 
 
 def _asked(task: Task, samples: range) -> list[Sample]:
     started_at = time.perf_counter()
     found = task.predict(samples)
-    latency_s = (time.perf_counter() - started_at) / len(samples)
+    latency_s = (time.perf_counter() - started_at) / max(1, len(found))
     # Fewer where the task has fewer.
     return [_sample(number, one, latency_s) for number, one in zip(samples, found, strict=False)]
 
@@ -77,7 +77,7 @@ def _sample(number: int, given: Prediction, latency_s: float) -> Sample:
         )
     return Sample(
         sample=number,
-        kind=str(given.kind),
+        kind=_text(str(given.kind)),
         latency_s=latency_s,
         score=float(given.score),
         **parts,
@@ -106,5 +106,5 @@ def plain(value: Any, name: str) -> Any:
 
 
 def _text(value: str) -> str:
-    """A text that the database takes: it knows no character 0."""
-    return value.replace("\0", "\\0")
+    """A text that the database takes: it knows no character 0, and no half of a pair."""
+    return value.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

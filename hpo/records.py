@@ -54,6 +54,23 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _of_one_course(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows by step, without those that a later attempt has trained past in another rhythm."""
+    begun: dict[str, tuple[Any, int]] = {}
+    for row in rows:
+        at, step = begun.get(row["run_uid"], (row["at"], row["step"]))
+        begun[row["run_uid"]] = (min(at, row["at"]), min(step, row["step"]))
+    return [
+        row
+        for row in rows
+        if not any(
+            later > begun[row["run_uid"]][0] and row["step"] >= first
+            for run_uid, (later, first) in begun.items()
+            if run_uid != row["run_uid"]
+        )
+    ]
+
+
 def _renewing(table: sa.Table) -> Insert:
     """An insertion of rows that take the place of those with the same key."""
     statement = insert(table)
@@ -109,8 +126,11 @@ class Records:
         """Keep predictions; those of a step that is repeated take the place of the first."""
         self._execute((_RENEWED, rows))
 
-    def predictions(self, trial_number: int) -> list[Mapping[str, Any]]:
-        """What is kept of a trial's predictions, by step and sample, by the table's columns."""
+    def predictions(self, trial_number: int) -> list[dict[str, Any]]:
+        """What is kept of a trial's predictions, by step and sample, by the table's columns.
+
+        Where an attempt went on from a step, what an earlier one left beyond it is not the trial's.
+        """
         statement = (
             sa.select(predictions)
             .where(
@@ -120,11 +140,11 @@ class Records:
             .order_by(predictions.c.step, predictions.c.sample)
         )
 
-        def once() -> list[Mapping[str, Any]]:
+        def once() -> list[dict[str, Any]]:
             with self._engine.connect() as connection:
                 return [dict(row) for row in connection.execute(statement).mappings()]
 
-        return patiently(once)
+        return _of_one_course(patiently(once))
 
     def figures(self, run_uid: str) -> dict[str, Any]:
         """What the last epoch of an attempt measured, by name; empty where none is kept."""

@@ -9,17 +9,19 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import sqlalchemy as sa
 import torch
+from sqlalchemy.exc import SQLAlchemyError
 
 from hpo import records, study
 from hpo.artifacts import DatabaseArtifacts
 from hpo.attempt import Attempt, Bench
 from hpo.beat import Beat
 from hpo.budget import Tickets
+from hpo.database import alone
 from hpo.errors import LeaseLost, RunFailed, StopRequested
 from hpo.recording import Recording
 from hpo.saved import context_of
@@ -55,7 +57,7 @@ class Worker:
         self, config: WorkerConfig, opened: study.OpenStudy, db: sa.Engine, stop: threading.Event
     ) -> None:
         self._slot, self._stop, self._opened = config.slot, stop, opened
-        self._source = opened.config.source
+        self._source, self._db = opened.config.source, db
         self._tickets = Tickets(db, opened.uid)
         self._bench = Bench(
             name=config.name,
@@ -102,13 +104,26 @@ class Worker:
 
     def _save_references(self) -> None:
         """Keep in the study what other methods reach on the same validation set."""
+        try:
+            # One worker is enough: they may take a trial's time.
+            with alone(self._db, f"hpo references {self._opened.uid}") as is_alone:
+                if is_alone and not self._stop.is_set():
+                    self._find_references()
+        except SQLAlchemyError as error:
+            _logger.warning("the connection that kept others off broke: %s", error)
+
+    def _find_references(self) -> None:
         found = self._opened.load()
-        if self._stop.is_set() or study.REFERENCES in found.user_attrs:
+        if study.REFERENCES in found.user_attrs:
             return
         settings = self._opened.config
         try:
             context = context_of(asdict(settings), seed=settings.seed, device=self._bench.device)
+            context = replace(context, must_stop=self._stop.is_set)
             references = self._bench.objective.references(context)
+        except InterruptedError as stopped:
+            _logger.info("the objective's references: %s", stopped)
+            return
         except Exception:
             _logger.exception("the objective's references cannot be computed")
             return

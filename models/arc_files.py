@@ -61,8 +61,8 @@ def read_file(file: Path) -> FileTask:
         raise ValueError(
             f"{file}, line {error.lineno}, column {error.colno}: no JSON ({error.msg})"
         ) from error
-    except ValueError as error:
-        raise ValueError(f"{file}: no text in UTF-8 ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: no text in UTF-8, or nested too deeply ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(
             f"{file}: a {type(content).__name__}; an object with train, test is wanted"

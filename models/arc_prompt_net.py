@@ -24,7 +24,9 @@ from models.arc_tasks import COLOURS
 # A copied cell has this logit before the others' 0: a probability of .86 among ten colours.
 _COPY_LOGIT = 4.0
 _CONTENTS = COLOURS + 1
-# Of the policy's first actions, beside a prompt of unit variance: enough to be felt by the agent.
+# The policy's deviation lies between e^-4 and 1: neither a log-probability without bound nor noise
+# alone. It begins at 0.1, beside a prompt of unit variance: enough to be felt by the agent.
+_SPREAD = 4.0
 _FIRST_DEVIATION = 0.1
 
 
@@ -85,7 +87,8 @@ class Policy(nn.Module):
         self.trunk = nn.Sequential(nn.Linear(prompt, width), nn.GELU())
         self.mean = nn.Linear(width, prompt)
         self.value = nn.Linear(width, 1)
-        self.log_deviation = nn.Parameter(torch.full((prompt,), log(_FIRST_DEVIATION)))
+        share = -log(_FIRST_DEVIATION) / _SPREAD
+        self.narrowness = nn.Parameter(torch.full((prompt,), log(share / (1 - share))))
         nn.init.zeros_(self.mean.weight)
         nn.init.zeros_(self.mean.bias)
 
@@ -93,8 +96,7 @@ class Policy(nn.Module):
         """Refine prompts: by a draw in training, by the mean in evaluation."""
         hidden_BC = self.trunk(prompt_BP)
         mean_BP = _single(self.mean(hidden_BC))
-        # Between e^-4 and 1: neither a log-probability without bound nor noise alone.
-        log_deviation_P = self.log_deviation.clamp(-4, 0)
+        log_deviation_P = -_SPREAD * self.narrowness.sigmoid()
         noise_BP = torch.randn_like(mean_BP) if self.training else torch.zeros_like(mean_BP)
         # As the environment's: its probability has a gradient, it has none.
         step_BP = (mean_BP + noise_BP * log_deviation_P.exp()).detach()

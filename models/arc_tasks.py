@@ -1,15 +1,15 @@
 """Grid tasks in the manner of ARC, drawn from a seeded generator: a rule, demonstrations, a query.
 
-A rule is a family and its parameters, colours or directions among them. Rules are split by a hash
-into those to train on and those held out, so that no held-out rule is ever trained on, whoever
-draws, in whatever order.
+A rule is a family with two colours, and with a direction in some; no two rules do the same. Rules
+are split by a hash into those to train on and those held out, so that no held-out rule is ever
+trained on, whoever draws, in whatever order: a held-out one combines what was met in others.
 
 Shapes: H rows and W columns of a grid, whose cells are colours 0 (background) to 9.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
@@ -48,7 +48,7 @@ class Rule:
     """A family of tasks with its parameters.
 
     Attributes:
-        key: What tells it from every other rule; the family's name first.
+        key: What tells it from every other rule, all that `apply` depends on; the family first.
         draw: A grid to apply it to, of H rows and W columns.
         apply: What it makes of a grid.
     """
@@ -98,11 +98,13 @@ def draw_pair(rule: Rule, generator: Generator, *, canvas: int) -> Pair:
     return Pair(grid, output)
 
 
-def _palette(generator: Generator, count: int) -> tuple[int, ...]:
-    return tuple(int(c) for c in generator.choice(np.arange(1, COLOURS), count, replace=False))
+def _colours(generator: Generator) -> tuple[int, int, int]:
+    """Two colours of a rule, and one that it leaves alone."""
+    old, new, other = generator.choice(np.arange(1, COLOURS), 3, replace=False)
+    return int(old), int(new), int(other)
 
 
-def _scattered(colours: Sequence[int], density: float) -> Callable[[Generator, int, int], Grid]:
+def _scattered(colours: tuple[int, ...], density: float) -> Callable[[Generator, int, int], Grid]:
     """Cells of some colours on the background."""
 
     def draw(generator: Generator, rows: int, columns: int) -> Grid:
@@ -112,16 +114,24 @@ def _scattered(colours: Sequence[int], density: float) -> Callable[[Generator, i
     return draw
 
 
+def _recoloured(
+    name: str, generator: Generator, move: Callable[[Grid], Grid], *variant: object
+) -> Rule:
+    """A rule that moves cells about, and has one colour become another."""
+    old, new, other = _colours(generator)
+    key = (name, *variant, old, new)
+    draw = _scattered((old, old, other), 0.6)
+    return Rule(key, draw, lambda grid: move(np.where(grid == old, new, grid)))
+
+
 def _recolour(generator: Generator) -> Rule:
     """One colour becomes another."""
-    old, new, other = _palette(generator, 3)
-    key = ("recolour", old, new)
-    return Rule(key, _scattered((old, old, other), 0.7), lambda g: np.where(g == old, new, g))
+    return _recoloured("recolour", generator, lambda grid: grid)
 
 
 def _swap(generator: Generator) -> Rule:
     """Two colours change places."""
-    one, two = sorted(_palette(generator, 2))
+    one, two = sorted(_colours(generator)[:2])
 
     def apply(grid: Grid) -> Grid:
         return np.where(grid == one, two, np.where(grid == two, one, grid))
@@ -130,104 +140,104 @@ def _swap(generator: Generator) -> Rule:
 
 
 def _keep(generator: Generator) -> Rule:
-    """All but one colour become background."""
-    kept, *others = _palette(generator, 3)
-    key = ("keep", kept, *sorted(others))
-    return Rule(key, _scattered((kept, *others), 0.7), lambda g: np.where(g == kept, g, 0))
+    """All but one colour become background, and that one another colour."""
+    old, new, other = _colours(generator)
+    draw = _scattered((old, new, other), 0.7)
+    return Rule(("keep", old, new), draw, lambda grid: np.where(grid == old, new, 0))
 
 
 def _fill(generator: Generator) -> Rule:
-    """The background becomes a colour."""
-    new, *others = _palette(generator, 3)
-    key = ("fill", new, *sorted(others))
-    return Rule(key, _scattered(others, 0.5), lambda g: np.where(g == 0, new, g))
+    """The background becomes a colour, and one colour the background."""
+    old, new, other = _colours(generator)
+
+    def apply(grid: Grid) -> Grid:
+        return np.where(grid == 0, new, np.where(grid == old, 0, grid))
+
+    return Rule(("fill", old, new), _scattered((old, other), 0.5), apply)
 
 
 def _frame(generator: Generator) -> Rule:
-    """The outermost cells take a colour."""
-    new, *others = _palette(generator, 3)
+    """The outermost cells take a colour, and within it another one vanishes."""
+    old, new, other = _colours(generator)
 
     def apply(grid: Grid) -> Grid:
         framed = np.full_like(grid, new)
-        framed[1:-1, 1:-1] = grid[1:-1, 1:-1]
+        inner = grid[1:-1, 1:-1]
+        framed[1:-1, 1:-1] = np.where(inner == old, 0, inner)
         return framed
 
-    return Rule(("frame", new, *sorted(others)), _scattered(others, 0.5), apply)
+    return Rule(("frame", old, new), _scattered((old, other), 0.5), apply)
 
 
 def _mirror(generator: Generator) -> Rule:
-    """Left and right, or top and bottom, change places."""
-    axis, colours = int(generator.integers(2)), _palette(generator, 3)
-    key = ("mirror", axis, *sorted(colours))
-    return Rule(key, _scattered(colours, 0.6), lambda g: np.flip(g, axis))
+    """Left and right, or top and bottom, change places; one colour becomes another."""
+    axis = int(generator.integers(2))
+    return _recoloured("mirror", generator, lambda grid: np.flip(grid, axis), axis)
 
 
 def _turn(generator: Generator) -> Rule:
-    """A quarter turn, a half turn, or the exchange of rows and columns."""
-    how, colours = int(generator.integers(3)), _palette(generator, 3)
+    """Rows and columns change places, a half turn, or a quarter; one colour becomes another."""
+    how = int(generator.integers(3))
     turns: Mapping[int, Callable[[Grid], Grid]] = {
         0: np.transpose,
         1: lambda grid: np.rot90(grid, 2),
         2: lambda grid: np.rot90(grid, -1),
     }
-    return Rule(("turn", how, *sorted(colours)), _scattered(colours, 0.6), turns[how])
+    return _recoloured("turn", generator, turns[how], how)
 
 
 def _shift(generator: Generator) -> Rule:
-    """All cells move by one in a direction, around the edge."""
+    """All cells move by one, around the edge; one colour becomes another."""
     axis, by = int(generator.integers(2)), int(generator.choice((-1, 1)))
-    colours = _palette(generator, 2)
-    key = ("shift", axis, by, *sorted(colours))
-    return Rule(key, _scattered(colours, 0.5), lambda g: np.roll(g, by, axis))
+    return _recoloured("shift", generator, lambda grid: np.roll(grid, by, axis), axis, by)
 
 
 def _fall(generator: Generator) -> Rule:
-    """Coloured cells fall to an edge, in their order."""
-    turns, colours = int(generator.integers(4)), _palette(generator, 2)
+    """Coloured cells fall to an edge, in their order; one colour becomes another."""
+    turns = int(generator.integers(4))
 
-    def apply(grid: Grid) -> Grid:
+    def move(grid: Grid) -> Grid:
         turned = np.rot90(grid, turns)
         # A stable sort by 'is coloured' moves the background up.
         order = np.argsort(turned != 0, axis=0, kind="stable")
         return np.rot90(np.take_along_axis(turned, order, axis=0), -turns)
 
-    return Rule(("fall", turns, *sorted(colours)), _scattered(colours, 0.4), apply)
+    return _recoloured("fall", generator, move, turns)
 
 
 def _crop(generator: Generator) -> Rule:
-    """What is coloured, cut out."""
-    colours = _palette(generator, 2)
+    """What is coloured, cut out; one colour becomes another."""
+    old, new, other = _colours(generator)
 
     def draw(rng: Generator, rows: int, columns: int) -> Grid:
         grid = np.zeros((rows, columns), np.int64)
         h, w = (int(rng.integers(1, n)) for n in (rows, columns))
         top, left = int(rng.integers(rows - h + 1)), int(rng.integers(columns - w + 1))
-        grid[top : top + h, left : left + w] = rng.choice(np.array(colours), (h, w))
+        grid[top : top + h, left : left + w] = rng.choice(np.array((old, other)), (h, w))
         return grid
 
     def apply(grid: Grid) -> Grid:
         rows, columns = np.nonzero(grid)
-        return grid[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        cut = grid[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        return np.where(cut == old, new, cut)
 
-    return Rule(("crop", *sorted(colours)), draw, apply)
+    return Rule(("crop", old, new), draw, apply)
 
 
 def _double(generator: Generator) -> Rule:
-    """The grid twice, side by side or one below the other, the second one mirrored or not."""
+    """The grid twice, the second one mirrored or not; one colour becomes another."""
     axis, is_mirrored = int(generator.integers(2)), bool(generator.integers(2))
-    colours = _palette(generator, 2)
 
-    def apply(grid: Grid) -> Grid:
+    def move(grid: Grid) -> Grid:
         second = np.flip(grid, axis) if is_mirrored else grid
         return np.concatenate((grid, second), axis)
 
-    key = ("double", axis, is_mirrored, *sorted(colours))
-    return Rule(key, _scattered(colours, 0.6), apply)
+    return _recoloured("double", generator, move, axis, is_mirrored)
 
 
 def _enclose(generator: Generator) -> Rule:
     """The neighbours of single cells take a colour."""
-    new, seed = _palette(generator, 2)
+    seed, new, _ = _colours(generator)
 
     def draw(rng: Generator, rows: int, columns: int) -> Grid:
         grid = np.zeros((rows, columns), np.int64)
@@ -240,7 +250,7 @@ def _enclose(generator: Generator) -> Rule:
         near = padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
         return np.where(near & (grid == 0), new, grid)
 
-    return Rule(("enclose", new, seed), draw, apply)
+    return Rule(("enclose", seed, new), draw, apply)
 
 
 FAMILIES: Mapping[str, Callable[[Generator], Rule]] = {

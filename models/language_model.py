@@ -51,18 +51,27 @@ def new_model(
     return model
 
 
-def check_folder(folder: Path) -> None:
-    """Raise `ValueError` for a folder that holds no model of a known architecture."""
+def check_folder(folder: Path, symbols: Sequence[str]) -> None:
+    """Raise `ValueError` for a folder that holds no model, or none that knows the symbols."""
     file = folder / "config.json"
     try:
-        kind = json.loads(file.read_bytes()).get("model_type")
+        config = json.loads(file.read_bytes())
+        kind, vocabulary = config.get("model_type"), int(config.get("vocab_size", 0))
     except OSError as error:
         raise ValueError(f"'{file}': {error.strerror}; name a model's folder") from error
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"'{file}' is no configuration of a model ({error})") from error
     if kind not in ARCHITECTURES:
         raise ValueError(
             f"'{folder}' holds a model of the type {kind!r}; use one of {', '.join(ARCHITECTURES)}"
+        )
+    if not any(any(folder.glob(pattern)) for pattern in ("*.safetensors", "*.bin")):
+        raise ValueError(f"'{folder}' holds no weights (*.safetensors)")
+    largest = max(symbol_ids(folder, symbols))
+    if largest >= vocabulary:
+        raise ValueError(
+            f"the model in '{folder}' knows {vocabulary} tokens, and {largest + 1} are wanted; "
+            "put its tokenizer's files beside it"
         )
 
 
@@ -72,7 +81,6 @@ def load_model(folder: Path, *, dtype: str) -> nn.Module:
     Raises:
         ValueError: There is none, or the word is no dtype's.
     """
-    check_folder(folder)
     if dtype not in DTYPES:
         raise ValueError(f"dtype '{dtype}' is none of {', '.join(DTYPES)}")
     try:
@@ -80,8 +88,9 @@ def load_model(folder: Path, *, dtype: str) -> nn.Module:
         model: nn.Module = _transformers().AutoModel.from_pretrained(
             str(folder), local_files_only=True, dtype=DTYPES[dtype], use_cache=False
         )
-    except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:
+        # Whatever its libraries raise for damaged weights.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"the model in '{folder}' cannot be loaded: {reason}") from error
     return model
 
@@ -94,7 +103,14 @@ def symbol_ids(folder: Path | None, symbols: Sequence[str]) -> list[int]:
     """
     if folder is None or not any((folder / name).exists() for name in _TOKENIZERS):
         return list(range(len(symbols)))
-    tokenizer = _transformers().AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    try:
+        tokenizer = _transformers().AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True
+        )
+    except Exception as error:
+        # Whatever its libraries raise for a damaged file.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"the tokenizer in '{folder}' cannot be read: {reason}") from error
     tokens = [tokenizer.encode(symbol, add_special_tokens=False) for symbol in symbols]
     for symbol, ids in zip(symbols, tokens, strict=True):
         if len(ids) != 1:

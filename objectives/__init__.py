@@ -12,7 +12,7 @@ import importlib.util
 import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -99,6 +99,7 @@ class Context:
         seed: Initialization and training draws of this trial.
         problem_seed: Installation, validation and test sets; a constant of the size.
         options: The objective's own options, by name.
+        must_stop: Whether long work outside of a trial's steps is to be given up.
     """
 
     device: torch.device
@@ -107,6 +108,7 @@ class Context:
     seed: int
     problem_seed: int
     options: Mapping[str, str] = field(default_factory=dict)
+    must_stop: Callable[[], bool] = field(default=lambda: False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +193,9 @@ class Task(ABC):
     def predict(self, samples: range) -> Sequence[Prediction]:
         """What the networks make of some validation samples, in order; fewer where it has fewer.
 
-        Asked for in evaluation mode, without gradient or autocast, as `validate` is. Where it
-        raises, the samples are asked for one by one, and those that fail are kept as their errors.
+        Asked for in evaluation and inference mode, without autocast: keep no tensor of it for the
+        training. Where it raises, the samples are asked for one by one, and those that fail are
+        kept as their errors.
         """
         return ()
 
@@ -246,7 +249,10 @@ class Objective(ABC):
         """One trial."""
 
     def references(self, context: Context) -> Mapping[str, float]:
-        """The metric of other methods on the same validation set, to stand beside a result."""
+        """The metric of other methods on the same validation set, to stand beside a result.
+
+        What takes longer than some seconds asks `context.must_stop` and may raise InterruptedError.
+        """
         return {}
 
 

@@ -14,7 +14,7 @@ Shapes: B tasks, X queries (B times some), P prompt, S side of the canvas.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import cos, pi
@@ -137,9 +137,8 @@ class Problem:
 
     source: TaskSource
     validation: GridBatch
-
-    def __len__(self) -> int:
-        return len(self.validation.input_XSS)
+    # For each validation task another one; none where there is only one.
+    others: Sequence[int]
 
 
 @lru_cache(maxsize=1)
@@ -148,18 +147,29 @@ def problem(size: str, problem_seed: int, arc_path: str, device: str) -> Problem
     shape = SIZES[size]
     source: TaskSource
     if arc_path:
-        tasks = read_folder(Path(arc_path))
-        source = FileTasks(tasks, canvas=shape.file_canvas, demonstrations=shape.demonstrations)
+        files = read_folder(Path(arc_path))
+        source = FileTasks(files, canvas=shape.file_canvas, demonstrations=shape.demonstrations)
     else:
         source = DrawnTasks(
             canvas=shape.canvas,
             demonstrations=shape.demonstrations,
             seed=problem_seed,
         )
-    validation = encode(
-        source.validation(shape.validation), canvas=source.canvas, device=torch.device(device)
-    )
-    return Problem(source, validation)
+    tasks = source.validation(shape.validation)
+    validation = encode(tasks, canvas=source.canvas, device=torch.device(device))
+    return Problem(source, validation, _others([task.name for task in tasks]))
+
+
+def _others(names: Sequence[str]) -> list[int]:
+    """For each task one of another name, half of all of them away; empty where all are one."""
+    count = len(names)
+    if len(set(names)) < 2:
+        return []
+    ways = [(count // 2 + step) % count for step in range(count)]
+    return [
+        next((i + way) % count for way in ways if names[(i + way) % count] != names[i])
+        for i in range(count)
+    ]
 
 
 class Outputs(NamedTuple):
@@ -259,7 +269,9 @@ class ArcPromptTask(Task):
     def _generator(self, purpose: str, index: int) -> np.random.Generator:
         context = self._context
         number = ("demonstrations", "queries").index(purpose)
-        return np.random.default_rng((context.problem_seed, context.seed, number, index))
+        # numpy takes no negative seed.
+        seed = context.seed % 2**64
+        return np.random.default_rng((context.problem_seed, seed, number, index))
 
     def idle(self, step: int) -> Collection[str]:
         is_first = step % self._params["cache_interval"] == 0
@@ -336,14 +348,14 @@ class ArcPromptTask(Task):
         whole = self._problem.validation
         prompts_BP = torch.cat([self._writer(part.symbols_BT) for part in _parts(whole)])
         refined_BP = self._refined(prompts_BP)
-        # Half of the tasks away: some other task's, mostly of another family.
-        shuffled_BP = refined_BP.roll(max(1, len(refined_BP) // 2), 0)
         guesses = {
             "changed_cell_accuracy": self._guess(whole, refined_BP),
-            "with_shuffled_prompts": self._guess(whole, shuffled_BP),
             "with_unrefined_prompts": self._guess(whole, prompts_BP),
             "copying_the_input": whole.input_XSS,
         }
+        if self._problem.others:
+            shuffled_BP = refined_BP[list(self._problem.others)]
+            guesses["with_shuffled_prompts"] = self._guess(whole, shuffled_BP)
         given = (whole.input_XSS, whole.target_XSS)
         found = {
             name: float(arc_loss.changed_accuracy(guess_XSS, *given).mean())
@@ -416,13 +428,15 @@ def _cut(rows: list[list[int]]) -> list[list[int]]:
     return [row for row in cut if row]
 
 
-def _train_plainly(task: ArcPromptTask, steps: int) -> None:
+def _train_plainly(task: ArcPromptTask, steps: int, must_stop: Callable[[], bool]) -> None:
     """Train a task in float32, without a word to anybody."""
     optimizer = torch.optim.AdamW(
         [{"params": list(group.parameters), "lr": group.lr} for group in task.groups],
         weight_decay=0.0,
     )
     for step in range(steps):
+        if must_stop():
+            raise InterruptedError(f"stopped after step {step} of {steps}")
         batch = task.batch(step)
         terms = task.loss(task.forward(batch), batch).values()
         optimizer.zero_grad()
@@ -495,13 +509,11 @@ class ArcPrompt(Objective):
         settled = dict(options)
         for name in ("arc_path", "qwen_path"):
             if settled[name]:
-                settled[name] = str(Path(settled[name]).absolute())
+                settled[name] = str(Path(settled[name]).resolve())
         if settled["prompt"] == "language_model":
             language_model.check_available()
             if settled["qwen_path"]:
-                folder = Path(settled["qwen_path"])
-                language_model.check_folder(folder)
-                language_model.symbol_ids(folder, SYMBOLS)
+                language_model.check_folder(Path(settled["qwen_path"]), SYMBOLS)
             if settled["qwen_frozen"] == "no":
                 _check_trained(settled["qwen_dtype"], precision)
         if settled["arc_path"]:
@@ -518,7 +530,7 @@ class ArcPrompt(Objective):
         with torch.random.fork_rng(devices):
             torch.manual_seed(context.seed)
             task = self.build(params, replace(context, options=options))
-            _train_plainly(task, context.epochs * task.steps_per_epoch)
+            _train_plainly(task, context.epochs * task.steps_per_epoch, context.must_stop)
             for module in task.modules.values():
                 module.eval()
             with torch.no_grad():

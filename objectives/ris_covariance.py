@@ -135,8 +135,8 @@ class RisCovarianceTask(Task):
             dropout=params["dropout"],
         ).to(context.device)
         self.modules: Mapping[str, nn.Module] = {"net": self._net}
-        # The factors of the first validation scenes, and the weights that they are of.
-        self._validated = (-1, torch.zeros(0))
+        # The factors of the first validation scenes, while the weights are those of validation.
+        self._validated: Tensor | None = None
         shared = {"lr": params["lr"], "clip": params["clip"]}
         self.groups = [
             Group(name="backbone", parameters=list(self._net.backbone.parameters()), **shared),
@@ -153,7 +153,7 @@ class RisCovarianceTask(Task):
         return shapes[str(self._params["schedule"])]
 
     def batch(self, step: int) -> Batch:
-        context = self._context
+        context, self._validated = self._context, None
         generator = stream_generator(
             context.problem_seed, "train", step, trial_seed=context.seed, device=context.device
         )
@@ -217,9 +217,8 @@ class RisCovarianceTask(Task):
         scenes = shared.validation.select(some)
         if not len(scenes):
             return ()
-        stamp, factor_BNR = self._validated
-        if stamp == self._stamp():
-            factor_BNR = factor_BNR[some]
+        if self._validated is not None and samples.stop <= len(self._validated):
+            factor_BNR = self._validated[some]
         else:
             given = scenes.installation
             outputs = self._net(scenes.sample_BLMM, given.codes_BLN, given.channel_BMN)
@@ -238,10 +237,6 @@ class RisCovarianceTask(Task):
             for snr_db, true, found, error in rows
         ]
 
-    def _stamp(self) -> int:
-        """A number that any change of a weight changes."""
-        return sum(parameter._version for parameter in self._net.parameters())
-
     def _predict(self, scenes: Scenes) -> tuple[Tensor, float]:
         """FFᴴ + sI of every scene, and the mean loss."""
         predicted: list[Tensor] = []
@@ -253,7 +248,7 @@ class RisCovarianceTask(Task):
             factor_BNR, noise_B = factor_from(outputs)
             predicted.append(_full_covariance(factor_BNR, noise_B))
             if not losses:
-                self._validated = (self._stamp(), factor_BNR)
+                self._validated = factor_BNR
             terms = self.loss(outputs, batch).values()
             losses.append(len(some) * sum(float(term.weight * term.value) for term in terms))
         return torch.cat(predicted), sum(losses) / len(scenes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,13 +12,17 @@ from torch.nn import functional
 
 from hpo import engine
 from hpo.course import Plan
-from hpo.errors import ObjectiveError, StopRequested
+from hpo.database import connect
+from hpo.errors import ConfigurationError, ObjectiveError, StopRequested
 from hpo.precision import loss_terms, total
+from hpo.prepare import prepare_study
+from hpo.request import RunRequest
+from hpo.storage import open_storage
 from models import arc_loss, language_model
 from models.arc_encoding import PAD, SYMBOLS
 from models.arc_prompt_net import Agent, Answer, FeatureWriter, Policy, _flipped
 from objectives import Context, Term
-from objectives.arc_prompt import ArcPromptTask, objective
+from objectives.arc_prompt import ArcPromptTask, _others, objective
 from tests.toys import CPU, Log, weights
 
 DEFAULTS = {name: option.default for name, option in objective.options.items()}
@@ -131,7 +136,7 @@ def test_the_policy_learns_from_its_probability_and_its_baseline_from_the_reward
     (-(advantage_B * action.log_prob_B).mean()).backward()
 
     assert policy.mean.weight.grad.abs().sum() > 0
-    assert policy.log_deviation.grad.abs().sum() > 0
+    assert policy.narrowness.grad.abs().sum() > 0
     assert policy.value.weight.grad is None
 
 
@@ -350,16 +355,24 @@ def test_a_word_that_is_no_dtypes_is_refused(word, tmp_path):
 
 def test_folders_that_hold_no_known_model_are_refused_with_the_reason(tmp_path):
     with pytest.raises(ValueError, match="No such file"):
-        language_model.check_folder(tmp_path)
+        language_model.check_folder(tmp_path, SYMBOLS)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="no configuration of a model"):
-        language_model.check_folder(tmp_path)
+        language_model.check_folder(tmp_path, SYMBOLS)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(ValueError, match="of the type 'llama'; use one of qwen2, qwen3"):
-        language_model.check_folder(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
+        language_model.check_folder(tmp_path, SYMBOLS)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2", "vocab_size": 10}))
+    with pytest.raises(ValueError, match="holds no weights"):
+        language_model.check_folder(tmp_path, SYMBOLS)
+    (tmp_path / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="knows 10 tokens, and 23 are wanted"):
+        language_model.check_folder(tmp_path, SYMBOLS)
     with pytest.raises(ValueError, match="cannot be loaded"):
         language_model.load_model(tmp_path, dtype="float32")
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ValueError, match=r"the tokenizer in .* cannot be read"):
+        language_model.check_folder(tmp_path, SYMBOLS)
 
 
 def settle(precision: str = "fp32", **options):
@@ -424,6 +437,28 @@ def test_the_references_are_measured():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_shuffled_prompt_is_another_tasks():
+    others = _others(["a", "a", "b", "c", "b"])
+
+    assert [("a", "a", "b", "c", "b")[i] for i in others] == ["b", "c", "a", "a", "a"]
+    assert _others(["a", "a"]) == _others(["a"]) == []
+
+
+def test_references_stop_when_they_are_told_to():
+    context = Context(
+        device=CPU,
+        size="unit",
+        epochs=2,
+        seed=-1,
+        problem_seed=0,
+        options=DEFAULTS,
+        must_stop=lambda: True,
+    )
+
+    with pytest.raises(InterruptedError, match="after step 0 of 8"):
+        objective.references(context)
+
+
 def test_validation_names_its_baselines():
     task = build()
     for module in task.modules.values():
@@ -435,3 +470,43 @@ def test_validation_names_its_baselines():
     assert {METRIC, "with_shuffled_prompts", "with_unrefined_prompts"} < set(found)
     # Cells that no rule changes are right in a copy.
     assert 0.1 < found["cell_accuracy_copying"] < 0.9
+
+
+def test_a_study_that_cannot_train_is_not_created(url, tmp_path, monkeypatch):
+    db = connect(url)
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "a.json").write_text("{")
+    monkeypatch.chdir(tmp_path)
+    for options, precision, message in (
+        ({"qwen_dtype": "float16"}, "fp32", "float16 cannot be trained"),
+        ({"qwen_dtype": "bfloat16"}, "fp16", "--precision bf16"),
+        ({"qwen_dtype": "half"}, "fp32", "none of float32, float16, bfloat16"),
+        ({"qwen_path": "nowhere"}, "fp32", "name a model's folder"),
+        ({"arc_path": "tasks"}, "fp32", "a.json, line 1, column 2"),
+        ({"arc_path": "nowhere"}, "fp32", "is no folder"),
+    ):
+        request = RunRequest(objective="arc_prompt", options=options, precision=precision)
+        with pytest.raises(ConfigurationError, match=message):
+            prepare_study(db, request, on_gpu=False)
+
+    assert open_storage(url).get_all_studies() == []
+
+
+def test_a_folder_is_kept_whole_and_found_again_from_another_place(url, tmp_path, monkeypatch):
+    db = connect(url)
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    pair = {"input": [[1, 2]], "output": [[2, 1]]}
+    for number in range(20):
+        content = {"train": [pair, pair], "test": [pair]}
+        (folder / f"task{number}.json").write_text(json.dumps(content))
+    request = RunRequest(objective="arc_prompt", options={"arc_path": "tasks"}, size="unit")
+    monkeypatch.chdir(tmp_path)
+
+    created = prepare_study(db, request, on_gpu=False).opened
+    monkeypatch.chdir(folder)
+    again = replace(request, options={"arc_path": "../tasks"})
+    joined = prepare_study(db, again, on_gpu=False).opened
+
+    assert created.config.options["arc_path"] == str(folder)
+    assert joined.uid == created.uid

@@ -59,6 +59,18 @@ def test_no_rule_is_both_trained_on_and_held_out():
         assert {key[0] for key in found} == set(FAMILIES)
 
 
+def test_no_two_rules_do_the_same():
+    generator = rng(5)
+    rules = [draw_rule(generator, held_out=held_out) for held_out in (True, False) * 3000]
+    by_key = {rule.key: rule for rule in rules}
+    grids = [rng(6, i).integers(0, 10, (5, 6)) * np.pad(np.ones((3, 4), int), 1) for i in range(6)]
+
+    done = {str([rule.apply(grid).tolist() for grid in grids]) for rule in by_key.values()}
+
+    assert len(by_key) > 1300
+    assert len(done) == len(by_key)
+
+
 def test_a_block_keeps_its_demonstrations_and_changes_its_queries():
     source = DrawnTasks(canvas=6, demonstrations=2, seed=0)
 
@@ -114,6 +126,7 @@ GOOD = {"input": [[1]], "output": [[1]]}
     [
         ("{", "line 1, column 2: no JSON"),
         ("\xff", "line 1, column 1: no JSON"),
+        ("[" * 100_000, "nested too deeply"),
         ([], "a list; an object with train, test is wanted"),
         ({"train": [GOOD]}, "test is missing"),
         ({"train": [], "test": [GOOD]}, r"train is \[\]"),

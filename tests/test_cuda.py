@@ -10,10 +10,12 @@ from optuna.trial import TrialState
 from hpo import engine
 from hpo.course import Plan
 from hpo.errors import Divergence, StopRequested
-from objectives import Context, Term
+from hpo.judge import validated
+from hpo.saved import Setting
+from objectives import Context, Term, load
 from objectives.ris_covariance import objective
 from tests.conftest import Program
-from tests.toys import Log, weights
+from tests.toys import Log, ToyTask, weights
 
 pytestmark = [
     pytest.mark.cuda,
@@ -99,6 +101,42 @@ def test_an_interrupted_trial_goes_on(precision, tmp_path):
     # The same operations in the same order; atomics may differ in the last bits.
     assert abs(result.value - expected.value) < 0.05
     assert torch.isfinite(weights(resumed)).all()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+@pytest.mark.parametrize("interval", [1, 3])
+def test_the_second_objective_trains_and_shows_its_grids(precision, interval):
+    other = load("arc_prompt")
+    options = {name: option.default for name, option in other.options.items()}
+    context = Context(device=CUDA, size="unit", epochs=4, seed=3, problem_seed=0, options=options)
+    torch.manual_seed(3)
+    task = other.build({**other.defaults("wide"), "cache_interval": interval}, context)
+    before, log = weights(task), Log()
+
+    engine.train(
+        task,
+        Plan(epochs=4, precision=precision, device=CUDA, metric=other.metric, predictions=4),
+        log,
+    )
+
+    assert not torch.equal(weights(task), before)
+    assert [sample.error for sample in log.epochs[-1].samples] == [None] * 4
+    assert all(norm > 0 for norm in log.epochs[1].grad_norms.values())
+
+
+def test_autocast_of_a_gpu_reaches_no_validation():
+    class Looking(ToyTask):
+        def validate(self):
+            self.seen = torch.is_autocast_enabled("cuda")
+            return super().validate()
+
+    task = Looking()
+    setting = Setting(device=CUDA, precision="fp16", metric="error", about={})
+
+    with torch.autocast("cuda", dtype=torch.float16):
+        validated(task, setting)
+
+    assert task.seen is False
 
 
 def test_a_study_runs_on_the_gpu_in_fp16_by_default(program: Program, url: str):

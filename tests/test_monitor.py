@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -70,7 +71,7 @@ def test_a_line_shows_loss_gradients_and_figures():
     line = train(Cached(every=10)).intervals[0].line()
 
     assert "step 20 | loss finite" in line
-    assert " in 2 of 20 steps, else 0 by construction" in line
+    assert re.search(r"body \d\S* in 2 and 0 by construction in 18, head", line)
     assert "step_number 9.5" in line
 
 
@@ -89,6 +90,25 @@ def test_a_gradient_that_is_zero_for_20_steps_is_warned_of_once():
     assert "body 0," in log.intervals[0].line()
 
 
+def test_a_row_of_zeros_between_two_lines_is_warned_of():
+    class Resting(Cached):
+        def forward(self, batch):
+            hidden = self.body(batch["x"])
+            return self.head(hidden.detach() if 2 <= self.step < 38 else hidden)
+
+    log = train(Resting(every=1))
+
+    assert [one.unmoved for one in log.intervals] == [(), ("body",), ()]
+
+
+def test_a_figure_of_some_steps_is_their_mean():
+    class Seldom(ToyTask):
+        def monitor(self):
+            return {"reward": torch.tensor(2.0)} if self.step % 2 else {}
+
+    assert [one.figures["reward"] for one in train(Seldom()).intervals] == [2.0, 2.0, 2.0]
+
+
 def test_a_gradient_that_is_missing_now_and_then_warns_nobody():
     log = train(Cached(every=19, announces=False))
 
@@ -104,8 +124,9 @@ def test_a_step_that_is_not_finite_leaves_the_means_of_the_others():
     log = train(ToyTask(sabotage=sabotage))
 
     assert math.isfinite(log.intervals[0].grad_norms["head"])
-    assert log.intervals[0].moved["head"] == 19
+    assert (log.intervals[0].moved["head"], log.intervals[0].zero["head"]) == (19, 0)
     assert "NOT FINITE" in log.intervals[0].line()
+    assert " in 19 and not finite in 1" in log.intervals[0].line()
     assert "finite" in log.intervals[1].line()
 
 

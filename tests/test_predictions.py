@@ -144,6 +144,49 @@ def test_predictions_are_made_in_evaluation_and_inference_mode_and_leave_no_trac
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_record_between_validations_is_of_the_weights_as_they_are():
+    objective = load("ris_covariance")
+    context = Context(
+        device=CPU,
+        size="unit",
+        epochs=1,
+        seed=3,
+        problem_seed=objective.problem_seed("unit"),
+        options={"installation": "fixed"},
+    )
+    task = objective.build({**objective.defaults("wide"), "lr": 3e-2, "batch": 64}, context)
+    recorded, fresh = {}, {}
+
+    class Comparing(Kept):
+        def keep(self, samples, *, epoch, step):
+            recorded[step] = samples[0].prediction
+            task._validated = None
+            fresh[step] = predicted(task, range(1), CPU)[0].prediction
+
+    engine.train(
+        task, plan(epochs=1, metric="J_db", predictions=1, predictions_every=1), Comparing()
+    )
+
+    assert list(recorded) == [1, 2, 3, 4]
+    assert recorded == fresh
+    assert len({json.dumps(one) for one in recorded.values()}) == 4
+
+
+def test_an_error_in_words_that_no_database_takes_is_kept_all_the_same(url):
+    class Odd(Shown):
+        def predict(self, samples):
+            raise ValueError("bad\0 byte \udc80")
+
+    records = Records(connect(url), UID)
+    (found,) = predicted(Odd(), range(1), CPU)
+
+    records.save_predictions(
+        records.prediction_rows([found], run_uid=UID, trial_number=3, epoch=0, step=0)
+    )
+
+    assert records.predictions(3)[0]["error"] == r"ValueError: bad\0 byte \udc80"
+
+
 def test_one_failing_sample_is_its_error_and_the_others_are_kept():
     found = predicted(Shown(bad=1), range(8), CPU)
 
@@ -337,6 +380,27 @@ def test_a_repeated_step_takes_the_place_of_the_first(url):
     assert records.predictions(4) == []
 
 
+def test_what_a_later_attempt_trained_past_is_not_shown(url):
+    records = Records(connect(url), UID)
+    for step in (0, 3, 6):
+        saved(records, step)
+    later = [Sample(sample=0, kind="x", latency_s=0.1, prediction=[2])]
+    for step in (4, 8):
+        rows = records.prediction_rows(
+            later, run_uid=UID.replace("1", "5"), trial_number=3, epoch=step, step=step
+        )
+        records.save_predictions(rows)
+
+    found = records.predictions(3)
+
+    assert [(row["step"], row["prediction"]) for row in found] == [
+        (0, [1]),
+        (3, [1]),
+        (4, [2]),
+        (8, [2]),
+    ]
+
+
 def ages(db, **days: float) -> None:
     with db.begin() as connection:
         for step, age in days.items():
@@ -411,10 +475,11 @@ def test_a_run_keeps_predictions_that_the_command_line_shows(program: Program, m
 def test_grids_are_shown_as_cells_beside_the_wanted_one(capsys):
     row = {"sample": 0, "step": 1, "kind": "grid", "error": None, "input": [[1]], "target": [[2]]}
     rows = [{**row, "epoch": epoch, "prediction": [[epoch]], "score": 0.5} for epoch in (3, 4)]
+    rows[1]["score"] = None
     bad = {**row, "epoch": 5, "kind": "error", "error": "ValueError: no"}
 
     print_predictions([*rows, bad])
 
     shown = capsys.readouterr().out
-    for text in ("input", "target", "epoch 3: 0.50", "epoch 4: 0.50", "epoch 5: ValueError: no"):
+    for text in ("input", "target", "epoch 3: 0.50", "epoch 4: -", "epoch 5: ValueError: no"):
         assert text in shown

@@ -31,7 +31,7 @@ def print_predictions(rows: Sequence[Row]) -> None:
     """Predictions sample by sample, on stdout."""
     by_sample = sorted(rows, key=lambda row: (row["sample"], row["step"]))
     for sample, group in groupby(by_sample, key=lambda row: row["sample"]):
-        some = list(group)
+        some = _named(list(group))
         good = [row for row in some if row["error"] is None]
         heading = Text(f"sample {sample}", style="bold")
         if good and good[0]["kind"] != "grid":
@@ -43,7 +43,7 @@ def print_predictions(rows: Sequence[Row]) -> None:
             results.print(shown)
         for row in some:
             if row["error"] is not None:
-                results.print(Text(f"  epoch {row['epoch']}: {row['error']}", style="red"))
+                results.print(Text(f"  {row['when']}: {row['error']}", style="red"))
         results.print()
 
 
@@ -71,7 +71,9 @@ def _grids(rows: Sequence[Row]) -> RenderableType:
     """The input, the wanted grid, and that of each epoch, side by side."""
     first = rows[0]
     shown = [_grid("input", first["input"]), _grid("target", first["target"])]
-    shown += [_grid(f"epoch {row['epoch']}: {row['score']:.2f}", row["prediction"]) for row in rows]
+    shown += [
+        _grid(f"{row['when']}: {_figure(row['score'], '.2f')}", row["prediction"]) for row in rows
+    ]
     return Columns(shown, padding=(1, 3))
 
 
@@ -96,7 +98,7 @@ def _table(rows: Sequence[Row]) -> RenderableType:
     _add(table, "  target", "", target, names, style="bold")
     for row in rows:
         found = _mappings(row["prediction"])
-        _add(table, f"  epoch {row['epoch']}", f"{row['score']:.4g}", found, names)
+        _add(table, f"  {row['when']}", _figure(row["score"]), found, names)
     return table
 
 
@@ -122,7 +124,7 @@ def _mappings(value: Any) -> list[Row]:
 def _texts(rows: Sequence[Row]) -> RenderableType:
     lines = [f"  target: {_short(rows[0]['target'])}"]
     lines += [
-        f"  epoch {row['epoch']} ({row['score']:.4g}): {_short(row['prediction'])}" for row in rows
+        f"  {row['when']} ({_figure(row['score'])}): {_short(row['prediction'])}" for row in rows
     ]
     return Text("\n".join(lines))
 
@@ -139,5 +141,12 @@ def _figures(value: Any) -> str:
     return _short(value)
 
 
-def _figure(value: Any) -> str:
-    return f"{value:.5g}" if isinstance(value, float) else "-" if value is None else str(value)
+def _figure(value: Any, form: str = ".5g") -> str:
+    return format(value, form) if isinstance(value, float) else "-" if value is None else str(value)
+
+
+def _named(rows: Sequence[Row]) -> list[Row]:
+    """The rows of a sample with `when` they were made: by epoch, else by step."""
+    has_more = len({row["epoch"] for row in rows}) < len(rows)
+    by = "step" if has_more else "epoch"
+    return [{**row, "when": f"{by} {row[by]}"} for row in rows]
