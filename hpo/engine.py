@@ -12,19 +12,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from hpo import checkpoint, guard, judge
 from hpo.counters import Counters
 from hpo.course import Epoch, Interval, Plan, Reporter, Result, Sample
-from hpo.errors import Divergence, ObjectiveError, StopRequested
-from hpo.gradients import parameter_names, trained
+from hpo.errors import Divergence, StopRequested
 from hpo.monitor import TELL_EVERY, Monitor
 from hpo.precision import LinAlgError, is_matrix_refused, loss_terms, total
 from hpo.predictions import predicted
 from hpo.saved import Setting
+from hpo.stepper import Stepper
 from hpo.surroundings import MovingBuffers, random_state, set_random_state
-from objectives import Group, Task
+from objectives import Task
 
 # A trial of the smallest size takes 6 s; longer ones lose no more than this to kill -9.
 _CHECKPOINT_EVERY_S = 10.0
@@ -97,7 +96,6 @@ class _Trial:
         self._monitor = Monitor(task, plan.device)
         # A scaler exists for fp16 alone: bf16 has fp32's range, and fp32 needs none.
         has_scaler = plan.precision == "fp16"
-        _refuse_half(task, has_scaler=has_scaler)
         self._scaler = torch.amp.GradScaler(plan.device.type, enabled=has_scaler)
         self._one = torch.ones((), device=plan.device)
         self.counters = Counters(plan.device, has_scaler=has_scaler)
@@ -105,17 +103,7 @@ class _Trial:
         self._setting = Setting(
             device=plan.device, precision=plan.precision, metric=plan.metric, about=plan.about
         )
-        own = task.optimizer()
-        self._is_fused = own is None
-        self._optimizer = own if own is not None else _adamw(task, plan.device)
-        if len(self._optimizer.param_groups) != len(task.groups):
-            raise ObjectiveError(
-                f"optimizer() has {len(self._optimizer.param_groups)} parameter groups, the task "
-                f"{len(task.groups)}; give it one for each of `groups`, in their order"
-            )
-        positions = [task.schedule(i / self.steps) for i in range(self.steps)]
-        factors_S = torch.tensor(positions, device=plan.device)
-        self._lrs_GS = torch.stack([group.lr * factors_S for group in task.groups])
+        self._stepper = Stepper(task, plan.device, steps=self.steps, has_scaler=has_scaler)
 
     @property
     def is_epoch_end(self) -> bool:
@@ -138,11 +126,10 @@ class _Trial:
 
     def train_step(self, batch: Any) -> None:
         """Forward, loss, backward, one unscale, check, clip, step, update."""
-        task, scaler, optimizer = self.task, self._scaler, self._optimizer
-        self._set_learning_rates()
+        task, stepper = self.task, self._stepper
+        stepper.begin(self.counters.taken)
         self.step += 1
         self._buffers.note()
-        optimizer.zero_grad(set_to_none=True)
         try:
             terms = loss_terms(task, batch, device=self.plan.device, precision=self.plan.precision)
         except LinAlgError:
@@ -153,13 +140,10 @@ class _Trial:
         if not self._backward(loss):
             self._skip(loss.detach())
             return
-        scaler.unscale_(optimizer)
-        norms_G = torch.stack([_norm(group, self.plan.device) for group in task.groups])
+        self._scaler.unscale_(stepper.optimizer)
+        norms_G = stepper.norms()
         withhold = self.counters.observe(loss.detach(), norms_G)
-        for group, norm in zip(task.groups, norms_G, strict=True):
-            if math.isfinite(group.clip):
-                clip_grads_with_norm_(group.parameters, group.clip, norm)
-        self._step_unless(withhold)
+        stepper.step_unless(withhold, norms_G)
         self._buffers.put_back(withhold)
         self._update_scale(loss.detach())
         self._monitor.add(
@@ -199,29 +183,6 @@ class _Trial:
         self._scaler.update()
         after = self._scaler.scale(self._one)
         self._scaler.update(torch.where(torch.isfinite(loss), after, before))
-
-    def _step_unless(self, withhold: Tensor) -> None:
-        """Step the optimizer; leave the weights alone where the step is not finite.
-
-        Not by the scaler's own step, which looks at gradients alone and exists in fp16 alone.
-        """
-        if self._is_fused:
-            # The fused kernel reads the flag on the device.
-            self._optimizer.found_inf = withhold  # type: ignore[attr-defined]
-            self._optimizer.grad_scale = None  # type: ignore[attr-defined]
-            self._optimizer.step()
-        elif not withhold.item():
-            self._optimizer.step()
-
-    def _set_learning_rates(self) -> None:
-        """The schedule follows the steps that reached the weights, not the steps tried."""
-        position = self.counters.taken.clamp(max=self.steps - 1)
-        lrs_G = self._lrs_GS.index_select(1, position).squeeze(1)
-        for group, lr in zip(self._optimizer.param_groups, lrs_G, strict=True):
-            if self._is_fused:
-                group["lr"].copy_(lr)
-            else:
-                group["lr"] = lr.item()
 
     def judge(self, batch: Any, rng: Mapping[str, Tensor]) -> None:
         """Ask the guard about the steps since it was asked last."""
@@ -284,7 +245,7 @@ class _Trial:
             "value": self.value,
             "seconds": self.elapsed_s,
             "modules": {name: module.state_dict() for name, module in self.task.modules.items()},
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": self._stepper.optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "counters": self.counters.state_dict(),
             "monitor": self._monitor.state_dict(),
@@ -301,7 +262,7 @@ class _Trial:
             return False
         for name, module in self.task.modules.items():
             module.load_state_dict(state["modules"][name])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._stepper.optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         self.counters.load_state_dict(state["counters"])
         self.task.load_state_dict(state["task"])
@@ -310,42 +271,3 @@ class _Trial:
         self.step, self.value = state["step"], state["value"]
         self._earlier_s = state["seconds"]
         return True
-
-
-def _refuse_half(task: Task, *, has_scaler: bool) -> None:
-    """Refuse parameters that no step could train: frozen ones may be in half, these may not."""
-    names = parameter_names(task)
-    for parameter in trained(task):
-        is_bf16 = parameter.dtype == torch.bfloat16
-        if parameter.dtype == torch.float16 or (is_bf16 and has_scaler):
-            dtype = str(parameter.dtype).removeprefix("torch.")
-            why = (
-                "a loss scaler does not unscale its gradient"
-                if has_scaler
-                else ("small updates round to nothing")
-            )
-            raise ObjectiveError(
-                f"parameter '{names[id(parameter)]}' is {dtype} and trained, where {why}; keep it "
-                "in float32 (autocast does the rest), or freeze it"
-            )
-
-
-def _adamw(task: Task, device: torch.device) -> torch.optim.Optimizer:
-    """Fused AdamW, which takes rate and found_inf on the device, so that no step waits for it."""
-    groups = [
-        {
-            "params": list(group.parameters),
-            "lr": torch.tensor(group.lr, device=device),
-            "weight_decay": group.weight_decay,
-        }
-        for group in task.groups
-    ]
-    return torch.optim.AdamW(groups, fused=True)
-
-
-def _norm(group: Group, device: torch.device) -> Tensor:
-    """The norm of a group's gradient, 0 where no parameter has one."""
-    gradients = [p.grad for p in group.parameters if p.grad is not None]
-    if not gradients:
-        return torch.zeros((), device=device)
-    return get_total_norm(gradients, foreach=True)

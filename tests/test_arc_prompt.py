@@ -20,9 +20,10 @@ from hpo.request import RunRequest
 from hpo.storage import open_storage
 from models import arc_loss, language_model
 from models.arc_encoding import PAD, SYMBOLS
+from models.arc_problem import _others
 from models.arc_prompt_net import Agent, Answer, FeatureWriter, Policy, _flipped
 from objectives import Context, Term
-from objectives.arc_prompt import ArcPromptTask, _others, objective
+from objectives.arc_prompt import ArcPromptTask, objective
 from tests.toys import CPU, Log, weights
 
 DEFAULTS = {name: option.default for name, option in objective.options.items()}

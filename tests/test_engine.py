@@ -146,14 +146,14 @@ def test_in_fp16_the_clip_bounds_the_true_gradient():
     seen: list[float] = []
     task = ToyTask(dropout=0.0, clip=0.05)
     trial = engine._Trial(task, plan(precision="fp16"))
-    step = trial._optimizer.step
+    step = trial._stepper.optimizer.step
 
     def spy(*args, **kwargs):
         norms = [torch.stack([p.grad.norm() for p in g.parameters]).norm() for g in task.groups]
         seen.extend(float(norm) for norm in norms)
         return step(*args, **kwargs)
 
-    trial._optimizer.step = spy
+    trial._stepper.optimizer.step = spy
     for number in range(12):
         trial.train_step(task.batch(number))
 
@@ -189,7 +189,7 @@ def test_the_schedule_waits_for_a_step_that_was_withheld():
     rates = []
     for number in range(6):
         trial.train_step(trial.task.batch(number))
-        rates.append(float(trial._optimizer.param_groups[0]["lr"]))
+        rates.append(float(trial._stepper.optimizer.param_groups[0]["lr"]))
 
     # The fourth step was withheld, so the fifth repeats its rate.
     assert rates[3] == rates[4]
