@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import threading
 import time
 import traceback
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +20,16 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpo import budget, checkpoint, engine, guard, study
-from hpo.artifacts import DatabaseArtifacts
 from hpo.beat import Beat
-from hpo.course import Epoch, Interval, Plan, Result, Sample
+from hpo.course import Plan, Result
 from hpo.errors import Divergence, LeaseLost, StopRequested
 from hpo.outcomes import ENQUEUED, best_trial
 from hpo.precision import is_out_of_memory, wider
-from hpo.recording import Recording
-from hpo.records import Records
-from hpo.samplers import RERUN_OF, UNTRAINED
+from hpo.samplers import RERUN_OF
 from hpo.saved import build, plain
 from hpo.ticket import Ticket
-from objectives import Objective, Params
+from hpo.told import Bench, Told
+from objectives import Params
 
 # Weights and a batch are some MB; what is far beyond that would fill the study's own database.
 _MOST_BYTES = 512 << 20
@@ -46,37 +42,14 @@ _TRACEBACK_CHARS = 4000
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(kw_only=True)
-class Bench:
-    """What the attempts of one worker work with.
-
-    Attributes:
-        name: The worker's, as trials show it.
-        recording: Which predictions are kept.
-        training_cpu_s: CPU seconds of this process in training and validation so far.
-    """
-
-    name: str
-    checkpoints: Path
-    device: torch.device
-    objective: Objective
-    opened: study.OpenStudy
-    records: Records
-    artifacts: DatabaseArtifacts
-    git_sha: str
-    stop: threading.Event
-    recording: Recording
-    training_cpu_s: float = 0.0
-
-
 class Attempt:
-    """One attempt at one ticket's trial; hears of its epochs as the engine's reporter."""
+    """One attempt at one ticket's trial."""
 
     def __init__(self, bench: Bench, ticket: Ticket, beat: Beat) -> None:
         self._bench, self._ticket, self._beat = bench, ticket, beat
         self._opened = self._as_begun(bench.opened)
         self._started_at = time.monotonic()
-        self._seconds, self._skipped = 0.0, 0
+        self._seconds = 0.0
         settings = self._opened.config
         # Not by the attempt: an ask that was cut off must come out the same when repeated.
         self._seed = study.derive_seed(settings.seed, ticket.ticket)
@@ -84,6 +57,7 @@ class Attempt:
         self._trial = self._begin()
         self._precision = self._choose_precision()
         self._log = f"ticket {ticket.ticket} | trial {self._trial.number}"
+        self._told = Told(bench, ticket, beat, self._trial, self._opened)
 
     def _as_begun(self, opened: study.OpenStudy) -> study.OpenStudy:
         """The study with the settings that the trial, or the one that it repeats, began with."""
@@ -163,7 +137,7 @@ class Attempt:
             self._trial.set_user_attr("traceback", traceback.format_exc()[-_TRACEBACK_CHARS:])
             self._end(TrialState.FAIL, detail=f"{type(error).__name__}: {_in_one_line(error)}")
         else:
-            self._seconds, self._skipped = result.seconds, result.skipped
+            self._seconds, self._told.skipped = result.seconds, result.skipped
             if result.is_pruned:
                 self._end(TrialState.PRUNED, reason="pruner", detail=self._standing(result))
             else:
@@ -172,7 +146,7 @@ class Attempt:
 
     def _diverged(self, verdict: Divergence) -> Ticket | None:
         """Keep the evidence and end the trial; the ticket, if it is due a second chance."""
-        self._seconds, self._skipped = verdict.seconds, verdict.skipped
+        self._seconds, self._told.skipped = verdict.seconds, verdict.skipped
         row = self._bench.records.divergence_row(
             verdict,
             run_uid=self._ticket.run_uid,
@@ -240,72 +214,9 @@ class Attempt:
         self._beat.note(epoch=0, epochs=settings.epochs, step=0, steps=steps)
         started_s = time.process_time()
         try:
-            return engine.train(task, plan, self)
+            return engine.train(task, plan, self._told)
         finally:
             bench.training_cpu_s += time.process_time() - started_s
-
-    def must_stop(self) -> bool:
-        if self._beat.is_lost:
-            raise LeaseLost("the lease was given to another worker")
-        return self._bench.stop.is_set()
-
-    def report(self, epoch: Epoch) -> bool:
-        started_s = time.process_time()
-        value = epoch.metrics[self._opened.config.metric]
-        self._skipped = epoch.skipped
-        self._beat.note(epoch=epoch.epoch, step=epoch.step, value=value)
-        self._bench.records.save_epoch(
-            run_uid=self._ticket.run_uid,
-            ticket=self._ticket.ticket,
-            epoch=epoch.epoch,
-            step=epoch.step,
-            values=epoch.flat(),
-            predictions=self._rows(epoch.samples, epoch=epoch.epoch, step=epoch.step),
-        )
-        is_pruned = False
-        if epoch.epoch == 0:
-            # What a sampler takes a diverged trial to be worth; shown to nobody.
-            storage = self._opened.storage
-            storage.set_trial_system_attr(self._trial._trial_id, UNTRAINED, value)
-        else:
-            _logger.info("%s | %s", self._log, epoch.line())
-            self._trial.report(value, epoch.epoch)
-            is_pruned = epoch.epoch < epoch.epochs and self._trial.should_prune()
-        # Telling others is not training.
-        self._bench.training_cpu_s -= time.process_time() - started_s
-        return is_pruned
-
-    def note(self, interval: Interval) -> None:
-        _logger.info("%s | %s", self._log, interval.line())
-        for group in interval.unmoved:
-            _logger.warning(
-                "%s | the gradient of '%s' has been zero for 20 steps: nothing trains it",
-                self._log,
-                group,
-            )
-
-    def keep(self, samples: Sequence[Sample], *, epoch: int, step: int) -> None:
-        started_s = time.process_time()
-        self._bench.records.save_predictions(self._rows(samples, epoch=epoch, step=step))
-        self._bench.training_cpu_s -= time.process_time() - started_s
-
-    def _rows(self, samples: Sequence[Sample], *, epoch: int, step: int) -> list[dict[str, Any]]:
-        """Predictions as rows of the record, and a line of the log on them."""
-        failed = [sample for sample in samples if sample.error is not None]
-        if failed:
-            text = "%s | step %d: %d predictions saved, %s, the first in sample %d: %s"
-            count = f"{len(failed)} error{'s' if len(failed) > 1 else ''}"
-            first = (failed[0].sample, failed[0].error)
-            _logger.warning(text, self._log, step, len(samples) - len(failed), count, *first)
-        elif samples:
-            _logger.info("%s | step %d: %d predictions saved", self._log, step, len(samples))
-        return self._bench.records.prediction_rows(
-            samples,
-            run_uid=self._ticket.run_uid,
-            trial_number=self._trial.number,
-            epoch=epoch,
-            step=step,
-        )
 
     def _end(
         self, state: TrialState, *, reason: str = "-", detail: str = "-", value: float | None = None
@@ -334,7 +245,7 @@ class Attempt:
             "worker": self._bench.name,
             "seconds": round(seconds, 3),
             "gpu_seconds": round(seconds, 3) if on_gpu else 0.0,
-            "skipped_steps": self._skipped,
+            "skipped_steps": self._told.skipped,
             "run_uid": self._ticket.run_uid,
             "seed": self._seed,
             "git_sha": self._bench.git_sha,

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hpo import records, study
 from hpo.artifacts import DatabaseArtifacts
-from hpo.attempt import Attempt, Bench
+from hpo.attempt import Attempt
 from hpo.beat import Beat
 from hpo.budget import Tickets
 from hpo.database import alone
@@ -26,6 +26,7 @@ from hpo.errors import LeaseLost, RunFailed, StopRequested
 from hpo.recording import Recording
 from hpo.saved import context_of
 from hpo.ticket import Ticket
+from hpo.told import Bench
 
 # How often a worker without a ticket looks whether one was given back.
 _IDLE_S = 1.0
