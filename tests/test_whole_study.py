@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from hpo import cli, replay, saved, study_copy, whole_study
 from hpo.artifacts import DatabaseArtifacts
 from hpo.budget import Tickets
+from hpo.course import Sample
 from hpo.database import connect
 from hpo.errors import ConfigurationError, RunFailed, StorageError
 from hpo.records import Records
@@ -175,8 +176,16 @@ def create(url: str, name: str, folder: Path, *, uid: str | None = None) -> Open
     storage.hold(None)
     records = Records(db, uid)
     records.save_environment("host:cpu:0", {"python": "3"})
+    samples = [
+        Sample(sample=0, kind="grid", latency_s=0.1, prediction=[[1]], score=math.nan),
+        Sample(sample=1, kind="error", latency_s=0.1, error="é'\\"),
+    ]
+    where = {"run_uid": ticket.run_uid, "epoch": 0, "step": 8}
     records.save_epoch(
-        run_uid=ticket.run_uid, ticket=1, epoch=0, step=8, values={"error": 1e-7, "nan": math.nan}
+        **where,
+        ticket=1,
+        values={"error": 1e-7, "nan": math.nan},
+        predictions=records.prediction_rows(samples, **where, trial_number=4),
     )
     (folder / "step.pt").write_bytes(bytes(range(256)) * 5000)
     _, artifact_id = (
