@@ -27,6 +27,7 @@ _RETURNED: dict[str, type] = {
     "hpo.RunResult": fleet_events.RunResult,
     "hpo.fleet_events.Progress": fleet_events.Progress,
     "hpo.fleet_events.WorkerEnded": fleet_events.WorkerEnded,
+    "hpo.fleet_events.Finishing": fleet_events.Finishing,
     "hpo.fleet_events.Stopping": fleet_events.Stopping,
     "hpo.settings.StudyConfig": settings.StudyConfig,
     "hpo.budget.Budget": budget.Budget,

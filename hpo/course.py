@@ -116,6 +116,7 @@ class Epoch:
         loss: Mean over the epoch's steps; NaN for epoch 0.
         figures: The task's own of its steps, means.
         grad_norms: By group, before clipping; means over the steps with a finite gradient.
+        idle: Groups that had none in some steps by construction.
         scale: Of the loss; 1 without a scaler.
         skipped: Steps withheld from the weights since the trial began.
         spikes: Runs of non-finite steps since then that ended by themselves and were no overflow.
@@ -130,6 +131,7 @@ class Epoch:
     terms: Mapping[str, float] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
     grad_norms: Mapping[str, float] = field(default_factory=dict)
+    idle: frozenset[str] = frozenset()
     scale: float = 1.0
     skipped: int = 0
     spikes: int = 0
@@ -137,7 +139,10 @@ class Epoch:
 
     def line(self) -> str:
         """The epoch in one line of a log."""
-        norms = ", ".join(f"{name} {norm:.3g}" for name, norm in self.grad_norms.items())
+        norms = ", ".join(
+            f"{name} {norm:.3g}" + " by construction" * (not norm and name in self.idle)
+            for name, norm in self.grad_norms.items()
+        )
         found = {**self.figures, **self.metrics}
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
         return (

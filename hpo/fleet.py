@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 from hpo import study
 from hpo.budget import Budget
 from hpo.errors import ConfigurationError, RunFailed
-from hpo.fleet_events import Event, Progress, RunResult, Stopping, WorkerEnded
+from hpo.fleet_events import Event, Finishing, Progress, RunResult, Stopping, WorkerEnded
 from hpo.launchers import Launched, Launcher
 from hpo.outcomes import best_trial, divergence, is_default, prune_reasons
 from hpo.prepare import Prepared
@@ -30,6 +30,8 @@ from hpo.tally import MOST_FAILURES, Tally
 
 _POLL_S = 0.2
 _PROGRESS_S = 0.5
+# A worker without work ends within a second; what takes longer is to be explained.
+_FINISHING_S = 2.0
 # A worker that dies this soon, this often in a row, dies of what a restart does not cure.
 _QUICK_DEATH_S = 20.0
 _QUICK_DEATHS = 3
@@ -131,6 +133,8 @@ class _Fleet:
         self._tally = Tally(len(self._seats))
         self._best: FrozenTrial | None = None
         self._seen_ended = -1
+        self._finishing_since: float | None = None
+        self._has_told = False
 
     @property
     def seconds(self) -> float:
@@ -140,27 +144,42 @@ class _Fleet:
         """Keep the seats taken until the budget is spent; True when stopped before."""
         tickets, timeout_s = self._prepared.tickets, self._config.timeout_s
         tickets.sweep()
-        next_progress_at = 0.0
+        next_progress_at, is_done = 0.0, False
         try:
             while True:
-                if time.monotonic() >= next_progress_at:
+                if not is_done and time.monotonic() >= next_progress_at:
                     spent = self._report()
                     next_progress_at = time.monotonic() + _PROGRESS_S
-                    if spent.ended == spent.total:
-                        return False
-                    for seat in self._seats:
+                    is_done = spent.ended == spent.total
+                    for seat in self._seats if not is_done else ():
                         self._attend(seat, spent)
+                if is_done and not self._is_finishing():
+                    return False
                 if timeout_s is not None and self.seconds > timeout_s:
                     self._emit(Stopping(reason=f"{timeout_s:g} s are over"))
-                    return True
+                    return not is_done
                 if stop.wait(_POLL_S):
                     self._emit(Stopping(reason="interrupted"))
-                    return True
+                    return not is_done
         finally:
             stop.clear()
             self._end(stop)
             # Those that had to be killed did not lose their trials by themselves.
             tickets.sweep(counts_as_loss=False)
+
+    def _is_finishing(self) -> bool:
+        """Whether a worker may still find the objective's references; then it ends by itself."""
+        running = [seat.process for seat in self._seats if seat.process is not None]
+        if all(process.poll() is not None for process in running):
+            return False
+        if study.REFERENCES in self._study.user_attrs:
+            return False
+        if self._finishing_since is None:
+            self._finishing_since = time.monotonic()
+        elif time.monotonic() - self._finishing_since > _FINISHING_S and not self._has_told:
+            self._has_told = True
+            self._emit(Finishing())
+        return True
 
     def _report(self) -> Budget:
         spent = self._prepared.tickets.count()

@@ -51,7 +51,12 @@ class Stopping:
     reason: str
 
 
-Event = Progress | WorkerEnded | Stopping
+@dataclass(frozen=True, kw_only=True)
+class Finishing:
+    """All trials have ended, and a worker still finds the objective's references."""
+
+
+Event = Progress | WorkerEnded | Stopping | Finishing
 
 
 @dataclass(frozen=True, kw_only=True)

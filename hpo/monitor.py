@@ -113,6 +113,7 @@ class Monitor:
             "terms": sums.means("loss."),
             "figures": sums.means("monitor."),
             "grad_norms": sums.grad_norms(self._groups),
+            "idle": frozenset(sums.idle),
         }
 
     def _fold(self) -> None:

@@ -129,6 +129,12 @@ def value_of(name: str, spec: Spec, given: Any, *, flag: str = "--set") -> Any:
         for choice in spec.choices:
             if isinstance(given, str) and given == str(choice):
                 return choice
+        # A number is the same however it is written: 0 for 0.0, 1e-3 for 0.001.
+        number = _number(given, whole=False)
+        for choice in spec.choices:
+            is_number = isinstance(choice, int | float) and not isinstance(choice, bool)
+            if is_number and isinstance(given, str) and number == choice:
+                return choice
     else:
         value = _number(given, whole=isinstance(spec, Int))
         if value is not None and spec.low <= value <= spec.high:

@@ -171,7 +171,7 @@ def _in_words(parameter: Mapping[str, str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return str(value) if isinstance(value, str) else repr(value)
+    return (value or "''") if isinstance(value, str) else repr(value)
 
 
 def refuse(name: str, found: Sequence[Difference]) -> None:

@@ -5,6 +5,7 @@ Border: what all trials share; what one of them does with it is the objective's.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +16,8 @@ import torch
 from models.arc_encoding import GridBatch, encode
 from models.arc_files import read_folder
 from models.arc_sources import DrawnTasks, FileTasks, TaskSource
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +115,9 @@ def problem(size: str, problem_seed: int, arc_path: str, device: str) -> Problem
     source: TaskSource
     if arc_path:
         files = read_folder(Path(arc_path))
-        source = FileTasks(files, canvas=shape.file_canvas, demonstrations=shape.demonstrations)
+        found = FileTasks(files, canvas=shape.file_canvas, demonstrations=shape.demonstrations)
+        _logger.info("%d of %d tasks fit %d×%d cells", len(found), len(files), *[found.canvas] * 2)
+        source = found
     else:
         source = DrawnTasks(
             canvas=shape.canvas,

@@ -23,7 +23,10 @@ ARCHITECTURES = ("qwen2", "qwen3")
 def check_available() -> None:
     """Raise `ValueError` where transformers is not installed."""
     if importlib.util.find_spec("transformers") is None:
-        raise ValueError("needs the package transformers: pip install -e '.[arc]'")
+        raise ValueError(
+            "needs the package transformers: pip install -c constraints.txt -e '.[arc]'; or write "
+            "--prompt features, which does without"
+        )
 
 
 def new_model(

@@ -350,7 +350,10 @@ _NARROW: dict[str, Float | Int | Choice] = {
 
 
 class ArcPrompt(Objective):
-    """The share of changed cells that are right, on grid tasks of rules never trained on."""
+    """The share of the cells that a task changes which are right, on rules never trained on.
+
+    Needs the extra: pip install -e '.[arc]'.
+    """
 
     name = "arc_prompt"
     metric = "changed_cell_accuracy"

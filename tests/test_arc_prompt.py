@@ -422,7 +422,7 @@ def test_half_precision_that_can_work_does(dtype, frozen, precision):
 def test_an_install_without_transformers_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr(language_model.importlib.util, "find_spec", lambda name: None)
 
-    with pytest.raises(ValueError, match=r"pip install -e '\.\[arc\]'"):
+    with pytest.raises(ValueError, match=r"-e '\.\[arc\]'; or write --prompt"):
         settle()
     assert settle(prompt="features")["prompt"] == "features"
 

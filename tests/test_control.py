@@ -14,10 +14,11 @@ from optuna.trial import TrialState
 from hpo import settings, study
 from hpo.database import connect
 from hpo.errors import ConfigurationError, ObjectiveError, StudyMismatch
+from hpo.narrowing import value_of
 from hpo.prepare import Prepared, prepare_study
 from hpo.request import RunRequest
 from hpo.settings import StudyConfig
-from objectives import ris_covariance
+from objectives import Choice, ris_covariance
 from tests.conftest import Program, wait_until
 from tests.test_cli import SLOW, begun, states
 
@@ -264,3 +265,13 @@ def test_a_host_whose_clock_is_two_hours_ahead_takes_no_trial_from_another(
     assert len(trials) == 6
     assert "FAIL" not in states(url, "s")
     assert all("another takes over" not in output[1] for output in outputs)
+
+
+def test_a_number_among_choices_is_the_same_however_it_is_written():
+    weights = Choice(choices=(0.0, 0.1, 3), default=0.1)
+    words = Choice(choices=(True, "0", 7), default="0")
+
+    assert [value_of("w", weights, text) for text in ("0", "1e-1", "3.0")] == [0.0, 0.1, 3]
+    assert [value_of("w", words, text) for text in ("0", "True", "7.0")] == ["0", True, 7]
+    with pytest.raises(ConfigurationError, match="one of True, 0, 7"):
+        value_of("w", words, "1")

@@ -83,3 +83,27 @@ def test_the_readme_shows_the_example_as_it_is():
     blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.S | re.M)
 
     assert (ROOT / PATH).read_text() in blocks
+
+
+SLOW = """
+import time
+from objectives.quadratic import Quadratic
+
+class Slow(Quadratic):
+    def references(self, context):
+        time.sleep(4)
+        return {"another method": 0.125}
+
+objective = Slow()
+"""
+
+
+def test_a_study_that_ends_early_waits_for_its_references(program: Program, tmp_path):
+    path = tmp_path / "slow.py"
+    path.write_text(SLOW)
+
+    ran = program("--objective", str(path), "--n_trials", "1", "--workers", "2")
+
+    assert ran.returncode == 0, ran.stderr
+    assert "distance of another method: 0.125" in ran.stdout
+    assert "what other methods reach is still being found" in ran.stderr

@@ -472,14 +472,29 @@ def test_a_run_keeps_predictions_that_the_command_line_shows(program: Program, m
     assert "no predictions of trial 0 are kept" in told("predictions", "0", code=2)
 
 
+def shown(rows, capsys) -> str:
+    row = {"sample": 0, "kind": "grid", "error": None, "input": [[1]], "target": [[2]]}
+    print_predictions([{**row, "prediction": [[3]], "score": 0.5, **one} for one in rows])
+    return capsys.readouterr().out
+
+
 def test_grids_are_shown_as_cells_beside_the_wanted_one(capsys):
-    row = {"sample": 0, "step": 1, "kind": "grid", "error": None, "input": [[1]], "target": [[2]]}
-    rows = [{**row, "epoch": epoch, "prediction": [[epoch]], "score": 0.5} for epoch in (3, 4)]
-    rows[1]["score"] = None
-    bad = {**row, "epoch": 5, "kind": "error", "error": "ValueError: no"}
+    text = shown(
+        [
+            {"epoch": 3, "step": 12},
+            {"epoch": 4, "step": 16, "score": None},
+            {"epoch": 5, "step": 20, "prediction": [[2, 2]]},
+            {"epoch": 6, "step": 24, "kind": "error", "error": "ValueError: no"},
+        ],
+        capsys,
+    )
 
-    print_predictions([*rows, bad])
+    for part in ("input", "target", "epoch 3: 0.50", "epoch 4: -", "epoch 6: ValueError: no"):
+        assert part in text
+    assert "epoch 5: 0.50 (other size)" in text
 
-    shown = capsys.readouterr().out
-    for text in ("input", "target", "epoch 3: 0.50", "epoch 4: -", "epoch 5: ValueError: no"):
-        assert text in shown
+
+def test_records_between_the_ends_of_epochs_are_named_by_their_steps(capsys):
+    text = shown([{"epoch": step // 4, "step": step} for step in (0, 7, 14)], capsys)
+
+    assert "step 7: 0.50" in text and "epoch" not in text

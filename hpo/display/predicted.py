@@ -71,10 +71,16 @@ def _grids(rows: Sequence[Row]) -> RenderableType:
     """The input, the wanted grid, and that of each epoch, side by side."""
     first = rows[0]
     shown = [_grid("input", first["input"]), _grid("target", first["target"])]
-    shown += [
-        _grid(f"{row['when']}: {_figure(row['score'], '.2f')}", row["prediction"]) for row in rows
-    ]
+    for row in rows:
+        label = f"{row['when']}: {_figure(row['score'], '.2f')}"
+        # A score may be high all the same.
+        label += " (other size)" * (_size_of(row["prediction"]) != _size_of(first["target"]))
+        shown.append(_grid(label, row["prediction"]))
     return Columns(shown, padding=(1, 3))
+
+
+def _size_of(rows: Sequence[Sequence[int]]) -> tuple[int, int]:
+    return len(rows), len(rows[0]) if rows else 0
 
 
 def _grid(label: str, rows: Sequence[Sequence[int]]) -> RenderableType:
@@ -146,7 +152,7 @@ def _figure(value: Any, form: str = ".5g") -> str:
 
 
 def _named(rows: Sequence[Row]) -> list[Row]:
-    """The rows of a sample with `when` they were made: by epoch, else by step."""
-    has_more = len({row["epoch"] for row in rows}) < len(rows)
-    by = "step" if has_more else "epoch"
+    """The rows of a sample with `when` they were made: by epoch where these ended, else by step."""
+    lengths = {row["step"] / row["epoch"] if row["epoch"] else None for row in rows if row["step"]}
+    by = "epoch" if len(lengths) < 2 and None not in lengths else "step"
     return [{**row, "when": f"{by} {row[by]}"} for row in rows]

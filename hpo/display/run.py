@@ -21,7 +21,7 @@ from hpo.database import mask
 from hpo.display.console import duration, errors, labelled, results
 from hpo.display.study import counts, print_trial, running
 from hpo.fleet import FleetConfig
-from hpo.fleet_events import Event, Progress, RunResult, WorkerEnded
+from hpo.fleet_events import Event, Finishing, Progress, RunResult, WorkerEnded
 from hpo.outcomes import outcome
 from hpo.prepare import Prepared
 
@@ -134,6 +134,12 @@ class Display:
             )
             self.say(Text(text, style="yellow"))
             self._log("worker_ended", slot=event.slot, code=event.code, log=str(event.log))
+        elif isinstance(event, Finishing):
+            self.say(
+                "all trials are done; what other methods reach is still being found, to stand "
+                "beside the best (Ctrl-C leaves that out)"
+            )
+            self._log("finishing")
         else:
             self.say(f"stopping ({event.reason}); running trials are kept for the next run")
             self._log("stopping", reason=event.reason)
