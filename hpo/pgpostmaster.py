@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 PORTS = range(15432, 32768)  # below every system's ephemeral ports, so that a kept port stays free
 START_S = 180.0  # recovery replays 1 GB of log at most (max_wal_size), on a slow disk
+# pg_ctl alone may wait in vain for a server that restarts its processes for ever; after this our
+# caller waits on, and hears from the server itself why it lets nobody in.
+_READY_S = 10.0
 
 
 def postmaster(data: Path) -> int | None:
@@ -52,7 +55,7 @@ def launch(folder: Folder, guard: int) -> None:
             port = _chosen_port(folder)
             command = (programs / "pg_ctl", "start", "--silent", "--wait")
             options = (
-                f"--timeout={START_S:.0f}",
+                f"--timeout={_READY_S:.0f}",
                 f"--pgdata={folder.data}",
                 f"--options=-p {port}",
             )

@@ -29,6 +29,7 @@ from hpo.pgpostmaster import HOST, START_S, launch, postmaster
 STOP_S = 120.0  # a shutdown writes 128 MB at most (shared_buffers)
 LINGER_S = 30.0  # a backend ends within milliseconds of its postmaster, unless its disk hangs
 POLL_S = 0.02
+_RESTARTS_S = 2.0  # four times a first start; a restart of all processes takes less
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,13 +136,15 @@ def stop(home: Path, *, immediate: bool = False) -> bool:
 
 def _brought_up(folder: Folder) -> Server:
     """Start the server, or wait for one that is still starting or whose processes still end."""
-    begin = time.monotonic()
+    begin, logged = time.monotonic(), _size(folder.log)
     is_ours = False
     while True:
         server = _located(folder)
         refusal = None if server is None else _refusal(server)
         if server is not None and refusal is None:
             return server
+        if refusal is not None and time.monotonic() - begin > _RESTARTS_S:
+            refusal = _logged_refusal(folder.log, since=logged) or refusal
         if refusal is not None and is_lasting(refusal):
             raise _unusable(folder, refusal, is_ours=is_ours)
         guard = hold(folder.alive)
@@ -161,6 +164,22 @@ def _brought_up(folder: Folder) -> Server:
                 f"see '{folder.log}', or write 'python -m hpo stop' and run again"
             )
         time.sleep(POLL_S)
+
+
+def _logged_refusal(log: Path, *, since: int) -> str | None:
+    """What a server that restarts its processes for ever says of it in its log, if it does.
+
+    It mostly answers that it is starting up, or in recovery, and its reason only now and then.
+    """
+    with log.open("rb") as file:
+        file.seek(since if since <= _size(log) else 0)
+        said = file.read().decode("utf-8", "replace")
+    lasting = [line for line in said.splitlines() if "FATAL:" in line and is_lasting(line)]
+    return lasting[-1] if lasting else None
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _unusable(folder: Folder, refusal: str, *, is_ours: bool) -> PostgresError:
