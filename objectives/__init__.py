@@ -18,9 +18,34 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
+from objectives._evaluation import Asked, Evaluation, Figure, Table
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+__all__ = [
+    "DEFAULT",
+    "Asked",
+    "Choice",
+    "Context",
+    "Evaluation",
+    "Figure",
+    "Float",
+    "Group",
+    "Int",
+    "Objective",
+    "Option",
+    "Params",
+    "Prediction",
+    "Space",
+    "Table",
+    "Task",
+    "Term",
+    "Trial",
+    "load",
+    "names",
+]
 
 # What `run` takes when no objective is named.
 DEFAULT = "ris_covariance"
@@ -254,6 +279,28 @@ class Objective(ABC):
         What takes longer than some seconds asks `context.must_stop` and may raise InterruptedError.
         """
         return {}
+
+    def evaluate(self, task: Task, context: Context, asked: Asked) -> Evaluation | None:
+        """How good a trained task's networks are on a test set; None where it has no such thing.
+
+        Asked for in evaluation mode, without gradient or autocast. Raise ValueError, with the
+        reason and the cure, for what cannot be evaluated: a file of samples of another size.
+        """
+        return None
+
+    def write_samples(
+        self, path: Path, context: Context, *, count: int, stream: str, half: bool
+    ) -> str | None:
+        """Write samples of the objective's simulator to a file that its tasks can read.
+
+        Args:
+            stream: Which draws: `train`, which no set shares, or `test`.
+            half: Floating-point data in half precision.
+
+        Returns:
+            A line for people on what was written; None where the objective has no such thing.
+        """
+        return None
 
 
 def names() -> list[str]:
