@@ -1,4 +1,8 @@
-"""Classical covariance estimators: ridge matching here; MUSIC and the metric are re-exported.
+"""Classical estimators: of the elements' covariance here, of positions re-exported.
+
+Covariances come by ridge matching or least-squares back-projection; positions as peaks of Bartlett,
+MVDR and MUSIC pseudospectra (`models.pseudospectra`), by greedy maximum likelihood, or refined by
+Gauss–Newton on the snapshots (`models.maximum_likelihood`, `models.likelihood`).
 
 Estimators take samples and installations, never the truth; what compares with the truth is
 `models.metric`.
@@ -14,24 +18,29 @@ import torch
 from torch import Tensor
 
 from models.array import ArrayConfig, Installation, draw_scenes, stream_generator
-from models.metric import (
-    factor_subspace_error,
-    metric_db,
-    position_error_m,
-    position_subspace_error,
-    subspace_error,
+from models.likelihood import refined_positions
+from models.maximum_likelihood import greedy_maximum_likelihood, mdl_count
+from models.metric import subspace_error
+from models.pseudospectra import (
+    bartlett_per_code,
+    music_of_covariance,
+    music_of_factor,
+    music_per_code,
+    mvdr_per_code,
 )
-from models.music import music_per_code
 
 __all__ = [
     "LOADINGS",
     "RidgeMatching",
-    "factor_subspace_error",
-    "metric_db",
+    "back_projection",
+    "bartlett_per_code",
+    "greedy_maximum_likelihood",
+    "mdl_count",
+    "music_of_covariance",
+    "music_of_factor",
     "music_per_code",
-    "position_error_m",
-    "position_subspace_error",
-    "subspace_error",
+    "mvdr_per_code",
+    "refined_positions",
 ]
 
 # Half decades around a flat optimum: at the tiny size ε = .788, .785, .784, .791, .812.
@@ -39,6 +48,27 @@ LOADINGS = (0.01, 0.03, 0.1, 0.3, 1.0)
 _RIDGE_SCENES = 1000
 _FIT_CHUNK = 250  # scenes whose covariances and eigenvectors are held at once: 83 MB (full)
 _CHUNK_BYTES = 64e6  # of the largest intermediate of a chunk of scenes
+
+
+def back_projection(sample_BLMM: Tensor, installation: Installation) -> Tensor:
+    """Least-squares back-projection of the samples onto the elements, the adjoint of sensing.
+
+    R ∝ Σ_l Φ_lᴴ S_l Φ_l,  what ridge matching tends to as its loading grows
+
+    Args:
+        sample_BLMM: S_l, complex, Hermitian; their scale is free.
+        installation: H and the codes.
+
+    Returns:
+        R_BNN, complex, Hermitian, positive semidefinite, trace N.
+    """
+    sensing_BLMN = installation.sensing_BLMN
+    weighted_BLMN = torch.einsum(
+        "blmk,blkn->blmn", sample_BLMM, sensing_BLMN.expand(len(sample_BLMM), -1, -1, -1)
+    )
+    stacked_BYN = sensing_BLMN.flatten(1, 2)
+    R_BNN: Tensor = stacked_BYN.mH @ weighted_BLMN.flatten(1, 2)
+    return _of_trace_n(R_BNN)
 
 
 class RidgeMatching:
@@ -127,10 +157,7 @@ class RidgeMatching:
         sensing_BLMN = installation.sensing_BLMN
         weighted_BLMN = torch.einsum("blmk,blkn->blmn", dual_BLMM, sensing_BLMN)
         R_BNN: Tensor = sensing_BLMN.flatten(1, 2).mH @ weighted_BLMN.flatten(1, 2)
-        R_BNN = (R_BNN + R_BNN.mH) / 2
-        trace_B: Tensor = R_BNN.diagonal(dim1=-2, dim2=-1).real.sum(-1)
-        scale_B: Tensor = R_BNN.shape[-1] / trace_B
-        return R_BNN * scale_B[:, None, None]
+        return _of_trace_n(R_BNN)
 
     def _factorise(self, installation: Installation) -> Tensor:
         operator_BUU = matching_operator(installation.sensing_BLMN)
@@ -161,6 +188,14 @@ def matching_operator(sensing_BLMN: Tensor) -> Tensor:
         rows = slice(code * M * M, (code + 1) * M * M)
         operator_BUU[:, rows] = _to_real(moved_BLXMM).permute(0, 3, 1, 2)
     return operator_BUU.flatten(2)
+
+
+def _of_trace_n(R_BNN: Tensor) -> Tensor:
+    """The Hermitian part, scaled to trace N."""
+    hermitian_BNN = (R_BNN + R_BNN.mH) / 2
+    trace_B: Tensor = hermitian_BNN.diagonal(dim1=-2, dim2=-1).real.sum(-1)
+    scale_B: Tensor = R_BNN.shape[-1] / trace_B
+    return hermitian_BNN * scale_B[:, None, None]
 
 
 def _to_real(hermitian_MM: Tensor) -> Tensor:

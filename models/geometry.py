@@ -162,3 +162,55 @@ def steering(positions_K3: Tensor, elements_N3: Tensor, *, wavelength_m: float) 
     path_NK = cross_NK / (root_NK + range_K.unsqueeze(-2))
     phase_NK = path_NK * (-2 * pi / wavelength_m)
     return torch.complex(phase_NK.cos(), phase_NK.sin())
+
+
+def steering_derivatives(
+    positions_K3: Tensor, elements_N3: Tensor, *, wavelength_m: float
+) -> tuple[Tensor, Tensor]:
+    """Steering vectors and their derivatives by azimuth, elevation and range.
+
+    ∂a/∂x = −jk ∂d/∂x · a,   d = |p − q| − |p|,   ρ = |p − q|
+    ∂d/∂φ = −r q·∂u/∂φ / ρ,   ∂d/∂θ = −r q·∂u/∂θ / ρ
+    ∂d/∂r = (r − q·u)/ρ − 1 = −(|q|² − (q·u)²) / (ρ (r − q·u + ρ))
+
+    Args:
+        positions_K3: As in `steering`.
+        elements_N3: As in `steering`, of the same dtype.
+        wavelength_m: λ, in m.
+
+    Returns:
+        steering_NK: (…, N, K), complex, and derivatives_NK3: (…, N, K, 3), in 1/rad, 1/rad, 1/m.
+    """
+    steering_NK = steering(positions_K3, elements_N3, wavelength_m=wavelength_m)
+    azimuth_1K, elevation_1K, range_1K = (x.unsqueeze(-2) for x in positions_K3.unbind(-1))
+    y_N1, z_N1 = elements_N3[:, 1:2], elements_N3[:, 2:3]
+    sin_1K, cos_1K = azimuth_1K.sin(), azimuth_1K.cos()
+    along_NK = y_N1 * (elevation_1K.cos() * sin_1K) + z_N1 * elevation_1K.sin()
+    square_N1 = elements_N3.square().sum(-1, keepdim=True)
+    distance_NK = (range_1K.square() + square_N1 - 2 * range_1K * along_NK).sqrt()
+    by_azimuth_NK = -range_1K * y_N1 * (elevation_1K.cos() * cos_1K) / distance_NK
+    turned_NK = z_N1 * elevation_1K.cos() - y_N1 * (elevation_1K.sin() * sin_1K)
+    by_elevation_NK = -range_1K * turned_NK / distance_NK
+    bent_NK = along_NK.square() - square_N1
+    by_range_NK = bent_NK / (distance_NK * (range_1K - along_NK + distance_NK))
+    slopes_NK3 = torch.stack((by_azimuth_NK, by_elevation_NK, by_range_NK), -1)
+    phase_NK3 = slopes_NK3 * (-2 * pi / wavelength_m)
+    return steering_NK, torch.complex(torch.zeros_like(phase_NK3), phase_NK3) * steering_NK[
+        ..., None
+    ]
+
+
+def as_positions(places_X3: Tensor) -> Tensor:
+    """The same by range instead of its reciprocal; its own inverse."""
+    return torch.cat((places_X3[..., :2], places_X3[..., 2:].reciprocal()), dim=-1)
+
+
+def place_derivatives(
+    places_K3: Tensor, elements_N3: Tensor, *, wavelength_m: float
+) -> tuple[Tensor, Tensor]:
+    """`steering_derivatives` at places, by reciprocal range: ∂/∂(1/r) = −r² ∂/∂r."""
+    steering_NK, slopes_NK3 = steering_derivatives(
+        as_positions(places_K3), elements_N3, wavelength_m=wavelength_m
+    )
+    by_bend_NK = -slopes_NK3[..., 2] / places_K3[..., 2].square().unsqueeze(-2)
+    return steering_NK, torch.cat((slopes_NK3[..., :2], by_bend_NK.unsqueeze(-1)), -1)

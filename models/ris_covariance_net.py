@@ -5,7 +5,8 @@ visits the slots in turn. A visit scores every candidate by how well one more so
 explain what noise and the other slots leave over (`models/posterior.py`: exact, no parameters,
 fp32); the learned part (`models/slot_control.py`, one for all layers) turns scores into power and
 noise. That is a mean-field posterior over positions, unrolled. From its second visit on a slot also
-zooms in on its best candidate. R = Σ power · a aᴴ leaves as a factor of its dominant directions.
+zooms in on its best candidate: by one Gauss–Newton step, and as far as the likelihood is wide there.
+R = Σ power · a aᴴ leaves as a factor of its dominant directions.
 
 Only the learned part runs under autocast. Scores are constants for the gradient, which reaches each
 decision through the tokens and through R; so it never meets an inverse.
@@ -29,6 +30,7 @@ from models.posterior import (
     Responses,
     add_noise,
     candidate_steering,
+    climb_source,
     fit_noise,
     position_grid,
     source_gain,
@@ -38,6 +40,10 @@ from models.slot_control import Backbone, Head
 
 # Noise power times M before any source is found; noise and sources together have about 1.
 _FIRST_NOISE = 0.6
+# In nats: of a candidate that is not to count.
+_NOTHING = -1e4
+# Of a zoom, in cells of the grid: what a position is ever known to, at 24 dB.
+_LEAST_REACH = 0.01
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,8 @@ class RisCovarianceNet(nn.Module):
     positions_1G3: Tensor
     low_3: Tensor
     high_3: Tensor
-    steps_C3: Tensor
+    cell_3: Tensor
+    offsets_C3: Tensor
     steering_1NG: Tensor
     start_1NR: Tensor
 
@@ -113,13 +120,14 @@ class RisCovarianceNet(nn.Module):
         if min(width, layers, rank) < 1:
             raise ValueError(f"width {width}, layers {layers}, rank {rank}: write 1 or more")
         grid = position_grid(config, oversampling=oversampling)
-        steps_C3 = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0])] * 3) * grid.cell_3
+        offsets_C3 = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0])] * 3)
         start_NR = torch.randn(config.elements, rank, generator=torch.Generator().manual_seed(0))
         constants = {
             "positions_1G3": grid.positions_G3.unsqueeze(0),
             "low_3": grid.low_3,
             "high_3": grid.high_3,
-            "steps_C3": steps_C3,
+            "cell_3": grid.cell_3,
+            "offsets_C3": offsets_C3,
             "steering_1NG": candidate_steering(grid.positions_G3, config).unsqueeze(0),
             "start_1NR": start_NR.to(torch.complex64).unsqueeze(0),
         }
@@ -169,11 +177,11 @@ class RisCovarianceNet(nn.Module):
         """Score the grid and, around the best candidate of the visit before, a finer one."""
         sample_BLMM, cells = scene.sample_BLMM, self.positions_1G3.shape[1]
         with _full_precision(sample_BLMM):
-            near_BC3 = self._near(slot, layer)
-            near_steering_BNC = candidate_steering(near_BC3, self.config)
-            near = Responses(near_steering_BNC, scene.sensing_BLMN)
             others_BLMM = _response(scene, [other for other in slots if other is not slot])
             rest_BLMM = add_noise(others_BLMM, log_noise_B)
+            near_BC3, reach_B3 = self._near(scene, slot, rest_BLMM)
+            near_steering_BNC = candidate_steering(near_BC3, self.config)
+            near = Responses(near_steering_BNC, scene.sensing_BLMN)
             gain_BC, power_BC = source_gain(
                 sample_BLMM, rest_BLMM, (scene.grid, near), snapshots=self.config.snapshots
             )
@@ -182,7 +190,13 @@ class RisCovarianceNet(nn.Module):
         most_B1, index_B1 = gain_BC.max(-1, keepdim=True)
         best_B13 = positions_BC3.gather(1, index_B1.unsqueeze(-1).expand(-1, -1, 3))
         gain_BC = gain_BC - most_B1
-        gain_BC[:, cells:] += 3 * log(_zoom(layer))
+        if near_BC3.shape[1]:
+            # The zoom stands for its box of 3 reaches a side; the grid must not count it again.
+            centre_B13 = near_BC3[:, len(self.offsets_C3) // 2].unsqueeze(1)
+            distance_BG3 = (self.positions_1G3 - centre_B13).abs()
+            is_twice_BG = (distance_BG3 < 1.5 * reach_B3.unsqueeze(1)).all(-1)
+            gain_BC[:, :cells] = gain_BC[:, :cells].masked_fill(is_twice_BG, _NOTHING)
+            gain_BC[:, cells:] += (reach_B3 / self.cell_3).log().sum(-1, keepdim=True)
         belief_BC = gain_BC.softmax(-1)
         # Shifted and scaled to about −1…1.
         summary = (
@@ -195,12 +209,27 @@ class RisCovarianceNet(nn.Module):
         summary_BS = torch.stack(summary, -1)
         return _Scores(gain_BC, power_BC, best_B13.squeeze(1), summary_BS, near_steering_BNC, near)
 
-    def _near(self, slot: _Slot, layer: int) -> Tensor:
-        """27 positions around the slot's best so far, kept in the region; none at first. BC3."""
+    def _near(self, scene: _Scene, slot: _Slot, rest_BLMM: Tensor) -> tuple[Tensor, Tensor]:
+        """27 positions about the slot's best so far, and how far apart they are.
+
+        They stand √3 standard deviations apart, so that weighted by the likelihood they have its
+        mean and about its spread, as in a Gauss–Hermite rule; at most half a cell of the grid,
+        beyond which its own points do better. None at the first visit.
+        """
+        batch = len(slot.token_BW)
         if slot.belief is None:
-            return slot.token_BW.new_empty(len(slot.token_BW), 0, 3)
-        near_BC3 = slot.belief.scores.best_B3.unsqueeze(1) + _zoom(layer) * self.steps_C3
-        return torch.minimum(torch.maximum(near_BC3, self.low_3), self.high_3)
+            return slot.token_BW.new_empty(batch, 0, 3), slot.token_BW.new_ones(batch, 3)
+        best_B3, largest_3 = slot.belief.scores.best_B3, self.cell_3 / 2
+        step_B3, deviation_B3 = climb_source(
+            scene.sample_BLMM, rest_BLMM, best_B3, scene.sensing_BLMN, self.config
+        )
+        # Not further than to the cell's edge; what has no finite step stays.
+        step_B3 = torch.maximum(torch.minimum(step_B3, largest_3), -largest_3).nan_to_num(nan=0.0)
+        reach_B3 = sqrt(3) * deviation_B3.nan_to_num(nan=torch.inf)
+        reach_B3 = torch.maximum(torch.minimum(reach_B3, largest_3), _LEAST_REACH * self.cell_3)
+        near_BC3 = (best_B3 + step_B3).unsqueeze(1) + reach_B3.unsqueeze(1) * self.offsets_C3
+        near_BC3 = torch.minimum(torch.maximum(near_BC3, self.low_3), self.high_3)
+        return near_BC3, reach_B3
 
     def _decide(
         self, scene: _Scene, scores: _Scores, control_B4: Tensor, prior_BG: Tensor
@@ -239,11 +268,6 @@ def factor_from(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """F_BNR, complex64, and the noise s_B >= 1e-3 of the network's outputs: R = F Fᴴ + s I."""
     factor_BNR = torch.view_as_complex(outputs["factor"].float().contiguous())
     return factor_BNR, NOISE_FLOOR + outputs["log_noise"].float().exp()
-
-
-def _zoom(layer: int) -> float:
-    """Reach of a layer's zoom, in cells of the grid: to the cell's edge, then half as far each."""
-    return 2.0**-layer
 
 
 def _response(scene: _Scene, slots: Sequence[_Slot]) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from models.array import SIZES, Installation, Scenes, draw_installation, draw_scenes
 from models.estimators import RidgeMatching
 from models.metric import match_positions, metric_db, position_subspace_error, subspace_error
-from models.music import music_of_factor, music_per_code
+from models.pseudospectra import music_of_factor, music_per_code
 from models.ris_covariance_net import RisCovarianceNet, factor_from
 from models.streams import stream_generator
 from models.subspace import (

@@ -12,10 +12,9 @@ import torch
 
 import models.estimators as estimators
 from models.array import SIZES, Installation, draw_installation, draw_scenes, stream_generator
-from models.estimators import (
-    RidgeMatching,
+from models.estimators import RidgeMatching, back_projection, music_per_code
+from models.metric import (
     metric_db,
-    music_per_code,
     position_error_m,
     position_subspace_error,
     subspace_error,
@@ -178,8 +177,7 @@ def test_a_better_estimate_lowers_the_metric(tiny, tiny_ridge):
 
 def test_reference_estimators_stand_where_the_problem_was_measured():
     scenes = drawn(TINY, 400, is_shared=False)  # a wall a scene: no luck of one wall
-    sensing_BLMN = scenes.installation.sensing_BLMN
-    back_BNN = (sensing_BLMN.mH @ scenes.sample_BLMM @ sensing_BLMN).sum(1)
+    back_BNN = back_projection(scenes.sample_BLMM, scenes.installation)
     ridge = RidgeMatching(scenes.installation, loading=0.1)
     positions_BK3 = music_per_code(scenes, TINY)
 

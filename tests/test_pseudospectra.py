@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-import models.music as music
+import models.pseudospectra as pseudospectra
 from models.array import SIZES, draw_installation, draw_scenes
 from models.metric import position_error_m, position_subspace_error
-from models.music import music_per_code
+from models.pseudospectra import music_per_code
 
 UNIT, TINY = SIZES["unit"], SIZES["tiny"]
 
@@ -40,7 +40,7 @@ def test_music_never_sees_the_truth_and_does_not_depend_on_chunks(is_shared, mon
 
     seeing_BK3 = music_per_code(scenes, UNIT)
     blind_BK3 = music_per_code(blinded(scenes), UNIT)
-    monkeypatch.setattr(music, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(pseudospectra, "_CHUNK_BYTES", 1)
     alone_BK3 = music_per_code(scenes, UNIT)
 
     assert torch.equal(seeing_BK3.nan_to_num(9), blind_BK3.nan_to_num(9))
