@@ -20,7 +20,6 @@ from models.fisher import (
     kept_coordinates,
     residual,
     steering_and_derivatives,
-    steering_derivatives,
     stochastic_information,
 )
 
@@ -28,7 +27,6 @@ __all__ = [
     "bound_deviations",
     "deterministic_bound",
     "position_bound_m",
-    "steering_derivatives",
     "stochastic_bound",
     "subspace_floor",
 ]

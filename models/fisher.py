@@ -1,19 +1,17 @@
 """Fisher information: what the snapshots of a scene tell of its sources, at the truth.
 
-The only module that differentiates the model of `models.array`; analytically, in float64 and
-complex128. `models.bounds` inverts what is computed here.
+In float64 and complex128. `models.bounds` inverts what is computed here.
 
 Shapes: B scenes, N elements, M antennas, L codes, T snapshots a code, K sources (absent ones come
 last); X = 3K positions, source-major φ₁ θ₁ r₁ φ₂ … in rad, rad, m; Z = 4K: them and K powers;
 Y = 4K + 1: them and σ².
 """
 
-from math import pi
-
 import torch
 from torch import Tensor
 
-from models.array import ArrayConfig, Installation, Scenes, direction, element_positions, steering
+from models.array import ArrayConfig, Installation, Scenes, element_positions
+from models.geometry import steering_derivatives
 
 
 def stochastic_information(scenes: Scenes, config: ArrayConfig) -> Tensor:
@@ -89,50 +87,15 @@ def deterministic_information(
     return (2 / sigma2_B[:, None, None] * total_BXX).where(~is_full_B[:, None, None], 0)
 
 
-def steering_derivatives(
-    positions_K3: Tensor, elements_N3: Tensor, *, wavelength_m: float
-) -> Tensor:
-    """Derivatives of `steering` by azimuth, elevation and range.
-
-    ∂a = −jk a ∂d,   d = |p − q|,   ∂d/∂φ = −r q·∂_φu / d,   ∂d/∂θ = −r q·∂_θu / d,
-    ∂(d − r)/∂r = −(|q|² − (q·u)²) / (d (d + r − q·u))
-
-    The last is (r − q·u)/d − 1 without its cancellation, which at 10⁶ apertures would leave
-    three digits of float64.
-
-    Args:
-        positions_K3: (…, K, 3) azimuth in rad, elevation in rad, range in m (> 0).
-        elements_N3: Element positions in the y-z plane, in m.
-        wavelength_m: λ, in m.
-
-    Returns:
-        derivatives_NK3: (…, N, K, 3), complex, in 1/rad, 1/rad, 1/m.
-    """
-    azimuth_K, elevation_K, range_K = positions_K3.unbind(-1)
-    u_K3 = direction(azimuth_K, elevation_K)
-    by_azimuth_K3 = direction(azimuth_K + pi / 2, torch.zeros_like(elevation_K))
-    by_azimuth_K3 = by_azimuth_K3 * elevation_K.cos().unsqueeze(-1)
-    by_elevation_K3 = direction(azimuth_K, elevation_K + pi / 2)
-    along_NK, across_NK, up_NK = (
-        elements_N3 @ v_K3.mT for v_K3 in (u_K3, by_azimuth_K3, by_elevation_K3)
-    )
-    range_1K = range_K.unsqueeze(-2)
-    square_N1 = elements_N3.square().sum(-1, keepdim=True)
-    distance_NK = (range_1K.square() + square_N1 - 2 * range_1K * along_NK).sqrt()
-    by_range_NK = (along_NK.square() - square_N1) / (distance_NK + range_1K - along_NK)
-    slopes_NK3 = torch.stack((-range_1K * across_NK, -range_1K * up_NK, by_range_NK), dim=-1)
-    a_NK = steering(positions_K3, elements_N3, wavelength_m=wavelength_m)
-    return (-2j * pi / wavelength_m) * a_NK.unsqueeze(-1) * slopes_NK3 / distance_NK.unsqueeze(-1)
-
-
 def steering_and_derivatives(scenes: Scenes, config: ArrayConfig) -> tuple[Tensor, Tensor]:
     """A (B, N, K) and D (B, N, X) in complex128; zero columns for absent sources."""
     mask_BK = scenes.source_mask_BK
     # Any position will do for an absent source, but for NaN, which 0 does not silence.
     positions_BK3 = scenes.positions_BK3.where(mask_BK.unsqueeze(-1), config.range_max_m).double()
     elements_N3 = element_positions(config, device=positions_BK3.device).double()
-    A_BNK = steering(positions_BK3, elements_N3, wavelength_m=config.wavelength_m)
-    D_BNK3 = steering_derivatives(positions_BK3, elements_N3, wavelength_m=config.wavelength_m)
+    A_BNK, D_BNK3 = steering_derivatives(
+        positions_BK3, elements_N3, wavelength_m=config.wavelength_m
+    )
     D_BNX = D_BNK3.flatten(-2) * kept_coordinates(scenes).unsqueeze(-2)
     return A_BNK * mask_BK.unsqueeze(-2), D_BNX
 

@@ -5,8 +5,8 @@ visits the slots in turn. A visit scores every candidate by how well one more so
 explain what noise and the other slots leave over (`models/posterior.py`: exact, no parameters,
 fp32); the learned part (`models/slot_control.py`, one for all layers) turns scores into power and
 noise. That is a mean-field posterior over positions, unrolled. From its second visit on a slot also
-zooms in on its best candidate: by one Gauss–Newton step, and as far as the likelihood is wide there.
-R = Σ power · a aᴴ leaves as a factor of its dominant directions.
+zooms in on its best candidate: by one Gauss–Newton step, and as far as the likelihood is wide. What
+leaves is R = Σ power · a aᴴ as a factor of its dominant directions.
 
 Only the learned part runs under autocast. Scores are constants for the gradient, which reaches each
 decision through the tokens and through R; so it never meets an inverse.
