@@ -86,6 +86,14 @@ class Scenes:
         changes: dict[str, Any] = {f.name: getattr(self, f.name).to(device) for f in fields(self)}
         return replace(self, **changes)
 
+    def blinded(self) -> "Scenes":
+        """Return the scenes as an estimator may see them: the truth is NaN, but for the counts."""
+        truth = ("steering_BNK", "powers_BK", "positions_BK3", "noise_B", "snr_db_B")
+        changes: dict[str, Any] = {
+            name: torch.full_like(getattr(self, name), torch.nan) for name in truth
+        }
+        return replace(self, **changes)
+
     def select(self, index: slice | Tensor) -> "Scenes":
         """Return some of the scenes, in the order of the index."""
         changes: dict[str, Any] = {f.name: getattr(self, f.name)[index] for f in fields(self)[1:]}

@@ -122,6 +122,8 @@ class RisCovarianceTask(Task):
     """One network trained on fresh scenes at every step."""
 
     def __init__(self, params: Params, context: Context) -> None:
+        # What has no effect is not searched, and stands at one value.
+        params = {**_SETTLED, **params}
         self._params, self._context = params, context
         self._config = SIZES[context.size]
         self._wall = wall(*_key(context))
@@ -137,10 +139,16 @@ class RisCovarianceTask(Task):
         self.modules: Mapping[str, nn.Module] = {"net": self._net}
         # The factors of the first validation scenes, while the weights are those of validation.
         self._validated: Tensor | None = None
-        shared = {"lr": params["lr"], "clip": params["clip"]}
+        shared = {"clip": params["clip"], "weight_decay": params["weight_decay"]}
+        parts = {"backbone": (self._net.backbone, 1.0), "head": (self._net.head, params["lr_head"])}
         self.groups = [
-            Group(name="backbone", parameters=list(self._net.backbone.parameters()), **shared),
-            Group(name="head", parameters=list(self._net.head.parameters()), **shared),
+            Group(
+                name=name,
+                parameters=list(part.parameters()),
+                lr=params["lr"] * factor,
+                **shared,
+            )
+            for name, (part, factor) in parts.items()
         ]
 
     def schedule(self, progress: float) -> float:
@@ -194,7 +202,9 @@ class RisCovarianceTask(Task):
     def validate(self) -> Mapping[str, float]:
         shared = problem(*_key(self._context))
         predicted_BNN, _ = self._predict(shared.calibration)
-        blend = _best_blend(predicted_BNN, shared.calibration_ridge_BNN, shared.calibration)
+        blend = self._params["blend"]
+        if blend is None:
+            blend = _best_blend(predicted_BNN, shared.calibration_ridge_BNN, shared.calibration)
         scenes, ridge_BNN = shared.validation, shared.validation_ridge_BNN
         predicted_BNN, loss = self._predict(scenes)
         errors, distances = [], []
@@ -305,6 +315,11 @@ def _chunks(count: int) -> Iterator[slice]:
     return (slice(start, start + _CHUNK) for start in range(0, count, _CHUNK))
 
 
+_SETTLED: dict[str, Any] = {
+    "lr_head": 1.0,  # relative to `lr`
+    "weight_decay": 0.0,
+    "blend": None,  # by the calibration scenes
+}
 _WIDE: dict[str, Float | Int | Choice] = {
     "lr": Float(low=1e-4, high=3e-2, default=1e-3, log=True),
     "schedule": Choice(choices=("constant", "linear", "cosine"), default="cosine"),
