@@ -18,9 +18,7 @@ import torch
 from torch import Tensor
 
 from models.array import ArrayConfig, Scenes
-from models.bounds import stochastic_bound, subspace_floor
 from models.estimators import (
-    RidgeMatching,
     back_projection,
     bartlett_per_code,
     greedy_maximum_likelihood,
@@ -31,18 +29,22 @@ from models.estimators import (
     refined_positions,
 )
 from models.metric import factor_subspace_error, position_subspace_error, subspace_error
-from models.scoring import Errors, bounds_m, errors_of
+from models.scoring import Bounds, Errors, errors_of
 
 NETWORK = "network, MUSIC on its covariance"
 MAXIMUM_LIKELIHOOD = "greedy maximum likelihood"
 RIDGE = "ridge covariance, MUSIC"
 MUSIC = "MUSIC per code"
+BARTLETT = "Bartlett per code"
+MVDR = "MVDR per code"
+BACK_PROJECTION = "back-projection, MUSIC"
 BOUND = "Cramér–Rao bound"
 # Scenes whose information and covariances are held at once: 140 MB at the full size.
 _CHUNK = 200
 
-# Scenes without their truth to F of FFᴴ + sI, (B, N, R).
-Network = Callable[[Scenes], Tensor]
+# Scenes without their truth to positions_BK3, to a covariance BNN, or to a factor BNR.
+Estimator = Callable[[Scenes], Tensor]
+Network = Estimator
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Method:
     """
 
     name: str
-    find: Callable[[Scenes], Tensor]
-    covariance: Callable[[Scenes], Tensor] | None = None
+    find: Estimator
+    covariance: Estimator | None = None
     factor: Network | None = None
     is_refined: bool = False
 
@@ -79,43 +81,43 @@ class Scored:
     positions_BK3: Tensor
 
 
-def methods(
-    config: ArrayConfig, ridge: RidgeMatching, networks: Mapping[str, Network]
-) -> list[Method]:
-    """The classical estimators, and networks by their names."""
+def methods(config: ArrayConfig, ridge: Estimator, network: Network) -> list[Method]:
+    """The classical estimators, and a network, last.
 
-    def of_covariance(name: str, covariance: Callable[[Scenes], Tensor]) -> Method:
+    Args:
+        ridge: Ridge matching, its loading chosen.
+        network: Scenes without their truth to F of FFᴴ + sI, BNR.
+    """
+
+    def of_covariance(name: str, covariance: Estimator) -> Method:
         def find(scenes: Scenes) -> Tensor:
             return music_of_covariance(covariance(scenes), scenes.source_mask_BK, config)
 
         return Method(name, find, covariance=covariance)
 
-    def of_network(name: str, network: Network) -> Method:
-        def find(scenes: Scenes) -> Tensor:
-            return music_of_factor(network(scenes), scenes.source_mask_BK, config)
-
-        return Method(name, find, factor=network)
+    def of_network(scenes: Scenes) -> Tensor:
+        return music_of_factor(network(scenes), scenes.source_mask_BK, config)
 
     def maximum_likelihood(scenes: Scenes) -> Tensor:
         fits = greedy_maximum_likelihood(scenes, config, mask_BK=scenes.source_mask_BK)
         return fits[-1].positions_BK3
 
     return [
-        Method("Bartlett per code", lambda scenes: bartlett_per_code(scenes, config)),
-        Method("MVDR per code", lambda scenes: mvdr_per_code(scenes, config)),
+        Method(BARTLETT, lambda scenes: bartlett_per_code(scenes, config)),
+        Method(MVDR, lambda scenes: mvdr_per_code(scenes, config)),
         Method(MUSIC, lambda scenes: music_per_code(scenes, config)),
         of_covariance(
-            "back-projection, MUSIC",
+            BACK_PROJECTION,
             lambda scenes: back_projection(scenes.sample_BLMM, scenes.installation),
         ),
-        of_covariance(RIDGE, lambda scenes: ridge(scenes.sample_BLMM)),
+        of_covariance(RIDGE, ridge),
         Method(MAXIMUM_LIKELIHOOD, maximum_likelihood, is_refined=True),
-        *(of_network(name, network) for name, network in networks.items()),
+        Method(NETWORK, of_network, factor=network),
     ]
 
 
 def score(
-    method: Method, scenes: Scenes, config: ArrayConfig, bound_BK: Tensor, *, refine: bool = True
+    method: Method, scenes: Scenes, config: ArrayConfig, bounds: Bounds, *, refine: bool = True
 ) -> Scored:
     """Let a method find the sources of scenes, and compare with the truth."""
     blind = scenes.blinded()
@@ -131,8 +133,8 @@ def score(
     found_BK3 = torch.cat(positions)
     return Scored(
         epsilon_B=torch.cat(epsilon).cpu(),
-        plain=errors_of(found_BK3, scenes, bound_BK, config),
-        refined=errors_of(torch.cat(refined), scenes, bound_BK, config),
+        plain=errors_of(found_BK3, scenes, bounds, config),
+        refined=errors_of(torch.cat(refined), scenes, bounds, config),
         positions_BK3=found_BK3.cpu(),
     )
 
@@ -147,16 +149,37 @@ def _epsilon(
     return position_subspace_error(found_BK3, seen, config)
 
 
-def bounds(scenes: Scenes, config: ArrayConfig) -> tuple[Tensor, Tensor]:
-    """The bound of each source's distance in m, BK, and the floor of ε that it implies, B.
+@dataclass(frozen=True)
+class Set:
+    """Scenes, and what each method made of them.
 
-    The floor is of first order in the errors, and clamped to what the metric can be at most.
+    Attributes:
+        label: What their rows are called, mostly the SNR in dB.
+        bounds: The least errors there can be.
     """
-    bound_BK = bounds_m(scenes, config)
-    if not bool(bound_BK.isfinite().any()):
-        return bound_BK, torch.full((len(scenes),), torch.nan, dtype=torch.float64)
-    floor_B = subspace_floor(stochastic_bound(scenes, config), scenes, config)
-    return bound_BK, floor_B.clamp(max=1).cpu()
+
+    label: str
+    scenes: Scenes
+    bounds: Bounds
+    scored: Mapping[str, Scored]
+
+
+def scored_set(
+    label: str,
+    scenes: Scenes,
+    config: ArrayConfig,
+    chosen: Sequence[Method],
+    *,
+    tell: Callable[[str], None],
+    refine: bool = True,
+) -> Set:
+    """What methods make of scenes; `tell` hears of each before it begins."""
+    bounds = Bounds.of(scenes, config)
+    scored = {}
+    for method in chosen:
+        tell(f"{label}: {method.name}")
+        scored[method.name] = score(method, scenes, config, bounds, refine=refine)
+    return Set(label, scenes, bounds, scored)
 
 
 def milliseconds_per_scene(method: Method, scenes: Scenes, *, batch: int, runs: int = 3) -> float:
@@ -179,7 +202,7 @@ def milliseconds_per_scene(method: Method, scenes: Scenes, *, batch: int, runs: 
     return 1e3 * median(times_s) / len(blind)
 
 
-def by_range(errors: Errors, scenes: Sequence[Scenes], config: ArrayConfig) -> list[Errors]:
+def by_range(errors: Errors, scenes: Sequence[Scenes]) -> list[Errors]:
     """The sources in three parts of equal number by their range: near, middle, far."""
     ranges_S = torch.cat(
         [one.positions_BK3[..., 2].cpu()[one.source_mask_BK.cpu()] for one in scenes]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from models.array import Scenes
-from models.geometry import ArrayConfig
+from models.geometry import ArrayConfig, element_positions, steering
 from models.peaks import Score, find_peaks
 
 _CHUNK_BYTES = 64e6  # of the largest intermediate; with its temporaries under 300 MB
@@ -116,8 +116,7 @@ def music_of_covariance(covariance_BNN: Tensor, mask_BK: Tensor, config: ArrayCo
     Returns:
         positions_BK3, float32, strongest first, NaN for absent sources.
     """
-    vectors_BNN: Tensor = torch.linalg.eigh(covariance_BNN).eigenvectors
-    return _peaks_of_basis(vectors_BNN[..., -mask_BK.shape[1] :].flip(-1), mask_BK, config)
+    return find_peaks(_score_of(_dominant(covariance_BNN, mask_BK)), mask_BK, config)
 
 
 def music_of_factor(factor_BNR: Tensor, mask_BK: Tensor, config: ArrayConfig) -> Tensor:
@@ -133,22 +132,54 @@ def music_of_factor(factor_BNR: Tensor, mask_BK: Tensor, config: ArrayConfig) ->
     Returns:
         positions_BK3, float32, strongest first, NaN for absent sources.
     """
+    return find_peaks(_score_of(_dominant_of_factor(factor_BNR, mask_BK)), mask_BK, config)
+
+
+def covariance_spectrum(
+    covariance_BNN: Tensor, mask_BK: Tensor, positions_G3: Tensor, config: ArrayConfig
+) -> Tensor:
+    """‖U_Kᴴ a‖²/N at given positions, BG in [0, 1]: what `music_of_covariance` climbs."""
+    return _spectrum(_dominant(covariance_BNN, mask_BK), positions_G3, config)
+
+
+def factor_spectrum(
+    factor_BNR: Tensor, mask_BK: Tensor, positions_G3: Tensor, config: ArrayConfig
+) -> Tensor:
+    """‖U_Kᴴ a‖²/N at given positions, BG in [0, 1]: what `music_of_factor` climbs."""
+    return _spectrum(_dominant_of_factor(factor_BNR, mask_BK), positions_G3, config)
+
+
+def _spectrum(signal_BNK: Tensor, positions_G3: Tensor, config: ArrayConfig) -> Tensor:
+    elements_N3 = element_positions(config, device=positions_G3.device)
+    a_NG = steering(positions_G3, elements_N3, wavelength_m=config.wavelength_m)
+    spectrum_BG: Tensor = _score_of(signal_BNK)(a_NG.unsqueeze(0)) / config.elements
+    return spectrum_BG
+
+
+def _dominant(covariance_BNN: Tensor, mask_BK: Tensor) -> Tensor:
+    """U_K, zeros for absent sources, BNK."""
+    vectors_BNN: Tensor = torch.linalg.eigh(covariance_BNN).eigenvectors
+    return vectors_BNN[..., -mask_BK.shape[1] :].flip(-1) * mask_BK.unsqueeze(1)
+
+
+def _dominant_of_factor(factor_BNR: Tensor, mask_BK: Tensor) -> Tensor:
+    """The same from a factor."""
     most = mask_BK.shape[1]
     values_BR, vectors_BRR = torch.linalg.eigh(factor_BNR.mH @ factor_BNR)
     scale_BK = values_BR[:, -most:].clamp_min(torch.finfo(torch.float32).tiny).rsqrt()
     signal_BNK = factor_BNR @ (vectors_BRR[..., -most:] * scale_BK.unsqueeze(1))
-    return _peaks_of_basis(signal_BNK.flip(-1), mask_BK, config)
+    return signal_BNK.flip(-1) * mask_BK.unsqueeze(1)
 
 
-def _peaks_of_basis(signal_BNK: Tensor, mask_BK: Tensor, config: ArrayConfig) -> Tensor:
-    """Peaks of ‖Uᴴ a‖² over the columns of U that the mask keeps."""
-    kept_BKN = (signal_BNK * mask_BK.unsqueeze(1)).mH
+def _score_of(signal_BNK: Tensor) -> Score:
+    """‖Uᴴ a‖² of steering vectors."""
+    signal_BKN = signal_BNK.mH
 
     def score(steering_BNX: Tensor) -> Tensor:
-        match_BKX = kept_BKN @ steering_BNX
+        match_BKX = signal_BKN @ steering_BNX
         return (match_BKX.real.square() + match_BKX.imag.square()).sum(1)
 
-    return find_peaks(score, mask_BK, config)
+    return score
 
 
 # From |u_dᴴ b_l|² (B, L, D, X), ‖b_l‖² (B, L, X) and the eigenvalues of S_l (B, L, D): (B, X).

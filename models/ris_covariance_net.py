@@ -19,6 +19,7 @@ up a visit; 2 = real and imaginary part; 3 = a position as in `posterior`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +117,14 @@ class RisCovarianceNet(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.layers = config, layers
+        # What builds another one like it.
+        self.settings: dict[str, Any] = {
+            "width": width,
+            "layers": layers,
+            "rank": rank,
+            "oversampling": oversampling,
+            "dropout": dropout,
+        }
         rank = config.rank if rank is None else rank
         if min(width, layers, rank) < 1:
             raise ValueError(f"width {width}, layers {layers}, rank {rank}: write 1 or more")

@@ -1,7 +1,7 @@
 """Scores of position estimates against the truth and the Cramér–Rao bound.
 
-An outlier is a source whose matched error exceeds both five standard deviations of its bound and
-half a beamwidth at its range: it was not found, and says nothing of how precisely the others were.
+An outlier is a source whose direction errs by more than five standard deviations of its bound and
+by more than half a beamwidth: it was not found, and says nothing of how precisely the others were.
 
 Shapes: B scenes, K sources at most, absent ones masked; 3 = azimuth in rad, elevation in rad, range
 in m.
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.array import Scenes
-from models.bounds import position_bound_m, stochastic_bound
+from models.bounds import bound_deviations, position_bound_m, stochastic_bound, subspace_floor
 from models.geometry import ArrayConfig, direction
 from models.metric import match_positions
 
@@ -34,6 +34,7 @@ class Errors:
         angle_S: Angle between the directions, in rad.
         range_S: Error of the range, in m; signed.
         bound_S: Cramér–Rao bound of the distance, in m; NaN where the truth lacks powers or SNR.
+        angle_bound_S: Of the angle, in rad.
         is_outlier_S: Not found at all.
         scene_S: The scene of each source.
     """
@@ -42,6 +43,7 @@ class Errors:
     angle_S: Tensor
     range_S: Tensor
     bound_S: Tensor
+    angle_bound_S: Tensor
     is_outlier_S: Tensor
     scene_S: Tensor
 
@@ -116,44 +118,63 @@ class Errors:
         return value_S[~self.is_outlier_S].square().mean().sqrt()
 
 
-def bounds_m(scenes: Scenes, config: ArrayConfig) -> Tensor:
-    """The Cramér–Rao bound of each source's distance, in m, BK; NaN where it cannot be known."""
-    is_known_B = scenes.snr_db_B.isfinite() & scenes.powers_BK.isfinite().all(-1)
-    bound_BK = torch.full(scenes.powers_BK.shape, torch.nan, dtype=torch.float64)
-    if is_known_B.any():
-        known = scenes.select(is_known_B)
-        found_BK = position_bound_m(stochastic_bound(known, config), known)
-        bound_BK[is_known_B.cpu()] = found_BK.cpu()
-    return bound_BK
+@dataclass(frozen=True)
+class Bounds:
+    """What any unbiased estimator errs by at least; NaN where a scene's powers or SNR are unknown.
+
+    Attributes:
+        distance_BK: Standard deviation of the distance to each source, in m, float64.
+        angle_BK: Of the angle between directions, in rad.
+        epsilon_B: The subspace metric's floor, of first order in the errors, at most 1.
+    """
+
+    distance_BK: Tensor
+    angle_BK: Tensor
+    epsilon_B: Tensor
+
+    @staticmethod
+    def of(scenes: Scenes, config: ArrayConfig) -> Bounds:
+        """Stochastic Cramér–Rao bounds of scenes, on the CPU."""
+        is_known_B = scenes.snr_db_B.isfinite() & scenes.powers_BK.isfinite().all(-1)
+        unknown_BK = torch.full(scenes.powers_BK.shape, nan, dtype=torch.float64)
+        found = Bounds(unknown_BK, unknown_BK.clone(), unknown_BK[:, 0].clone())
+        if not is_known_B.any():
+            return found
+        known, index_B = scenes.select(is_known_B), is_known_B.cpu()
+        bound_BXX = stochastic_bound(known, config)
+        azimuth_BK, elevation_BK, _ = bound_deviations(bound_BXX).unbind(-1)
+        narrowed_BK = azimuth_BK * known.positions_BK3[..., 1].double().cos()
+        found.distance_BK[index_B] = position_bound_m(bound_BXX, known).cpu()
+        found.angle_BK[index_B] = torch.hypot(narrowed_BK, elevation_BK).cpu()
+        found.epsilon_B[index_B] = subspace_floor(bound_BXX, known, config).clamp(max=1).cpu()
+        return found
 
 
-def errors_of(
-    positions_BK3: Tensor, scenes: Scenes, bound_BK: Tensor, config: ArrayConfig
-) -> Errors:
+def errors_of(positions_BK3: Tensor, scenes: Scenes, bounds: Bounds, config: ArrayConfig) -> Errors:
     """Match positions to the true sources (the assignment of least total distance) and compare.
 
     Args:
         positions_BK3: Estimates in any order, one for each source that is present.
         scenes: The truth.
-        bound_BK: Of `bounds_m`.
+        bounds: Of these scenes.
         config: The size.
     """
     matched_BK3, error_BK = match_positions(positions_BK3, scenes)
     mask_BK = scenes.source_mask_BK.cpu()
     true_S3 = scenes.positions_BK3.cpu().double()[mask_BK]
     found_S3 = matched_BK3.cpu().double()[mask_BK]
-    error_S, bound_S = error_BK.cpu().double()[mask_BK], bound_BK[mask_BK]
-    cosine_S = (direction(*true_S3[:, :2].T) * direction(*found_S3[:, :2].T)).sum(-1)
-    chord_S = (2 - 2 * cosine_S).clamp(min=0).sqrt()
-    half_beam_S = true_S3[:, 2] * (_HALF_BEAM / config.side)
-    allowed_S = torch.maximum(half_beam_S, (_OUTLIER_DEVIATIONS * bound_S).nan_to_num(nan=0.0))
+    chord_S = (direction(*true_S3[:, :2].T) - direction(*found_S3[:, :2].T)).square().sum(-1).sqrt()
+    # Of small angles a cosine keeps half the digits, the chord all of them.
+    angle_S = 2 * (chord_S / 2).clamp(max=1).asin()
+    angle_bound_S = bounds.angle_BK[mask_BK]
+    allowed_S = (_OUTLIER_DEVIATIONS * angle_bound_S).nan_to_num(nan=0.0)
     return Errors(
-        error_S=error_S,
-        # Of small angles the cosine keeps half the digits, the chord all of what is left.
-        angle_S=2 * (chord_S / 2).clamp(max=1).asin(),
+        error_S=error_BK.cpu().double()[mask_BK],
+        angle_S=angle_S,
         range_S=found_S3[:, 2] - true_S3[:, 2],
-        bound_S=bound_S,
-        is_outlier_S=error_S > allowed_S,
+        bound_S=bounds.distance_BK[mask_BK],
+        angle_bound_S=angle_bound_S,
+        is_outlier_S=angle_S > allowed_S.clamp(min=_HALF_BEAM / config.side),
         scene_S=torch.arange(len(mask_BK)).unsqueeze(1).expand_as(mask_BK)[mask_BK],
     )
 

@@ -1,0 +1,224 @@
+"""Evaluate a finished training by its objective, and write tables and figures to a folder.
+
+    evaluation.md    what was measured, every table, the figures
+    NAME.csv         each table; NAME.png each figure
+
+Border: what is measured is the objective's; here is where it comes from and where it goes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hpo import beside
+from hpo.errors import ConfigurationError
+from hpo.precision import is_out_of_memory
+from hpo.saved import context_of
+from hpo.surroundings import evaluating
+from hpo.trained import Trained, locate, read, restore
+from hpo.trusted import objective_of
+from objectives import Asked, Evaluation, Figure, Table
+
+_DPI = 110
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """How good a finished training is.
+
+    Attributes:
+        file: Of the training.
+        trained: What it holds.
+        evaluation: Tables, figures, remarks.
+        is_changed: Whether the objective's file has changed since.
+    """
+
+    file: Path
+    trained: Trained
+    evaluation: Evaluation
+    is_changed: bool
+
+    def flat(self) -> dict[str, Any]:
+        """As plain data for JSON."""
+        about = self.trained.about
+        return {
+            "file": str(self.file),
+            "objective": about["study"]["objective"],
+            "size": about["study"]["size"],
+            "params": dict(about["params"]),
+            "remarks": list(self.evaluation.remarks),
+            "tables": {
+                table.name: [
+                    {name: _finite(cell) for name, cell in zip(table.head, row, strict=True)}
+                    for row in table.rows
+                ]
+                for table in self.evaluation.tables
+            },
+        }
+
+
+def evaluate(
+    path: str | Path,
+    *,
+    quick: bool = False,
+    samples: str | Path | None = None,
+    seed: int = 0,
+    size: str | None = None,
+    objective: str | None = None,
+    device: str = "cpu",
+    tell: Callable[[str], None] = lambda line: None,
+    must_stop: Callable[[], bool] = lambda: False,
+) -> Evaluated:
+    """Evaluate a finished training, as `python -m hpo evaluate` does, but write nothing.
+
+    Args:
+        path: A file that `train` wrote, or its folder: the best seed's then.
+        quick: In under a minute, on fewer samples.
+        samples: A file of samples to evaluate on, in place of the frozen test set.
+        seed: 0 is the frozen test set, others are fresh draws.
+        size: What the caller takes it to be of; another is refused.
+        objective: Where the objective is here, if its code does not come with the project.
+        tell: Called with a line before each part.
+        must_stop: Asked before each part; then InterruptedError is raised.
+
+    Raises:
+        ConfigurationError: The file cannot be used, or cannot be evaluated so.
+    """
+    file = locate(Path(path))
+    trained = read(file)
+    settings = trained.about["study"]
+    if size is not None and size != settings["size"]:
+        raise ConfigurationError(
+            f"'{file}' was trained at size '{settings['size']}', not '{size}': its network is of "
+            f"that size alone; leave --size out, or train one with 'python -m hpo --size {size}' "
+            "(--size)"
+        )
+    found, is_changed = objective_of(
+        settings, objective, is_file=True, what=f"the training in '{file}'"
+    )
+    where = torch.device(device)
+    task = restore(trained, where, found)
+    context = context_of(settings, seed=trained.about["seed"], device=where)
+    asked = Asked(
+        quick=quick,
+        samples=None if samples is None else Path(samples).absolute(),
+        seed=seed,
+        tell=tell,
+        must_stop=must_stop,
+    )
+    try:
+        with evaluating(task, where):
+            evaluation = found.evaluate(task, context, asked)
+    except ValueError as error:
+        raise ConfigurationError(f"'{file}' cannot be evaluated: {error}") from error
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigurationError(
+            f"'{file}' needs more memory to be evaluated than {where} has; write --quick"
+        ) from error
+    if evaluation is None:
+        raise ConfigurationError(
+            f"objective '{found.name}' has no evaluation: it lacks the hook Objective.evaluate"
+        )
+    return Evaluated(file=file, trained=trained, evaluation=evaluation, is_changed=is_changed)
+
+
+def write(evaluated: Evaluated, folder: Path) -> list[Path]:
+    """Write what an evaluation found; the files, the text first.
+
+    Raises:
+        ConfigurationError: The folder cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the folder '{folder}' cannot be made: {error.strerror or error} (--out)"
+        ) from error
+    found = evaluated.evaluation
+    contents = {"evaluation.md": markdown(evaluated).encode()}
+    contents |= {f"{table.name}.csv": _csv(table).encode() for table in found.tables}
+    contents |= {f"{figure.name}.png": picture(figure) for figure in found.figures}
+    for name, content in contents.items():
+        beside.write(folder / name, content)
+    return [folder / name for name in contents]
+
+
+def markdown(evaluated: Evaluated) -> str:
+    """The whole evaluation as one document."""
+    about, found = evaluated.trained.about, evaluated.evaluation
+    study = about["study"]
+    lines = [
+        f"# {study['objective']}, size {study['size']}: {evaluated.file.name}",
+        "",
+        f"Trained for {evaluated.trained.epochs} epochs in {evaluated.trained.precision}, seed "
+        f"{about['seed']}. Parameters:",
+        "",
+        ", ".join(f"`{name}` {_cell(value)}" for name, value in about["params"].items()),
+        "",
+        *(f"- {remark}" for remark in found.remarks),
+        "",
+    ]
+    for table in found.tables:
+        lines += [f"## {table.title}", "", table_lines(table), ""]
+        lines += [table.note, ""] if table.note else []
+    for figure in found.figures:
+        lines += [f"## {figure.title}", "", f"![{figure.title}]({figure.name}.png)", ""]
+    return "\n".join(lines)
+
+
+def table_lines(table: Table) -> str:
+    """A table in Markdown."""
+    rows = [table.head, ["---"] * len(table.head), *([_cell(c) for c in r] for r in table.rows)]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)
+
+
+def picture(figure: Figure) -> bytes:
+    """A figure as a PNG."""
+    # Half a second, and needed at the end alone.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=figure.size_in, layout="constrained")
+    FigureCanvasAgg(canvas)
+    figure.draw(canvas)
+    content = io.BytesIO()
+    canvas.savefig(content, format="png", dpi=_DPI)
+    return content.getvalue()
+
+
+def _csv(table: Table) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(table.head)
+    writer.writerows([_finite(cell) for cell in row] for row in table.rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    """A cell for people: three significant digits."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, float):
+        digits = 3 if abs(value) < 100 else 0
+        return f"{value:.{digits}g}" if digits else f"{value:.0f}"
+    return str(value).replace("|", r"\|")
+
+
+def _finite(value: Any) -> Any:
+    """A cell for programs: JSON has no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def console_table(table: Table) -> Sequence[Sequence[str]]:
+    """A table's cells as text, the head first."""
+    return [list(table.head), *([_cell(cell) for cell in row] for row in table.rows)]

@@ -1,0 +1,255 @@
+"""The tables of an evaluation, and sentences on what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from models.array import ArrayConfig
+from models.evaluation import (
+    BACK_PROJECTION,
+    BARTLETT,
+    BOUND,
+    MAXIMUM_LIKELIHOOD,
+    MUSIC,
+    MVDR,
+    NETWORK,
+    RIDGE,
+    Set,
+    by_range,
+)
+from models.scoring import Errors
+from objectives._evaluation import Table
+
+# A method's time a scene, alone and of a batch.
+Times = Mapping[str, tuple[float, float]]
+_OUTLIERS = (
+    "An outlier is a source whose direction errs, after matching, by more than 5 standard deviations "
+    "of its bound and by more than half a beamwidth."
+)
+
+
+def medians(sets: Sequence[Set], times: Times) -> list[Table]:
+    """Median position error of each method by SNR: as it is, and refined."""
+    found = []
+    for name, title in (("plain", ""), ("refined", ", refined")):
+        rows: list[Sequence[Any]] = []
+        for method in sets[0].scored:
+            parts = [getattr(one.scored[method], name) for one in sets]
+            row = [part.median_m for part in parts]
+            whole = [Errors.joined(parts).median_m] if len(sets) > 1 else []
+            rows.append((method, *row, *whole, times[method][1]))
+        rows.append(_bound_medians(sets))
+        whole_head = ["all"] if len(sets) > 1 else []
+        found.append(
+            Table(
+                name=f"median_{name}",
+                title=f"Median position error in m{title}",
+                head=("method", *(one.label for one in sets), *whole_head, "ms a scene"),
+                rows=rows,
+                note="Outliers included. Times are without refinement, but for maximum likelihood, "
+                "of which it is part.",
+            )
+        )
+    return found
+
+
+def _bound_medians(sets: Sequence[Set]) -> Sequence[Any]:
+    parts = [one.bounds.distance_BK[one.scenes.source_mask_BK.cpu()] for one in sets]
+    row = [float(part.median()) for part in parts]
+    if len(sets) > 1:
+        joined = [next(iter(one.scored.values())).plain for one in sets]
+        row.append(float(Errors.joined(joined).bound_S.median()))
+    return (BOUND, *row, None)
+
+
+def ratios(sets: Sequence[Set]) -> Table:
+    """RMSE of the sources found over the bound's, one source in the scene."""
+    rows = []
+    for method in sets[0].scored:
+        row: list[Any] = [method]
+        for one in sets:
+            scored = one.scored[method]
+            row += [of_count(errors, one, 1).ratio for errors in (scored.plain, scored.refined)]
+        rows.append(row)
+    columns = [f"{one.label}{kind}" for one in sets for kind in ("", ", refined")]
+    return Table(
+        name="ratio_one_source",
+        title="RMSE over the Cramér–Rao bound, scenes of one source",
+        head=("method", *columns),
+        rows=rows,
+        note=f"Of the sources found. {_OUTLIERS} Below 1 a method is better than any without bias "
+        "could be: it knows the region that sources come from.",
+    )
+
+
+def outliers(sets: Sequence[Set]) -> Table:
+    """Share of the sources that were not found."""
+    rows = []
+    for method in sets[0].scored:
+        row: list[Any] = [method]
+        for one in sets:
+            scored = one.scored[method]
+            row += [100 * scored.plain.outlier_rate, 100 * scored.refined.outlier_rate]
+        rows.append(row)
+    columns = [f"{one.label}{kind}" for one in sets for kind in ("", ", refined")]
+    return Table(
+        name="outliers",
+        title="Sources not found, %",
+        head=("method", *columns),
+        rows=rows,
+        note=_OUTLIERS,
+    )
+
+
+def accuracy(sets: Sequence[Set]) -> Table:
+    """Everything by SNR and method."""
+    rows: list[Sequence[Any]] = []
+    for one in sets:
+        for method, scored in one.scored.items():
+            plain, refined = scored.plain, scored.refined
+            rows.append(
+                (
+                    *(one.label, method, float(scored.epsilon_B.mean())),
+                    *(plain.median_m, refined.median_m),
+                    *(100 * plain.outlier_rate, 100 * refined.outlier_rate),
+                    *(plain.angle_rmse_deg, refined.angle_rmse_deg),
+                    *(plain.range_rmse_m, refined.range_rmse_m),
+                    *(plain.ratio, refined.ratio),
+                )
+            )
+        bound = one.bounds.distance_BK[one.scenes.source_mask_BK.cpu()]
+        empty = [None] * 6
+        rows.append(
+            (
+                one.label,
+                BOUND,
+                float(one.bounds.epsilon_B.mean()),
+                float(bound.median()),
+                None,
+                *empty,
+                1,
+                1,
+            )
+        )
+    measures = ("median m", "outliers %", "angle RMSE °", "range RMSE m", "RMSE/bound")
+    columns = [f"{measure}{kind}" for measure in measures for kind in ("", ", refined")]
+    return Table(
+        name="accuracy",
+        title="Accuracy",
+        head=("scenes", "method", "ε", *columns),
+        rows=rows,
+        note="ε is the part of the sources' span that the dominant eigenvectors of the covariance "
+        "miss, or the steering vectors at the positions where a method has no covariance; the "
+        "bound's is of first order, clamped at 1. RMSE and its ratio to the bound are of the "
+        f"sources found. {_OUTLIERS}",
+    )
+
+
+def groups(sets: Sequence[Set], config: ArrayConfig) -> Table:
+    """By the number of sources and by their range, over all SNR."""
+    rows: list[Sequence[Any]] = []
+    for method in sets[0].scored:
+        pairs = [(one.scored[method].plain, one.scored[method].refined) for one in sets]
+        for count in range(1, config.max_sources + 1):
+            both = [
+                Errors.joined([of_count(pair[i], one, count) for pair, one in zip(pairs, sets)])
+                for i in (0, 1)
+            ]
+            rows.append((f"K = {count}", method, *_figures(*both)))
+        scenes = [one.scenes for one in sets]
+        thirds = [by_range(Errors.joined([pair[i] for pair in pairs]), scenes) for i in (0, 1)]
+        for name, plain, refined in zip(("near", "middle", "far"), *thirds):
+            rows.append((name, method, *_figures(plain, refined)))
+    order = {"near": 10, "middle": 11, "far": 12}
+    rows.sort(key=lambda row: order.get(row[0], 0) or int(row[0].removeprefix("K = ")))
+    measures = ("median m", "outliers %", "RMSE/bound")
+    return Table(
+        name="groups",
+        title="By the number of sources, and by thirds of their range",
+        head=(
+            "scenes",
+            "method",
+            *(f"{measure}{kind}" for measure in measures for kind in ("", ", refined")),
+        ),
+        rows=rows,
+        note="All SNR together.",
+    )
+
+
+def times(found: Times) -> Table:
+    """Time per scene of each method."""
+    reference = found[MAXIMUM_LIKELIHOOD]
+    rows = [
+        (name, *both, both[0] / reference[0], both[1] / reference[1])
+        for name, both in found.items()
+    ]
+    return Table(
+        name="time",
+        title="Time per scene in ms",
+        head=("method", "alone", "in 200", "alone, of ML's", "in 200, of ML's"),
+        rows=rows,
+        note="One thread; without refinement, but for maximum likelihood, of which it is part.",
+    )
+
+
+def verdicts(sets: Sequence[Set], times: Times) -> list[str]:
+    """What the tables say of the network, met or missed, and by how much."""
+    low = [one for one in sets if float(one.label.split()[0]) <= 10]
+    rivals = (BARTLETT, MVDR, MUSIC, BACK_PROJECTION, RIDGE)
+    lost = [
+        f"{rival} at {one.label} ({one.scored[rival].plain.median_m:.3f} m against "
+        f"{one.scored[NETWORK].plain.median_m:.3f} m)"
+        for one in low
+        for rival in rivals
+        if one.scored[rival].plain.median_m <= one.scored[NETWORK].plain.median_m
+    ]
+    found = [
+        "median error up to 10 dB: below Bartlett's, MVDR's, MUSIC's per code, of back-projection "
+        "and of the ridge at every SNR"
+        if not lost
+        else f"median error up to 10 dB: not below {'; '.join(lost)}"
+    ]
+    ours, theirs = (
+        Errors.joined([one.scored[name].plain for one in sets]).median_m
+        for name in (NETWORK, MAXIMUM_LIKELIHOOD)
+    )
+    share = times[NETWORK][1] / times[MAXIMUM_LIKELIHOOD][1]
+    by_snr = ", ".join(
+        f"{_percent(one.scored[NETWORK], one.scored[MAXIMUM_LIKELIHOOD])} at {one.label}"
+        for one in sets
+    )
+    found.append(
+        f"against greedy maximum likelihood: {100 * (ours / theirs - 1):+.0f} % median error over "
+        f"all SNR ({by_snr}), in {share:.2f} of its time per scene"
+    )
+    clear = [one for one in sets if float(one.label.split()[0]) >= 10]
+    ratio_text = ", ".join(
+        f"{of_count(one.scored[NETWORK].refined, one, 1).ratio:.2f} at {one.label}" for one in clear
+    )
+    found.append(f"refined, one source: RMSE over the bound {ratio_text}")
+    noisy = sets[0]
+    rates = [noisy.scored[name].plain.outlier_rate for name in (NETWORK, RIDGE)]
+    found.append(
+        f"outliers at {noisy.label}: {100 * rates[0]:.1f} % against the ridge's "
+        f"{100 * rates[1]:.1f} % ({rates[0] / max(rates[1], 1e-9):.2f} of them)"
+    )
+    return found
+
+
+def _percent(ours: Any, theirs: Any) -> str:
+    return f"{100 * (ours.plain.median_m / theirs.plain.median_m - 1):+.0f} %"
+
+
+def _figures(plain: Errors, refined: Errors) -> Sequence[float]:
+    return (
+        *(plain.median_m, refined.median_m),
+        *(100 * plain.outlier_rate, 100 * refined.outlier_rate),
+        *(plain.ratio, refined.ratio),
+    )
+
+
+def of_count(errors: Errors, one: Set, count: int) -> Errors:
+    """The sources of scenes that have so many of them."""
+    count_B = one.scenes.source_mask_BK.sum(-1).cpu()
+    return errors.select(count_B[errors.scene_S] == count)
