@@ -83,8 +83,9 @@ def _mapped(path: Path, file: BufferedReader, name: str, member: zipfile.ZipInfo
     here = f"'{name}' in '{path}'"
     if member.flag_bits & _IS_ENCRYPTED or member.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{here} is compressed; write it with numpy.savez, not savez_compressed")
-    file.seek(member.header_offset)
-    local = file.read(_LOCAL_BYTES)
+    # Below 0 where bytes before the directory were lost.
+    file.seek(max(0, member.header_offset))
+    local = file.read(_LOCAL_BYTES) if member.header_offset >= 0 else b""
     if len(local) < _LOCAL_BYTES or not local.startswith(_LOCAL_SIGNATURE):
         raise ValueError(f"'{path}' is damaged where '{name}' begins; copy or write it again")
     # Not the directory's: the local header may be longer by a field for 64-bit lengths.

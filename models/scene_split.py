@@ -62,21 +62,29 @@ def settled(scenes: str, config: ArrayConfig) -> tuple[str, str]:
     Raises:
         ValueError: It cannot be trained on: of another size, changed, without labels, too short.
     """
-    file = opened(scenes)
-    assert file is not None
+    try:
+        file = opened(scenes)
+        assert file is not None
+        _refuse_unfit(file, config)
+    except ValueError as error:
+        raise ValueError(f"{error} (--scenes)") from error
+    name = f"{file.path.resolve()}#{file.fingerprint}"
+    return name, "fixed" if file.has_one_wall else "random"
+
+
+def _refuse_unfit(file: SceneFile, config: ArrayConfig) -> None:
+    """Raise `ValueError` for a file that cannot be trained on."""
     file.check(config)
     if not file.has_labels:
         raise ValueError(
             f"'{file.path}' holds no labels (positions, powers, snr_db): measured scenes without "
-            "the truth can be evaluated, not trained on (--scenes)"
+            "the truth can be evaluated, not trained on"
         )
     if len(file) < _LEAST_IN_FILE:
         raise ValueError(
             f"'{file.path}' holds {len(file)} scenes; {_LEAST_IN_FILE} are the least that can be "
-            "parted into training, calibration and validation (--scenes)"
+            "parted into training, calibration and validation"
         )
-    name = f"{file.path.resolve()}#{file.fingerprint}"
-    return name, "fixed" if file.has_one_wall else "random"
 
 
 def opened(scenes: str) -> SceneFile | None:
