@@ -113,6 +113,33 @@ def test_a_file_is_mapped_and_not_read(tmp_path: Path):
         file._arrays["snapshots"][0] = 0
 
 
+def test_the_example_of_the_documents_writes_a_file_that_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    section = (ROOT / "docs" / "how-it-works.md").read_text().split("## Scenes from outside\n")[1]
+    example = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[0]
+    given = plain()
+    names = {"y": "snapshots", "c": "codes", "h": "channel"}
+    known = {**given, **{short: given[name] for short, name in names.items()}, "np": np}
+    known["h"] = known["h"] * np.float32(1e-5)
+    monkeypatch.chdir(tmp_path)
+
+    exec(example, known)
+
+    file = SceneFile.open("scenes.npz")
+    assert len(file) == 8 and file.has_labels
+    file.check(UNIT)
+
+
+def test_the_same_scenes_are_the_same_bytes(tmp_path: Path):
+    paths = [tmp_path / "one.npz", tmp_path / "other.npz"]
+
+    for path in paths:
+        written(path, drawn(20), half=True)
+
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
 def test_a_file_of_plain_numpy_opens_and_says_the_same(tmp_path: Path):
     arrays = plain()
     file = SceneFile.open(saved(tmp_path / "s.npz", notes=np.array(["by hand", None], object)))
