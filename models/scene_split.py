@@ -7,6 +7,7 @@ calibrate; the rest trains.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -96,15 +97,15 @@ def opened(scenes: str) -> SceneFile | None:
     if not scenes:
         return None
     path, fingerprint = _named(scenes)
-    try:
-        changed_ns = path.stat().st_mtime_ns
-    except OSError:
-        changed_ns = 0
-    return _opened(path, fingerprint, changed_ns)
+    state: tuple[int, ...] = ()
+    with suppress(OSError):  # opening it tells why
+        found = path.stat()
+        state = (found.st_mtime_ns, found.st_size, found.st_ino)
+    return _opened(path, fingerprint, state)
 
 
 @lru_cache(maxsize=1)
-def _opened(path: Path, fingerprint: str, changed_ns: int) -> SceneFile:
+def _opened(path: Path, fingerprint: str, state: tuple[int, ...]) -> SceneFile:
     file = SceneFile.open(path)
     if fingerprint not in ("", file.fingerprint):
         raise ValueError(
