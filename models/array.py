@@ -31,6 +31,7 @@ __all__ = [
     "draw_installation",
     "draw_scenes",
     "element_positions",
+    "observe",
     "steering",
     "stream_generator",
     "stream_seed",
@@ -128,7 +129,7 @@ def draw_scenes(
     positions_BK3, steering_BNK = _draw_positions(config, mask_BK, generator)
 
     factor_BNK = steering_BNK * powers_BK.sqrt().unsqueeze(-2)
-    seen_BLMK = _observe(installation, factor_BNK)
+    seen_BLMK = observe(installation, factor_BNK)
     gain_B = seen_BLMK.abs().square().sum((-2, -1)).mean(-1) / M
     snr_db_B = uniform((n,), config.snr_min_db, config.snr_max_db, generator=generator)
     sigma2_B = gain_B * 10 ** (-snr_db_B / 10)
@@ -163,7 +164,7 @@ def scaled_sample_covariance(snapshots_BLMT: Tensor) -> Tensor:
     return snapshots_BLMT @ snapshots_BLMT.mH / power_B[:, None, None, None]
 
 
-def _observe(installation: Installation, factor_BNK: Tensor) -> Tensor:
+def observe(installation: Installation, factor_BNK: Tensor) -> Tensor:
     """Φ_l X of shape BLMK without a Φ for every scene (295 kB a scene at the full size)."""
     B, N, K = factor_BNK.shape
     if len(installation) == 1:

@@ -17,7 +17,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from models.array import ArrayConfig, Installation, draw_scenes, stream_generator
+from models.array import ArrayConfig, Installation, Scenes, draw_scenes, stream_generator
 from models.likelihood import refined_positions
 from models.maximum_likelihood import greedy_maximum_likelihood, mdl_count
 from models.metric import subspace_error
@@ -101,21 +101,26 @@ class RidgeMatching:
         installation: Installation,
         *,
         loadings: Sequence[float] = LOADINGS,
-        scenes: int = _RIDGE_SCENES,
+        scenes: int | Scenes = _RIDGE_SCENES,
     ) -> "RidgeMatching":
         """Choose the loading that minimises the mean subspace error on the "ridge" stream.
 
         The scenes are drawn on the CPU and solved on the installation's device. On one CPU thread
         this takes 1 s at the tiny size, 3 s at the base and 25 s at the full size.
 
+        Args:
+            scenes: How many are drawn; or those to take in their place, none that validates.
+
         Raises:
             ValueError: One installation a scene; take a loading from a shared one.
         """
         if len(installation) != 1:
             raise ValueError("fit takes one shared installation; give RidgeMatching a loading")
-        generator = stream_generator(config.problem_seed, "ridge")
-        drawn = draw_scenes(config, scenes, generator, installation=installation.to("cpu"))
-        parts = [drawn.select(slice(i, i + _FIT_CHUNK)) for i in range(0, scenes, _FIT_CHUNK)]
+        if isinstance(scenes, int):
+            generator = stream_generator(config.problem_seed, "ridge")
+            scenes = draw_scenes(config, scenes, generator, installation=installation.to("cpu"))
+        starts = range(0, len(scenes), _FIT_CHUNK)
+        parts = [scenes.select(slice(i, i + _FIT_CHUNK)) for i in starts]
         parts = [part.to(installation.channel_BMN.device) for part in parts]
         mean_errors = {}
         for loading in loadings:

@@ -289,16 +289,28 @@ class Objective(ABC):
         return None
 
     def write_samples(
-        self, path: Path, context: Context, *, count: int, stream: str, half: bool
+        self,
+        path: Path,
+        context: Context,
+        *,
+        count: int,
+        stream: str,
+        half: bool,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> str | None:
         """Write samples of the objective's simulator to a file that its tasks can read.
 
         Args:
             stream: Which draws: `train`, which no set shares, or `test`.
             half: Floating-point data in half precision.
+            tell: Called with a line for people as the writing goes on.
 
         Returns:
             A line for people on what was written; None where the objective has no such thing.
+
+        Raises:
+            ValueError: It cannot be written so; the reason and the cure.
+            InterruptedError: `context.must_stop` said so; nothing is left of the file.
         """
         return None
 

@@ -12,21 +12,23 @@ Shapes: B scenes, N elements, M antennas, L codes, R rank of F, K sources.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from math import cos, degrees, isnan, pi
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from models.array import SIZES, Installation, Scenes, draw_installation, draw_scenes
-from models.estimators import RidgeMatching
+from models.array import SIZES, Scenes
 from models.metric import match_positions, metric_db, position_subspace_error, subspace_error
 from models.pseudospectra import music_of_factor, music_per_code
 from models.ris_covariance_net import RisCovarianceNet, factor_from
-from models.streams import stream_generator
+from models.ris_problem import chunks, problem, training, wall
+from models.scene_file import SceneFile
+from models.scene_split import opened, samples, settled
+from models.scene_writer import drawn_parts, watched, write_scenes
 from models.subspace import (
     covariance_error,
     gaussian_nll,
@@ -35,8 +37,10 @@ from models.subspace import (
     subspace_alignment,
 )
 from objectives import (
+    Asked,
     Choice,
     Context,
+    Evaluation,
     Float,
     Group,
     Int,
@@ -47,68 +51,12 @@ from objectives import (
     Task,
     Term,
 )
+from objectives.ris_evaluation import evaluate_drawn, evaluate_given, evaluate_unlabelled
 
+# Of a file that is evaluated on, in about the time that drawn scenes take.
+_MOST_SCENES, _QUICK_SCENES = 5000, 500
 _STEPS_PER_EPOCH = {"unit": 5, "tiny": 17, "base": 167, "full": 167}
-_VALIDATION_SCENES = {"unit": 200}
-# Enough to tell .05 from .2, at a tenth of what validation costs.
-_CALIBRATION_SCENES = 100
 _BLENDS = (0.0, 0.05, 0.1, 0.2)
-# Validation holds covariances of this many scenes at once: 42 MB at the full size.
-_CHUNK = 250
-# Where every scene has a wall of its own, the ridge cannot be fitted to one; the error is flat
-# between .03 and .1 on those that were tried.
-_RANDOM_WALL_LOADING = 0.05
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What all trials of a study are validated on: frozen scenes, and the reference's estimates."""
-
-    validation: Scenes
-    calibration: Scenes
-    validation_ridge_BNN: Tensor
-    calibration_ridge_BNN: Tensor
-    ridge_error_B: Tensor
-
-
-@lru_cache(maxsize=1)
-def wall(size: str, problem_seed: int, installation: str, device: str) -> Installation | None:
-    """The channel and codes that all scenes share; None where each scene has its own."""
-    if installation == "random":
-        return None
-    generator = stream_generator(problem_seed, "installation")
-    return draw_installation(SIZES[size], generator).to(device)
-
-
-@lru_cache(maxsize=1)
-def problem(size: str, problem_seed: int, installation: str, device: str) -> Problem:
-    """The frozen part of a size, drawn on the CPU; kept for the next trial of this process."""
-    config = SIZES[size]
-    shared = wall(size, problem_seed, installation, device)
-    on_cpu = shared.to("cpu") if shared is not None else None
-    count = _VALIDATION_SCENES.get(size, 1000)
-    validation, calibration = (
-        draw_scenes(config, n, generator, installation=on_cpu).to(device)
-        for n, generator in (
-            (count, stream_generator(problem_seed, "validation")),
-            (_CALIBRATION_SCENES, stream_generator(problem_seed, "calibration")),
-        )
-    )
-    fitted = RidgeMatching.fit(config, shared) if shared is not None else None
-
-    def estimate(scenes: Scenes) -> Tensor:
-        ridge = fitted or RidgeMatching(scenes.installation, loading=_RANDOM_WALL_LOADING)
-        return ridge(scenes.sample_BLMM)
-
-    ridge_BNN = estimate(validation)
-    errors = [subspace_error(ridge_BNN[part], validation.select(part)) for part in _chunks(count)]
-    return Problem(
-        validation=validation,
-        calibration=calibration,
-        validation_ridge_BNN=ridge_BNN,
-        calibration_ridge_BNN=estimate(calibration),
-        ridge_error_B=torch.cat(errors),
-    )
 
 
 class Batch(NamedTuple):
@@ -126,7 +74,7 @@ class RisCovarianceTask(Task):
         params = {**_SETTLED, **params}
         self._params, self._context = params, context
         self._config = SIZES[context.size]
-        self._wall = wall(*_key(context))
+        self._draw = training(*_key(context), trial_seed=context.seed)
         self.steps_per_epoch = _STEPS_PER_EPOCH[context.size]
         self._net = RisCovarianceNet(
             self._config,
@@ -161,13 +109,8 @@ class RisCovarianceTask(Task):
         return shapes[str(self._params["schedule"])]
 
     def batch(self, step: int) -> Batch:
-        context, self._validated = self._context, None
-        generator = stream_generator(
-            context.problem_seed, "train", step, trial_seed=context.seed, device=context.device
-        )
-        scenes = draw_scenes(
-            self._config, self._params["batch"], generator, installation=self._wall
-        )
+        self._validated = None
+        scenes = self._draw(self._params["batch"], step)
         return Batch(scenes, ring_steering(scenes.positions_BK3, self._config))
 
     def forward(self, batch: Batch) -> Any:
@@ -208,7 +151,7 @@ class RisCovarianceTask(Task):
         scenes, ridge_BNN = shared.validation, shared.validation_ridge_BNN
         predicted_BNN, loss = self._predict(scenes)
         errors, distances = [], []
-        for part in _chunks(len(scenes)):
+        for part in chunks(len(scenes)):
             hybrid_BNN = blend_covariances(predicted_BNN[part], ridge_BNN[part], blend)
             errors.append(subspace_error(hybrid_BNN, scenes.select(part)))
             distances.append(normalised_error(hybrid_BNN, scenes.select(part)))
@@ -251,7 +194,7 @@ class RisCovarianceTask(Task):
         """FFᴴ + sI of every scene, and the mean loss."""
         predicted: list[Tensor] = []
         losses: list[float] = []
-        for part in _chunks(len(scenes)):
+        for part in chunks(len(scenes)):
             some = scenes.select(part)
             batch = Batch(some, ring_steering(some.positions_BK3, self._config))
             outputs = self.forward(batch)
@@ -264,9 +207,11 @@ class RisCovarianceTask(Task):
         return torch.cat(predicted), sum(losses) / len(scenes)
 
 
-def _key(context: Context) -> tuple[str, int, str, str]:
-    installation = context.options["installation"]
-    return context.size, context.problem_seed, installation, str(context.device)
+def _key(context: Context) -> tuple[str, int, str, str, SceneFile | None]:
+    options = context.options
+    # A study of before there were files has no such option.
+    file = opened(options.get("scenes", ""))
+    return context.size, context.problem_seed, options["installation"], str(context.device), file
 
 
 def _table(positions_K3: list[list[float]]) -> list[dict[str, float]]:
@@ -311,10 +256,6 @@ def _full_covariance(factor_BNR: Tensor, noise_B: Tensor) -> Tensor:
     return factor_BNR @ factor_BNR.mH + noise_B[:, None, None] * eye_NN
 
 
-def _chunks(count: int) -> Iterator[slice]:
-    return (slice(start, start + _CHUNK) for start in range(0, count, _CHUNK))
-
-
 _SETTLED: dict[str, Any] = {
     "lr_head": 1.0,  # relative to `lr`
     "weight_decay": 0.0,
@@ -356,11 +297,22 @@ class RisCovariance(Objective):
             default="fixed",
             choices=("fixed", "random"),
             help="one wall (channel and codes) for all scenes, or a new one for each",
-        )
+        ),
+        "scenes": Option(
+            default="",
+            help="a file of scenes to train and validate on, whose wall or walls are taken, too; "
+            "empty: drawn",
+        ),
     }
 
     def problem_seed(self, size: str) -> int:
         return SIZES[size].problem_seed
+
+    def settle(self, options: Mapping[str, str], size: str, precision: str) -> Mapping[str, str]:
+        if not options.get("scenes"):
+            return options
+        scenes, installation = settled(options["scenes"], SIZES[size])
+        return {**options, "scenes": scenes, "installation": installation}
 
     def build(self, params: Params, context: Context) -> RisCovarianceTask:
         return RisCovarianceTask(params, context)
@@ -370,6 +322,55 @@ class RisCovariance(Objective):
         positions_BK3 = music_per_code(shared.validation, config)
         error_B = position_subspace_error(positions_BK3, shared.validation, config)
         return {"per-code MUSIC": metric_db(error_B, shared.ridge_error_B)}
+
+    def evaluate(self, task: Task, context: Context, asked: Asked) -> Evaluation:
+        net, config = task.modules["net"], SIZES[context.size]
+        assert isinstance(net, RisCovarianceNet)
+        trained_on = context.options.get("scenes", "")
+        if asked.samples is None and not trained_on:
+            return evaluate_drawn(net, config, wall(*_key(context)), asked)
+        given = samples(
+            str(asked.samples or trained_on),
+            config,
+            context.device,
+            trained_on=trained_on,
+            most=_QUICK_SCENES if asked.quick else _MOST_SCENES,
+        )
+        label = Path(str(asked.samples or trained_on).split("#")[0]).name
+        if given.is_held_out:
+            label = f"the held-out part of {label}"
+        return (evaluate_given if given.has_labels else evaluate_unlabelled)(
+            net, config, given.scenes, asked, label=label
+        )
+
+    def write_samples(
+        self,
+        path: Path,
+        context: Context,
+        *,
+        count: int,
+        stream: str,
+        half: bool,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> str:
+        if context.options.get("scenes"):
+            raise ValueError("a file is written from the simulator; leave --scenes out")
+        installation = context.options["installation"]
+        parts = drawn_parts(
+            SIZES[context.size],
+            count,
+            stream=stream,
+            seed=context.seed,
+            is_shared=installation == "fixed",
+        )
+        told = watched(parts, count, tell=tell, must_stop=context.must_stop)
+        wavelength_m = SIZES[context.size].wavelength_m
+        write_scenes(path, told, count, wavelength_m=wavelength_m, half=half)
+        use = f"; write --size {context.size} --scenes {shlex.quote(str(path))} to train on them"
+        return (
+            f"{count:,} scenes of size {context.size}, {installation} installation, stream "
+            f"{stream}, seed {context.seed}{use if stream == 'train' else ''}"
+        )
 
 
 objective = RisCovariance()

@@ -14,9 +14,11 @@ from optuna.trial import TrialState
 from hpo import engine
 from hpo.course import Plan
 from hpo.precision import loss_terms, total
+from models import ris_problem
 from models.array import SIZES, draw_scenes
 from models.estimators import RidgeMatching
 from models.ris_covariance_net import factor_from
+from models.ris_problem import problem
 from models.streams import stream_generator
 from objectives import Choice, Context, Float, Int
 from objectives.ris_covariance import (
@@ -24,7 +26,6 @@ from objectives.ris_covariance import (
     RisCovarianceTask,
     blend_covariances,
     objective,
-    problem,
 )
 from tests.conftest import Program
 from tests.toys import CPU, Log, Operators, weights
@@ -153,7 +154,7 @@ def test_no_frozen_set_is_drawn_from_a_seed_of_training(monkeypatch):
         seeds.append(generator.initial_seed() % 2**32)
         return generator
 
-    monkeypatch.setattr("objectives.ris_covariance.stream_generator", recorded)
+    monkeypatch.setattr("models.ris_problem.stream_generator", recorded)
     problem.__wrapped__("unit", objective.problem_seed("unit"), "fixed", "cpu")
     frozen, seeds[:] = set(seeds), []
 
@@ -179,8 +180,9 @@ def numpy_j(task: RisCovarianceTask, beta: float) -> float:
     """J from scratch in numpy float64: ridge, hybrid, eigenvectors, spans, decibels."""
     config = task._config
     generator = stream_generator(config.problem_seed, "validation")
-    scenes = draw_scenes(config, 200, generator, installation=task._wall)
-    loading = RidgeMatching.fit(config, task._wall).loading
+    shared = ris_problem.wall("unit", config.problem_seed, "fixed", "cpu")
+    scenes = draw_scenes(config, 200, generator, installation=shared)
+    loading = RidgeMatching.fit(config, shared).loading
     with torch.no_grad():
         task.modules["net"].eval()
         wall = scenes.installation

@@ -18,6 +18,7 @@ from hpo.cli.doctor import doctor
 from hpo.cli.objectives import check, objectives
 from hpo.cli.predictions import gc, predictions
 from hpo.cli.run import run
+from hpo.cli.scenes import scenes
 from hpo.cli.server import dashboard, stop, url
 from hpo.cli.shared import INTERRUPTED
 from hpo.cli.studies import best, replay, status, studies
@@ -73,7 +74,7 @@ def commands(ctx: click.Context, verbose: bool) -> None:
 _SECTIONS = {
     "Search": (run, worker),
     "Results": (status, studies, best, predictions, replay, dashboard),
-    "Objectives": (objectives, check),
+    "Objectives": (objectives, check, scenes),
     "Storage": (url, stop, copy, delete, gc),
     "When something is wrong": (doctor,),
 }

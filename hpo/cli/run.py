@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpo.cli.objective_flags import given_options
 from hpo.cli.run_flags import RunCommand, run_flags
 from hpo.cli.shared import INTERRUPTED, stop_on_signals
 from hpo.errors import ConfigurationError, HpoError
@@ -102,7 +103,6 @@ def _request(
     """The flags as what is asked for."""
     from hpo.request import RunRequest
 
-    own = {option.name for option in ctx.meta.get("hpo.options", []) if option.name}
     same = (
         *("n_trials", "objective", "study_name", "epochs_per_trial", "space", "size", "precision"),
         *("sampler", "pruner", "on_precision_range", "seed", "force", "workers_per_gpu"),
@@ -110,7 +110,7 @@ def _request(
     )
     return RunRequest(
         **{name: flags[name] for name in same},
-        options={name: flags[name] for name in own if flags.get(name) is not None},
+        options=given_options(ctx, flags),
         fixed=_pairs(flags["fixed"], "--set"),
         ranges=_pairs(flags["ranges"], "--range"),
         enqueue=enqueue,

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from hpo.cli.config_file import flag_value, read_config, refuse_unknown
+from hpo.cli.objective_flags import ObjectiveCommand
 from hpo.cli.shared import (
-    Command,
     json_option,
     predictions_every_option,
     predictions_option,
@@ -20,7 +20,7 @@ from hpo.request import CHOICES
 from objectives import DEFAULT
 
 
-class RunCommand(Command):
+class RunCommand(ObjectiveCommand):
     """`run`, with the flags of the objective that it is asked for beside its own, and a file's."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -28,9 +28,7 @@ class RunCommand(Command):
         path = Path(given) if given else None
         config = read_config(path) if path else {}
         objective = flag_value(args, "objective") or config.get("objective")
-        if objective or _has_unknown([*args, *(f"--{name}" for name in config)], self, ctx):
-            # Importing an objective takes seconds, so not without need.
-            ctx.meta["hpo.options"] = _objective_options(objective or DEFAULT)
+        self.take_flags(ctx, objective, [*args, *(f"--{name}" for name in config)])
         if path:
             names = {_flag(param): param.name for param in self.get_params(ctx) if param.name}
             refuse_unknown(config, [flag for flag in names if flag != "config"], path)
@@ -52,34 +50,10 @@ class RunCommand(Command):
             where = f"{error.message} (in '{path}')"
             raise click.BadParameter(where, error.ctx, error.param) from error
 
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        return [*super().get_params(ctx), *ctx.meta.get("hpo.options", [])]
-
 
 def _flag(param: click.Parameter | None) -> str:
     """A parameter's name on the command line."""
     return param.opts[0].removeprefix("--") if param else ""
-
-
-def _has_unknown(args: Sequence[str], command: click.Command, ctx: click.Context) -> bool:
-    """Whether a flag is none of the command's own, and so perhaps the objective's."""
-    own = {name for param in command.get_params(ctx) for name in param.opts}
-    flags = (arg.partition("=")[0].replace("-", "_") for arg in args if arg.startswith("--"))
-    return any(f"--{flag[2:]}" not in own for flag in flags)
-
-
-def _objective_options(spec: str) -> list[click.Parameter]:
-    """An objective's own options as flags."""
-    from hpo.study import load_objective
-
-    return [
-        click.Option(
-            [f"--{name}"],
-            type=click.Choice(option.choices) if option.choices else str,
-            help=f"{option.help} (of this objective; default: {option.default})".strip(),
-        )
-        for name, option in load_objective(spec).options.items()
-    ]
 
 
 class _NameOrAttribute(click.Choice[str]):

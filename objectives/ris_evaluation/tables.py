@@ -24,8 +24,8 @@ from objectives._evaluation import Table
 # A method's time a scene, alone and of a batch.
 Times = Mapping[str, tuple[float, float]]
 _OUTLIERS = (
-    "An outlier is a source whose direction errs, after matching, by more than 5 standard deviations "
-    "of its bound and by more than half a beamwidth."
+    "An outlier is a source whose direction errs, after matching, by more than 5 standard "
+    "deviations of its bound and by more than half a beamwidth."
 )
 
 

@@ -1,0 +1,58 @@
+"""A command that takes the flags of an objective beside its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from hpo.cli.config_file import flag_value
+from hpo.cli.shared import Command
+from objectives import DEFAULT
+
+_META = "hpo.options"
+
+
+class ObjectiveCommand(Command):
+    """A command with the flags of the objective that its `--objective` names."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        self.take_flags(ctx, flag_value(args, "objective"), args)
+        return super().parse_args(ctx, args)
+
+    def take_flags(self, ctx: click.Context, objective: str | None, args: Sequence[str]) -> None:
+        """Have the objective's flags, too, where one is named or a flag is none of our own."""
+        # Importing an objective takes seconds, so not without need, nor twice.
+        if _META not in ctx.meta and (objective or _has_unknown(args, self, ctx)):
+            ctx.meta[_META] = _objective_options(objective or DEFAULT)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(ctx), *ctx.meta.get(_META, [])]
+
+
+def given_options(ctx: click.Context, flags: Mapping[str, Any]) -> dict[str, str]:
+    """The objective's own options, as far as they were given."""
+    own = {option.name for option in ctx.meta.get(_META, []) if option.name}
+    return {name: flags[name] for name in own if flags.get(name) is not None}
+
+
+def _has_unknown(args: Sequence[str], command: click.Command, ctx: click.Context) -> bool:
+    """Whether a flag is none of the command's own, and so perhaps the objective's."""
+    own = {name for param in command.get_params(ctx) for name in param.opts}
+    flags = (arg.partition("=")[0].replace("-", "_") for arg in args if arg.startswith("--"))
+    return any(f"--{flag[2:]}" not in own for flag in flags)
+
+
+def _objective_options(spec: str) -> list[click.Parameter]:
+    """An objective's own options as flags."""
+    from hpo.study import load_objective
+
+    return [
+        click.Option(
+            [f"--{name}"],
+            type=click.Choice(option.choices) if option.choices else str,
+            help=f"{option.help} (of this objective; default: {option.default})".strip(),
+        )
+        for name, option in load_objective(spec).options.items()
+    ]
