@@ -177,7 +177,8 @@ def _score_of(signal_BNK: Tensor) -> Score:
 
     def score(steering_BNX: Tensor) -> Tensor:
         match_BKX = signal_BKN @ steering_BNX
-        return (match_BKX.real.square() + match_BKX.imag.square()).sum(1)
+        energy_BX: Tensor = (match_BKX.real.square() + match_BKX.imag.square()).sum(1)
+        return energy_BX
 
     return score
 

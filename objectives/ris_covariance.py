@@ -327,21 +327,15 @@ class RisCovariance(Objective):
         net, config = task.modules["net"], SIZES[context.size]
         assert isinstance(net, RisCovarianceNet)
         trained_on = context.options.get("scenes", "")
-        if asked.samples is None and not trained_on:
+        file = opened(trained_on)
+        path = asked.samples or (file.path if file is not None else None)
+        if path is None:
             return evaluate_drawn(net, config, wall(*_key(context)), asked)
-        given = samples(
-            str(asked.samples or trained_on),
-            config,
-            context.device,
-            trained_on=trained_on,
-            most=_QUICK_SCENES if asked.quick else _MOST_SCENES,
-        )
-        label = Path(str(asked.samples or trained_on).split("#")[0]).name
-        if given.is_held_out:
-            label = f"the held-out part of {label}"
-        return (evaluate_given if given.has_labels else evaluate_unlabelled)(
-            net, config, given.scenes, asked, label=label
-        )
+        most = _QUICK_SCENES if asked.quick else _MOST_SCENES
+        given = samples(path, config, context.device, trained_on=trained_on, most=most)
+        label = f"the held-out part of {path.name}" if given.is_held_out else path.name
+        evaluate = evaluate_given if given.has_labels else evaluate_unlabelled
+        return evaluate(net, config, given.scenes, asked, label=label)
 
     def write_samples(
         self,

@@ -19,8 +19,9 @@ SNRS_DB = (-5.0, 0.0, 5.0, 10.0, 20.0)
 _SCENES, _QUICK_SCENES = 1000, 100
 # Of the ridge, where every scene has a wall of its own; as in validation.
 _RANDOM_WALL_LOADING = 0.05
-# Draws of the test stream: of one seed at one SNR, of one seed at a number of snapshots.
-_DRAWS_PER_SEED, _FIRST_OF_SNAPSHOTS = 1000, 100
+# Draws of the test stream: beyond those that files are written from; a seed's at each SNR, then its
+# at each number of snapshots.
+_FIRST, _DRAWS_PER_SEED, _FIRST_OF_SNAPSHOTS = 1 << 40, 1000, 100
 
 
 class Bench:
@@ -76,7 +77,8 @@ class Bench:
         if snr_db is not None:
             config = replace(config, snr_min_db=snr_db, snr_max_db=snr_db)
             index = SNRS_DB.index(snr_db)
-        generator = stream_generator(config.problem_seed, "test", _DRAWS_PER_SEED * seed + index)
+        index += _FIRST + _DRAWS_PER_SEED * seed
+        generator = stream_generator(config.problem_seed, "test", index)
         shared = wall or self.wall
         on_cpu = None if shared is None else shared.to("cpu")
         scenes = draw_scenes(config, count or self.count, generator, installation=on_cpu)
