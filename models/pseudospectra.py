@@ -167,7 +167,7 @@ def _dominant_of_factor(factor_BNR: Tensor, mask_BK: Tensor) -> Tensor:
     most = mask_BK.shape[1]
     values_BR, vectors_BRR = torch.linalg.eigh(factor_BNR.mH @ factor_BNR)
     scale_BK = values_BR[:, -most:].clamp_min(torch.finfo(torch.float32).tiny).rsqrt()
-    signal_BNK = factor_BNR @ (vectors_BRR[..., -most:] * scale_BK.unsqueeze(1))
+    signal_BNK: Tensor = factor_BNR @ (vectors_BRR[..., -most:] * scale_BK.unsqueeze(1))
     return signal_BNK.flip(-1) * mask_BK.unsqueeze(1)
 
 
