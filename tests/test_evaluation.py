@@ -1,0 +1,330 @@
+"""`evaluate`: who is told what, what collapses, what repeats, and what a user may give it.
+
+Shapes: B scenes, K sources.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpo import evaluation, trained
+from hpo.errors import ConfigurationError
+from hpo.settings import StudyConfig, facts
+from hpo.study import source_hash
+from hpo.trained import Trained
+from models.array import SIZES, Scenes, draw_installation, draw_scenes
+from models.estimators import RidgeMatching
+from models.evaluation import MAXIMUM_LIKELIHOOD, NETWORK, methods, score
+from models.ris_covariance_net import RisCovarianceNet
+from models.scene_writer import drawn_parts, write_scenes
+from models.scoring import Bounds
+from objectives import Asked, load
+from objectives.ris_evaluation import controls
+from objectives.ris_evaluation.bench import SNRS_DB, Bench, network
+
+UNIT, FULL = SIZES["unit"], SIZES["full"]
+TRUTH = ("steering_BNK", "powers_BK", "positions_BK3", "noise_B", "snr_db_B")
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def net_of(config, **settings):
+    torch.manual_seed(0)
+    return RisCovarianceNet(config, width=16, layers=2, **settings).eval()
+
+
+def wall_of(config):
+    return draw_installation(config, seeded())
+
+
+def methods_of(config, net):
+    ridge = RidgeMatching(wall_of(config), loading=0.1)
+    return methods(config, lambda scenes: ridge(scenes.sample_BLMM), network(net))
+
+
+def settings_of(size="unit", **options):
+    objective = load("ris_covariance")
+    chosen = {"space": "wide", "size": size}
+    return StudyConfig(
+        objective="ris_covariance",
+        source=source_hash(objective),
+        size=size,
+        epochs=12,
+        space="wide",
+        precision="fp32",
+        seed=0,
+        sampler="random",
+        pruner="none",
+        options={"installation": "fixed", "scenes": "", **options},
+        **facts(objective, chosen),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The file of a training of the unit size; of no training, for its weights do not matter."""
+    path = tmp_path_factory.mktemp("trained") / "seed_0.pt"
+    write_training(path)
+    return path
+
+
+def write_training(path, **options):
+    objective = load("ris_covariance")
+    settings = vars(settings_of(**options))
+    params = dict(objective.defaults("wide"))
+    about = {"study": settings, "params": params, "seed": 0, "trial": 3, "study_name": "s"}
+    task = trained.build(about, torch.device("cpu"), objective)
+    trained.write(
+        path,
+        Trained(
+            about=about,
+            precision="fp32",
+            epochs=12,
+            metrics={"J_db": -1.0},
+            modules={"net": task.modules["net"].state_dict()},
+        ),
+    )
+
+
+@pytest.mark.parametrize("index", range(7))
+def test_no_method_is_handed_the_truth(index):
+    method = methods_of(UNIT, net_of(UNIT))[index]
+    scenes = draw_scenes(UNIT, 12, seeded(1), installation=wall_of(UNIT))
+    nan = {name: torch.full_like(getattr(scenes, name), torch.nan) for name in TRUTH}
+    seen = []
+
+    def spied(which):
+        def call(given):
+            seen.append(all(getattr(given, name).isnan().all() for name in TRUTH))
+            return which(given)
+
+        return call
+
+    watched = replace(
+        method,
+        find=spied(method.find),
+        covariance=method.covariance and spied(method.covariance),
+        factor=method.factor and spied(method.factor),
+    )
+    scored = score(watched, scenes, UNIT, Bounds.of(scenes, UNIT))
+    alone_BK3 = method.find(replace(scenes, **nan))
+
+    assert seen
+    assert all(seen)
+    assert torch.equal(scored.positions_BK3.nan_to_num(9), alone_BK3.nan_to_num(9))
+
+
+def test_a_refinement_knows_nothing_of_the_truth_either(monkeypatch):
+    import models.evaluation as module
+
+    seen = []
+    plain = module.refined_positions
+
+    def spied(positions_BK3, scenes, config):
+        seen.append(all(getattr(scenes, name).isnan().all() for name in TRUTH))
+        return plain(positions_BK3, scenes, config)
+
+    monkeypatch.setattr(module, "refined_positions", spied)
+    scenes = draw_scenes(UNIT, 6, seeded(1), installation=wall_of(UNIT))
+
+    score(methods_of(UNIT, net_of(UNIT))[0], scenes, UNIT, Bounds.of(scenes, UNIT))
+
+    assert seen == [True]
+
+
+def test_random_weights_collapse_and_another_test_set_does_not():
+    bench = Bench(net_of(UNIT), UNIT, wall_of(UNIT), Asked(quick=True))
+    ours = bench.methods[-1:]
+    sets = [bench.scored(f"{snr:g} dB", bench.drawn(snr, seed=0), ours) for snr in SNRS_DB]
+
+    table = controls.controls(bench, sets)
+
+    rows = {row[0]: dict(zip(table.head, row, strict=True)) for row in table.rows}
+    plain, again = rows[NETWORK], rows["network, another test set"]
+    random = rows["network, random weights"]
+    deviation_m = (plain["± m"] ** 2 + again["± m"] ** 2) ** 0.5
+    deviation = (plain["± ε"] ** 2 + again["± ε"] ** 2) ** 0.5
+    # Two sets of 500 scenes: four of their standard errors, which 1 in 16,000 exceed.
+    assert abs(again["median m"] - plain["median m"]) < 4 * deviation_m
+    assert abs(again["ε"] - plain["ε"]) < 4 * deviation
+    # A random subspace misses 1 − K/N = .91 of the span.
+    assert random["ε"] > 0.75
+    assert random["median m"] > 2 * plain["median m"]
+
+
+def test_the_test_set_of_a_seed_is_frozen():
+    bench = Bench(net_of(UNIT), UNIT, wall_of(UNIT), Asked(quick=True))
+
+    first, again, other = (bench.drawn(5.0, seed=seed) for seed in (0, 0, 1))
+
+    assert torch.equal(first.snapshots_BLMT, again.snapshots_BLMT)
+    assert not torch.equal(first.snapshots_BLMT, other.snapshots_BLMT)
+    assert torch.equal(first.snr_db_B, torch.full_like(first.snr_db_B, 5.0))
+
+
+def test_the_full_size_is_evaluated_too():
+    scenes = draw_scenes(FULL, 3, seeded(1), installation=wall_of(FULL))
+    net = net_of(FULL)
+    # Not ridge matching, whose 4,096 unknowns take seconds.
+    found = methods(FULL, lambda given: torch.zeros(0), network(net))
+    chosen = [method for method in found if method.name in (NETWORK, MAXIMUM_LIKELIHOOD)]
+
+    scored = [score(method, scenes, FULL, Bounds.of(scenes, FULL)) for method in chosen]
+
+    for one in scored:
+        assert one.plain.error_S.isfinite().all()
+        assert one.refined.error_S.isfinite().all()
+        assert ((one.epsilon_B >= 0) & (one.epsilon_B <= 1)).all()
+
+
+def test_a_quick_evaluation_writes_every_table_and_figure(program, finished, tmp_path):
+    out = tmp_path / "out"
+
+    done = program("evaluate", str(finished), "--quick", "--json", "--out", str(out))
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert list(found["tables"]) == [
+        *("median_plain", "median_refined", "ratio_one_source", "outliers", "accuracy"),
+        *("groups", "time", "controls", "counts", "snapshots"),
+    ]
+    with (out / "accuracy.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["scenes"] for row in rows} == {f"{snr:g} dB" for snr in SNRS_DB}
+    assert len({row["method"] for row in rows}) == 8
+    text = (out / "evaluation.md").read_text()
+    for name in ("error_over_snr", "pseudospectrum", "positions"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert f"]({name}.png)" in text
+    assert any("against greedy maximum likelihood" in remark for remark in found["remarks"])
+    # What floats give twice, down to where other threads add in another order.
+    by_method = {row["method"]: row["all"] for row in found["tables"]["median_plain"]}
+    assert by_method[NETWORK] < by_method["back-projection, MUSIC"]
+
+
+def test_another_size_than_the_trainings_is_said(program, finished):
+    done = program("evaluate", str(finished), "--size", "base")
+
+    assert done.returncode == 2
+    assert "was trained at size 'unit', not 'base'" in done.stderr
+
+
+def test_scenes_of_another_size_are_refused(finished, tmp_path):
+    path = tmp_path / "tiny.npz"
+    tiny = SIZES["tiny"]
+    parts = drawn_parts(tiny, 20, stream="test", seed=0, is_shared=True)
+    write_scenes(path, parts, 20, wavelength_m=tiny.wavelength_m)
+
+    with pytest.raises(ConfigurationError, match="6×6"):
+        evaluation.evaluate(finished, samples=path)
+
+
+def scenes_file(path, count=60, *, labelled=True):
+    import numpy as np
+
+    parts = drawn_parts(UNIT, count, stream="test", seed=0, is_shared=True)
+    write_scenes(path, parts, count, wavelength_m=UNIT.wavelength_m)
+    if not labelled:
+        with np.load(path) as found:
+            kept = {n: found[n] for n in ("snapshots", "codes", "channel", "wavelength_m")}
+        np.savez(path, **kept)
+    return path
+
+
+def test_labelled_scenes_of_a_file_are_scored(finished, tmp_path):
+    found = evaluation.evaluate(finished, samples=scenes_file(tmp_path / "s.npz"), quick=True)
+
+    tables = {table.name: table for table in found.evaluation.tables}
+    (head, rows) = tables["median_plain"].head, tables["median_plain"].rows
+    assert list(head) == ["method", "s.npz", "ms a scene"]
+    assert len(rows) == 8
+    assert all(row[1] > 0 for row in rows)
+    evaluation.write(found, tmp_path / "out")
+    assert (tmp_path / "out" / "positions.png").exists()
+
+
+def test_measured_scenes_without_labels_give_positions_and_say_so(finished, tmp_path):
+    path = scenes_file(tmp_path / "measured.npz", 8, labelled=False)
+
+    found = evaluation.evaluate(finished, samples=path, quick=True)
+
+    (table,) = found.evaluation.tables
+    assert table.name == "positions"
+    assert {row[1] for row in table.rows} == set(range(8))
+    assert "without labels" in found.evaluation.remarks[0]
+
+
+def test_what_was_trained_on_a_file_is_evaluated_on_its_held_out_part(tmp_path):
+    scenes = scenes_file(tmp_path / "train.npz", 200)
+    settled = load("ris_covariance").settle(
+        {"installation": "fixed", "scenes": str(scenes)}, "unit", "fp32"
+    )
+    path = tmp_path / "seed_0.pt"
+    write_training(path, **settled)
+
+    found = evaluation.evaluate(path, quick=True)
+
+    assert "20 scenes of the held-out part of train.npz" in found.evaluation.remarks
+
+
+def test_a_truncated_or_foreign_file_is_told_apart(program, finished, tmp_path):
+    cut = tmp_path / "cut.pt"
+    cut.write_bytes(finished.read_bytes()[:-3000])
+    foreign = tmp_path / "foreign.pt"
+    torch.save({"weights": torch.zeros(3)}, foreign)
+
+    for path, words in ((cut, "cut off"), (foreign, "no finished training")):
+        done = program("evaluate", str(path))
+
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.splitlines()) <= 3
+
+
+def test_an_objective_without_an_evaluation_says_so(tmp_path):
+    objective = load("quadratic")
+    chosen = {"space": "wide", "size": "tiny"}
+    settings = {
+        **vars(settings_of()),
+        "objective": "quadratic",
+        "source": source_hash(objective),
+        "size": "tiny",
+        "options": {},
+        **facts(objective, chosen),
+    }
+    about = {"study": settings, "params": dict(objective.defaults("wide")), "seed": 0}
+    task = trained.build(about, torch.device("cpu"), objective)
+    path = tmp_path / "seed_0.pt"
+    modules = {name: module.state_dict() for name, module in task.modules.items()}
+    trained.write(
+        path, Trained(about=about, precision="fp32", epochs=1, metrics={}, modules=modules)
+    )
+
+    with pytest.raises(ConfigurationError, match="has no evaluation"):
+        evaluation.evaluate(path)
+
+
+def test_an_evaluation_stops_when_it_is_asked_to(finished):
+    with pytest.raises(InterruptedError):
+        evaluation.evaluate(finished, must_stop=lambda: True)
+
+
+def test_blinded_scenes_keep_what_was_measured():
+    scenes = draw_scenes(UNIT, 3, seeded(1), installation=wall_of(UNIT))
+
+    blind = scenes.blinded()
+
+    for name in Scenes.__dataclass_fields__:
+        if name in TRUTH:
+            assert getattr(blind, name).isnan().all()
+        elif name != "installation":
+            assert torch.equal(getattr(blind, name), getattr(scenes, name))
