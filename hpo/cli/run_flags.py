@@ -28,9 +28,9 @@ class RunCommand(Command):
         path = Path(given) if given else None
         config = read_config(path) if path else {}
         objective = flag_value(args, "objective") or config.get("objective")
-        if objective or _has_unknown([*args, *(f"--{name}" for name in config)], self, ctx):
+        if objective or has_unknown([*args, *(f"--{name}" for name in config)], self, ctx):
             # Importing an objective takes seconds, so not without need.
-            ctx.meta["hpo.options"] = _objective_options(objective or DEFAULT)
+            ctx.meta["hpo.options"] = objective_options(objective or DEFAULT)
         if path:
             names = {_flag(param): param.name for param in self.get_params(ctx) if param.name}
             refuse_unknown(config, [flag for flag in names if flag != "config"], path)
@@ -61,14 +61,14 @@ def _flag(param: click.Parameter | None) -> str:
     return param.opts[0].removeprefix("--") if param else ""
 
 
-def _has_unknown(args: Sequence[str], command: click.Command, ctx: click.Context) -> bool:
+def has_unknown(args: Sequence[str], command: click.Command, ctx: click.Context) -> bool:
     """Whether a flag is none of the command's own, and so perhaps the objective's."""
     own = {name for param in command.get_params(ctx) for name in param.opts}
     flags = (arg.partition("=")[0].replace("-", "_") for arg in args if arg.startswith("--"))
     return any(f"--{flag[2:]}" not in own for flag in flags)
 
 
-def _objective_options(spec: str) -> list[click.Parameter]:
+def objective_options(spec: str) -> list[click.Parameter]:
     """An objective's own options as flags."""
     from hpo.study import load_objective
 
