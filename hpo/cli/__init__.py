@@ -21,6 +21,7 @@ from hpo.cli.run import run
 from hpo.cli.server import dashboard, stop, url
 from hpo.cli.shared import INTERRUPTED
 from hpo.cli.studies import best, replay, status, studies
+from hpo.cli.train import train, train_seed
 from hpo.cli.whole import copy, delete
 from hpo.cli.worker import worker
 from hpo.errors import HpoError, RunFailed
@@ -72,7 +73,7 @@ def commands(ctx: click.Context, verbose: bool) -> None:
 
 _SECTIONS = {
     "Search": (run, worker),
-    "Results": (status, studies, best, predictions, replay, dashboard),
+    "Results": (status, studies, best, train, predictions, replay, dashboard),
     "Objectives": (objectives, check),
     "Storage": (url, stop, copy, delete, gc),
     "When something is wrong": (doctor,),
@@ -80,6 +81,8 @@ _SECTIONS = {
 for _members in _SECTIONS.values():
     for _command in _members:
         commands.add_command(_command)
+# Started by `train` alone, so in no section.
+commands.add_command(train_seed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
