@@ -14,7 +14,19 @@ from typing import Any
 
 import click
 
-from hpo import api, budget, cli, fleet_events, request, settings, status
+from hpo import (
+    api,
+    api_train,
+    budget,
+    cli,
+    evaluation,
+    fleet_events,
+    request,
+    settings,
+    status,
+    training,
+    training_folder,
+)
 from hpo.narrowing import kind_of, values_of
 from objectives import Objective, load, names
 
@@ -29,6 +41,14 @@ _RETURNED: dict[str, type] = {
     "hpo.fleet_events.WorkerEnded": fleet_events.WorkerEnded,
     "hpo.fleet_events.Finishing": fleet_events.Finishing,
     "hpo.fleet_events.Stopping": fleet_events.Stopping,
+    "hpo.TrainingResult": training_folder.TrainingResult,
+    "hpo.training_folder.SeedResult": training_folder.SeedResult,
+    "hpo.Evaluated": evaluation.Evaluated,
+    "hpo.training.TrainProgress": training.TrainProgress,
+    "hpo.training.SeedProgress": training.SeedProgress,
+    "hpo.training.SeedEnded": training.SeedEnded,
+    "hpo.training.Remark": training.Remark,
+    "hpo.training.StoppingSeeds": training.StoppingSeeds,
     "hpo.settings.StudyConfig": settings.StudyConfig,
     "hpo.budget.Budget": budget.Budget,
     "hpo.status.Status": status.Status,
@@ -127,6 +147,8 @@ def python() -> str:
     """The functions and classes of `hpo`, and what they return."""
     text = "".join(_function(f"hpo.{f.__name__}", f) for f in (api.run, api.open, api.best))
     fields = {field.name: field for field in dataclasses.fields(request.RunRequest)}
+    trained = _function("hpo.train", api_train.train)
+    trained += _function("hpo.evaluate", evaluation.evaluate)
     rows = [
         (code(flag), code(fields[name].type), code(_default(fields[name])))
         for flag, name in api._FLAGS.items()
@@ -134,6 +156,7 @@ def python() -> str:
     text += "Further settings of `hpo.run`, by the flags' names:\n\n" + table(
         ("setting", "type", "default"), rows
     )
+    text += trained
     text += _class("hpo.Study", api.Study)
     for name, member in vars(api.Study).items():
         if not name.startswith("_"):

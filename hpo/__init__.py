@@ -5,6 +5,7 @@
     result = hpo.run(objective="mine.py", n_trials=20)
     hpo.best(study="mine-wide-tiny").params
     hpo.open(study="mine-wide-tiny").status()
+    found = hpo.evaluate(hpo.train(study="mine-wide-tiny", epochs=200).file)
 
 The same as `python -m hpo` on the command line; `hpo.api` says more.
 """
@@ -15,19 +16,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpo.api import Best, Study, best, open, run
+    from hpo.api_train import train
     from hpo.errors import HpoError
+    from hpo.evaluation import Evaluated, evaluate
     from hpo.fleet_events import RunResult
+    from hpo.training_folder import TrainingResult
 
-__all__ = ["Best", "HpoError", "RunResult", "Study", "best", "open", "run"]
+__all__ = [
+    "Best",
+    "Evaluated",
+    "HpoError",
+    "RunResult",
+    "Study",
+    "TrainingResult",
+    "best",
+    "evaluate",
+    "open",
+    "run",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
     # Lazily: `python -m hpo --help` must not wait for Optuna.
     if name not in __all__:
         raise AttributeError(f"module 'hpo' has no attribute '{name}'")
-    from hpo import api, errors, fleet_events
+    from hpo import api, api_train, errors, evaluation, fleet_events, training_folder
 
-    for module in (api, errors, fleet_events):
+    for module in (api, api_train, errors, evaluation, fleet_events, training_folder):
         if hasattr(module, name):
             return getattr(module, name)
     raise AttributeError(name)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from hpo.report import trial_rows
 from hpo.request import RunRequest, find_slots
 from hpo.settings import StudyConfig
 from hpo.status import Status, status
-from hpo.study import OpenStudy, open_study
+from hpo.study import OpenStudy, as_begun, open_study
 from objectives import Params
 
 
@@ -48,6 +48,7 @@ class Best:
 
     Attributes:
         figures: What its last validation found, the metric among them.
+        settings: What its study was created with.
     """
 
     study: str
@@ -57,10 +58,12 @@ class Best:
     precision: str
     params: Mapping[str, Any]
     figures: Mapping[str, float]
+    settings: StudyConfig
 
     def flat(self) -> dict[str, Any]:
-        """As plain data for JSON; what `--enqueue` takes."""
-        return {**vars(self), "params": dict(self.params), "figures": dict(self.figures)}
+        """As plain data for JSON; what `train` and `--enqueue` take."""
+        plain = {"params": dict(self.params), "figures": dict(self.figures)}
+        return {**vars(self), **plain, "settings": asdict(self.settings)}
 
 
 class Study:
@@ -254,6 +257,7 @@ def best_of(opened: OpenStudy, db: sa.Engine) -> tuple[Best, FrozenTrial]:
         precision=trial.user_attrs.get("precision", opened.config.precision),
         params=trial.params,
         figures=_validated(Records(db, opened.uid), trial, opened.config.metric),
+        settings=as_begun(opened, trial).config,
     )
     return found, trial
 

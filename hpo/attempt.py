@@ -34,8 +34,6 @@ from objectives import Params
 # Weights and a batch are some MB; what is far beyond that would fill the study's own database.
 _MOST_BYTES = 512 << 20
 
-# A trial's system attribute: which of its study's settings it began with.
-_REVISION = "hpo:revision"
 _DETAIL_CHARS = 400
 _TRACEBACK_CHARS = 4000
 
@@ -68,7 +66,7 @@ class Attempt:
         study_id = storage.get_study_id_from_name(opened.name)
         trials = storage.get_all_trials(study_id, deepcopy=False)
         trial = next(trial for trial in trials if trial.number == begun)
-        return study.as_it_was(opened, trial.system_attrs.get(_REVISION, 0))
+        return study.as_begun(opened, trial)
 
     def _begin(self) -> optuna.Trial:
         """The ticket's trial: the one that it has, or a new one."""
@@ -79,7 +77,7 @@ class Attempt:
             trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
             storage.get_all_trials(study_id, deepcopy=False)
         else:
-            system: dict[str, Any] = {_REVISION: config.revision} if config.revision else {}
+            system: dict[str, Any] = {study.REVISION: config.revision} if config.revision else {}
             if ticket.rerun_of is not None:
                 system["fixed_params"] = self._original().params
             elif ticket.ticket == 1:

@@ -6,12 +6,13 @@ Border: plain data and one protocol; `engine` trains.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 # What `Epoch.flat` says of an epoch beside its metrics; further names of the kind hold a dot.
 TRAINING_FIGURES = ("loss", "scale", "skipped", "spikes")
@@ -27,6 +28,8 @@ class Plan:
         about: What the trial is, plain data, kept in its checkpoint and its saved step.
         predictions: Samples to predict for the record; 0 for none.
         predictions_every: Steps from one record to the next; None for once an epoch.
+        schedule: The learning rates' multiplier by progress, in place of the task's own.
+        ema_decay: Of the average of the weights that is validated; None for the weights themselves.
     """
 
     epochs: int
@@ -37,6 +40,8 @@ class Plan:
     about: Mapping[str, Any] = field(default_factory=dict)
     predictions: int = 0
     predictions_every: int | None = None
+    schedule: Callable[[float], float] | None = None
+    ema_decay: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +184,14 @@ class Reporter(Protocol):
         """Take note of some steps; nobody has to."""
         return
 
+    def state_dict(self) -> dict[str, Any]:
+        """What is to be kept with the trial's checkpoint; plain data."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave when the checkpoint was written."""
+        return
+
     def keep(self, samples: Sequence[Sample], *, epoch: int, step: int) -> None:
         """Keep predictions made between two epochs' ends; nobody has to."""
         return
@@ -195,6 +208,7 @@ class Result:
         skipped: Steps withheld from the weights.
         spikes: Runs of non-finite steps that ended by themselves and were no overflow.
         seconds: Wall time, over interruptions.
+        averaged: The modules' states with averaged weights, on the CPU; None without an average.
     """
 
     value: float
@@ -203,6 +217,7 @@ class Result:
     skipped: int
     spikes: int
     seconds: float
+    averaged: Mapping[str, Mapping[str, Tensor]] | None = None
 
 
 def _finite(loss: float) -> str:

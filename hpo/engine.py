@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hpo import checkpoint, guard, judge
+from hpo.average import Average
 from hpo.counters import Counters
 from hpo.course import Epoch, Interval, Plan, Reporter, Result, Sample
 from hpo.errors import Divergence, StopRequested
@@ -27,6 +29,8 @@ from objectives import Task
 
 # A trial of the smallest size takes 6 s; longer ones lose no more than this to kill -9.
 _CHECKPOINT_EVERY_S = 10.0
+# Of the time that writing one takes: weights of some GB must not be written all the time.
+_CHECKPOINT_SHARE = 20.0
 
 
 def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
@@ -50,18 +54,19 @@ def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
         skipped=trial.counters.withheld(),
         spikes=trial.counters.spikes(),
         seconds=trial.elapsed_s,
+        averaged=trial.averaged(),
     )
 
 
 def _train(trial: _Trial, reporter: Reporter) -> bool:
     """The loop; whether the reporter pruned the trial."""
     task, plan = trial.task, trial.plan
-    if not trial.resume():
+    if not trial.resume(reporter):
         reporter.report(trial.validate())
-    saved_at = time.monotonic()
+    trial.note_saved()
     while trial.step < trial.steps:
         if reporter.must_stop():
-            trial.save()
+            trial.save(reporter)
             raise StopRequested(f"stopped after step {trial.step} of {trial.steps}")
         batch = task.batch(trial.step)
         is_read_due = trial.is_read_due
@@ -73,13 +78,11 @@ def _train(trial: _Trial, reporter: Reporter) -> bool:
             reporter.note(trial.tell())
         if not trial.is_epoch_end:
             trial.predict(reporter)
-            continue
-        if reporter.report(trial.validate()):
+        elif reporter.report(trial.validate()):
             return True
-        if time.monotonic() - saved_at > _CHECKPOINT_EVERY_S:
-            trial.save()
-            saved_at = time.monotonic()
-    trial.save()
+        if trial.is_save_due:
+            trial.save(reporter)
+    trial.save(reporter)
     return False
 
 
@@ -103,7 +106,11 @@ class _Trial:
         self._setting = Setting(
             device=plan.device, precision=plan.precision, metric=plan.metric, about=plan.about
         )
-        self._stepper = Stepper(task, plan.device, steps=self.steps, has_scaler=has_scaler)
+        self._stepper = Stepper(
+            task, plan.device, steps=self.steps, has_scaler=has_scaler, schedule=plan.schedule
+        )
+        self._average = None if plan.ema_decay is None else Average(task, plan.ema_decay)
+        self._save_s, self._saved_at = 0.0, time.monotonic()
 
     @property
     def is_epoch_end(self) -> bool:
@@ -144,6 +151,8 @@ class _Trial:
         norms_G = stepper.norms()
         withhold = self.counters.observe(loss.detach(), norms_G)
         stepper.step_unless(withhold, norms_G)
+        if self._average is not None:
+            self._average.take(self.counters.taken, withhold)
         self._buffers.put_back(withhold)
         self._update_scale(loss.detach())
         self._monitor.add(
@@ -198,15 +207,18 @@ class _Trial:
     def validate(self) -> Epoch:
         """Validate the networks as they are, and sum up the epoch that led there."""
         task, plan = self.task, self.plan
-        metrics = judge.validated(task, self._setting)
-        self.value = metrics[plan.metric]
-        judge.judge_metric(
-            task,
-            self._setting,
-            value=self.value,
-            step=self.step,
-            scales=tuple(self.counters.history),
-        )
+        with self._averaged():
+            metrics = judge.validated(task, self._setting)
+            self.value = metrics[plan.metric]
+            judge.judge_metric(
+                task,
+                self._setting,
+                value=self.value,
+                step=self.step,
+                scales=tuple(self.counters.history),
+            )
+            # After validation, of which a task may have kept something.
+            samples = self._predicted()
         return Epoch(
             epoch=self.step // task.steps_per_epoch,
             epochs=plan.epochs,
@@ -216,9 +228,16 @@ class _Trial:
             scale=self._scaler.get_scale(),
             skipped=self.counters.withheld(),
             spikes=self.counters.spikes(),
-            # After validation, of which a task may have kept something.
-            samples=self._predicted(),
+            samples=samples,
         )
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """The averaged weights in place of the live ones, where there is an average."""
+        return nullcontext() if self._average is None else self._average.in_place()
+
+    def averaged(self) -> dict[str, dict[str, Tensor]] | None:
+        """The modules' states with the averaged weights; None without an average."""
+        return None if self._average is None else self._average.modules()
 
     def tell(self) -> Interval:
         """What the steps since the last time came to."""
@@ -226,7 +245,10 @@ class _Trial:
 
     def predict(self, reporter: Reporter) -> None:
         """Hand the reporter predictions that are due between two validations."""
-        samples = self._predicted()
+        if not self._is_prediction_due:
+            return
+        with self._averaged():
+            samples = self._predicted()
         if samples:
             epoch = self.step // self.task.steps_per_epoch
             reporter.keep(samples, epoch=epoch, step=self.step)
@@ -236,10 +258,21 @@ class _Trial:
             return ()
         return predicted(self.task, range(self.plan.predictions), self.plan.device)
 
-    def save(self) -> None:
+    @property
+    def is_save_due(self) -> bool:
+        """Whether so much was trained since the last checkpoint that it is worth one."""
+        every_s = max(_CHECKPOINT_EVERY_S, _CHECKPOINT_SHARE * self._save_s)
+        return time.monotonic() - self._saved_at > every_s
+
+    def note_saved(self) -> None:
+        """What was trained up to now need not be saved again."""
+        self._saved_at = time.monotonic()
+
+    def save(self, reporter: Reporter) -> None:
         """Keep everything that the next step depends on."""
         if self.plan.checkpoint is None:
             return
+        began = time.monotonic()
         state = {
             "step": self.step,
             "value": self.value,
@@ -251,14 +284,19 @@ class _Trial:
             "monitor": self._monitor.state_dict(),
             "task": self.task.state_dict(),
             "rng": random_state(self.plan.device),
+            "reporter": reporter.state_dict(),
         }
+        if self._average is not None:
+            state["average"] = self._average.state_dict()
         checkpoint.write(self.plan.checkpoint, self.plan.about, state)
+        self.note_saved()
+        self._save_s = self._saved_at - began
 
-    def resume(self) -> bool:
+    def resume(self, reporter: Reporter) -> bool:
         """Go on from the checkpoint; False where there is none that can be read."""
         path, device = self.plan.checkpoint, self.plan.device
         state = None if path is None else checkpoint.read(path, self.plan.about, device)
-        if state is None:
+        if state is None or (self._average is not None and "average" not in state):
             return False
         for name, module in self.task.modules.items():
             module.load_state_dict(state["modules"][name])
@@ -270,4 +308,8 @@ class _Trial:
         self._monitor.load_state_dict(state["monitor"])
         self.step, self.value = state["step"], state["value"]
         self._earlier_s = state["seconds"]
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        # Of a checkpoint by an earlier version there is none.
+        reporter.load_state_dict(state.get("reporter", {}))
         return True

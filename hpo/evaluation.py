@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hpo import beside
 from hpo.errors import ConfigurationError
 from hpo.precision import is_out_of_memory
 from hpo.saved import context_of
+from hpo.slots import torch_device
 from hpo.surroundings import evaluating
 from hpo.trained import Trained, locate, read, restore
 from hpo.trusted import objective_of
@@ -104,7 +103,7 @@ def evaluate(
     found, is_changed = objective_of(
         settings, objective, is_file=True, what=f"the training in '{file}'"
     )
-    where = torch.device(device)
+    where = torch_device(device)
     task = restore(trained, where, found)
     context = context_of(settings, seed=trained.about["seed"], device=where)
     asked = Asked(

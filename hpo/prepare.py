@@ -60,7 +60,7 @@ def prepare_study(db: sa.Engine, request: RunRequest, *, on_gpu: bool) -> Prepar
     url = db.url.render_as_string(hide_password=False)
     storage = open_storage(url, application="fleet")
     known = study.find(storage, request.study_name) if request.study_name else None
-    spec = _absolute(request.objective) or (known.config.objective if known else DEFAULT)
+    spec = absolute(request.objective) or (known.config.objective if known else DEFAULT)
     objective = study.load_objective(spec)
     for finding in declared(objective):
         if finding.state == "failed":
@@ -103,7 +103,7 @@ def _created(
 ) -> StudyConfig:
     """The settings of a new study, for which all that is asked for is possible."""
     total = request.n_trials or DEFAULT_TRIALS
-    config = _settled(objective, spec, wanted, n_trials=total)
+    config = settled(objective, spec, wanted, n_trials=total)
     # The first trial is the default configuration's.
     lacking = len(_to_try(config, objective, request)) - (total - 1)
     if lacking > 0:
@@ -111,22 +111,26 @@ def _created(
     return config
 
 
-def _absolute(objective: str | None) -> str | None:
+def absolute(objective: str | None) -> str | None:
     """A file is found again by workers whatever their working folder."""
     if objective is not None and objective.endswith(".py"):
         return str(Path(objective).absolute())
     return objective
 
 
-def _settled(
+def settled(
     objective: Objective, spec: str, wanted: Mapping[str, Any], *, n_trials: int
 ) -> StudyConfig:
-    """The settings of a new study."""
-    _check(objective, wanted)
+    """The settings of a new study.
+
+    Raises:
+        ConfigurationError: The objective has no such space, size, parameter or option.
+    """
+    check(objective, wanted)
     space = objective.spaces[wanted["space"]]
     own = narrowing(space, wanted.get("fixed", {}), wanted.get("ranges", {}))
     defaults = {name: option.default for name, option in objective.options.items()}
-    options = _settle(objective, {**defaults, **wanted.get("options", {})}, wanted)
+    options = settle(objective, {**defaults, **wanted.get("options", {})}, wanted)
     sampler = resolve(wanted["sampler"], own.apply(space), n_trials=n_trials)
     whole = {
         **wanted,
@@ -154,9 +158,9 @@ def _joined(
 ) -> tuple[OpenStudy, list[str]]:
     """The study that there is, if it is what is asked for, or is forced to be; and notes."""
     created, asked, notes = opened.config, request.asked(), []
-    _check(objective, {**asdict(created), **asked})
+    check(objective, {**asdict(created), **asked})
     now = {**asdict(created), **asked}
-    options = _settle(objective, {**created.options, **asked.get("options", {})}, now)
+    options = settle(objective, {**created.options, **asked.get("options", {})}, now)
     if "options" in asked:
         asked["options"] = {name: options[name] for name in asked["options"]}
     is_same_source = study.source_hash(objective) == created.source
@@ -254,7 +258,7 @@ def _effective(request: RunRequest, opened: OpenStudy, *, total: int) -> dict[st
     }
 
 
-def _check(objective: Objective, wanted: Mapping[str, Any]) -> None:
+def check(objective: Objective, wanted: Mapping[str, Any]) -> None:
     """Refuse a space, a size or an option that the objective does not have."""
     for what, known in (("space", objective.spaces), ("size", objective.sizes)):
         if wanted[what] not in known:
@@ -276,7 +280,7 @@ def _check(objective: Objective, wanted: Mapping[str, Any]) -> None:
             )
 
 
-def _settle(
+def settle(
     objective: Objective, options: Mapping[str, str], wanted: Mapping[str, Any]
 ) -> dict[str, str]:
     """The options as the study keeps them.

@@ -152,6 +152,28 @@ def find_slots(request: RunRequest, *, visible: str | None) -> list[Slot]:
     return found[:wanted]
 
 
+def slots_on(device: str | None, workers: int | None, *, visible: str | None) -> list[Slot]:
+    """The slots of this machine on one device, or as a run gets them.
+
+    Args:
+        device: `cpu`, `cuda` for all GPUs, one of them as `cuda:1`; None as a run.
+        workers: How many; None for one a GPU, else one a usable core.
+        visible: CUDA_VISIBLE_DEVICES.
+
+    Raises:
+        ConfigurationError: There is no such device, or fewer slots than were asked for.
+    """
+    request = RunRequest(workers=workers)
+    if device == "cpu":
+        return slots.cpu_slots(workers or slots.usable_cores())
+    if device in (None, "cuda"):
+        found = find_slots(request, visible=visible)
+        if device is None or found[0].device == "cuda":
+            return found
+    name = str(slots.torch_device(str(device)))
+    return [slots.Slot(name=name, device=name)]
+
+
 def chosen(found: Sequence[Slot], gpus: Sequence[str]) -> list[Slot]:
     """The slots on the GPUs of these names."""
     by_gpu: dict[str, list[Slot]] = {}

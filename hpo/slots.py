@@ -1,6 +1,6 @@
 """What this machine offers to workers: GPUs, cores, memory.
 
-Border: reads the machine, changes nothing, and imports torch only where there is a GPU to ask.
+Border: reads the machine, changes nothing, and imports torch only where there is a device to ask.
 """
 
 from __future__ import annotations
@@ -11,8 +11,12 @@ import subprocess
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpo.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import torch
 
 # The most that a worker on a core was seen to hold is well below 1 GiB; the rest is the system's.
 _WORKER_BYTES = 1 << 30
@@ -140,3 +144,20 @@ def _read(path: str) -> str:
         return Path(path).read_text()
     except OSError:
         return ""
+
+
+def torch_device(name: str) -> torch.device:
+    """A device that works here.
+
+    Raises:
+        ConfigurationError: There is none of that name.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"no device '{name}' here: {reason} (--device)") from error
+    return device

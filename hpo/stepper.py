@@ -6,6 +6,7 @@ Border: what a step's gradient is, and whether it is bad, is the engine's and th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -26,7 +27,15 @@ class Stepper:
         ObjectiveError: The task has another number of groups, or parameters that no step trains.
     """
 
-    def __init__(self, task: Task, device: torch.device, *, steps: int, has_scaler: bool) -> None:
+    def __init__(
+        self,
+        task: Task,
+        device: torch.device,
+        *,
+        steps: int,
+        has_scaler: bool,
+        schedule: Callable[[float], float] | None = None,
+    ) -> None:
         _refuse_half(task, has_scaler=has_scaler)
         self._groups, self._device = task.groups, device
         own = task.optimizer()
@@ -37,7 +46,8 @@ class Stepper:
                 f"optimizer() has {len(self.optimizer.param_groups)} parameter groups, the task "
                 f"{len(task.groups)}; give it one for each of `groups`, in their order"
             )
-        positions = [task.schedule(i / steps) for i in range(steps)]
+        multiplier = schedule or task.schedule
+        positions = [multiplier(i / steps) for i in range(steps)]
         factors_S = torch.tensor(positions, device=device)
         self._lrs_GS = torch.stack([group.lr * factors_S for group in task.groups])
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
+from optuna.trial import FrozenTrial
 
 from hpo.errors import ConfigurationError, ObjectiveError, RunFailed
 from hpo.pruners import make_pruner
@@ -29,6 +30,8 @@ _CONFIG = "config"
 UID = "study_uid"
 _RUN = "last_run"
 _HISTORY = "config_history"
+# A trial's system attribute: which of its study's settings it began with.
+REVISION = "hpo:revision"
 # Of the column that Optuna keeps it in.
 _LONGEST_NAME = 512
 REFERENCES = "references"
@@ -94,10 +97,10 @@ def config_of(attributes: Mapping[str, Any]) -> StudyConfig | None:
     # That one may have an attribute of the same name.
     if UID not in attributes or _CONFIG not in attributes:
         return None
-    return _config(attributes[_CONFIG])
+    return from_stored(attributes[_CONFIG])
 
 
-def _config(stored: Mapping[str, Any]) -> StudyConfig:
+def from_stored(stored: Mapping[str, Any]) -> StudyConfig:
     """Settings as they were stored, without those that this version does not know."""
     known = StudyConfig.__dataclass_fields__
     return StudyConfig(**{name: value for name, value in stored.items() if name in known})
@@ -186,7 +189,12 @@ def as_it_was(opened: OpenStudy, revision: int) -> OpenStudy:
         return opened
     study_id = opened.storage.get_study_id_from_name(opened.name)
     history = opened.storage.get_study_user_attrs(study_id).get(_HISTORY, [])
-    return replace(opened, config=_config(history[revision]))
+    return replace(opened, config=from_stored(history[revision]))
+
+
+def as_begun(opened: OpenStudy, trial: FrozenTrial) -> OpenStudy:
+    """The study with the settings that a trial began with."""
+    return as_it_was(opened, trial.system_attrs.get(REVISION, 0))
 
 
 def note_run(opened: OpenStudy, effective: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import click
 
 from hpo.cli.doctor import doctor
+from hpo.cli.evaluate import evaluate
 from hpo.cli.objectives import check, objectives
 from hpo.cli.predictions import gc, predictions
 from hpo.cli.run import run
@@ -22,6 +23,7 @@ from hpo.cli.scenes import scenes
 from hpo.cli.server import dashboard, stop, url
 from hpo.cli.shared import INTERRUPTED
 from hpo.cli.studies import best, replay, status, studies
+from hpo.cli.train import train, train_seed
 from hpo.cli.whole import copy, delete
 from hpo.cli.worker import worker
 from hpo.errors import HpoError, RunFailed
@@ -73,7 +75,7 @@ def commands(ctx: click.Context, verbose: bool) -> None:
 
 _SECTIONS = {
     "Search": (run, worker),
-    "Results": (status, studies, best, predictions, replay, dashboard),
+    "Results": (status, studies, best, train, evaluate, predictions, replay, dashboard),
     "Objectives": (objectives, check, scenes),
     "Storage": (url, stop, copy, delete, gc),
     "When something is wrong": (doctor,),
@@ -81,6 +83,8 @@ _SECTIONS = {
 for _members in _SECTIONS.values():
     for _command in _members:
         commands.add_command(_command)
+# Started by `train` alone, so in no section.
+commands.add_command(train_seed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

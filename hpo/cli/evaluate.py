@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hpo.cli.shared import INTERRUPTED, Command, json_option, say, stop_on_signals, torch_device
+from hpo.cli.shared import INTERRUPTED, Command, json_option, say, stop_on_signals
 
 
 @click.command(cls=Command)
@@ -61,7 +61,6 @@ def evaluate(ctx: click.Context, /, path: Path, **flags: Any) -> None:
     from hpo import evaluation
     from hpo.display.evaluated import Telling, print_evaluated
 
-    torch_device(flags["device"])
     stop = stop_on_signals()
     with Telling() as telling:
         try:

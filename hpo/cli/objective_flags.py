@@ -12,6 +12,7 @@ from hpo.cli.shared import Command
 from objectives import DEFAULT
 
 _META = "hpo.options"
+_NAMED = "hpo.objective_is_named"
 
 
 class ObjectiveCommand(Command):
@@ -19,10 +20,19 @@ class ObjectiveCommand(Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         self.take_flags(ctx, flag_value(args, "objective"), args)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if ctx.meta[_NAMED]:
+                raise
+            raise click.UsageError(
+                f"{error.format_message()} The flags of an objective need --objective beside them.",
+                ctx,
+            ) from error
 
     def take_flags(self, ctx: click.Context, objective: str | None, args: Sequence[str]) -> None:
         """Have the objective's flags, too, where one is named or a flag is none of our own."""
+        ctx.meta[_NAMED] = ctx.meta.get(_NAMED, False) or objective is not None
         # Importing an objective takes seconds, so not without need, nor twice.
         if _META not in ctx.meta and (objective or _has_unknown(args, self, ctx)):
             ctx.meta[_META] = _objective_options(objective or DEFAULT)

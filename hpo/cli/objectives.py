@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from hpo.cli.shared import Command, json_option, say, torch_device
+from hpo.cli.shared import Command, json_option, say
 from hpo.errors import ConfigurationError, ObjectiveError
+from hpo.slots import torch_device
 
 
 @click.command(cls=Command)

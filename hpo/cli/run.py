@@ -12,7 +12,7 @@ import click
 
 from hpo.cli.objective_flags import given_options
 from hpo.cli.run_flags import RunCommand, run_flags
-from hpo.cli.shared import INTERRUPTED, stop_on_signals
+from hpo.cli.shared import INTERRUPTED, stop_on_signals, workers_of
 from hpo.errors import ConfigurationError, HpoError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
     from hpo.display.console import errors, labelled
     from hpo.environ import home, named_storage, storage_url, variables, visible_gpus
 
-    workers, csv_path = _workers(flags["workers"]), flags["export_csv"]
+    workers, csv_path = workers_of(flags["workers"]), flags["export_csv"]
     if csv_path is not None:
         report.refuse_unwritable(csv_path, flag="--export_csv")
     enqueue = configurations.read(flags["enqueue"]) if flags["enqueue"] else ()
@@ -125,14 +125,6 @@ def _export(path: Path, opened: OpenStudy) -> None:
     from hpo import report
 
     report.write(path, report.csv_text(report.trial_rows(opened)), flag="--export_csv")
-
-
-def _workers(given: str) -> int | None:
-    if given == "auto":
-        return None
-    if not (given.isdecimal() and int(given) > 0):
-        raise ConfigurationError(f"--workers '{given}' is neither 'auto' nor a number above 0")
-    return int(given)
 
 
 def _pairs(given: Sequence[str], flag: str) -> dict[str, str]:

@@ -36,13 +36,6 @@ class RunCommand(ObjectiveCommand):
             ctx.default_map = config
         try:
             return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            if objective is not None:
-                raise
-            raise click.UsageError(
-                f"{error.format_message()} The flags of an objective need --objective beside them.",
-                ctx,
-            ) from error
         except click.BadParameter as error:
             name = error.param.name if error.param and error.param.name else ""
             if name not in config or flag_value(args, _flag(error.param)) is not None:

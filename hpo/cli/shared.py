@@ -13,7 +13,6 @@ from hpo.recording import DEFAULT_SAMPLES
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
-    import torch
 
     from hpo.study import OpenStudy
 
@@ -95,18 +94,10 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
-def torch_device(name: str) -> torch.device:
-    """A device that works here.
-
-    Raises:
-        ConfigurationError: There is none of that name.
-    """
-    import torch
-
-    try:
-        device = torch.device(name)
-        torch.zeros((), device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"no device '{name}' here: {reason} (--device)") from error
-    return device
+def workers_of(given: str) -> int | None:
+    """The number that `--workers` says; None for `auto`."""
+    if given == "auto":
+        return None
+    if not (given.isdecimal() and int(given) > 0):
+        raise ConfigurationError(f"--workers '{given}' is neither 'auto' nor a number above 0")
+    return int(given)

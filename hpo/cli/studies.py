@@ -17,9 +17,9 @@ from hpo.cli.shared import (
     say,
     storage_option,
     study_option,
-    torch_device,
 )
 from hpo.errors import ConfigurationError
+from hpo.slots import torch_device
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -141,7 +141,7 @@ def studies(storage: str | None, as_json: bool) -> None:
     "--save",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="also write it as a JSON file, which 'run --enqueue FILE' takes",
+    help="also write it as a JSON file, which 'train FILE' and 'run --enqueue FILE' take",
 )
 @json_option
 def best(study_name: str | None, storage: str | None, save: Path | None, as_json: bool) -> None:
@@ -150,6 +150,7 @@ def best(study_name: str | None, storage: str | None, save: Path | None, as_json
     \b
     Examples:
         python -m hpo best --json
+        python -m hpo best --save best.json && python -m hpo train best.json
         python -m hpo best --save best.json && python -m hpo run --study_name b --enqueue best.json
     """
     from hpo import report
@@ -250,18 +251,10 @@ def _content(file: str) -> bytes:
 
 def _objective(settings: dict[str, Any], given: str | None, *, is_file: bool) -> Objective:
     """The objective that a saved step is replayed with."""
-    from hpo.study import load_objective, source_hash
-    from objectives import names
+    from hpo.trusted import objective_of
 
-    spec = given or settings["objective"]
-    if is_file and given is None and spec not in names():
-        # A file may come from anywhere, and an objective is code.
-        raise ConfigurationError(
-            f"the saved step wants to run the code of '{spec}'; if that is what you expect, say "
-            f"so with --objective '{spec}', or where it is on this machine"
-        )
-    found = load_objective(spec)
-    if source_hash(found) != settings["source"]:
+    found, has_changed = objective_of(settings, given, is_file=is_file, what="the saved step")
+    if has_changed:
         click.echo(
             "note: the objective's file has changed since the step was saved; so may the verdict",
             err=True,

@@ -1,0 +1,131 @@
+"""The file of a finished training: what it holds, what is refused and how, the way back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpo import checkpoint, trained
+from hpo.errors import ConfigurationError
+from hpo.trained import Trained
+from objectives import load
+from tests.toys import CPU
+
+QUADRATIC = load("quadratic")
+SETTINGS = {"size": "tiny", "epochs": 3, "problem_seed": 0, "options": {}}
+PARAMS = {"lr": 0.01, "curvature": 1.0}
+ABOUT = {"study": SETTINGS, "params": PARAMS, "seed": 0, "trial": 4, "study_name": "s"}
+
+
+def finished(**changes) -> Trained:
+    weight = {"weight": torch.tensor([[2.5]])}
+    usual = Trained(
+        about=ABOUT, precision="fp32", epochs=3, metrics={"distance": 0.5}, modules={"net": weight}
+    )
+    return replace(usual, **changes)
+
+
+def test_a_file_comes_back_as_it_was_and_holds_no_code(tmp_path: Path):
+    path = tmp_path / "seed_0.pt"
+    last = {"net": {"weight": torch.tensor([[2.0]])}}
+
+    trained.write(path, finished(last=last))
+
+    assert trained.read(path) == finished(last=last)
+    content = torch.load(path, weights_only=True)
+    assert (content["format"], content["version"]) == ("hpo-trained", 1)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_an_average_there_are_no_last_weights(tmp_path: Path):
+    trained.write(tmp_path / "a.pt", finished())
+
+    assert "last" not in torch.load(tmp_path / "a.pt", weights_only=True)
+    assert trained.read(tmp_path / "a.pt").last is None
+
+
+def test_the_task_comes_back_in_evaluation_mode_with_the_weights():
+    task = trained.restore(finished(), CPU, QUADRATIC)
+
+    assert task.modules["net"].weight.item() == 2.5
+    assert not task.modules["net"].training
+    assert task.validate() == {"distance": 0.5}
+
+
+def test_another_network_is_told_as_one():
+    other = {"net": {"weight": torch.zeros(2, 2)}}
+
+    for changed in (finished(modules=other), finished(modules={"body": other["net"]})):
+        with pytest.raises(ConfigurationError, match="--objective"):
+            trained.restore(changed, CPU, QUADRATIC)
+
+
+def write_cases(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Files that are no finished training, and what is said of each."""
+    whole = folder / "whole.pt"
+    trained.write(whole, finished())
+    for name, content in {
+        "other": {"format": "hpo-trained", "version": 2},
+        "lacking": {"format": "hpo-trained", "version": 1},
+        "step": {"batch": {}, "reading": []},
+        "weights": {"weight": torch.zeros(1)},
+        "tensor": torch.zeros(1),
+    }.items():
+        torch.save(content, folder / f"{name}.pt")
+    (folder / "cut.pt").write_bytes(whole.read_bytes()[:900])
+    (folder / "text.pt").write_text("no torch file")
+    (folder / "empty.pt").touch()
+    checkpoint.write(folder / "trial.pt", {"trial": 7}, {"optimizer": {}, "rng": {}})
+    said = {
+        "none": "no file",
+        "cut": "cut off",
+        "text": "another kind of file",
+        "empty": "cut off",
+        "other": "another version",
+        "lacking": "lacks a part",
+        "trial": "train --trial 7",
+        "step": "python -m hpo replay",
+        "weights": "weights alone",
+        "tensor": "another torch file",
+    }
+    cases = {name: (folder / f"{name}.pt", text) for name, text in said.items()}
+    return {**cases, "folder": (folder, "is a folder")}
+
+
+def test_what_is_no_finished_training_is_told_for_what_it_is(tmp_path: Path):
+    for path, text in write_cases(tmp_path).values():
+        with pytest.raises(ConfigurationError) as raised:
+            trained.read(path)
+
+        assert text in str(raised.value)
+        assert str(path) in str(raised.value)
+        assert "weights_only" not in str(raised.value)
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path):
+    (tmp_path / "seed_0.pt").mkdir()
+
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        trained.write(tmp_path / "seed_0.pt", finished())
+
+    assert [path.name for path in tmp_path.iterdir()] == ["seed_0.pt"]
+
+
+def test_a_folder_means_its_best_seed(tmp_path: Path):
+    def located(text: str) -> Path:
+        (tmp_path / "training.json").write_text(text)
+        return trained.locate(tmp_path)
+
+    with pytest.raises(ConfigurationError, match=r"no training\.json"):
+        trained.locate(tmp_path)
+    assert located(json.dumps({"best_seed": 2})) == tmp_path / "seed_2.pt"
+    with pytest.raises(ConfigurationError, match="no seed"):
+        located(json.dumps({"best_seed": None}))
+    for broken in ("{", "[]", "{}"):
+        with pytest.raises(ConfigurationError, match="name the file itself"):
+            located(broken)
+    assert trained.locate(tmp_path / "a.pt") == tmp_path / "a.pt"
