@@ -73,8 +73,8 @@ def evaluate(
     size: str | None = None,
     objective: str | None = None,
     device: str = "cpu",
-    tell: Callable[[str], None] = lambda line: None,
-    must_stop: Callable[[], bool] = lambda: False,
+    tell: Callable[[str], None] | None = None,
+    must_stop: Callable[[], bool] | None = None,
 ) -> Evaluated:
     """Evaluate a finished training, as `python -m hpo evaluate` does, but write nothing.
 
@@ -110,8 +110,8 @@ def evaluate(
         quick=quick,
         samples=None if samples is None else Path(samples).absolute(),
         seed=seed,
-        tell=tell,
-        must_stop=must_stop,
+        tell=tell or (lambda line: None),
+        must_stop=must_stop or (lambda: False),
     )
     try:
         with evaluating(task, where):

@@ -21,7 +21,7 @@ from models.posterior import Responses, add_noise, source_gain
 
 # The weaker of two sources 6 dB apart, at -5 dB, has 0.05/M; a candidate is not to be louder.
 _LEAST_POWER = 0.03
-_CHUNK_BYTES = 128e6  # of a chunk's scores over the grid
+_CHUNK_BYTES = 128e6  # of a chunk's scores over the grid, and of what it hears from there
 
 
 def greedy_maximum_likelihood(
@@ -47,15 +47,17 @@ def greedy_maximum_likelihood(
         projection," IEEE Trans. Acoust., Speech, Signal Process., vol. 36, no. 10, Oct. 1988.
     """
     points = 3 * config.side**3
-    chunk = max(1, int(_CHUNK_BYTES / (16 * config.codes * points)))
-    most = config.max_sources
+    # Scenes that share a wall share what the grid looks like through it, too.
+    rows = 1 if len(scenes.installation) == 1 else 1 + config.antennas
+    chunk = max(1, int(_CHUNK_BYTES / (16 * config.codes * rows * points)))
     if mask_BK is None:
-        mask_BK = torch.ones(len(scenes), most, dtype=torch.bool, device=scenes.sample_BLMM.device)
+        shape, device = (len(scenes), config.max_sources), scenes.sample_BLMM.device
+        mask_BK = torch.ones(shape, dtype=torch.bool, device=device)
     parts = [
         _fit(scenes.select(part), config, mask_BK[part], sweeps=sweeps)
         for part in (slice(i, i + chunk) for i in range(0, len(scenes), chunk))
     ]
-    return [_joined([fits[k] for fits in parts]) for k in range(most)]
+    return [_joined([fits[k] for fits in parts]) for k in range(mask_BK.shape[1])]
 
 
 def mdl_count(fits: list[Fit], observations: int) -> Tensor:

@@ -41,7 +41,8 @@ EXCLUSION = 0.5
 def find_peaks(score: Score, mask_BK: Tensor, config: ArrayConfig) -> Tensor:
     """Positions of the highest peaks of a score, one for each source that is present.
 
-    A further peak must correlate with those before by less than `EXCLUSION`.
+    On the grid, a further peak correlates with those before by no more than `EXCLUSION`; refined,
+    two may come nearer by what a climb can turn them.
 
     Args:
         score: Of steering vectors, scene by scene.

@@ -27,9 +27,12 @@ _LOADING = 0.1
 
 
 def bartlett_per_code(scenes: Scenes, config: ArrayConfig) -> Tensor:
-    """Positions at the peaks of the beamformer's power over all codes ([1], eq. 24).
+    """Positions at the peaks of the beamformer's power ([1], eq. 24), averaged over the codes.
 
-    f(p) = Σ_l b_lᴴ S_l b_l / Σ_l ‖b_l‖²,   b_l = Φ_l a(p)
+    f(p) = mean_l b_lᴴ S_l b_l / ‖b_l‖²,   b_l = Φ_l a(p)
+
+    Each code by itself: Σ_l b_lᴴ S_l b_l / Σ_l ‖b_l‖² favours positions that codes happen to focus
+    on, and has its peak elsewhere even for one source without noise.
 
     Args:
         scenes: Read are the samples, the installation, and the number of sources; not the truth.
@@ -44,8 +47,7 @@ def bartlett_per_code(scenes: Scenes, config: ArrayConfig) -> Tensor:
     """
 
     def combine(match_BLDX: Tensor, power_BLX: Tensor, values_BLD: Tensor) -> Tensor:
-        weighted_BLX = (values_BLD.unsqueeze(-1) * match_BLDX).sum(2)
-        return weighted_BLX.sum(1) / power_BLX.sum(1)
+        return ((values_BLD.unsqueeze(-1) * match_BLDX).sum(2) / power_BLX).mean(1)
 
     return _peaks_per_code(scenes, config, combine)
 
@@ -125,7 +127,7 @@ def music_of_factor(factor_BNR: Tensor, mask_BK: Tensor, config: ArrayConfig) ->
     U_K = F W_K Λ_K^(−1/2),   FᴴF = W Λ Wᴴ
 
     Args:
-        factor_BNR: F, complex64, finite, of rank R >= K columns.
+        factor_BNR: F, complex64, finite, of R >= K columns. Directions that it lacks add nothing.
         mask_BK: How many sources there are, as the first ones of K; bool.
         config: The size.
 
@@ -166,7 +168,10 @@ def _dominant_of_factor(factor_BNR: Tensor, mask_BK: Tensor) -> Tensor:
     """The same from a factor."""
     most = mask_BK.shape[1]
     values_BR, vectors_BRR = torch.linalg.eigh(factor_BNR.mH @ factor_BNR)
-    scale_BK = values_BR[:, -most:].clamp_min(torch.finfo(torch.float32).tiny).rsqrt()
+    # Eigenvalues of a float32 Gram err by 2⁻²³ of the largest; a direction below is none.
+    floor_B1 = values_BR[:, -1:] * 1e-6 + torch.finfo(torch.float32).tiny
+    values_BK = values_BR[:, -most:]
+    scale_BK = values_BK.clamp_min(floor_B1).rsqrt() * (values_BK > floor_B1)
     signal_BNK: Tensor = factor_BNR @ (vectors_BRR[..., -most:] * scale_BK.unsqueeze(1))
     return signal_BNK.flip(-1) * mask_BK.unsqueeze(1)
 

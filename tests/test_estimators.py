@@ -19,18 +19,10 @@ from models.metric import (
     position_subspace_error,
     subspace_error,
 )
+from tests.drawn_scenes import drawn, seeded
 
 UNIT, TINY = SIZES["unit"], SIZES["tiny"]
 SMALL = replace(UNIT, side=3, antennas=2, codes=3)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def drawn(config, n, *, seed=0, is_shared=True):
-    installation = draw_installation(config, seeded(seed)) if is_shared else None
-    return draw_scenes(config, n, seeded(seed + 1), installation=installation)
 
 
 def in_double(installation):

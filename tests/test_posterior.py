@@ -1,17 +1,27 @@
 """The physics inside the network against the textbook's formulas."""
 
+from dataclasses import replace
 from math import log, sqrt
 
 import pytest
 import torch
 from torch import Tensor
 
-from models.array import SIZES, draw_installation, draw_scenes, stream_generator
+from models.array import (
+    SIZES,
+    draw_installation,
+    draw_scenes,
+    element_positions,
+    steering,
+    stream_generator,
+)
+from models.geometry import as_positions
 from models.linalg import nystrom_factor
 from models.posterior import (
     Responses,
     add_noise,
     candidate_steering,
+    climb_source,
     fit_noise,
     pack_hermitian,
     position_grid,
@@ -125,6 +135,60 @@ def test_a_source_of_the_model_has_its_power_and_the_best_gain_where_it_is():
 
     assert gain_BC.argmax() == 33
     assert added_BC[0, 33] == pytest.approx(0.15, rel=1e-3)
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_one_more_source_climbs_by_the_likelihoods_gradient_and_information(is_shared):
+    config = replace(TINY, snapshots=2)
+    generator = torch.Generator().manual_seed(4)
+    wall = draw_installation(config, generator, batch=1 if is_shared else 6)
+    scenes = draw_scenes(config, 6, generator, installation=wall)
+    sensing_BLMN = wall.sensing_BLMN
+    _, responses, _ = scenes_and_responses()
+    power_BC = 1e-3 * torch.rand(6, responses.response_BLMC.shape[-1], generator=generator)
+    rest_BLMM = add_noise(responses.covariance(power_BC), torch.full((6,), log(0.02)))
+    # Around where sources are, and where not.
+    place_B3 = as_positions(scenes.positions_BK3[:, 0])
+    place_B3[3:, :2] += 0.1
+
+    step_B3, deviation_B3 = climb_source(
+        scenes.sample_BLMM, rest_BLMM, place_B3, sensing_BLMN, config
+    )
+
+    own = Responses(candidate_steering(place_B3.unsqueeze(1), config), sensing_BLMN)
+    _, power_B1 = source_gain(scenes.sample_BLMM, rest_BLMM, [own], snapshots=2)
+    at_B3 = place_B3.double().requires_grad_()
+    elements_N3 = element_positions(config).double()
+
+    def heard(place_B3):
+        position_B13 = as_positions(place_B3).unsqueeze(1)
+        a_BN1 = steering(position_B13, elements_N3, wavelength_m=config.wavelength_m)
+        return sensing_BLMN.to(torch.complex128) @ a_BN1.unsqueeze(1)
+
+    def covariance(place_B3):
+        d_BLM1 = heard(place_B3)
+        return rest_BLMM.to(torch.complex128) + power_B1[..., None, None] * (d_BLM1 @ d_BLM1.mH)
+
+    likelihood_B = log_likelihood(scenes.sample_BLMM, covariance(at_B3))
+    (slope_B3,) = torch.autograd.grad(likelihood_B.sum(), at_B3)
+    h = 1e-5
+    changes = [
+        (covariance(at_B3.detach() + shift_3) - covariance(at_B3.detach() - shift_3)) / (2 * h)
+        for shift_3 in h * torch.eye(3, dtype=torch.float64)
+    ]
+    turned = [torch.linalg.solve(covariance(at_B3.detach()), change) for change in changes]
+    J_33B = torch.stack(
+        [torch.stack([(x * y.mT).sum((1, 2, 3)).real for x in turned]) for y in turned]
+    )
+    J_B33 = J_33B.permute(2, 0, 1)
+    expected_B3 = torch.linalg.solve(J_B33, slope_B3)
+    # Deviations of a single snapshot a code are the unit of a step; float32, with conditions of
+    # some 100 in R and 1000 in J.
+    unit_B3 = torch.linalg.inv(J_B33).diagonal(dim1=-2, dim2=-1).sqrt()
+    assert ((step_B3 - expected_B3) / unit_B3).abs().max() < 5e-3 * (
+        1 + (expected_B3 / unit_B3).abs().max()
+    )
+    torch.testing.assert_close(deviation_B3.double(), unit_B3 / sqrt(2), rtol=2e-3, atol=0)
 
 
 def test_the_noise_stands_still_where_the_model_is_true_and_moves_towards_it_elsewhere():
