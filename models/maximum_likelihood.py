@@ -108,7 +108,7 @@ def _best_place(
     rest_BLMM = add_noise(likelihood.sources(fit), fit.log_noise_B).to(torch.complex64)
     gain_BG, power_BG = source_gain(
         scenes.sample_BLMM,
-        rest_BLMM,
+        torch.linalg.inv_ex(rest_BLMM).inverse,
         (grid,),
         snapshots=scenes.snapshots_BLMT.shape[-1],
         least_power=_LEAST_POWER,

@@ -30,9 +30,9 @@ Score = Callable[[Tensor], Tensor]
 _ANGLE_STEPS_PER_BEAM = 4
 _CURVATURE_STEP_RAD = 0.35
 # Refinement: the best of a point and its 6 neighbours, halving. The first step turns the steering
-# vector by 0.15 rad, rms over the elements, half a grid step; eight rounds end at 1e-3 rad.
-_ROUNDS = 8
-_FIRST_STEP = 0.15
+# vector by 0.3 rad, rms over the elements, a grid step; ten rounds end at 6e-4 rad.
+_ROUNDS = 10
+_FIRST_STEP = 0.3
 # Two sources whose steering vectors correlate by more (|aᴴa′|/N) are taken for one. Near 0.5 (tiny)
 # the error of MUSIC is least; 0.7 lets shoulders of the first peak pass for sources (+0.02).
 EXCLUSION = 0.5

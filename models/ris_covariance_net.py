@@ -31,13 +31,13 @@ from models.posterior import (
     Responses,
     add_noise,
     candidate_steering,
-    climb_source,
     fit_noise,
     position_grid,
     source_gain,
     weighted_factor,
 )
 from models.slot_control import Backbone, Head
+from models.source_climb import climb_source
 
 # Noise power times M before any source is found; noise and sources together have about 1.
 _FIRST_NOISE = 0.6
@@ -188,11 +188,12 @@ class RisCovarianceNet(nn.Module):
         with _full_precision(sample_BLMM):
             others_BLMM = _response(scene, [other for other in slots if other is not slot])
             rest_BLMM = add_noise(others_BLMM, log_noise_B)
-            near_BC3, reach_B3 = self._near(scene, slot, rest_BLMM)
+            inverse_BLMM = torch.linalg.inv_ex(rest_BLMM).inverse
+            near_BC3, reach_B3 = self._near(scene, slot, inverse_BLMM)
             near_steering_BNC = candidate_steering(near_BC3, self.config)
             near = Responses(near_steering_BNC, scene.sensing_BLMN)
             gain_BC, power_BC = source_gain(
-                sample_BLMM, rest_BLMM, (scene.grid, near), snapshots=self.config.snapshots
+                sample_BLMM, inverse_BLMM, (scene.grid, near), snapshots=self.config.snapshots
             )
         grid_BG3 = self.positions_1G3.expand(len(near_BC3), -1, -1)
         positions_BC3 = torch.cat((grid_BG3, near_BC3), 1)
@@ -218,7 +219,7 @@ class RisCovarianceNet(nn.Module):
         summary_BS = torch.stack(summary, -1)
         return _Scores(gain_BC, power_BC, best_B13.squeeze(1), summary_BS, near_steering_BNC, near)
 
-    def _near(self, scene: _Scene, slot: _Slot, rest_BLMM: Tensor) -> tuple[Tensor, Tensor]:
+    def _near(self, scene: _Scene, slot: _Slot, inverse_BLMM: Tensor) -> tuple[Tensor, Tensor]:
         """27 positions about the slot's best so far, and how far apart they are.
 
         They stand √3 standard deviations apart, so that weighted by the likelihood they have its
@@ -230,7 +231,7 @@ class RisCovarianceNet(nn.Module):
             return slot.token_BW.new_empty(batch, 0, 3), slot.token_BW.new_ones(batch, 3)
         best_B3, largest_3 = slot.belief.scores.best_B3, self.cell_3 / 2
         step_B3, deviation_B3 = climb_source(
-            scene.sample_BLMM, rest_BLMM, best_B3, scene.sensing_BLMN, self.config
+            scene.sample_BLMM, inverse_BLMM, best_B3, scene.sensing_BLMN, self.config
         )
         # Not further than to the cell's edge; what has no finite step stays.
         step_B3 = torch.maximum(torch.minimum(step_B3, largest_3), -largest_3).nan_to_num(nan=0.0)

@@ -21,7 +21,6 @@ from models.posterior import (
     Responses,
     add_noise,
     candidate_steering,
-    climb_source,
     fit_noise,
     pack_hermitian,
     position_grid,
@@ -29,6 +28,7 @@ from models.posterior import (
     unpack_hermitian,
     weighted_factor,
 )
+from models.source_climb import climb_source
 
 TINY = SIZES["tiny"]
 GRID = position_grid(TINY)
@@ -110,7 +110,9 @@ def test_the_gain_is_the_difference_of_two_log_likelihoods():
     power_BC = 1e-3 * torch.rand(6, steering_1NG.shape[-1])
     rest_BLMM = add_noise(responses.covariance(power_BC), torch.full((6,), log(0.02)))
 
-    gain_BC, added_BC = source_gain(scenes.sample_BLMM, rest_BLMM, [responses], snapshots=1)
+    gain_BC, added_BC = source_gain(
+        scenes.sample_BLMM, rest_BLMM.inverse(), [responses], snapshots=1
+    )
 
     assert (added_BC >= 0.2 / 4).all()
     assert (added_BC <= 1 / 4).all()
@@ -131,7 +133,7 @@ def test_a_source_of_the_model_has_its_power_and_the_best_gain_where_it_is():
     # The expected sample covariance: what many snapshots would give.
     sample_BLMM = nothing_BLMM + responses.covariance(power_BC)
 
-    gain_BC, added_BC = source_gain(sample_BLMM, nothing_BLMM, [responses], snapshots=1)
+    gain_BC, added_BC = source_gain(sample_BLMM, nothing_BLMM.inverse(), [responses], snapshots=1)
 
     assert gain_BC.argmax() == 33
     assert added_BC[0, 33] == pytest.approx(0.15, rel=1e-3)
@@ -152,11 +154,11 @@ def test_one_more_source_climbs_by_the_likelihoods_gradient_and_information(is_s
     place_B3[3:, :2] += 0.1
 
     step_B3, deviation_B3 = climb_source(
-        scenes.sample_BLMM, rest_BLMM, place_B3, sensing_BLMN, config
+        scenes.sample_BLMM, rest_BLMM.inverse(), place_B3, sensing_BLMN, config
     )
 
     own = Responses(candidate_steering(place_B3.unsqueeze(1), config), sensing_BLMN)
-    _, power_B1 = source_gain(scenes.sample_BLMM, rest_BLMM, [own], snapshots=2)
+    _, power_B1 = source_gain(scenes.sample_BLMM, rest_BLMM.inverse(), [own], snapshots=2)
     at_B3 = place_B3.double().requires_grad_()
     elements_N3 = element_positions(config).double()
 
