@@ -61,6 +61,8 @@ def evaluate(ctx: click.Context, /, path: Path, **flags: Any) -> None:
     from hpo import evaluation
     from hpo.display.evaluated import Telling, print_evaluated
 
+    # Its many small products are no faster on more, and far slower where cores are shared.
+    torch.set_num_threads(1)
     stop = stop_on_signals()
     with Telling() as telling:
         try:
