@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from hpo.slots import torch_device
 from hpo.surroundings import evaluating
 from hpo.trained import Trained, locate, read, restore
 from hpo.trusted import objective_of
-from objectives import Asked, Evaluation, Figure, Table
+from objectives import Asked, CannotEvaluate, Evaluation, Figure, Table
 
 _DPI = 110
 
@@ -80,8 +81,8 @@ def evaluate(
 
     Args:
         path: A file that `train` wrote, or its folder: the best seed's then.
-        quick: In under a minute, on fewer samples.
-        samples: A file of samples to evaluate on, in place of the frozen test set.
+        quick: On fewer samples.
+        samples: A file of samples to evaluate on, in place of the frozen test set (`--scenes`).
         seed: 0 is the frozen test set, others are fresh draws.
         size: What the caller takes it to be of; another is refused.
         objective: Where the objective is here, if its code does not come with the project.
@@ -116,7 +117,7 @@ def evaluate(
     try:
         with evaluating(task, where):
             evaluation = found.evaluate(task, context, asked)
-    except ValueError as error:
+    except CannotEvaluate as error:
         raise ConfigurationError(f"'{file}' cannot be evaluated: {error}") from error
     except RuntimeError as error:
         if not is_out_of_memory(error):
@@ -131,18 +132,39 @@ def evaluate(
     return Evaluated(file=file, trained=trained, evaluation=evaluation, is_changed=is_changed)
 
 
-def write(evaluated: Evaluated, folder: Path) -> list[Path]:
-    """Write what an evaluation found; the files, the text first.
+def prepare(path: Path, out: Path | None) -> Path:
+    """The folder for what an evaluation finds, made and tried before anything is worked for.
+
+    Args:
+        path: Of the training, as `evaluate` takes it.
+        out: The folder that is asked for; None for `evaluation` beside the file.
 
     Raises:
-        ConfigurationError: The folder cannot be written to.
+        ConfigurationError: The file cannot be found, or the folder not be written to.
     """
+    return _made(out or locate(path).absolute().parent / "evaluation")
+
+
+def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise ConfigurationError(
-            f"the folder '{folder}' cannot be made: {error.strerror or error} (--out)"
+            f"the folder '{folder}' cannot be written to: {error.strerror or error}; name another "
+            "one with --out"
         ) from error
+    return folder
+
+
+def write(evaluated: Evaluated, folder: Path) -> list[Path]:
+    """Write what an evaluation found to a folder; the files, the text first.
+
+    Raises:
+        ConfigurationError: It cannot be written to.
+    """
+    _made(folder)
     found = evaluated.evaluation
     contents = {"evaluation.md": markdown(evaluated).encode()}
     contents |= {f"{table.name}.csv": _csv(table).encode() for table in found.tables}

@@ -129,7 +129,9 @@ def score(
         positions.append(found_BK3)
         climbs = refine and not method.is_refined
         refined.append(refined_positions(found_BK3, unseen, config) if climbs else found_BK3)
-        epsilon.append(_epsilon(method, unseen, seen, found_BK3, config))
+        # What is not finite misses everything.
+        error_B = _epsilon(method, unseen, seen, found_BK3, config)
+        epsilon.append(error_B.nan_to_num(nan=1.0))
     found_BK3 = torch.cat(positions)
     return Scored(
         epsilon_B=torch.cat(epsilon).cpu(),

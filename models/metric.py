@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from models.array import ArrayConfig, Scenes, direction, element_positions, steering
+from models.dominant import dominant_of_covariance, dominant_of_factor
 
 # A mean error below this is rounding of float32; it keeps J finite (J >= -69 dB).
 _LEAST_ERROR = torch.finfo(torch.float32).eps
@@ -31,12 +32,9 @@ def subspace_error(covariance_BNN: Tensor, scenes: Scenes) -> Tensor:
     Returns:
         error_B, float32 in [0, 1]; NaN where the estimate is not finite.
     """
-    is_finite_B = torch.isfinite(covariance_BNN).all(-1).all(-1)
-    # LAPACK raises on one NaN and takes the whole batch with it.
-    safe_BNN = covariance_BNN.where(is_finite_B[:, None, None], 0)
-    vectors_BNN = _eigenvectors(safe_BNN)
-    dominant_BNK = vectors_BNN[..., -scenes.source_mask_BK.shape[1] :].flip(-1)
-    return _basis_error(dominant_BNK, scenes).where(is_finite_B, torch.nan)
+    return _basis_error(
+        dominant_of_covariance(covariance_BNN, scenes.source_mask_BK.shape[1]), scenes
+    )
 
 
 def factor_subspace_error(factor_BNR: Tensor, scenes: Scenes) -> Tensor:
@@ -52,16 +50,7 @@ def factor_subspace_error(factor_BNR: Tensor, scenes: Scenes) -> Tensor:
         error_B, float32 in [0, 1]; NaN where the factor is not finite. Directions that F lacks
         count as missed.
     """
-    is_finite_B = torch.isfinite(factor_BNR).all(-1).all(-1)
-    safe_BNR = factor_BNR.where(is_finite_B[:, None, None], 0)
-    values_BR, vectors_BRR = torch.linalg.eigh(safe_BNR.mH @ safe_BNR)
-    most = scenes.source_mask_BK.shape[1]
-    values_BK = values_BR[:, -most:].flip(-1)
-    # Eigenvalues of a float32 Gram err by 2⁻²³ of the largest; a direction below is none.
-    floor_B1 = values_BK[:, :1] * 1e-6 + torch.finfo(torch.float32).tiny
-    scale_BK = values_BK.clamp_min(floor_B1).rsqrt() * (values_BK > floor_B1)
-    dominant_BNK = safe_BNR @ vectors_BRR[..., -most:].flip(-1) * scale_BK.unsqueeze(-2)
-    return _basis_error(dominant_BNK, scenes).where(is_finite_B, torch.nan)
+    return _basis_error(dominant_of_factor(factor_BNR, scenes.source_mask_BK.shape[1]), scenes)
 
 
 def position_subspace_error(positions_BK3: Tensor, scenes: Scenes, config: ArrayConfig) -> Tensor:
@@ -146,15 +135,3 @@ def _span(steering_BNK: Tensor, mask_BK: Tensor) -> Tensor:
     # Householder QR: the first k columns of Q span the first k columns, whatever follows.
     Q_BNK: Tensor = torch.linalg.qr(kept_BNK).Q
     return Q_BNK * mask_BK.unsqueeze(-2)
-
-
-def _eigenvectors(covariance_BNN: Tensor) -> Tensor:
-    """Eigenvectors by ascending eigenvalue; 0.11 s for 1,000 of 36×36 on one CPU thread."""
-    vectors_BNN: Tensor = torch.linalg.eigh(covariance_BNN).eigenvectors
-    if vectors_BNN.device.type == "cuda":
-        # pytorch#192483: cu126 wheels can return, silently, vectors that are not orthonormal.
-        eye_NN = torch.eye(vectors_BNN.shape[-1], device=vectors_BNN.device)
-        if (vectors_BNN.mH @ vectors_BNN - eye_NN).abs().max() > 1e-3:
-            vectors_BNN = torch.linalg.eigh(covariance_BNN.cpu()).eigenvectors
-            vectors_BNN = vectors_BNN.to(covariance_BNN.device)
-    return vectors_BNN

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from models.array import Scenes
+from models.dominant import dominant_of_covariance, dominant_of_factor
 from models.geometry import ArrayConfig, element_positions, steering
 from models.peaks import Score, find_peaks
 
@@ -118,7 +119,11 @@ def music_of_covariance(covariance_BNN: Tensor, mask_BK: Tensor, config: ArrayCo
     Returns:
         positions_BK3, float32, strongest first, NaN for absent sources.
     """
-    return find_peaks(_score_of(_dominant(covariance_BNN, mask_BK)), mask_BK, config)
+    return find_peaks(
+        _score_of(_signal_of_covariance(covariance_BNN, mask_BK)),
+        mask_BK,
+        config,
+    )
 
 
 def music_of_factor(factor_BNR: Tensor, mask_BK: Tensor, config: ArrayConfig) -> Tensor:
@@ -134,21 +139,29 @@ def music_of_factor(factor_BNR: Tensor, mask_BK: Tensor, config: ArrayConfig) ->
     Returns:
         positions_BK3, float32, strongest first, NaN for absent sources.
     """
-    return find_peaks(_score_of(_dominant_of_factor(factor_BNR, mask_BK)), mask_BK, config)
+    return find_peaks(
+        _score_of(_signal_of_factor(factor_BNR, mask_BK)),
+        mask_BK,
+        config,
+    )
 
 
 def covariance_spectrum(
     covariance_BNN: Tensor, mask_BK: Tensor, positions_G3: Tensor, config: ArrayConfig
 ) -> Tensor:
     """‖U_Kᴴ a‖²/N at given positions, BG in [0, 1]: what `music_of_covariance` climbs."""
-    return _spectrum(_dominant(covariance_BNN, mask_BK), positions_G3, config)
+    return _spectrum(
+        _signal_of_covariance(covariance_BNN, mask_BK),
+        positions_G3,
+        config,
+    )
 
 
 def factor_spectrum(
     factor_BNR: Tensor, mask_BK: Tensor, positions_G3: Tensor, config: ArrayConfig
 ) -> Tensor:
     """‖U_Kᴴ a‖²/N at given positions, BG in [0, 1]: what `music_of_factor` climbs."""
-    return _spectrum(_dominant_of_factor(factor_BNR, mask_BK), positions_G3, config)
+    return _spectrum(_signal_of_factor(factor_BNR, mask_BK), positions_G3, config)
 
 
 def _spectrum(signal_BNK: Tensor, positions_G3: Tensor, config: ArrayConfig) -> Tensor:
@@ -158,22 +171,17 @@ def _spectrum(signal_BNK: Tensor, positions_G3: Tensor, config: ArrayConfig) -> 
     return spectrum_BG
 
 
-def _dominant(covariance_BNN: Tensor, mask_BK: Tensor) -> Tensor:
-    """U_K, zeros for absent sources, BNK."""
-    vectors_BNN: Tensor = torch.linalg.eigh(covariance_BNN).eigenvectors
-    return vectors_BNN[..., -mask_BK.shape[1] :].flip(-1) * mask_BK.unsqueeze(1)
+def _signal_of_covariance(covariance_BNN: Tensor, mask_BK: Tensor) -> Tensor:
+    return _present(dominant_of_covariance(covariance_BNN, mask_BK.shape[1]), mask_BK)
 
 
-def _dominant_of_factor(factor_BNR: Tensor, mask_BK: Tensor) -> Tensor:
-    """The same from a factor."""
-    most = mask_BK.shape[1]
-    values_BR, vectors_BRR = torch.linalg.eigh(factor_BNR.mH @ factor_BNR)
-    # Eigenvalues of a float32 Gram err by 2⁻²³ of the largest; a direction below is none.
-    floor_B1 = values_BR[:, -1:] * 1e-6 + torch.finfo(torch.float32).tiny
-    values_BK = values_BR[:, -most:]
-    scale_BK = values_BK.clamp_min(floor_B1).rsqrt() * (values_BK > floor_B1)
-    signal_BNK: Tensor = factor_BNR @ (vectors_BRR[..., -most:] * scale_BK.unsqueeze(1))
-    return signal_BNK.flip(-1) * mask_BK.unsqueeze(1)
+def _signal_of_factor(factor_BNR: Tensor, mask_BK: Tensor) -> Tensor:
+    return _present(dominant_of_factor(factor_BNR, mask_BK.shape[1]), mask_BK)
+
+
+def _present(signal_BNK: Tensor, mask_BK: Tensor) -> Tensor:
+    """The columns of present sources, zeros for others and for what is not finite."""
+    return torch.nan_to_num(signal_BNK.where(mask_BK.unsqueeze(1), 0))
 
 
 def _score_of(signal_BNK: Tensor) -> Score:

@@ -30,7 +30,7 @@ _RIDGE_SCENES = 1000
 _CHUNK = 250
 # Where every scene has a wall of its own, the ridge cannot be fitted to one; the error is flat
 # between .03 and .1 on those that were tried.
-_RANDOM_WALL_LOADING = 0.05
+RANDOM_WALL_LOADING = 0.05
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def problem(
         fitted = RidgeMatching.fit(config, shared, scenes=some) if shared is not None else None
 
     def estimate(scenes: Scenes) -> Tensor:
-        ridge = fitted or RidgeMatching(scenes.installation, loading=_RANDOM_WALL_LOADING)
+        ridge = fitted or RidgeMatching(scenes.installation, loading=RANDOM_WALL_LOADING)
         return ridge(scenes.sample_BLMM)
 
     ridge_BNN = estimate(validation)

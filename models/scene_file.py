@@ -76,6 +76,7 @@ class SceneFile:
         fingerprint: Of the content: a copy elsewhere has the same.
         layout: Its sizes.
         has_labels: Whether the truth is known.
+        has_count: Whether the number of sources is, by labels or by itself.
         has_one_wall: Whether all scenes share channel and codes.
     """
 
@@ -84,6 +85,7 @@ class SceneFile:
         self._arrays = mapped.arrays
         self.layout = read_layout(path, mapped.arrays)
         self.has_labels = all(name in mapped.arrays for name in LABELS)
+        self.has_count = self.has_labels or "count" in mapped.arrays
         self.has_one_wall = all(plain_shape(self._arrays[name])[:-2] == () for name in _WALL)
         sampled = np.unique(np.linspace(0, len(self) - 1, _SAMPLED).astype(int))
         self._values(sampled)

@@ -36,12 +36,14 @@ class Samples(NamedTuple):
 
     Attributes:
         has_labels: Whether the truth is known; else it is NaN.
+        has_count: Whether the number of sources is known.
         is_held_out: Whether these are only the validation scenes, the network having been trained
             on others of the file.
     """
 
     scenes: Scenes
     has_labels: bool
+    has_count: bool
     is_held_out: bool
 
 
@@ -96,7 +98,7 @@ def opened(scenes: str) -> SceneFile | None:
     """
     if not scenes:
         return None
-    path, fingerprint = _named(scenes)
+    path, fingerprint = named(scenes)
     state: tuple[int, ...] = ()
     with suppress(OSError):  # opening it tells why
         found = path.stat()
@@ -116,7 +118,7 @@ def _opened(path: Path, fingerprint: str, state: tuple[int, ...]) -> SceneFile:
     return file
 
 
-def _named(scenes: str) -> tuple[Path, str]:
+def named(scenes: str) -> tuple[Path, str]:
     """The path and the fingerprint in an option; none where it is as a user wrote it."""
     found = re.fullmatch(r"(.+)#([0-9a-f]{16})", scenes)
     if found is None or Path(scenes).exists():
@@ -143,8 +145,10 @@ def samples(
         ValueError: The file cannot be used, or is of another size.
     """
     file = SceneFile.open(path)
-    is_held_out = bool(trained_on) and _named(trained_on)[1] == file.fingerprint
+    is_held_out = bool(trained_on) and named(trained_on)[1] == file.fingerprint
     wanted = split(file).validation if is_held_out else range(len(file))
     if most is not None:
         wanted = wanted[max(0, len(wanted) - most) :]
-    return Samples(file.scenes(wanted, config, device), file.has_labels, is_held_out)
+    return Samples(
+        file.scenes(wanted, config, device), file.has_labels, file.has_count, is_held_out
+    )

@@ -112,7 +112,10 @@ class Errors:
     @property
     def ratio(self) -> float:
         """√(Σ error² / Σ bound²) over the sources found."""
-        return self.rmse_m / self.bound_rmse_m if self.bound_rmse_m > 0 else nan
+        # A scene that does not identify all its parameters has an infinite bound.
+        known = self.select(self.bound_S.isfinite())
+        least_m = known.bound_rmse_m
+        return known.rmse_m / least_m if least_m > 0 else nan
 
     def _of_found(self, value_S: Tensor) -> Tensor:
         return value_S[~self.is_outlier_S].square().mean().sqrt()

@@ -11,9 +11,11 @@ from typing import Literal, get_args
 
 import torch
 
-Stream = Literal["installation", "train", "validation", "calibration", "ridge", "test"]
+Stream = Literal[
+    "installation", "train", "validation", "calibration", "ridge", "test", "evaluation"
+]
 
-_STREAM_BITS = 3  # 8 streams at most; 6 are used
+_STREAM_BITS = 3  # 8 streams at most; 7 are used
 _NUMBER = {name: number for number, name in enumerate(get_args(Stream))}
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
-from objectives._evaluation import Asked, Evaluation, Figure, Table
+from objectives._evaluation import Asked, CannotEvaluate, Evaluation, Figure, Table
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT",
     "Asked",
+    "CannotEvaluate",
     "Choice",
     "Context",
     "Evaluation",
@@ -283,8 +284,8 @@ class Objective(ABC):
     def evaluate(self, task: Task, context: Context, asked: Asked) -> Evaluation | None:
         """How good a trained task's networks are on a test set; None where it has no such thing.
 
-        Asked for in evaluation mode, without gradient or autocast. Raise ValueError, with the
-        reason and the cure, for what cannot be evaluated: a file of samples of another size.
+        Asked for in evaluation mode, without gradient or autocast. Raise `CannotEvaluate`, with the
+        reason and the cure, for what cannot work: a file of samples of another size.
         """
         return None
 

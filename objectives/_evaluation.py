@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 
+class CannotEvaluate(Exception):
+    """What was asked for cannot be evaluated; the message says why, and what to write."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """How a trained network is to be evaluated.

@@ -27,7 +27,7 @@ from models.pseudospectra import music_of_factor, music_per_code
 from models.ris_covariance_net import RisCovarianceNet, factor_from
 from models.ris_problem import chunks, problem, training, wall
 from models.scene_file import SceneFile
-from models.scene_split import opened, samples, settled
+from models.scene_split import named, opened, samples, settled
 from models.scene_writer import drawn_parts, watched, write_scenes
 from models.subspace import (
     covariance_error,
@@ -38,6 +38,7 @@ from models.subspace import (
 )
 from objectives import (
     Asked,
+    CannotEvaluate,
     Choice,
     Context,
     Evaluation,
@@ -73,8 +74,8 @@ class RisCovarianceTask(Task):
         # What has no effect is not searched, and stands at one value.
         params = {**_SETTLED, **params}
         self._params, self._context = params, context
+        self._draw: Callable[[int, int], Scenes] | None = None
         self._config = SIZES[context.size]
-        self._draw = training(*_key(context), trial_seed=context.seed)
         self.steps_per_epoch = _STEPS_PER_EPOCH[context.size]
         self._net = RisCovarianceNet(
             self._config,
@@ -110,6 +111,9 @@ class RisCovarianceTask(Task):
 
     def batch(self, step: int) -> Batch:
         self._validated = None
+        # Not before: who only evaluates a network may not have the file that it was trained on.
+        if self._draw is None:
+            self._draw = training(*_key(self._context), trial_seed=self._context.seed)
         scenes = self._draw(self._params["batch"], step)
         return Batch(scenes, ring_steering(scenes.positions_BK3, self._config))
 
@@ -332,15 +336,24 @@ class RisCovariance(Objective):
         net, config = task.modules["net"], SIZES[context.size]
         assert isinstance(net, RisCovarianceNet)
         trained_on = context.options.get("scenes", "")
-        file = opened(trained_on)
-        path = asked.samples or (file.path if file is not None else None)
-        if path is None:
+        if asked.samples is None and not trained_on:
             return evaluate_drawn(net, config, wall(*_key(context)), asked)
+        if asked.seed:
+            raise CannotEvaluate("--seed draws a test set, and these scenes come from a file")
         most = _QUICK_SCENES if asked.quick else _MOST_SCENES
-        given = samples(path, config, context.device, trained_on=trained_on, most=most)
-        label = f"the held-out part of {path.name}" if given.is_held_out else path.name
-        evaluate = evaluate_given if given.has_labels else evaluate_unlabelled
-        return evaluate(net, config, given.scenes, asked, label=label)
+        try:
+            path = asked.samples or named(trained_on)[0]
+            given = samples(path, config, context.device, trained_on=trained_on, most=most)
+        except ValueError as error:
+            raise CannotEvaluate(f"{error} (--scenes)") from error
+        label = f"{path.name}, validation part" if given.is_held_out else path.name
+        if given.has_labels:
+            return evaluate_given(
+                net, config, given.scenes, asked, label=label, has_chosen=given.is_held_out
+            )
+        return evaluate_unlabelled(
+            net, config, given.scenes, asked, label=label, has_count=given.has_count
+        )
 
     def write_samples(
         self,

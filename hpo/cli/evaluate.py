@@ -13,7 +13,7 @@ from hpo.cli.shared import INTERRUPTED, Command, json_option, say, stop_on_signa
 
 @click.command(cls=Command)
 @click.argument("path", metavar="FILE|FOLDER", type=click.Path(path_type=Path))
-@click.option("--quick", is_flag=True, help="in under a minute on two cores, on fewer samples")
+@click.option("--quick", is_flag=True, help="on fewer samples: under a minute at the tiny size")
 @click.option(
     "--scenes",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -33,7 +33,9 @@ from hpo.cli.shared import INTERRUPTED, Command, json_option, say, stop_on_signa
     metavar="NAME|module:attr|path.py",
     help="where the training's objective is here (default: where it was then)",
 )
-@click.option("--device", default="cpu", help="the torch device (default: cpu)")
+@click.option(
+    "--device", default="cpu", metavar="cpu|cuda|cuda:1", help="the torch device (default: cpu)"
+)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -63,6 +65,7 @@ def evaluate(ctx: click.Context, /, path: Path, **flags: Any) -> None:
 
     # Its many small products are no faster on more, and far slower where cores are shared.
     torch.set_num_threads(1)
+    folder = evaluation.prepare(path, flags["out"])
     stop = stop_on_signals()
     with Telling() as telling:
         try:
@@ -82,11 +85,10 @@ def evaluate(ctx: click.Context, /, path: Path, **flags: Any) -> None:
             ctx.exit(INTERRUPTED)
     if found.is_changed:
         say("note: the objective's file has changed since the training")
-    folder = flags["out"] or found.file.parent / "evaluation"
-    with torch.no_grad():
-        files = evaluation.write(found, folder)
     if flags["as_json"]:
         click.echo(json.dumps(found.flat(), indent=2))
     else:
         print_evaluated(found)
+    # After the result, which a full disk must not hide.
+    files = evaluation.write(found, folder)
     say(f"{len(files)} files in {folder}: {', '.join(file.name for file in files)}")

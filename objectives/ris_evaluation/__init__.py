@@ -57,9 +57,19 @@ def evaluate_drawn(
 
 
 def evaluate_given(
-    net: RisCovarianceNet, config: ArrayConfig, scenes: Scenes, asked: Asked, *, label: str
+    net: RisCovarianceNet,
+    config: ArrayConfig,
+    scenes: Scenes,
+    asked: Asked,
+    *,
+    label: str,
+    has_chosen: bool = False,
 ) -> Evaluation:
-    """The methods alone, on scenes from outside whose positions are known."""
+    """The methods alone, on scenes from outside whose positions are known.
+
+    Args:
+        has_chosen: Whether these scenes validated the network's training.
+    """
     wall = scenes.installation if len(scenes.installation) == 1 else None
     bench = Bench(net, config, wall, asked)
     one = bench.scored(label, scenes)
@@ -72,31 +82,50 @@ def evaluate_given(
             tables.times(times),
         ],
         figures=figures.figures([one], config, bench.methods),
-        remarks=[f"{len(scenes)} scenes of {label}"],
+        remarks=[
+            f"{len(scenes)} scenes of {label}"
+            + ", by which the network and its configuration were chosen" * has_chosen
+        ],
     )
 
 
 def evaluate_unlabelled(
-    net: RisCovarianceNet, config: ArrayConfig, scenes: Scenes, asked: Asked, *, label: str
+    net: RisCovarianceNet,
+    config: ArrayConfig,
+    scenes: Scenes,
+    asked: Asked,
+    *,
+    label: str,
+    has_count: bool = False,
 ) -> Evaluation:
-    """Positions that the methods find where nobody knows the true ones."""
+    """Positions that the methods find where nobody knows the true ones.
+
+    Args:
+        has_count: Whether the scenes say how many sources there are.
+    """
     wall = scenes.installation if len(scenes.installation) == 1 else None
     bench = Bench(net, config, wall, asked)
-    bench.tell("how many sources there are, by maximum likelihood and MDL")
-    blind = scenes.blinded()
-    fits = greedy_maximum_likelihood(blind, config)
-    count_B = mdl_count(fits, config.codes * blind.snapshots_BLMT.shape[-1])
-    sources_K = torch.arange(config.max_sources, device=count_B.device)
-    counted = replace(blind, source_mask_BK=sources_K < count_B.unsqueeze(1))
-    rows = [row for method in bench.methods for row in _found(bench, method, counted)]
+    if not has_count:
+        bench.tell("how many sources there are, by maximum likelihood and MDL")
+        scenes = _counted(scenes, config)
+    rows = [row for method in bench.methods for row in _found(bench, method, scenes.blinded())]
     head = ("method", "scene", "source", "azimuth °", "elevation °", "range m")
+    count = "is the file's" if has_count else "is estimated by maximum likelihood and MDL"
     return Evaluation(
         tables=[Table(name="positions", title=f"Positions in {label}", head=head, rows=rows)],
         remarks=[
-            f"{len(scenes)} scenes of {label}, without labels: nothing is known of errors; how "
-            "many sources there are is estimated by maximum likelihood and MDL"
+            f"{len(scenes)} scenes of {label}, without labels: nothing is known of errors; the "
+            f"number of sources {count}"
         ],
     )
+
+
+def _counted(scenes: Scenes, config: ArrayConfig) -> Scenes:
+    """The scenes with as many sources as their snapshots tell of."""
+    fits = greedy_maximum_likelihood(scenes.blinded(), config)
+    count_B = mdl_count(fits, config.codes * scenes.snapshots_BLMT.shape[-1])
+    sources_K = torch.arange(config.max_sources, device=count_B.device)
+    return replace(scenes, source_mask_BK=sources_K < count_B.unsqueeze(1))
 
 
 def _found(bench: Bench, method: Method, scenes: Scenes) -> list[Sequence[Any]]:

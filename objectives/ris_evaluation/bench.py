@@ -11,17 +11,15 @@ from models.array import ArrayConfig, Installation, Scenes, draw_scenes
 from models.estimators import RidgeMatching
 from models.evaluation import Estimator, Method, Network, Set, methods, scored_set
 from models.ris_covariance_net import RisCovarianceNet, factor_from
+from models.ris_problem import RANDOM_WALL_LOADING
 from models.streams import stream_generator
 from objectives._evaluation import Asked
 
 SNRS_DB = (-5.0, 0.0, 5.0, 10.0, 20.0)
 # Scenes at each SNR: a median over the 1,500 sources of 1,000 scenes errs by 2 to 4 %.
 _SCENES, _QUICK_SCENES = 1000, 100
-# Of the ridge, where every scene has a wall of its own; as in validation.
-_RANDOM_WALL_LOADING = 0.05
-# Draws of the test stream: beyond those that files are written from; a seed's at each SNR, then its
-# at each number of snapshots.
-_FIRST, _DRAWS_PER_SEED, _FIRST_OF_SNAPSHOTS = 1 << 40, 1000, 100
+# Draws of the stream: a seed's at each SNR, then its at each number of snapshots.
+_DRAWS_PER_SEED, _FIRST_OF_SNAPSHOTS = 1000, 100
 
 
 class Bench:
@@ -58,7 +56,7 @@ class Bench:
         if wall is not None:
             fitted = RidgeMatching.fit(self.config, wall)
             return lambda scenes: fitted(scenes.sample_BLMM)
-        return lambda scenes: RidgeMatching(scenes.installation, loading=_RANDOM_WALL_LOADING)(
+        return lambda scenes: RidgeMatching(scenes.installation, loading=RANDOM_WALL_LOADING)(
             scenes.sample_BLMM
         )
 
@@ -71,14 +69,14 @@ class Bench:
         count: int | None = None,
         snapshots: int = 1,
     ) -> Scenes:
-        """Scenes of the test stream, at one SNR or over the size's range of them."""
+        """Scenes of a stream of their own, at one SNR or over the size's range of them."""
         config = replace(self.config, snapshots=snapshots)
         index = _FIRST_OF_SNAPSHOTS + snapshots
         if snr_db is not None:
             config = replace(config, snr_min_db=snr_db, snr_max_db=snr_db)
             index = SNRS_DB.index(snr_db)
-        index += _FIRST + _DRAWS_PER_SEED * seed
-        generator = stream_generator(config.problem_seed, "test", index)
+        index += _DRAWS_PER_SEED * seed
+        generator = stream_generator(config.problem_seed, "evaluation", index)
         shared = wall or self.wall
         on_cpu = None if shared is None else shared.to("cpu")
         scenes = draw_scenes(config, count or self.count, generator, installation=on_cpu)

@@ -91,14 +91,15 @@ def _over_snr(sets: Sequence[Set], canvas: Canvas) -> None:
         median.plot(snrs, [one.scored[method].plain.median_m for one in sets], **style)
         rates = [100 * one.scored[method].plain.outlier_rate for one in sets]
         outliers.plot(snrs, rates, **style)
-    single = [of_count(next(iter(one.scored.values())).plain, one, 1) for one in sets]
-    bound = [float(errors.bound_S.square().mean().sqrt()) for errors in single]
+    single = [of_count(one.scored[NETWORK].plain, one, 1) for one in sets]
+    bound = [errors.bound_rmse_m for errors in single]
     rmse.plot(snrs, bound, color="black", ls="--", label=BOUND)
     bounds = [
         float(one.bounds.distance_BK[one.scenes.source_mask_BK.cpu()].median()) for one in sets
     ]
     median.plot(snrs, bounds, color="black", ls="--")
-    rmse.set_title("one source: RMSE of those found, m\n(dotted: refined)", fontsize=9)
+    told = "one source: RMSE of those found, m\n(dotted: refined; dashed: bound of the network's)"
+    rmse.set_title(told, fontsize=9)
     median.set_title("all scenes: median error, m", fontsize=9)
     outliers.set_title("sources not found, %", fontsize=9)
     for axes in (rmse, median, outliers):
