@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import optuna
 import pytest
 import torch
@@ -148,3 +150,17 @@ def test_a_study_runs_on_the_gpu_in_fp16_by_default(program: Program, url: str):
     assert len(trials) == 4
     assert {t.state for t in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
     assert all(t.user_attrs["gpu_seconds"] > 0 for t in trials)
+
+
+def test_a_training_and_its_evaluation_run_on_the_gpu(program: Program, tmp_path: Path):
+    out = tmp_path / "trained"
+    ran = program("--n_trials", "2", "--size", "unit", "--epochs_per_trial", "2", timeout=400)
+    assert ran.returncode == 0, ran.stderr
+
+    trained = program("train", "--epochs", "2", "--seeds", "1", "--out", str(out), timeout=400)
+    evaluated = program("evaluate", str(out), "--quick", "--device", "cuda", "--json", timeout=400)
+
+    assert trained.returncode == 0, trained.stderr
+    assert "fp32 confirms" in trained.stderr + trained.stdout or "fp32 gives" in trained.stdout
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert (out / "evaluation" / "pseudospectrum.png").exists()

@@ -27,7 +27,7 @@ from models.streams import stream_generator
 from objectives._evaluation import Table
 from objectives.ris_evaluation.bench import SNRS_DB, Bench, network
 
-_SNAPSHOTS = (1, 2, 4, 8, 16, 32)
+_SNAPSHOTS = (1, 2, 4, 8, 16, 64, 256)
 # Of each SNR: enough to tell 60 % from 70 %.
 _COUNTED = 200
 
