@@ -12,7 +12,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from math import cos, pi
 from pathlib import Path
@@ -163,11 +162,10 @@ def _keep_step(verdict: Divergence, path: Path) -> str | None:
     if verdict.saved is None:
         return None
     try:
-        torch.save(dict(verdict.saved), path)
+        with beside.renamed(path) as file:
+            torch.save(dict(verdict.saved), file)
     except (OSError, RuntimeError) as error:
         logging.getLogger(__name__).warning("the step cannot be kept: %s", error)
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
         return None
     return path.name
 

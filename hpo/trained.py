@@ -11,7 +11,6 @@ Border: a file in, a file out. Who trains is `seed`'s; a folder of seeds is `tra
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hpo import beside
 from hpo.errors import ConfigurationError
 from hpo.saved import build
 from objectives import Objective, Task
@@ -69,17 +69,17 @@ def write(path: Path, trained: Trained) -> None:
     content = {"format": FORMAT, "version": VERSION, **vars(trained)}
     if trained.last is None:
         del content["last"]
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        torch.save(content, beside)
-        beside.replace(path)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or _reason(error, path.parent)
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
+        with beside.renamed(path) as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:
+                # Asked while what was written still fills the disk.
+                raise OSError(_reason(error, path.parent)) from error
+    except OSError as error:
         raise ConfigurationError(
-            f"'{path}' cannot be written: {reason}; the training is kept in its checkpoint, so "
-            "make room, or give the right to write"
+            f"'{path}' cannot be written: {error.strerror or error}; the training is kept in its "
+            "checkpoint, so make room, or give the right to write"
         ) from error
 
 
