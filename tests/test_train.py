@@ -248,6 +248,43 @@ def test_a_folder_that_cannot_be_one_or_is_in_use_is_refused(tmp_path: Path):
         hpo.train(params(tmp_path), **how, out=out)
 
 
+def test_files_of_others_in_the_folder_stay_as_they_are(tmp_path: Path):
+    how = {"file": params(tmp_path), "objective": "quadratic", "epochs": 1, "workers": 1}
+    out = tmp_path / "out"
+    out.mkdir()
+    others = [".mine.tmp", ".notes.txt.17.tmp", "seed_best.pt", "seed_7.pt", "seed_7.step.pt"]
+    hpo.train(**how, seeds=2, out=out)
+    for name in (*others, ".seed_0.pt.17.tmp", ".training.json.17.tmp"):
+        (out / name).write_text("text")
+    (out / ".state" / ".seed_1.json.17.tmp").touch()
+    (out / ".state" / "mine").mkdir()
+
+    # One seed less, so that seed 1's file is of the earlier training alone.
+    hpo.train(**how, seeds=1, out=out, force=True)
+
+    own = ["training.json", "training.csv", "curves.png", "seed_0.pt", ".state"]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*own, *others])
+    assert {(out / name).read_text() for name in others} == {"text"}
+    assert {path.name for path in (out / ".state").iterdir()} == {
+        *("lock", "mine", "seed_0.json", "seed_0.log")
+    }
+
+
+@pytest.mark.parametrize("name", ["training.csv", "curves.png", "seed_3.pt", "seed_0.step.pt"])
+def test_a_folder_with_results_of_something_else_is_refused(tmp_path: Path, name: str):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+
+    # The second time, too, and with --force.
+    for force in (False, False, True):
+        with pytest.raises(ConfigurationError, match=rf"'{name}' and no training.*--out"):
+            hpo.train(params(tmp_path), objective="quadratic", seeds=1, out=out, force=force)
+
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_text() == "mine"
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """What the command line says of arguments that it refuses."""
     assert cli.main(["train", *arguments]) == 2, arguments
