@@ -127,7 +127,8 @@ def _train(job: Job, emit: Emit, stop: Event) -> None:
         }
         found = _trained(job, task, done.averaged, course.metrics)
         trained.write(Path(job.folder) / f"{job.name}.pt", found)
-    beside.write_json(Path(job.state) / f"{job.name}.json", {**result, "rows": course.rows})
+    result |= {"source": settings["source"], "rows": course.rows}
+    beside.write_json(Path(job.state) / f"{job.name}.json", result)
     # It has done its work; the other files tell all that it told.
     checkpoint.unlink(missing_ok=True)
     emit("ended", {})

@@ -59,6 +59,11 @@ def default_folder(recipe: Recipe, file: Path | None) -> Path:
     return Path("trained") / name.replace("/", "_").lstrip(".")
 
 
+def label_of(name: str) -> str:
+    """What people call a seed, by the name of its file."""
+    return "seed 0 in fp32" if name == BESIDE else name.replace("_", " ")
+
+
 @dataclass(kw_only=True)
 class SeedProgress:
     """How a seed stands.
@@ -83,7 +88,7 @@ class SeedProgress:
     @property
     def label(self) -> str:
         """What people call it."""
-        return "seed 0 in fp32" if self.name == BESIDE else self.name.replace("_", " ")
+        return label_of(self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,10 +139,9 @@ def train(
     folder = TrainingFolder(config.folder, recipe)
     environment = _environment(config)
     with folder.held(force=config.force):
-        if folder.has_other_source():
-            text = (
-                "the objective's file has changed since the training began; seeds may not compare"
-            )
+        if others := folder.of_other_source():
+            which = ", ".join(label_of(name) for name in others)
+            text = f"the objective's file has changed since {which} ended; seeds may not compare"
             emit(Remark(label="note", text=text))
         left = [name for name in folder.names() if folder.result_of(name) is None]
         folder.write_summary(folder.collect(), environment)

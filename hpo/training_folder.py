@@ -48,6 +48,7 @@ class SeedResult:
         seconds: Of its training, over interruptions.
         skipped: Steps withheld from the weights.
         file: Its weights; of a diverged one the step that shows it, if it could be kept.
+        source: The hash of the objective's file that it was trained with, where known.
         rows: What each epoch measured.
     """
 
@@ -61,6 +62,7 @@ class SeedResult:
     reason: str | None = None
     detail: str | None = None
     file: Path | None = None
+    source: str | None = None
     rows: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
 
     def flat(self) -> dict[str, Any]:
@@ -220,16 +222,17 @@ class TrainingFolder:
                 "it, name another folder with --out, or write --force to start over"
             )
 
-    def has_other_source(self) -> bool:
-        """Whether the objective's file has changed since the training began."""
-        found = self._summary()
-        return found is not None and found["settings"]["source"] != self._recipe.settings.source
+    def of_other_source(self) -> list[str]:
+        """What was trained with the objective's file as it is no longer."""
+        now = self._recipe.settings.source
+        ended = {name: self.result_of(name) for name in self.names()}
+        return [n for n, one in ended.items() if one and one.source not in (None, now)]
 
     def _summary(self) -> dict[str, Any] | None:
         path = self.path / SUMMARY
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            _ = found["asked"], found["asked_seeds"], found["settings"]["source"]
+            _ = found["asked"], found["asked_seeds"]
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:

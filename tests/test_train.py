@@ -23,7 +23,7 @@ from hpo.prepare import prepare_study
 from hpo.recipe import TrainRequest
 from hpo.request import RunRequest
 from hpo.seed import Job, train_seed
-from hpo.training import SeedEnded, TrainProgress, default_folder
+from hpo.training import Remark, SeedEnded, TrainProgress, default_folder
 from objectives import load
 from tests.conftest import Program, kill_all, wait_until
 from tests.toys import CPU
@@ -212,6 +212,28 @@ def test_a_seed_that_diverges_or_fails_is_told_and_the_others_go_on(tmp_path: Pa
     assert bad.file == tmp_path / "out" / "seed_0.step.pt"
     assert torch.load(bad.file, weights_only=True)["about"]["seed"] == 0
     assert trained.read(good.file).last is None
+
+
+def test_seeds_of_an_objective_that_has_changed_are_named_each_time(tmp_path: Path):
+    events: list[object] = []
+    how = {"file": params(tmp_path), "objective": own(tmp_path), "epochs": 1, "workers": 1}
+    how |= {"out": tmp_path / "out", "on_event": events.append}
+
+    def noted(seeds: int) -> list[str]:
+        events.clear()
+        hpo.train(**how, seeds=seeds)
+        return [event.text for event in events if isinstance(event, Remark)]
+
+    assert noted(2) == []
+    own(tmp_path, sleep=0.001)
+    note = "the objective's file has changed since seed 0, seed 1 ended; seeds may not compare"
+    assert noted(3) == [note]
+    # The summary is now of the new file, and the first two seeds are not.
+    assert noted(3) == [note]
+
+    summary = json.loads((tmp_path / "out" / "training.json").read_text())
+    first, second, third = (one["source"] for one in summary["seeds"])
+    assert first == second != third == summary["settings"]["source"]
 
 
 def test_what_cannot_be_written_is_told_and_nothing_is_lost(tmp_path: Path):
