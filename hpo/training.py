@@ -146,7 +146,13 @@ def train(
         left = [name for name in folder.names() if folder.result_of(name) is None]
         folder.write_summary(folder.collect(), environment)
         crew = _Crew(recipe, config, folder, emit)
-        is_stopped = bool(left) and crew.work(left, stop)
+        try:
+            is_stopped = bool(left) and crew.work(left, stop)
+        except BaseException:
+            # Also the KeyboardInterrupt of a notebook: what is finished is told by the files.
+            with suppress(ConfigurationError):
+                folder.write(folder.collect(is_interrupted=True), environment)
+            raise
         result = folder.collect(is_interrupted=is_stopped)
         try:
             folder.write(result, environment)
@@ -224,8 +230,8 @@ class _Crew:
                 self._emit(StoppingSeeds())
             stop.clear()
             self._end(stop)
-        # A process may have been told to stop by somebody else.
-        return is_stopped or any(seed.state == "stopped" for seed in self._seeds.values())
+        # Not by the signal: it may come when all have ended, or a process have one of its own.
+        return any(s.state in ("waiting", "training", "stopped") for s in self._seeds.values())
 
     def _start(self, name: str, slot: Slot) -> None:
         recipe, folder = self._recipe, self._folder

@@ -15,15 +15,16 @@ import pytest
 import torch
 
 import hpo
-from hpo import cli, configurations, recipe, trained
+from hpo import cli, configurations, recipe, trained, training
+from hpo.api_train import prepare
 from hpo.database import connect
 from hpo.display.trained import confirmation
 from hpo.errors import ConfigurationError, RunFailed
 from hpo.prepare import prepare_study
-from hpo.recipe import TrainRequest
+from hpo.recipe import Recipe, TrainRequest
 from hpo.request import RunRequest
 from hpo.seed import Job, train_seed
-from hpo.training import Remark, SeedEnded, TrainProgress, default_folder
+from hpo.training import Remark, SeedEnded, TrainConfig, TrainProgress, default_folder
 from objectives import load
 from tests.conftest import Program, kill_all, wait_until
 from tests.toys import CPU
@@ -69,6 +70,15 @@ def params(folder: Path, **changes: float) -> Path:
     path = folder / "params.json"
     path.write_text(json.dumps({**PARAMS, **changes}))
     return path
+
+
+def prepared(folder: Path, **asked: int) -> tuple[Recipe, TrainConfig]:
+    """A training into the folder `out`, as the command line comes to it."""
+    return prepare(
+        TrainRequest(objective="quadratic", epochs=1, **asked),
+        **{"file": params(folder), "study": None, "trial": None, "storage": None},
+        **{"device": "cpu", "workers": 1, "out": folder / "out", "force": False},
+    )
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -236,6 +246,37 @@ def test_seeds_of_an_objective_that_has_changed_are_named_each_time(tmp_path: Pa
     assert first == second != third == summary["settings"]["source"]
 
 
+def test_a_signal_after_the_last_seed_has_ended_interrupts_nothing(tmp_path: Path):
+    stop = Event()
+    found, config = prepared(tmp_path, seeds=1)
+
+    def emit(event: object) -> None:
+        if isinstance(event, SeedEnded):
+            stop.set()
+
+    result = training.train(found, config, emit=emit, stop=stop)
+
+    assert (result.is_complete, result.is_interrupted) == (True, False)
+
+
+def test_a_keyboard_interrupt_leaves_the_finished_seeds_in_the_files(tmp_path: Path):
+    out = tmp_path / "out"
+    how = {"file": params(tmp_path), "objective": "quadratic", "epochs": 1, "workers": 1}
+
+    def interrupt(event: object) -> None:
+        if isinstance(event, SeedEnded):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hpo.train(**how, seeds=2, out=out, on_event=interrupt)
+
+    summary = json.loads((out / "training.json").read_text())
+    assert [one["seed"] for one in summary["seeds"]] == [0]
+    assert (summary["best_seed"], summary["is_interrupted"]) == (0, True)
+    assert (out / "training.csv").exists() and (out / "curves.png").exists()
+    assert trained.locate(out) == out / "seed_0.pt"
+
+
 def test_what_cannot_be_written_is_told_and_nothing_is_lost(tmp_path: Path):
     mine, events = job(tmp_path, epochs=2), []
     final = Path(mine.folder) / "seed_0.pt"
@@ -375,7 +416,7 @@ def test_a_trial_that_is_not_there_is_told(
 
 
 def test_the_folder_is_named_after_what_is_trained():
-    class Recipe:
+    class Named:
         study_name, trial = "../mine-wide-tiny", 44
 
-    assert default_folder(Recipe, None) == Path("trained/_mine-wide-tiny-trial_00044")
+    assert default_folder(Named, None) == Path("trained/_mine-wide-tiny-trial_00044")
