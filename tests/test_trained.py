@@ -18,7 +18,10 @@ from objectives import load
 from tests.toys import CPU
 
 QUADRATIC = load("quadratic")
-SETTINGS = {"size": "tiny", "epochs": 3, "problem_seed": 0, "options": {}}
+SETTINGS = {
+    **{"objective": "quadratic", "source": "", "size": "tiny"},
+    **{"epochs": 3, "problem_seed": 0, "options": {}},
+}
 PARAMS = {"lr": 0.01, "curvature": 1.0}
 ABOUT = {"study": SETTINGS, "params": PARAMS, "seed": 0, "trial": 4, "study_name": "s"}
 
@@ -106,6 +109,37 @@ def test_what_is_no_finished_training_is_told_for_what_it_is(tmp_path: Path):
         assert text in str(raised.value)
         assert str(path) in str(raised.value)
         assert "weights_only" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("about", "lacks"),
+    [
+        (None, "'study'"),
+        ({"params": PARAMS, "seed": 0}, "'study'"),
+        ({**ABOUT, "study": ["tiny"]}, "'study'"),
+        ({**ABOUT, "study": {**SETTINGS, "objective": None}}, "'objective'"),
+        ({**ABOUT, "study": {"objective": "quadratic", "source": ""}}, "'size'"),
+        ({**ABOUT, "study": {"objective": "quadratic", "size": "tiny"}}, "'source'"),
+        ({**ABOUT, "params": 3}, "'params'"),
+        ({**ABOUT, "seed": "0"}, "'seed'"),
+        ({**ABOUT, "seed": True}, "'seed'"),
+    ],
+)
+def test_a_file_that_does_not_say_what_it_is_of_is_refused(tmp_path: Path, about, lacks: str):
+    path = tmp_path / "a.pt"
+    trained.write(path, finished(about=about))
+
+    with pytest.raises(ConfigurationError, match=f"does not say what it is of.*{lacks}") as raised:
+        trained.read(path)
+
+    assert str(path) in str(raised.value)
+
+
+def test_a_checkpoint_of_something_unknown_is_told_as_a_checkpoint(tmp_path: Path):
+    torch.save({"about": None, "optimizer": {}, "rng": {}}, tmp_path / "a.pt")
+
+    with pytest.raises(ConfigurationError, match="the checkpoint of a trial"):
+        trained.read(tmp_path / "a.pt")
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path):
