@@ -18,7 +18,7 @@ import hpo
 from hpo import cli, configurations, recipe, trained, training
 from hpo.api_train import prepare
 from hpo.database import connect
-from hpo.display.trained import confirmation
+from hpo.display.trained import TrainDisplay, confirmation
 from hpo.errors import ConfigurationError, RunFailed
 from hpo.prepare import prepare_study
 from hpo.recipe import Recipe, TrainRequest
@@ -72,10 +72,10 @@ def params(folder: Path, **changes: float) -> Path:
     return path
 
 
-def prepared(folder: Path, **asked: int) -> tuple[Recipe, TrainConfig]:
+def prepared(folder: Path, *, seeds: int) -> tuple[Recipe, TrainConfig]:
     """A training into the folder `out`, as the command line comes to it."""
     return prepare(
-        TrainRequest(objective="quadratic", epochs=1, **asked),
+        TrainRequest(objective="quadratic", epochs=1, seeds=seeds),
         **{"file": params(folder), "study": None, "trial": None, "storage": None},
         **{"device": "cpu", "workers": 1, "out": folder / "out", "force": False},
     )
@@ -257,6 +257,21 @@ def test_a_signal_after_the_last_seed_has_ended_interrupts_nothing(tmp_path: Pat
     result = training.train(found, config, emit=emit, stop=stop)
 
     assert (result.is_complete, result.is_interrupted) == (True, False)
+
+
+def test_the_start_tells_the_seeds_that_there_will_be(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    training.train(*prepared(tmp_path, seeds=2), emit=lambda _: None, stop=Event())
+    found, config = prepared(tmp_path, seeds=1)
+
+    TrainDisplay(found, config).begin()
+    again = capsys.readouterr().err
+    TrainDisplay(found, replace(config, force=True)).begin()
+    over = capsys.readouterr().err
+
+    assert "1, 2 seeds (1 asked for; the folder holds more)" in again
+    assert "1, 1 seed\n" in over
 
 
 def test_a_keyboard_interrupt_leaves_the_finished_seeds_in_the_files(tmp_path: Path):
