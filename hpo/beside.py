@@ -3,11 +3,39 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from hpo.errors import ConfigurationError
+
+_NAME = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")
+
+
+@contextmanager
+def renamed(path: Path) -> Iterator[Path]:
+    """A path of this process beside a file; it replaces the file, or is removed where that fails.
+
+    Raises:
+        OSError: It cannot be renamed; all else is the block's.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield beside
+        beside.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+
+
+def target_name(beside: str) -> str | None:
+    """The name of the file that one of `renamed` was to become; None where it is none of these."""
+    found = _NAME.fullmatch(beside)
+    return found and found["name"]
 
 
 def write(path: Path, content: bytes) -> None:
@@ -16,13 +44,10 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         ConfigurationError: It cannot be written.
     """
-    beside = path.with_name(f".{path.name}.tmp")
     try:
-        beside.write_bytes(content)
-        beside.replace(path)
+        with renamed(path) as beside:
+            beside.write_bytes(content)
     except OSError as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
         raise ConfigurationError(
             f"'{path}' cannot be written: {error.strerror or error}; make room, or give the right "
             "to write, and the same command goes on"

@@ -7,13 +7,13 @@ cannot be read, the trial starts over.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Container, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from hpo import beside
 
 CHECKPOINT_VERSION = 3
 
@@ -27,23 +27,20 @@ def file_of(folder: Path, trial_number: int) -> Path:
 
 def sweep(folder: Path, ended: Container[int], *, keep: int | None) -> None:
     """Delete the checkpoints of trials that have ended, but for that of one to keep."""
-    for file in folder.glob("trial_*"):
-        number = int(file.name.split(".")[0].removeprefix("trial_"))
+    for file in (*folder.glob("trial_*"), *folder.glob(".trial_*.tmp")):
+        number = int(file.name.lstrip(".").split(".")[0].removeprefix("trial_"))
         if number in ended and (number != keep or file.suffix == ".tmp"):
             file.unlink(missing_ok=True)
 
 
 def write(path: Path, about: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Write a state, and what it is of."""
-    beside = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        torch.save({"version": CHECKPOINT_VERSION, "about": dict(about), **state}, beside)
-        beside.replace(path)
+        with beside.renamed(path) as file:
+            torch.save({"version": CHECKPOINT_VERSION, "about": dict(about), **state}, file)
     except (OSError, RuntimeError) as error:
         _logger.warning("checkpoint %s cannot be written: %s", path, error)
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def read(path: Path, about: Mapping[str, Any], device: torch.device) -> dict[str, Any] | None:

@@ -1,13 +1,15 @@
 """The learning curves of a training as a PNG: metric and loss over epochs, a line a seed.
 
-Border: figures in, bytes out; no display is needed, and no global state of matplotlib's is used.
+Border: figures in, bytes out; how a drawing becomes a PNG is `pictures`'.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from hpo import pictures
 
 # Inches at 120 dots each: 1200 × 480 pixels, legible in a README.
 _SIZE_IN = (10.0, 4.0)
@@ -27,12 +29,14 @@ class Curve:
 
 def picture(curves: Sequence[Curve], *, metric: str, title: str) -> bytes:
     """The curves as a PNG."""
-    # Half a second, and needed at a training's end alone.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=_SIZE_IN, layout="constrained")
-    FigureCanvasAgg(figure)
+    def draw(figure: Any) -> None:
+        _draw(figure, curves, metric=metric, title=title)
+
+    return pictures.png(draw, _SIZE_IN, dpi=_DPI)
+
+
+def _draw(figure: Any, curves: Sequence[Curve], *, metric: str, title: str) -> None:
     left, right = figure.subplots(1, 2)
     for curve in curves:
         style = {"linestyle": "--", "color": "black"} if curve.is_beside else {}
@@ -46,6 +50,3 @@ def picture(curves: Sequence[Curve], *, metric: str, title: str) -> bytes:
     if curves:
         left.legend(fontsize="small")
     figure.suptitle(title, fontsize="medium")
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=_DPI)
-    return content.getvalue()

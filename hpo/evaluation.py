@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpo import beside
+from hpo import beside, pictures
 from hpo.errors import ConfigurationError
 from hpo.precision import is_out_of_memory
 from hpo.saved import context_of
@@ -205,16 +205,7 @@ def table_lines(table: Table) -> str:
 
 def picture(figure: Figure) -> bytes:
     """A figure as a PNG."""
-    # Half a second, and needed at the end alone.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
-
-    canvas = Canvas(figsize=figure.size_in, layout="constrained")
-    FigureCanvasAgg(canvas)
-    figure.draw(canvas)
-    content = io.BytesIO()
-    canvas.savefig(content, format="png", dpi=_DPI)
-    return content.getvalue()
+    return pictures.png(figure.draw, figure.size_in, dpi=_DPI)
 
 
 def _csv(table: Table) -> str:

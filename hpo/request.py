@@ -157,7 +157,8 @@ def slots_on(device: str | None, workers: int | None, *, visible: str | None) ->
 
     Args:
         device: `cpu`, `cuda` for all GPUs, one of them as `cuda:1`; None as a run.
-        workers: How many; None for one a GPU, else one a usable core.
+        workers: How many, which share a device that is named; None for one a GPU, else one a
+            usable core.
         visible: CUDA_VISIBLE_DEVICES.
 
     Raises:
@@ -170,8 +171,9 @@ def slots_on(device: str | None, workers: int | None, *, visible: str | None) ->
         found = find_slots(request, visible=visible)
         if device is None or found[0].device == "cuda":
             return found
-    name = str(slots.torch_device(str(device)))
-    return [slots.Slot(name=name, device=name)]
+    name, count = str(slots.torch_device(str(device))), workers or 1
+    names = [name] if count == 1 else [f"{name}.{share}" for share in range(count)]
+    return [slots.Slot(name=each, device=name) for each in names]
 
 
 def chosen(found: Sequence[Slot], gpus: Sequence[str]) -> list[Slot]:

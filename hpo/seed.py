@@ -12,7 +12,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from math import cos, pi
 from pathlib import Path
@@ -128,7 +127,8 @@ def _train(job: Job, emit: Emit, stop: Event) -> None:
         }
         found = _trained(job, task, done.averaged, course.metrics)
         trained.write(Path(job.folder) / f"{job.name}.pt", found)
-    beside.write_json(Path(job.state) / f"{job.name}.json", {**result, "rows": course.rows})
+    result |= {"source": settings["source"], "rows": course.rows}
+    beside.write_json(Path(job.state) / f"{job.name}.json", result)
     # It has done its work; the other files tell all that it told.
     checkpoint.unlink(missing_ok=True)
     emit("ended", {})
@@ -163,11 +163,10 @@ def _keep_step(verdict: Divergence, path: Path) -> str | None:
     if verdict.saved is None:
         return None
     try:
-        torch.save(dict(verdict.saved), path)
+        with beside.renamed(path) as file:
+            torch.save(dict(verdict.saved), file)
     except (OSError, RuntimeError) as error:
         logging.getLogger(__name__).warning("the step cannot be kept: %s", error)
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
         return None
     return path.name
 

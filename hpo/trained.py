@@ -11,7 +11,6 @@ Border: a file in, a file out. Who trains is `seed`'s; a folder of seeds is `tra
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hpo import beside
 from hpo.errors import ConfigurationError
 from hpo.saved import build
 from objectives import Objective, Task
@@ -69,17 +69,17 @@ def write(path: Path, trained: Trained) -> None:
     content = {"format": FORMAT, "version": VERSION, **vars(trained)}
     if trained.last is None:
         del content["last"]
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        torch.save(content, beside)
-        beside.replace(path)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or _reason(error, path.parent)
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
+        with beside.renamed(path) as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:
+                # Asked while what was written still fills the disk.
+                raise OSError(_reason(error, path.parent)) from error
+    except OSError as error:
         raise ConfigurationError(
-            f"'{path}' cannot be written: {reason}; the training is kept in its checkpoint, so "
-            "make room, or give the right to write"
+            f"'{path}' cannot be written: {error.strerror or error}; the training is kept in its "
+            "checkpoint, so make room, or give the right to write"
         ) from error
 
 
@@ -121,19 +121,44 @@ def read(path: Path) -> Trained:
             f"{content.get('version')}, this program reads {VERSION}); train it again"
         )
     try:
-        return Trained(
+        found = Trained(
             **{name: content[name] for name in Trained.__dataclass_fields__ if name in content}
         )
     except TypeError as error:
         raise ConfigurationError(
             f"'{path}' is no finished training: it lacks a part ({error})"
         ) from error
+    if wrong := _wrong_in(found.about):
+        raise ConfigurationError(
+            f"'{path}' is no finished training: it does not say what it is of, for it lacks "
+            f"{wrong}; 'python -m hpo train' writes such files"
+        )
+    return found
+
+
+def _wrong_in(about: Any) -> str | None:
+    """What a file does not say of its training, or not as it should; None where it says all."""
+
+    def has(tree: Any, name: str, kind: type) -> bool:
+        return isinstance(tree, Mapping) and isinstance(tree.get(name), kind)
+
+    if not has(about, "study", Mapping):
+        return "'study', its settings"
+    for name in ("objective", "source", "size"):
+        if not has(about["study"], name, str):
+            return f"'{name}' as a text in its settings"
+    if not has(about, "params", Mapping):
+        return "'params', its parameters"
+    if not has(about, "seed", int) or isinstance(about["seed"], bool):
+        return "'seed' as a whole number"
+    return None
 
 
 def _kind(content: Any) -> str:
     """What another torch file is, and what to do with it."""
     if isinstance(content, Mapping) and {"about", "optimizer", "rng"} <= set(content):
-        number = content["about"].get("trial")
+        about = content["about"]
+        number = about.get("trial") if isinstance(about, Mapping) else None
         which = "" if number is None else f" --trial {number}"
         return (
             "the checkpoint of a trial or of a training that is not finished; "

@@ -59,6 +59,11 @@ def default_folder(recipe: Recipe, file: Path | None) -> Path:
     return Path("trained") / name.replace("/", "_").lstrip(".")
 
 
+def label_of(name: str) -> str:
+    """What people call a seed, by the name of its file."""
+    return "seed 0 in fp32" if name == BESIDE else name.replace("_", " ")
+
+
 @dataclass(kw_only=True)
 class SeedProgress:
     """How a seed stands.
@@ -83,7 +88,7 @@ class SeedProgress:
     @property
     def label(self) -> str:
         """What people call it."""
-        return "seed 0 in fp32" if self.name == BESIDE else self.name.replace("_", " ")
+        return label_of(self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,15 +139,20 @@ def train(
     folder = TrainingFolder(config.folder, recipe)
     environment = _environment(config)
     with folder.held(force=config.force):
-        if folder.has_other_source():
-            text = (
-                "the objective's file has changed since the training began; seeds may not compare"
-            )
+        if others := folder.of_other_source():
+            which = ", ".join(label_of(name) for name in others)
+            text = f"the objective's file has changed since {which} ended; seeds may not compare"
             emit(Remark(label="note", text=text))
         left = [name for name in folder.names() if folder.result_of(name) is None]
         folder.write_summary(folder.collect(), environment)
         crew = _Crew(recipe, config, folder, emit)
-        is_stopped = bool(left) and crew.work(left, stop)
+        try:
+            is_stopped = bool(left) and crew.work(left, stop)
+        except BaseException:
+            # Also the KeyboardInterrupt of a notebook: what is finished is told by the files.
+            with suppress(ConfigurationError):
+                folder.write(folder.collect(is_interrupted=True), environment)
+            raise
         result = folder.collect(is_interrupted=is_stopped)
         try:
             folder.write(result, environment)
@@ -220,8 +230,8 @@ class _Crew:
                 self._emit(StoppingSeeds())
             stop.clear()
             self._end(stop)
-        # A process may have been told to stop by somebody else.
-        return is_stopped or any(seed.state == "stopped" for seed in self._seeds.values())
+        # Not by the signal: it may come when all have ended, or a process have one of its own.
+        return any(s.state in ("waiting", "training", "stopped") for s in self._seeds.values())
 
     def _start(self, name: str, slot: Slot) -> None:
         recipe, folder = self._recipe, self._folder

@@ -15,7 +15,7 @@ import fcntl
 import io
 import json
 import math
-import shutil
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +32,9 @@ from hpo.trained import SUMMARY
 _VERSION = 1
 # Seed 0 once more in fp32, where the others are not.
 BESIDE = "seed_0_fp32"
+_TABLE, _PICTURE = "training.csv", "curves.png"
+_SEED = re.compile(rf"seed_\d+|{BESIDE}")
+_RESULT = re.compile(rf"({_SEED.pattern})(\.step)?\.pt|{re.escape(_TABLE)}|{re.escape(_PICTURE)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,7 @@ class SeedResult:
         seconds: Of its training, over interruptions.
         skipped: Steps withheld from the weights.
         file: Its weights; of a diverged one the step that shows it, if it could be kept.
+        source: The hash of the objective's file that it was trained with, where known.
         rows: What each epoch measured.
     """
 
@@ -58,6 +62,7 @@ class SeedResult:
     reason: str | None = None
     detail: str | None = None
     file: Path | None = None
+    source: str | None = None
     rows: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
 
     def flat(self) -> dict[str, Any]:
@@ -133,6 +138,8 @@ class TrainingFolder:
     def held(self, *, force: bool) -> Iterator[None]:
         """Make the folder, keep other processes out of it, and see that it is of this recipe.
 
+        The folder may be one that its user keeps other files in: these stay as they are.
+
         Args:
             force: Start over where it holds another training, or the same one.
 
@@ -140,6 +147,7 @@ class TrainingFolder:
             ConfigurationError: It cannot be written, is in use, or is of something else.
         """
         try:
+            self._refuse_foreign_results()
             self.state.mkdir(parents=True, exist_ok=True)
             lock = (self.state / "lock").open("w")
         except OSError as error:
@@ -158,22 +166,46 @@ class TrainingFolder:
             except OSError:
                 # A file system without locks; two at once would train everything twice.
                 pass
-            # What processes that were killed were writing.
-            for file in (*self.state.glob("*.tmp"), *self.path.glob(".*.tmp")):
-                file.unlink(missing_ok=True)
+            self._remove_unfinished()
             if force:
                 self._clear()
             self._refuse_another()
             yield
 
+    def _refuse_foreign_results(self) -> None:
+        """Refuse a folder with files of the results' names that no training here has written."""
+        if not self.path.is_dir() or self.state.exists() or (self.path / SUMMARY).exists():
+            return
+        found = sorted(file.name for file in self.path.iterdir() if _RESULT.fullmatch(file.name))
+        if found:
+            raise ConfigurationError(
+                f"the folder '{self.path}' holds '{found[0]}' and no training that it is of, and "
+                "would have it replaced; name another folder (--out)"
+            )
+
+    def _remove_unfinished(self) -> None:
+        """Remove what processes that were killed were writing."""
+        for folder in (self.path, self.state):
+            for file in folder.iterdir():
+                name = beside.target_name(file.name)
+                if name and (name == SUMMARY or _RESULT.fullmatch(name) or _is_state(name)):
+                    file.unlink(missing_ok=True)
+
     def _clear(self) -> None:
         """Remove what an earlier training left: its own files alone."""
-        for pattern in ("seed_*.pt", SUMMARY, "training.csv", "curves.png"):
-            for file in self.path.glob(pattern):
-                file.unlink(missing_ok=True)
-        for file in self.state.iterdir():
-            if file.name != "lock":
-                shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+        states = [file for file in self.state.iterdir() if _is_state(file.name)]
+        names = {file.stem for file in states} | set(self._names_before())
+        results = [f"{name}{ending}" for name in names for ending in (".pt", ".step.pt")]
+        for file in (*states, *(self.path / n for n in (*results, SUMMARY, _TABLE, _PICTURE))):
+            file.unlink(missing_ok=True)
+
+    def _names_before(self) -> list[str]:
+        """What the earlier training was to train, if its summary says it."""
+        try:
+            found = self._summary()
+            return [] if found is None else [BESIDE, *map(_name, range(found["asked_seeds"]))]
+        except (ConfigurationError, TypeError):
+            return []
 
     def _refuse_another(self) -> None:
         found = self._summary()
@@ -190,16 +222,17 @@ class TrainingFolder:
                 "it, name another folder with --out, or write --force to start over"
             )
 
-    def has_other_source(self) -> bool:
-        """Whether the objective's file has changed since the training began."""
-        found = self._summary()
-        return found is not None and found["settings"]["source"] != self._recipe.settings.source
+    def of_other_source(self) -> list[str]:
+        """What was trained with the objective's file as it is no longer."""
+        now = self._recipe.settings.source
+        ended = {name: self.result_of(name) for name in self.names()}
+        return [n for n, one in ended.items() if one and one.source not in (None, now)]
 
     def _summary(self) -> dict[str, Any] | None:
         path = self.path / SUMMARY
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            _ = found["asked"], found["asked_seeds"], found["settings"]["source"]
+            _ = found["asked"], found["asked_seeds"]
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -230,7 +263,7 @@ class TrainingFolder:
 
     def names(self) -> list[str]:
         """All that is to be trained, by the names of their files."""
-        names = [f"seed_{number}" for number in range(self.seeds())]
+        names = [_name(number) for number in range(self.seeds())]
         # Beside seed 0, and early: it takes longest.
         return names if self._recipe.precision == "fp32" else [names[0], BESIDE, *names[1:]]
 
@@ -292,9 +325,19 @@ class TrainingFolder:
             title = result.study or self.path.name
             title += "" if result.trial is None else f", trial {result.trial}"
             drawn = picture(curves, metric=result.metric, title=title)
-            beside.write(self.path / "training.csv", _table(runs).encode())
-            beside.write(self.path / "curves.png", drawn)
+            beside.write(self.path / _TABLE, _table(runs).encode())
+            beside.write(self.path / _PICTURE, drawn)
         self.write_summary(result, environment)
+
+
+def _name(seed: int) -> str:
+    return f"seed_{seed}"
+
+
+def _is_state(name: str) -> bool:
+    """Whether a file of this name in the state's folder is a seed's."""
+    stem, _, ending = name.partition(".")
+    return bool(_SEED.fullmatch(stem)) and ending in ("pt", "json", "log")
 
 
 def _shown(value: Any) -> str:

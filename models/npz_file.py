@@ -23,6 +23,10 @@ Array = NDArray[Any]
 _LOCAL_BYTES, _LENGTHS_AT = 30, 26
 _LOCAL_SIGNATURE = b"PK\x03\x04"
 _IS_ENCRYPTED = 1
+# What numpy 2 takes; a damaged header may say more.
+_MOST_AXES = 64
+# Whole numbers, real and complex ones, truth values: neither texts, dates, records nor objects.
+_NUMBERS = "fciub"
 # A third version is there for names of fields beyond ASCII; numbers have none.
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -91,19 +95,39 @@ def _mapped(path: Path, file: BufferedReader, name: str, member: zipfile.ZipInfo
     # Not the directory's: the local header may be longer by a field for 64-bit lengths.
     begin = member.header_offset + _LOCAL_BYTES + sum(struct.unpack_from("<HH", local, _LENGTHS_AT))
     file.seek(begin)
-    try:
-        shape, is_fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"{here} is no array; write it with numpy.savez") from error
-    if dtype.hasobject:
-        raise ValueError(f"{here} holds Python objects, which are never read; write numbers")
+    shape, is_fortran, dtype = _header(here, file)
     offset = file.tell()
     count = int(np.prod(shape, dtype=object))
     end = min(begin + member.file_size, file.seek(0, SEEK_END))
     if offset + count * dtype.itemsize > end:
         raise ValueError(f"{here} is shorter than its shape {shape} says; write it again")
-    if count == 0:
-        return np.empty(shape, dtype)
     order: Any = "F" if is_fortran else "C"
-    # A shape of () would be taken for one entry of unknown number.
-    return np.memmap(file, dtype, "r", offset, shape or (1,), order).reshape(shape)
+    try:
+        if count == 0:
+            return np.empty(shape, dtype)
+        # A shape of () would be taken for one entry of unknown number.
+        return np.memmap(file, dtype, "r", offset, shape or (1,), order).reshape(shape)
+    # Beside an axis of 0, another may be longer than numpy counts.
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{here} cannot have the shape {shape}; write it again") from error
+
+
+def _header(here: str, file: BufferedReader) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order (whether columns come first) and type of an array, as its header says them."""
+    try:
+        shape, is_fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+    except OSError:
+        raise
+    # A damaged one breaks Python's parser in more ways than numpy names: TokenError, TypeError,
+    # RecursionError.
+    except Exception as error:
+        raise ValueError(f"{here} is no array; write it with numpy.savez") from error
+    if dtype.hasobject:
+        raise ValueError(f"{here} holds Python objects, which are never read; write numbers")
+    if dtype.kind not in _NUMBERS or dtype.subdtype is not None:
+        raise ValueError(f"{here} is {dtype}; write numbers")
+    # To numpy, True is a length.
+    if len(shape) > _MOST_AXES or not all(type(n) is int and n >= 0 for n in shape):
+        told = str(shape) if len(shape) <= _MOST_AXES else f"of {len(shape)} axes"
+        raise ValueError(f"{here} cannot have the shape {told}; write it again")
+    return shape, is_fortran, dtype

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import subprocess
 import sys
 import zipfile
@@ -317,6 +318,46 @@ def test_a_file_that_lost_a_part_of_its_middle_is_refused(tmp_path: Path):
 
     with pytest.raises(ValueError, match=r"is damaged|is cut off|is no array"):
         SceneFile.open(tmp_path / "cut.npz")
+
+
+def with_header(path: Path, header: str) -> Path:
+    """A file whose snapshots have this header, damaged or made up, and some bytes."""
+    text = header.encode("latin1") + b"\n"
+    with zipfile.ZipFile(saved(path, snapshots=None), "a") as archive:
+        head = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
+        archive.writestr("snapshots.npy", head + bytes(64))
+    return path
+
+
+def header(shape: str, descr: str = "'<c8'") -> str:
+    return f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    {
+        "unclosed": ("{'descr': '<c8', 'shape': (8, 8", "is no array"),
+        "unhashable": ("{[]: 1}", "is no array"),
+        "nested": ("(" * 9000, "is no array"),
+        "no type": (header("(8,)", "'<q9'"), "is no array"),
+        "below 0": (header("(-8, -8, 4, 1)"), r"cannot have the shape \(-8, -8, 4, 1\)"),
+        "a truth value": (header("(True, 4)"), r"cannot have the shape \(True, 4\)"),
+        "65 axes": (header(f"({'1, ' * 65})"), "cannot have the shape of 65 axes"),
+        "nothing, at length": (header(f"(0, {2**70})"), r"cannot have the shape \(0, 1180"),
+        "much of nothing": (header(f"(0, {2**62}, {2**62})"), "cannot have the shape"),
+        "records": (header("(1,)", "[('a', '<f4')]"), "write numbers"),
+        "arrays in records": (header("(1,)", "('<f4', (2,))"), "is no array|write numbers"),
+        "dates": (header("(1,)", "'<M8[s]'"), r"is datetime64\[s\]; write numbers"),
+        "bytes of none": (header("(8,)", "'|V0'"), "write numbers"),
+    }.values(),
+)
+def test_a_damaged_header_is_told_with_the_array_and_the_file(tmp_path: Path, text: str, says: str):
+    path = with_header(tmp_path / "s.npz", text)
+
+    with pytest.raises(ValueError, match=says) as refused:
+        SceneFile.open(path)
+
+    assert str(refused.value).startswith(f"'snapshots' in '{path}' ")
 
 
 def test_values_that_opening_did_not_see_are_refused_when_they_are_used(tmp_path: Path):

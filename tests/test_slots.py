@@ -55,3 +55,13 @@ def test_the_gpus_that_are_asked_for_are_used_and_others_named():
     assert [slot.name for slot in chosen] == ["gpu:2.0", "gpu:2.1", "gpu:0.0", "gpu:0.1"]
     with pytest.raises(ConfigurationError, match="no GPU '5'; use some of 0, 1, 2"):
         request.chosen(found, ["0", "5"])
+
+
+def test_a_device_that_is_named_gets_as_many_slots_as_asked_for():
+    # One that torch has everywhere, and that is named with its number, as a GPU is.
+    one = request.slots_on("cpu:0", None, visible=None)
+    three = request.slots_on("cpu:0", 3, visible=None)
+
+    assert [(slot.name, slot.device) for slot in one] == [("cpu:0", "cpu:0")]
+    assert [slot.name for slot in three] == ["cpu:0.0", "cpu:0.1", "cpu:0.2"]
+    assert {slot.device for slot in three} == {"cpu:0"}

@@ -15,15 +15,16 @@ import pytest
 import torch
 
 import hpo
-from hpo import cli, configurations, recipe, trained
+from hpo import cli, configurations, recipe, trained, training
+from hpo.api_train import prepare
 from hpo.database import connect
-from hpo.display.trained import confirmation
+from hpo.display.trained import TrainDisplay, confirmation
 from hpo.errors import ConfigurationError, RunFailed
 from hpo.prepare import prepare_study
-from hpo.recipe import TrainRequest
+from hpo.recipe import Recipe, TrainRequest
 from hpo.request import RunRequest
 from hpo.seed import Job, train_seed
-from hpo.training import SeedEnded, TrainProgress, default_folder
+from hpo.training import Remark, SeedEnded, TrainConfig, TrainProgress, default_folder
 from objectives import load
 from tests.conftest import Program, kill_all, wait_until
 from tests.toys import CPU
@@ -69,6 +70,15 @@ def params(folder: Path, **changes: float) -> Path:
     path = folder / "params.json"
     path.write_text(json.dumps({**PARAMS, **changes}))
     return path
+
+
+def prepared(folder: Path, *, seeds: int) -> tuple[Recipe, TrainConfig]:
+    """A training into the folder `out`, as the command line comes to it."""
+    return prepare(
+        TrainRequest(objective="quadratic", epochs=1, seeds=seeds),
+        **{"file": params(folder), "study": None, "trial": None, "storage": None},
+        **{"device": "cpu", "workers": 1, "out": folder / "out", "force": False},
+    )
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -214,6 +224,74 @@ def test_a_seed_that_diverges_or_fails_is_told_and_the_others_go_on(tmp_path: Pa
     assert trained.read(good.file).last is None
 
 
+def test_seeds_of_an_objective_that_has_changed_are_named_each_time(tmp_path: Path):
+    events: list[object] = []
+    how = {"file": params(tmp_path), "objective": own(tmp_path), "epochs": 1, "workers": 1}
+    how |= {"out": tmp_path / "out", "on_event": events.append}
+
+    def noted(seeds: int) -> list[str]:
+        events.clear()
+        hpo.train(**how, seeds=seeds)
+        return [event.text for event in events if isinstance(event, Remark)]
+
+    assert noted(2) == []
+    own(tmp_path, sleep=0.001)
+    note = "the objective's file has changed since seed 0, seed 1 ended; seeds may not compare"
+    assert noted(3) == [note]
+    # The summary is now of the new file, and the first two seeds are not.
+    assert noted(3) == [note]
+
+    summary = json.loads((tmp_path / "out" / "training.json").read_text())
+    first, second, third = (one["source"] for one in summary["seeds"])
+    assert first == second != third == summary["settings"]["source"]
+
+
+def test_a_signal_after_the_last_seed_has_ended_interrupts_nothing(tmp_path: Path):
+    stop = Event()
+    found, config = prepared(tmp_path, seeds=1)
+
+    def emit(event: object) -> None:
+        if isinstance(event, SeedEnded):
+            stop.set()
+
+    result = training.train(found, config, emit=emit, stop=stop)
+
+    assert (result.is_complete, result.is_interrupted) == (True, False)
+
+
+def test_the_start_tells_the_seeds_that_there_will_be(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    training.train(*prepared(tmp_path, seeds=2), emit=lambda _: None, stop=Event())
+    found, config = prepared(tmp_path, seeds=1)
+
+    TrainDisplay(found, config).begin()
+    again = capsys.readouterr().err
+    TrainDisplay(found, replace(config, force=True)).begin()
+    over = capsys.readouterr().err
+
+    assert "1, 2 seeds (1 asked for; the folder holds more)" in again
+    assert "1, 1 seed\n" in over
+
+
+def test_a_keyboard_interrupt_leaves_the_finished_seeds_in_the_files(tmp_path: Path):
+    out = tmp_path / "out"
+    how = {"file": params(tmp_path), "objective": "quadratic", "epochs": 1, "workers": 1}
+
+    def interrupt(event: object) -> None:
+        if isinstance(event, SeedEnded):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hpo.train(**how, seeds=2, out=out, on_event=interrupt)
+
+    summary = json.loads((out / "training.json").read_text())
+    assert [one["seed"] for one in summary["seeds"]] == [0]
+    assert (summary["best_seed"], summary["is_interrupted"]) == (0, True)
+    assert (out / "training.csv").exists() and (out / "curves.png").exists()
+    assert trained.locate(out) == out / "seed_0.pt"
+
+
 def test_what_cannot_be_written_is_told_and_nothing_is_lost(tmp_path: Path):
     mine, events = job(tmp_path, epochs=2), []
     final = Path(mine.folder) / "seed_0.pt"
@@ -246,6 +324,43 @@ def test_a_folder_that_cannot_be_one_or_is_in_use_is_refused(tmp_path: Path):
     (out / "training.json").write_text("{")
     with pytest.raises(ConfigurationError, match="--force"):
         hpo.train(params(tmp_path), **how, out=out)
+
+
+def test_files_of_others_in_the_folder_stay_as_they_are(tmp_path: Path):
+    how = {"file": params(tmp_path), "objective": "quadratic", "epochs": 1, "workers": 1}
+    out = tmp_path / "out"
+    out.mkdir()
+    others = [".mine.tmp", ".notes.txt.17.tmp", "seed_best.pt", "seed_7.pt", "seed_7.step.pt"]
+    hpo.train(**how, seeds=2, out=out)
+    for name in (*others, ".seed_0.pt.17.tmp", ".training.json.17.tmp"):
+        (out / name).write_text("text")
+    (out / ".state" / ".seed_1.json.17.tmp").touch()
+    (out / ".state" / "mine").mkdir()
+
+    # One seed less, so that seed 1's file is of the earlier training alone.
+    hpo.train(**how, seeds=1, out=out, force=True)
+
+    own = ["training.json", "training.csv", "curves.png", "seed_0.pt", ".state"]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*own, *others])
+    assert {(out / name).read_text() for name in others} == {"text"}
+    assert {path.name for path in (out / ".state").iterdir()} == {
+        *("lock", "mine", "seed_0.json", "seed_0.log")
+    }
+
+
+@pytest.mark.parametrize("name", ["training.csv", "curves.png", "seed_3.pt", "seed_0.step.pt"])
+def test_a_folder_with_results_of_something_else_is_refused(tmp_path: Path, name: str):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+
+    # The second time, too, and with --force.
+    for force in (False, False, True):
+        with pytest.raises(ConfigurationError, match=rf"'{name}' and no training.*--out"):
+            hpo.train(params(tmp_path), objective="quadratic", seeds=1, out=out, force=force)
+
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_text() == "mine"
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -316,7 +431,7 @@ def test_a_trial_that_is_not_there_is_told(
 
 
 def test_the_folder_is_named_after_what_is_trained():
-    class Recipe:
+    class Named:
         study_name, trial = "../mine-wide-tiny", 44
 
-    assert default_folder(Recipe, None) == Path("trained/_mine-wide-tiny-trial_00044")
+    assert default_folder(Named, None) == Path("trained/_mine-wide-tiny-trial_00044")

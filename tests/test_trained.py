@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from hpo import checkpoint, trained
-from hpo.errors import ConfigurationError
+from hpo import beside, checkpoint, seed, trained
+from hpo.errors import ConfigurationError, Divergence
 from hpo.trained import Trained
 from objectives import load
 from tests.toys import CPU
 
 QUADRATIC = load("quadratic")
-SETTINGS = {"size": "tiny", "epochs": 3, "problem_seed": 0, "options": {}}
+SETTINGS = {
+    **{"objective": "quadratic", "source": "", "size": "tiny"},
+    **{"epochs": 3, "problem_seed": 0, "options": {}},
+}
 PARAMS = {"lr": 0.01, "curvature": 1.0}
 ABOUT = {"study": SETTINGS, "params": PARAMS, "seed": 0, "trial": 4, "study_name": "s"}
 
@@ -106,6 +111,37 @@ def test_what_is_no_finished_training_is_told_for_what_it_is(tmp_path: Path):
         assert "weights_only" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("about", "lacks"),
+    [
+        (None, "'study'"),
+        ({"params": PARAMS, "seed": 0}, "'study'"),
+        ({**ABOUT, "study": ["tiny"]}, "'study'"),
+        ({**ABOUT, "study": {**SETTINGS, "objective": None}}, "'objective'"),
+        ({**ABOUT, "study": {"objective": "quadratic", "source": ""}}, "'size'"),
+        ({**ABOUT, "study": {"objective": "quadratic", "size": "tiny"}}, "'source'"),
+        ({**ABOUT, "params": 3}, "'params'"),
+        ({**ABOUT, "seed": "0"}, "'seed'"),
+        ({**ABOUT, "seed": True}, "'seed'"),
+    ],
+)
+def test_a_file_that_does_not_say_what_it_is_of_is_refused(tmp_path: Path, about, lacks: str):
+    path = tmp_path / "a.pt"
+    trained.write(path, finished(about=about))
+
+    with pytest.raises(ConfigurationError, match=f"does not say what it is of.*{lacks}") as raised:
+        trained.read(path)
+
+    assert str(path) in str(raised.value)
+
+
+def test_a_checkpoint_of_something_unknown_is_told_as_a_checkpoint(tmp_path: Path):
+    torch.save({"about": None, "optimizer": {}, "rng": {}}, tmp_path / "a.pt")
+
+    with pytest.raises(ConfigurationError, match="the checkpoint of a trial"):
+        trained.read(tmp_path / "a.pt")
+
+
 def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path):
     (tmp_path / "seed_0.pt").mkdir()
 
@@ -113,6 +149,79 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path):
         trained.write(tmp_path / "seed_0.pt", finished())
 
     assert [path.name for path in tmp_path.iterdir()] == ["seed_0.pt"]
+
+
+def test_a_full_disk_is_told_though_torch_does_not_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def save(content: object, file: Path) -> None:
+        file.write_bytes(b"all that there was room for")
+        raise RuntimeError("unexpected pos 64 vs 0")
+
+    def disk_usage(folder: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=0 if any(folder.iterdir()) else 1 << 30)
+
+    monkeypatch.setattr(torch, "save", save)
+    monkeypatch.setattr("shutil.disk_usage", disk_usage)
+
+    with pytest.raises(ConfigurationError, match="No space left on device"):
+        trained.write(tmp_path / "seed_0.pt", finished())
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path):
+    path = tmp_path / "a.pt"
+    path.write_text("before")
+
+    def write(text: str, failure: BaseException | None = None) -> None:
+        with beside.renamed(path) as file:
+            file.write_text(text)
+            # Of this process alone: another one at the same file has a name of its own.
+            assert str(os.getpid()) in file.name
+            assert beside.target_name(file.name) == "a.pt"
+            if failure:
+                raise failure
+
+    # An interruption, too, which is no Exception.
+    with pytest.raises(KeyboardInterrupt):
+        write("half", KeyboardInterrupt())
+    assert path.read_text() == "before"
+    write("after")
+
+    assert path.read_text() == "after"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_step_that_cannot_be_kept_leaves_no_half_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "seed_0.step.pt"
+    path.write_text("an earlier one")
+
+    def save(content: object, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", save)
+    verdict = Divergence("stalled", "-", evidence={}, saved={"step": 3})
+
+    with pytest.raises(KeyboardInterrupt):
+        seed._keep_step(verdict, path)
+
+    assert path.read_text() == "an earlier one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_trial_was_writing_goes_when_it_has_ended(tmp_path: Path):
+    for number in (1, 2, 3):
+        checkpoint.write(tmp_path / f"trial_{number:05d}.pt", {"trial": number}, {})
+        (tmp_path / f".trial_{number:05d}.pt.17.tmp").touch()
+
+    checkpoint.sweep(tmp_path, {1, 2}, keep=2)
+
+    left = [".trial_00003.pt.17.tmp", "trial_00002.pt", "trial_00003.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
 
 
 def test_a_folder_means_its_best_seed(tmp_path: Path):

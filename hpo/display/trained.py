@@ -13,7 +13,7 @@ from rich.text import Text
 from hpo.display.console import duration, errors, labelled, results
 from hpo.recipe import Recipe
 from hpo.training import Remark, SeedEnded, SeedProgress, TrainConfig, TrainEvent, TrainProgress
-from hpo.training_folder import SeedResult, TrainingResult
+from hpo.training_folder import SeedResult, TrainingFolder, TrainingResult
 
 # Without a terminal: a line a seed for each tenth of its epochs, but not oftener than this, and
 # at least this often.
@@ -41,7 +41,11 @@ class TrainDisplay:
             origin += f" ({own.metric} {studied:.4g} after {recipe.studied['epochs']} epochs)"
         options = "".join(f", {name} {value}" for name, value in own.options.items() if value)
         average = f"decay {recipe.ema_decay:g}" if recipe.ema_decay else "none"
-        count = f"{recipe.seeds} seed{'s' if recipe.seeds > 1 else ''}"
+        seeds = _seeds(recipe, self._config)
+        count = f"{seeds} seed{'s' if seeds > 1 else ''}"
+        count += (
+            f" ({recipe.seeds} asked for; the folder holds more)" if seeds > recipe.seeds else ""
+        )
         lines = {
             "trained": origin,
             "objective": f"{own.objective}, size {own.size}{options}",
@@ -108,6 +112,11 @@ class TrainDisplay:
             errors.print("interrupted; the same command goes on from here")
         elif not self._has_news:
             errors.print("all of its seeds are trained; more --seeds add some, --force starts over")
+
+
+def _seeds(recipe: Recipe, config: TrainConfig) -> int:
+    """How many seeds there are to be, those of an earlier call among them."""
+    return recipe.seeds if config.force else TrainingFolder(config.folder, recipe).seeds()
 
 
 def _picture(progress: TrainProgress) -> Table:
