@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from models.array import ArrayConfig
@@ -65,18 +65,11 @@ def _bound_medians(sets: Sequence[Set]) -> Sequence[Any]:
 
 def ratios(sets: Sequence[Set]) -> Table:
     """RMSE of the sources found over the bound's, one source in the scene."""
-    rows = []
-    for method in sets[0].scored:
-        row: list[Any] = [method]
-        for one in sets:
-            scored = one.scored[method]
-            row += [of_count(errors, one, 1).ratio for errors in (scored.plain, scored.refined)]
-        rows.append(row)
-    columns = [f"{one.label}{kind}" for one in sets for kind in ("", ", refined")]
+    head, rows = _plain_and_refined(sets, lambda errors, one: of_count(errors, one, 1).ratio)
     return Table(
         name="ratio_one_source",
         title="RMSE over the Cramér–Rao bound, scenes of one source",
-        head=("method", *columns),
+        head=head,
         rows=rows,
         note=f"Of the sources found. {_OUTLIERS} Below 1 a method is better than any without bias "
         "could be: it knows the region that sources come from.",
@@ -85,21 +78,27 @@ def ratios(sets: Sequence[Set]) -> Table:
 
 def outliers(sets: Sequence[Set]) -> Table:
     """Share of the sources that were not found."""
-    rows = []
-    for method in sets[0].scored:
-        row: list[Any] = [method]
-        for one in sets:
-            scored = one.scored[method]
-            row += [100 * scored.plain.outlier_rate, 100 * scored.refined.outlier_rate]
-        rows.append(row)
-    columns = [f"{one.label}{kind}" for one in sets for kind in ("", ", refined")]
+    head, rows = _plain_and_refined(sets, lambda errors, one: 100 * errors.outlier_rate)
     return Table(
-        name="outliers",
-        title="Sources not found, %",
-        head=("method", *columns),
-        rows=rows,
-        note=_OUTLIERS,
+        name="outliers", title="Sources not found, %", head=head, rows=rows, note=_OUTLIERS
     )
+
+
+def _plain_and_refined(
+    sets: Sequence[Set], figure: Callable[[Errors, Set], float]
+) -> tuple[Sequence[str], list[Sequence[Any]]]:
+    """A figure of every method by set, as it is and refined: the head, and the rows."""
+    columns = [f"{one.label}{kind}" for one in sets for kind in ("", ", refined")]
+    rows: list[Sequence[Any]] = []
+    for method in sets[0].scored:
+        pairs = [(one, one.scored[method]) for one in sets]
+        found = [
+            figure(errors, one)
+            for one, scored in pairs
+            for errors in (scored.plain, scored.refined)
+        ]
+        rows.append((method, *found))
+    return ("method", *columns), rows
 
 
 def accuracy(sets: Sequence[Set]) -> Table:
