@@ -514,7 +514,7 @@ def test_one_objective_is_shown_with_its_spaces_options_and_sizes(capsys):
     assert cli.main(["objectives", "ris_covariance", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
 
-    assert re.search(r"lr +float, log +0.0005 to 0.01 +0.001", shown)
+    assert re.search(r"lr +float, log +0.0002 to 0.005 +0.001", shown)
     assert "--installation fixed|random" in shown
     assert told["spaces"]["narrow"]["lr"] == {
         **{"kind": "float", "log": True},
