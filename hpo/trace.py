@@ -31,8 +31,9 @@ _TORCH = str(Path(torch.__file__).parent)
 _OWN = f"{Path(__file__).parent}{os.sep}"
 # Attributes that are asked for all the time and are no results.
 _PLAIN = ("shape", "dtype", "device", "ndim", "layout", "grad_fn", "requires_grad", "is_leaf")
-# So many decompositions of a step are looked at.
-_SPECTRA = 12
+# So many decompositions of a step are looked at, and so many of one line: a network that takes the
+# same inverse at every layer is not to hide what its loss takes apart.
+_SPECTRA, _SPECTRA_OF_A_LINE = 24, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +128,8 @@ class Trace(TorchFunctionMode):
                 return func(*args, **kwargs)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         earlier = self._operations(tensors)
-        if name.removeprefix("linalg_") in DECOMPOSITIONS and len(self.spectra) < _SPECTRA:
-            found = spectrum(name, _where() or "-", tensors[0]) if tensors else None
-            self.spectra += [found] if found else []
+        if name.removeprefix("linalg_") in DECOMPOSITIONS and tensors:
+            self._keep_spectrum(name, tensors[0])
         leaves = self._bad_leaves(tensors)
         try:
             result = func(*args, **kwargs)
@@ -173,6 +173,14 @@ class Trace(TorchFunctionMode):
 
     def _operations(self, tensors: Sequence[Tensor]) -> list[Operation]:
         return [self._made[tensor] for tensor in tensors if tensor in self._made]
+
+    def _keep_spectrum(self, name: str, matrices: Tensor) -> None:
+        """Look at what is decomposed, unless enough of this line, or of all, was looked at."""
+        where = _where() or "-"
+        seen = sum(one.where == where for one in self.spectra)
+        if len(self.spectra) < _SPECTRA and seen < _SPECTRA_OF_A_LINE:
+            found = spectrum(name, where, matrices)
+            self.spectra += [found] if found else []
 
     def _bad_leaves(self, tensors: Sequence[Tensor]) -> tuple[str, ...]:
         leaves = [t for t in tensors if t not in self._made]

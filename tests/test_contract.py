@@ -518,7 +518,7 @@ def test_one_objective_is_shown_with_its_spaces_options_and_sizes(capsys):
     assert "--installation fixed|random" in shown
     assert told["spaces"]["narrow"]["lr"] == {
         **{"kind": "float", "log": True},
-        **{"low": 5e-4, "high": 1e-2, "default": 1e-3},
+        **{"low": 2e-4, "high": 5e-3, "default": 1e-3},
     }
     assert told["sizes"] == ["unit", "tiny", "base", "full"]
 

@@ -192,8 +192,8 @@ def test_the_flagship_can_be_examined_in_every_precision():
 
     assert [look.error for look in found.passes.values()] == [None] * 3
     for term, value in found.passes["fp32"].terms.items():
-        # Single precision against double. In the median scene the error of the span differs by 1e-7,
-        # but in one or two of 128 by 2e-3, where a second visit zooms in on another of two
+        # Single precision against double. In the median scene the error of the span differs by
+        # 1e-7, but in one or two of 128 by 2e-3, where a second visit zooms in on another of two
         # candidates that are as likely.
         assert value == pytest.approx(found.passes["fp64"].terms[term], rel=5e-3)
     assert {s.operation for s in found.spectra} >= {"linalg_eigh", "linalg_cholesky_ex"}
