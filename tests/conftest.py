@@ -22,6 +22,9 @@ from hpo.database import connect
 from hpo.storage import prepare
 
 torch.set_num_threads(1)
+# A shell has what it starts in the background ignore Ctrl-C, and children inherit that; programs
+# that are sent it here are to obey.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parent.parent
 
 
