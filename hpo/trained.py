@@ -10,6 +10,7 @@ Border: a file in, a file out. Who trains is `seed`'s; a folder of seeds is `tra
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Mapping
@@ -104,9 +105,12 @@ def read(path: Path) -> Trained:
             f"there is no file '{path}'; 'python -m hpo train' writes such files"
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        raw = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"cannot read '{path}': {error.strerror or error}") from error
+    try:
+        # Not by its path: of some lengths of a truncated file torch's reader raises an OSError.
+        content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except Exception as error:
         # torch's own words advise to load it unsafely.
         raise ConfigurationError(

@@ -82,12 +82,16 @@ def write_cases(folder: Path) -> dict[str, tuple[Path, str]]:
     }.items():
         torch.save(content, folder / f"{name}.pt")
     (folder / "cut.pt").write_bytes(whole.read_bytes()[:900])
+    content = whole.read_bytes()
+    # Of half a file torch's own reader raises an OSError: "Invalid argument".
+    (folder / "half.pt").write_bytes(content[: len(content) // 2])
     (folder / "text.pt").write_text("no torch file")
     (folder / "empty.pt").touch()
     checkpoint.write(folder / "trial.pt", {"trial": 7}, {"optimizer": {}, "rng": {}})
     said = {
         "none": "no file",
         "cut": "cut off",
+        "half": "cut off",
         "text": "another kind of file",
         "empty": "cut off",
         "other": "another version",
