@@ -2,6 +2,7 @@
 
     evaluation.md    what was measured, every table, the figures
     NAME.csv         each table; NAME.png each figure
+    evaluation.json  all tables for programs, and which files these are
 
 Border: what is measured is the objective's; here is where it comes from and where it goes.
 """
@@ -10,10 +11,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,10 @@ from hpo.slots import torch_device
 from hpo.surroundings import evaluating
 from hpo.trained import Trained, locate, read, restore
 from hpo.trusted import objective_of
-from objectives import Asked, CannotEvaluate, Evaluation, Figure, Table
+from objectives import Asked, CannotEvaluate, Evaluation, Figure, Objective, Table
 
 _DPI = 110
+_SUMMARY = "evaluation.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +45,17 @@ class Evaluated:
     """
 
     file: Path
-    trained: Trained
-    evaluation: Evaluation
+    trained: Trained = field(repr=False)
+    evaluation: Evaluation = field(repr=False)
     is_changed: bool
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write tables and figures to a folder; the files.
+
+        Raises:
+            ConfigurationError: It cannot be written to.
+        """
+        return write(self, Path(folder))
 
     def flat(self) -> dict[str, Any]:
         """As plain data for JSON."""
@@ -95,15 +106,10 @@ def evaluate(
     file = locate(Path(path))
     trained = read(file)
     settings = trained.about["study"]
-    if size is not None and size != settings["size"]:
-        raise ConfigurationError(
-            f"'{file}' was trained at size '{settings['size']}', not '{size}': its network is of "
-            f"that size alone; leave --size out, or train one with 'python -m hpo --size {size}' "
-            "(--size)"
-        )
     found, is_changed = objective_of(
         settings, objective, is_file=True, what=f"the training in '{file}'"
     )
+    _refuse_another(file, settings, found, size)
     where = torch_device(device)
     task = restore(trained, where, found)
     context = context_of(settings, seed=trained.about["seed"], device=where)
@@ -118,7 +124,7 @@ def evaluate(
         with evaluating(task, where):
             evaluation = found.evaluate(task, context, asked)
     except CannotEvaluate as error:
-        raise ConfigurationError(f"'{file}' cannot be evaluated: {error}") from error
+        raise ConfigurationError(f"'{file}' cannot be evaluated so: {error}") from error
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -130,6 +136,28 @@ def evaluate(
             f"objective '{found.name}' has no evaluation: it lacks the hook Objective.evaluate"
         )
     return Evaluated(file=file, trained=trained, evaluation=evaluation, is_changed=is_changed)
+
+
+def _refuse_another(
+    file: Path, settings: Mapping[str, Any], objective: Objective, size: str | None
+) -> None:
+    """Raise `ConfigurationError` where a training is of another objective, or another size."""
+    if settings.get("metric", objective.metric) != objective.metric:
+        raise ConfigurationError(
+            f"'{file}' is a training of '{settings['objective']}', not of '{objective.name}'; "
+            "leave --objective out, or name that one (--objective)"
+        )
+    if size is None or size == settings["size"]:
+        return
+    cure = (
+        f"leave --size out, or train one with 'python -m hpo --size {size}'"
+        if size in objective.sizes
+        else f"'{objective.name}' has the sizes {', '.join(objective.sizes)}; leave --size out"
+    )
+    raise ConfigurationError(
+        f"'{file}' was trained at size '{settings['size']}', not '{size}': its network is of that "
+        f"size alone; {cure} (--size)"
+    )
 
 
 def prepare(path: Path, out: Path | None) -> Path:
@@ -166,12 +194,27 @@ def write(evaluated: Evaluated, folder: Path) -> list[Path]:
     """
     _made(folder)
     found = evaluated.evaluation
+    earlier = _files_of_earlier(folder)
     contents = {"evaluation.md": markdown(evaluated).encode()}
     contents |= {f"{table.name}.csv": _csv(table).encode() for table in found.tables}
     contents |= {f"{figure.name}.png": picture(figure) for figure in found.figures}
+    files = [*contents, _SUMMARY]
+    contents[_SUMMARY] = json.dumps({**evaluated.flat(), "files": files}, indent=2).encode()
     for name, content in contents.items():
         beside.write(folder / name, content)
-    return [folder / name for name in contents]
+    # Of other scenes, perhaps: beside these they would be taken for the same evaluation's.
+    for name in set(earlier) - set(files):
+        (folder / name).unlink(missing_ok=True)
+    return [folder / name for name in files]
+
+
+def _files_of_earlier(folder: Path) -> list[str]:
+    """What an earlier evaluation says that it wrote here: plain names of tables and figures."""
+    try:
+        names = json.loads((folder / _SUMMARY).read_text(encoding="utf-8"))["files"]
+        return [n for n in names if Path(n).name == n and Path(n).suffix in (".csv", ".png")]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def markdown(evaluated: Evaluated) -> str:

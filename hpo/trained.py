@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -55,8 +56,8 @@ class Trained:
     precision: str
     epochs: int
     metrics: Mapping[str, float]
-    modules: _Modules
-    last: _Modules | None = None
+    modules: _Modules = field(repr=False)
+    last: _Modules | None = field(default=None, repr=False)
     task: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
 
@@ -111,6 +112,9 @@ def read(path: Path) -> Trained:
     try:
         # Not by its path: of some lengths of a truncated file torch's reader raises an OSError.
         content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        # Nor does it look at the checksums.
+        if (part := zipfile.ZipFile(io.BytesIO(raw)).testzip()) is not None:
+            raise ValueError(f"the checksum of {part} is wrong")
     except Exception as error:
         # torch's own words advise to load it unsafely.
         raise ConfigurationError(
@@ -137,7 +141,18 @@ def read(path: Path) -> Trained:
             f"'{path}' is no finished training: it does not say what it is of, for it lacks "
             f"{wrong}; 'python -m hpo train' writes such files"
         )
+    if name := _not_finite(found.modules):
+        raise ConfigurationError(
+            f"'{path}' holds weights that are not finite ('{name}'), which no training writes: the "
+            "file is damaged"
+        )
     return found
+
+
+def _not_finite(modules: _Modules) -> str | None:
+    """The first state that holds NaN or infinity; None where all are finite."""
+    states = {f"{m}.{name}": state for m, one in modules.items() for name, state in one.items()}
+    return next((name for name, state in states.items() if not state.isfinite().all()), None)
 
 
 def _wrong_in(about: Any) -> str | None:

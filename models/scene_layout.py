@@ -55,11 +55,16 @@ class Layout:
             and self.max_sources <= config.max_sources
         )
 
+    @classmethod
+    def of(cls, config: ArrayConfig) -> Layout:
+        """Of a size."""
+        return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
+
     def refuse_misfit(self, config: ArrayConfig, path: Path) -> None:
         """Raise `ValueError` where a size is another one; the sizes that would fit are named."""
         if self.fits(config):
             return
-        size = Layout(**{name: getattr(config, name) for name in Layout.__dataclass_fields__})
+        size = Layout.of(config)
         fitting = [name for name, one in SIZES.items() if self.fits(one)]
         cure = f"write --size {fitting[0]}" if fitting else f"none of {', '.join(SIZES)} fits"
         raise ValueError(f"'{path}' holds scenes of {self}; the size has {size}; {cure}")

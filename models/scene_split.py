@@ -16,6 +16,7 @@ import torch
 
 from models.array import ArrayConfig, Scenes
 from models.scene_file import SceneFile
+from models.scene_layout import Layout
 
 _MOST_VALIDATION = 1000
 _MOST_CALIBRATION = 100
@@ -145,6 +146,11 @@ def samples(
         ValueError: The file cannot be used, or is of another size.
     """
     file = SceneFile.open(path)
+    if not file.layout.fits(config):
+        raise ValueError(
+            f"'{path}' holds scenes of {file.layout}, and the network is of {Layout.of(config)}; "
+            "give it scenes of its own size, or train one of theirs"
+        )
     is_held_out = bool(trained_on) and named(trained_on)[1] == file.fingerprint
     wanted = split(file).validation if is_held_out else range(len(file))
     if most is not None:

@@ -36,6 +36,8 @@ class Errors:
         bound_S: Cramér–Rao bound of the distance, in m; NaN where the truth lacks powers or SNR.
         angle_bound_S: Of the angle, in rad.
         is_outlier_S: Not found at all.
+        is_beyond_beam_S: Whether the direction errs by more than half a beamwidth, whatever the
+            bound: at low SNR five of its deviations are wider than the region of sources.
         scene_S: The scene of each source.
     """
 
@@ -45,6 +47,7 @@ class Errors:
     bound_S: Tensor
     angle_bound_S: Tensor
     is_outlier_S: Tensor
+    is_beyond_beam_S: Tensor
     scene_S: Tensor
 
     def select(self, kept_S: Tensor) -> Errors:
@@ -88,6 +91,11 @@ class Errors:
     def outlier_rate(self) -> float:
         """Share of the sources that were not found."""
         return float(self.is_outlier_S.double().mean()) if len(self.error_S) else nan
+
+    @property
+    def beyond_beam_rate(self) -> float:
+        """Share of the sources whose direction errs by more than half a beamwidth."""
+        return float(self.is_beyond_beam_S.double().mean()) if len(self.error_S) else nan
 
     @property
     def angle_rmse_deg(self) -> float:
@@ -170,6 +178,7 @@ def errors_of(positions_BK3: Tensor, scenes: Scenes, bounds: Bounds, config: Arr
     # Of small angles a cosine keeps half the digits, the chord all of them.
     angle_S = 2 * (chord_S / 2).clamp(max=1).asin()
     angle_bound_S = bounds.angle_BK[mask_BK]
+    half_beam_rad = _HALF_BEAM / config.side
     allowed_S = (_OUTLIER_DEVIATIONS * angle_bound_S).nan_to_num(nan=0.0)
     return Errors(
         error_S=error_BK.cpu().double()[mask_BK],
@@ -177,7 +186,8 @@ def errors_of(positions_BK3: Tensor, scenes: Scenes, bounds: Bounds, config: Arr
         range_S=found_S3[:, 2] - true_S3[:, 2],
         bound_S=bounds.distance_BK[mask_BK],
         angle_bound_S=angle_bound_S,
-        is_outlier_S=angle_S > allowed_S.clamp(min=_HALF_BEAM / config.side),
+        is_outlier_S=angle_S > allowed_S.clamp(min=half_beam_rad),
+        is_beyond_beam_S=angle_S > half_beam_rad,
         scene_S=torch.arange(len(mask_BK)).unsqueeze(1).expand_as(mask_BK)[mask_BK],
     )
 

@@ -226,8 +226,8 @@ def test_a_quick_evaluation_writes_every_table_and_figure(program, finished, tmp
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert list(found["tables"]) == [
-        *("median_plain", "median_refined", "ratio_one_source", "outliers", "accuracy"),
-        *("groups", "time", "controls", "counts", "snapshots"),
+        *("median_plain", "median_refined", "ratio_one_source", "outliers", "beyond_half_beam"),
+        *("accuracy", "groups", "time", "controls", "counts", "snapshots"),
     ]
     with (out / "accuracy.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -256,8 +256,10 @@ def test_scenes_of_another_size_are_refused(finished, tmp_path):
     parts = drawn_parts(tiny, 20, stream="test", seed=0, is_shared=True)
     write_scenes(path, parts, 20, wavelength_m=tiny.wavelength_m)
 
-    with pytest.raises(ConfigurationError, match="6×6"):
+    with pytest.raises(ConfigurationError, match=r"6×6.*scenes of its own size") as raised:
         evaluation.evaluate(finished, samples=path)
+
+    assert "--size" not in str(raised.value)
 
 
 def scenes_file(path, count=60, *, labelled=True):
@@ -291,7 +293,8 @@ def test_measured_scenes_without_labels_give_positions_and_say_so(finished, tmp_
 
     (table,) = found.evaluation.tables
     assert table.name == "positions"
-    assert {row[1] for row in table.rows} == set(range(8))
+    assert [row[0] for row in table.rows] == sorted(row[0] for row in table.rows)
+    assert {row[0] for row in table.rows} == set(range(8))
     assert "without labels" in found.evaluation.remarks[0]
     assert "estimated" in found.evaluation.remarks[0]
 
@@ -308,8 +311,8 @@ def test_the_number_of_sources_that_a_file_says_is_taken(finished, tmp_path):
     found = evaluation.evaluate(finished, samples=path, quick=True)
 
     (table,) = found.evaluation.tables
-    given = [row for row in table.rows if row[0] == NETWORK]
-    assert [sum(row[1] == scene for row in given) for scene in range(12)] == count_S.tolist()
+    given = [row for row in table.rows if row[1] == NETWORK]
+    assert [sum(row[0] == scene for row in given) for scene in range(12)] == count_S.tolist()
     assert "is the file's" in found.evaluation.remarks[0]
 
 
@@ -335,13 +338,64 @@ def test_what_was_trained_on_a_file_is_evaluated_on_its_validation_part(tmp_path
 
     found = evaluation.evaluate(path, quick=True)
 
-    (remark,) = found.evaluation.remarks
+    remark, *_ = found.evaluation.remarks
     assert remark.startswith("20 scenes of train.npz, validation part, by which")
     scenes.rename(tmp_path / "moved.npz")
     with pytest.raises(ConfigurationError, match=r"cannot be evaluated.*train\.npz"):
         evaluation.evaluate(path, quick=True)
     other = evaluation.evaluate(path, samples=scenes_file(tmp_path / "other.npz", 20), quick=True)
-    assert other.evaluation.remarks == ["20 scenes of other.npz"]
+    assert other.evaluation.remarks[0] == "20 scenes of other.npz"
+
+
+def test_sources_outside_of_the_region_are_warned_of_and_estimates_at_its_edge_counted(
+    finished, tmp_path
+):
+    import numpy as np
+
+    path = scenes_file(tmp_path / "far.npz", 30)
+    with np.load(path) as found:
+        arrays = dict(found)
+    count = int(np.isfinite(arrays["positions"][..., 0]).sum())
+    arrays["positions"][..., 2] = np.where(np.isnan(arrays["positions"][..., 2]), np.nan, 20.0)
+    np.savez(path, **arrays)
+    blind = {n: arrays[n] for n in ("snapshots", "codes", "channel", "wavelength_m")}
+    np.savez(tmp_path / "blind.npz", **blind)
+
+    labelled = evaluation.evaluate(finished, samples=path, quick=True).evaluation
+    unlabelled = evaluation.evaluate(finished, samples=tmp_path / "blind.npz").evaluation
+
+    assert f"{count} of {count} true sources lie OUTSIDE" in " ".join(labelled.remarks)
+    for one in (labelled, unlabelled):
+        assert "±60° azimuth, ±30° elevation and 0.3 to 0.9 m" in " ".join(one.remarks)
+    assert f"lie: {NETWORK}" in unlabelled.remarks[-1]
+
+
+def test_another_evaluation_leaves_nothing_of_the_first_but_what_others_put_there(
+    finished, tmp_path
+):
+    out = tmp_path / "out"
+    labelled = evaluation.evaluate(finished, samples=scenes_file(tmp_path / "s.npz", 20))
+    first = labelled.write(out)
+    (out / "mine.csv").write_text("kept")
+    measured = scenes_file(tmp_path / "m.npz", 4, labelled=False)
+
+    second = evaluation.evaluate(finished, samples=measured).write(out)
+
+    assert len(first) > len(second)
+    assert {file.name for file in out.iterdir()} == {*(file.name for file in second), "mine.csv"}
+    assert len(repr(labelled)) < 1000
+
+
+def test_an_objective_of_another_kind_is_named(finished):
+    with pytest.raises(
+        ConfigurationError, match="training of 'ris_covariance', not of 'quadratic'"
+    ):
+        evaluation.evaluate(finished, objective="quadratic")
+
+
+def test_a_size_that_does_not_exist_is_not_advised(finished):
+    with pytest.raises(ConfigurationError, match="has the sizes unit, tiny, base, full"):
+        evaluation.evaluate(finished, size="huge")
 
 
 def test_a_truncated_or_foreign_file_is_told_apart(program, finished, tmp_path):

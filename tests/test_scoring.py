@@ -94,6 +94,7 @@ def test_an_outlier_is_beyond_five_deviations_and_beyond_half_a_beam(
     errors = errors_of(turned(some, angle_rad), some, with_bounds(known, angle_rad=bound_rad), UNIT)
 
     assert errors.outlier_rate == float(is_outlier)
+    assert errors.beyond_beam_rate == float(angle_rad > 0.886 / UNIT.side)
 
 
 def test_errors_of_twice_the_bound_have_the_ratio_two(scenes, bounds):
@@ -136,6 +137,7 @@ def test_the_medians_deviation_is_that_of_independent_scenes():
         bound_S=nothing,
         angle_bound_S=nothing,
         is_outlier_S=nothing.bool(),
+        is_beyond_beam_S=nothing.bool(),
         scene_S=torch.arange(n),
     )
 

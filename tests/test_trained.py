@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,6 +86,12 @@ def write_cases(folder: Path) -> dict[str, tuple[Path, str]]:
     content = whole.read_bytes()
     # Of half a file torch's own reader raises an OSError: "Invalid argument".
     (folder / "half.pt").write_bytes(content[: len(content) // 2])
+    # Another weight, finite, as a bad copy or disk leaves it: the checksum alone tells.
+    changed = content.replace(struct.pack("<f", 2.5), struct.pack("<f", 2.75))
+    assert changed != content
+    (folder / "changed.pt").write_bytes(changed)
+    nan = {"net": {"weight": torch.full((1, 1), torch.nan)}}
+    trained.write(folder / "nan.pt", finished(modules=nan))
     (folder / "text.pt").write_text("no torch file")
     (folder / "empty.pt").touch()
     checkpoint.write(folder / "trial.pt", {"trial": 7}, {"optimizer": {}, "rng": {}})
@@ -92,6 +99,8 @@ def write_cases(folder: Path) -> dict[str, tuple[Path, str]]:
         "none": "no file",
         "cut": "cut off",
         "half": "cut off",
+        "changed": "damaged",
+        "nan": "not finite ('net.weight')",
         "text": "another kind of file",
         "empty": "cut off",
         "other": "another version",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def evaluate(ctx: click.Context, /, path: Path, **flags: Any) -> None:
         python -m hpo evaluate seed_0.pt --scenes measured.npz --out measured
     """
     say(f"evaluating {path}")
+    stop = stop_on_signals()
     import torch
 
     from hpo import evaluation
@@ -66,7 +68,6 @@ def evaluate(ctx: click.Context, /, path: Path, **flags: Any) -> None:
     # Its many small products are no faster on more, and far slower where cores are shared.
     torch.set_num_threads(1)
     folder = evaluation.prepare(path, flags["out"])
-    stop = stop_on_signals()
     with Telling() as telling:
         try:
             found = evaluation.evaluate(
@@ -82,6 +83,8 @@ def evaluate(ctx: click.Context, /, path: Path, **flags: Any) -> None:
             )
         except InterruptedError as error:
             say(str(error))
+            with suppress(OSError):  # not where an earlier evaluation is
+                folder.rmdir()
             ctx.exit(INTERRUPTED)
     if found.is_changed:
         say("note: the objective's file has changed since the training")

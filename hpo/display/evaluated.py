@@ -13,6 +13,7 @@ from hpo.evaluation import Evaluated, console_table
 
 # Of all tables: the others are in the files.
 _SHOWN = 2
+_MOST_ROWS = 40
 # Where there is no terminal to show the part in place, a line now and then.
 _TELL_EVERY_S = 10.0
 
@@ -56,9 +57,11 @@ def print_evaluated(found: Evaluated) -> None:
         for name in head:
             is_text = name == head[0]
             grid.add_column(name, justify="left" if is_text else "right", no_wrap=is_text)
-        for row in rows:
+        for row in rows[:_MOST_ROWS]:
             grid.add_row(*row)
         results.print(grid)
+        if len(rows) > _MOST_ROWS:
+            results.print(f"... and {len(rows) - _MOST_ROWS:,} rows more in {table.name}.csv")
         results.print("")
     for remark in found.evaluation.remarks:
         results.print(f"- {remark}")

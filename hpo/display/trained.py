@@ -47,7 +47,7 @@ class TrainDisplay:
             f" ({recipe.seeds} asked for; the folder holds more)" if seeds > recipe.seeds else ""
         )
         lines = {
-            "trained": origin,
+            "training": origin,
             "objective": f"{own.objective}, size {own.size}{options}",
             "params": ", ".join(f"{name} {_short(v)}" for name, v in recipe.params.items()),
             "epochs": f"{own.epochs}, {count}",
@@ -103,7 +103,7 @@ class TrainDisplay:
             value, best = _short(seed.value), _short(seed.best)
             errors.print(
                 f"{seed.label} | epoch {seed.epoch}/{seed.epochs} | "
-                f"{self._recipe.settings.metric} {value} | best {best}{left}"
+                f"{self._recipe.settings.metric} {value} | best epoch {best}{left}"
             )
 
     def end(self, result: TrainingResult) -> None:
@@ -121,7 +121,7 @@ def _seeds(recipe: Recipe, config: TrainConfig) -> int:
 
 def _picture(progress: TrainProgress) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("seed", "device", "epoch", "step", "metric", "best", "left"):
+    for column in ("seed", "device", "epoch", "step", "metric", "best epoch", "left"):
         table.add_column(column, justify="left" if column in ("seed", "device") else "right")
     for seed in progress.seeds:
         left = "" if seed.left_s is None else duration(seed.left_s)

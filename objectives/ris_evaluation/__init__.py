@@ -11,13 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from models.array import ArrayConfig, Installation, Scenes
 from models.estimators import greedy_maximum_likelihood, mdl_count
 from models.evaluation import Method, milliseconds_per_scene
 from models.ris_covariance_net import RisCovarianceNet
 from objectives._evaluation import Asked, Evaluation, Table
-from objectives.ris_evaluation import controls, figures, tables
+from objectives.ris_evaluation import controls, figures, region, tables
 from objectives.ris_evaluation.bench import SNRS_DB, Bench
 
 __all__ = ["evaluate_drawn", "evaluate_given", "evaluate_unlabelled"]
@@ -40,6 +41,7 @@ def evaluate_drawn(
             *tables.medians(sets, times),
             tables.ratios(sets),
             tables.outliers(sets),
+            tables.beyond_beam(sets),
             tables.accuracy(sets),
             tables.groups(sets, config),
             tables.times(times),
@@ -77,6 +79,7 @@ def evaluate_given(
     return Evaluation(
         tables=[
             *tables.medians([one], times),
+            tables.beyond_beam([one]),
             tables.accuracy([one]),
             tables.groups([one], config),
             tables.times(times),
@@ -84,7 +87,9 @@ def evaluate_given(
         figures=figures.figures([one], config, bench.methods),
         remarks=[
             f"{len(scenes)} scenes of {label}"
-            + ", by which the network and its configuration were chosen" * has_chosen
+            + ", by which the network and its configuration were chosen" * has_chosen,
+            region.told(config),
+            *region.outside(scenes, config),
         ],
     )
 
@@ -108,14 +113,22 @@ def evaluate_unlabelled(
     if not has_count:
         bench.tell("how many sources there are, by maximum likelihood and MDL")
         scenes = _counted(scenes, config)
-    rows = [row for method in bench.methods for row in _found(bench, method, scenes.blinded())]
-    head = ("method", "scene", "source", "azimuth °", "elevation °", "range m")
+    blind = scenes.blinded()
+    found = {method.name: _found(bench, method, blind) for method in bench.methods}
+    # By scene, so that methods stand beside one another.
+    rows = sorted(
+        (row for name in found for row in _rows(name, found[name], scenes.source_mask_BK)),
+        key=lambda row: row[0],
+    )
+    head = ("scene", "method", "source", "azimuth °", "elevation °", "range m")
     count = "is the file's" if has_count else "is estimated by maximum likelihood and MDL"
     return Evaluation(
         tables=[Table(name="positions", title=f"Positions in {label}", head=head, rows=rows)],
         remarks=[
             f"{len(scenes)} scenes of {label}, without labels: nothing is known of errors; the "
-            f"number of sources {count}"
+            f"number of sources {count}",
+            region.told(config),
+            region.at_the_edge(found, config),
         ],
     )
 
@@ -128,19 +141,17 @@ def _counted(scenes: Scenes, config: ArrayConfig) -> Scenes:
     return replace(scenes, source_mask_BK=sources_K < count_B.unsqueeze(1))
 
 
-def _found(bench: Bench, method: Method, scenes: Scenes) -> list[Sequence[Any]]:
-    """A row for each source of each scene."""
+def _found(bench: Bench, method: Method, scenes: Scenes) -> Tensor:
     bench.tell(method.name)
-    mask_BK = scenes.source_mask_BK
-    found_S3 = method.find(scenes)[mask_BK]
+    return method.find(scenes)
+
+
+def _rows(name: str, found_BK3: Tensor, mask_BK: Tensor) -> list[Sequence[Any]]:
+    """A row for each source of each scene."""
     scene_S, source_S = mask_BK.nonzero().T.tolist()
-    degrees_S2 = found_S3[:, :2].rad2deg().tolist()
-    return [
-        (method.name, scene, source, *degrees, range_m)
-        for scene, source, degrees, range_m in zip(
-            scene_S, source_S, degrees_S2, found_S3[:, 2].tolist(), strict=True
-        )
-    ]
+    found_S3 = found_BK3[mask_BK]
+    columns = (*found_S3[:, :2].rad2deg().T.tolist(), found_S3[:, 2].tolist())
+    return [(b, name, k, *where) for b, k, *where in zip(scene_S, source_S, *columns, strict=True)]
 
 
 def _times(bench: Bench, scenes: Scenes) -> dict[str, tuple[float, float]]:

@@ -1,0 +1,55 @@
+"""The region that a size's sources come from: nothing outside of it is ever found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import degrees
+
+import torch
+from torch import Tensor
+
+from models.array import ArrayConfig, Scenes
+from models.evaluation import NETWORK
+from models.geometry import as_positions
+from models.peaks import region
+
+# Of the region's extent in azimuth, elevation and reciprocal range: nearer is at the edge.
+_EDGE = 1e-3
+
+
+def told(config: ArrayConfig) -> str:
+    """Where sources are looked for, in a sentence."""
+    return (
+        f"sources are looked for within ±{degrees(config.azimuth_max_rad):.0f}° azimuth, "
+        f"±{degrees(config.elevation_max_rad):.0f}° elevation and {config.range_min_m:g} to "
+        f"{config.range_max_m:g} m; one outside of that is put at its edge"
+    )
+
+
+def outside(scenes: Scenes, config: ArrayConfig) -> Sequence[str]:
+    """A warning where true sources lie outside; nothing where none does."""
+    positions_S3 = scenes.positions_BK3[scenes.source_mask_BK]
+    out = int((~_within(positions_S3, config, slack=_EDGE)).sum())
+    if not out:
+        return ()
+    return (f"{out} of {len(positions_S3)} true sources lie OUTSIDE of it: figures are not valid",)
+
+
+def at_the_edge(found: Mapping[str, Tensor], config: ArrayConfig) -> str:
+    """How many estimates of each method lie at the region's edge."""
+    shares = []
+    for name, found_BK3 in found.items():
+        found_S3 = found_BK3[~found_BK3.isnan().any(-1)]
+        is_at_edge_S = ~_within(found_S3, config, slack=-_EDGE)
+        shares.append((name, 100 * float(is_at_edge_S.double().mean())))
+    shares.sort(key=lambda share: share[0] != NETWORK)
+    listed = ", ".join(f"{name} {share:.0f} %" for name, share in shares)
+    return f"at that edge, where little is known of the true place, lie: {listed}"
+
+
+def _within(positions_S3: Tensor, config: ArrayConfig, *, slack: float) -> Tensor:
+    low_3, high_3 = region(config, device=positions_S3.device)
+    margin_3 = slack * (high_3 - low_3)
+    places_S3 = as_positions(positions_S3)
+    is_within_S3 = (places_S3 >= low_3 - margin_3) & (places_S3 <= high_3 + margin_3)
+    return torch.all(is_within_S3, dim=-1)
