@@ -102,17 +102,22 @@ def pid_of(server: Server) -> int:
     return int((server.data / "postmaster.pid").read_text().split()[0])
 
 
-def processes_in(folder: Path) -> set[int]:
-    """The living processes that work below a folder or have it in their command line."""
-    found = set()
+def commands_in(folder: Path) -> dict[int, str]:
+    """The command lines of the living processes that work below a folder or name it there."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            at = str((entry / "cwd").readlink()) + (entry / "cmdline").read_text(errors="replace")
-        except OSError:
+            at = str((entry / "cwd").readlink())
+            command = (entry / "cmdline").read_text(errors="replace")
+        except OSError:  # ended meanwhile, as a server's short-lived helpers do
             continue
-        if str(folder) in at:
-            found.add(int(entry.name))
-    return found - {os.getpid()}
+        if str(folder) in at + command and int(entry.name) != os.getpid():
+            found[int(entry.name)] = command
+    return found
+
+
+def processes_in(folder: Path) -> set[int]:
+    return set(commands_in(folder))
 
 
 def kill(pids: set[int]) -> None:
@@ -201,7 +206,7 @@ def test_the_password_is_for_the_callers_eyes_only(home: Path):
     assert file.stat().st_uid == os.geteuid()
     assert file.read_text().strip() == server.password
     assert server.password not in repr(server)
-    commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in processes_in(server.data)]
+    commands = commands_in(server.data).values()
     assert commands and server.password not in "".join(commands)
 
 
