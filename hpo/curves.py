@@ -45,6 +45,7 @@ def _draw(figure: Any, curves: Sequence[Curve], *, metric: str, title: str) -> N
     left.set_title(f"validation: {metric}")
     right.set_title("training loss, mean of each epoch")
     for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
     if curves:

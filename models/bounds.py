@@ -26,6 +26,7 @@ from models.fisher import (
 __all__ = [
     "bound_deviations",
     "deterministic_bound",
+    "efficient_errors_m",
     "position_bound_m",
     "stochastic_bound",
     "subspace_floor",
@@ -118,9 +119,37 @@ def position_bound_m(bound_BXX: Tensor, scenes: Scenes) -> Tensor:
     Returns:
         error_BK, float64, in m; NaN for absent sources.
     """
-    _, elevation_BK, range_BK = scenes.positions_BK3.double().unbind(-1)
-    lengths = (range_BK * elevation_BK.cos(), range_BK, torch.ones_like(range_BK))
-    return (bound_deviations(bound_BXX) * torch.stack(lengths, dim=-1)).square().sum(-1).sqrt()
+    return (bound_deviations(bound_BXX) * _lengths(scenes)).square().sum(-1).sqrt()
+
+
+def efficient_errors_m(
+    bound_BXX: Tensor, scenes: Scenes, *, draws: int, generator: torch.Generator
+) -> Tensor:
+    """Draws of the Euclidean error that an efficient method has: normal, of the bound's covariance.
+
+    Their root mean square is `position_bound_m`; their median is what a median error of a method
+    compares with.
+
+    Args:
+        bound_BXX: Of `stochastic_bound` or `deterministic_bound`.
+        scenes: The truth.
+        draws: How many of each source, D.
+        generator: On the CPU.
+
+    Returns:
+        error_BKD, float64, in m; NaN for absent sources, inf where the bound is infinite.
+    """
+    B, K = scenes.powers_BK.shape
+    lengths_BK3 = _lengths(scenes)
+    # Of each source's own 3×3 block, in Cartesian coordinates turned to the source.
+    block_BK33 = bound_BXX.reshape(B, K, 3, K, 3).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
+    block_BK33 = block_BK33 * lengths_BK3.unsqueeze(-1) * lengths_BK3.unsqueeze(-2)
+    is_known_BK11 = block_BK33.isfinite().flatten(2).all(-1)[..., None, None]
+    values_BK3 = torch.linalg.eigvalsh(block_BK33.where(is_known_BK11, 0)).clamp(min=0)
+    normal_BKD3 = torch.randn(B, K, draws, 3, dtype=torch.float64, generator=generator)
+    error_BKD = (normal_BKD3.to(values_BK3) * values_BK3.sqrt().unsqueeze(2)).square().sum(-1)
+    unknown_BK1 = position_bound_m(bound_BXX, scenes).unsqueeze(-1)
+    return torch.where(is_known_BK11[..., 0], error_BKD.sqrt(), unknown_BK1)
 
 
 def subspace_floor(bound_BXX: Tensor, scenes: Scenes, config: ArrayConfig) -> Tensor:
@@ -152,6 +181,12 @@ def subspace_floor(bound_BXX: Tensor, scenes: Scenes, config: ArrayConfig) -> Te
         is_kept_BXX = kept_BX.unsqueeze(-1) & kept_BX.unsqueeze(-2)
         floors.append(floor_BXX.where(is_kept_BXX, 0).sum((-2, -1)) / mask_BK.sum(-1))
     return torch.cat(floors)
+
+
+def _lengths(scenes: Scenes) -> Tensor:
+    """Lengths of the columns of ∂(r u)/∂(φ, θ, r), BK3: r cos θ, r, 1."""
+    _, elevation_BK, range_BK = scenes.positions_BK3.double().unbind(-1)
+    return torch.stack((range_BK * elevation_BK.cos(), range_BK, torch.ones_like(range_BK)), dim=-1)
 
 
 def _parts(scenes: Scenes) -> Iterator[slice]:

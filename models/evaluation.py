@@ -165,6 +165,11 @@ class Set:
     bounds: Bounds
     scored: Mapping[str, Scored]
 
+    @property
+    def efficient_SD(self) -> Tensor:
+        """What an efficient method errs by of each source, drawn D times, in m."""
+        return self.bounds.efficient_BKD[self.scenes.source_mask_BK.cpu()]
+
 
 def scored_set(
     label: str,

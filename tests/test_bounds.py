@@ -23,6 +23,7 @@ from models.array import (
 from models.bounds import (
     bound_deviations,
     deterministic_bound,
+    efficient_errors_m,
     position_bound_m,
     stochastic_bound,
     subspace_floor,
@@ -288,3 +289,44 @@ def test_the_bound_in_metres_is_that_of_the_cartesian_position():
         expected = (slope_33 @ block_33 @ slope_33.T).trace().sqrt()
         # The cosine of a float32 angle is taken in float64 on both sides.
         torch.testing.assert_close(error_BK[0, k], expected, rtol=1e-12, atol=0)
+
+
+def test_an_efficient_methods_errors_are_normal_in_cartesian_coordinates():
+    scenes = two_sources(5)
+    bound_BXX = stochastic_bound(scenes, UNIT)
+
+    error_BKD = efficient_errors_m(
+        bound_BXX, scenes, draws=20_000, generator=torch.Generator().manual_seed(0)
+    )
+
+    generator = torch.Generator().manual_seed(1)
+    for k in range(2):
+        position_3 = scenes.positions_BK3[0, k].double()
+        slope_33 = jacfwd(lambda p_3: p_3[2] * direction(p_3[0], p_3[1]))(position_3)
+        block_33 = bound_BXX[0, 3 * k : 3 * k + 3, 3 * k : 3 * k + 3]
+        root_33 = torch.linalg.cholesky(block_33)
+        normal_D3 = torch.randn(20_000, 3, dtype=torch.float64, generator=generator)
+        expected_D = (normal_D3 @ root_33.T @ slope_33.T).norm(dim=-1)
+        # A quantile of 20,000 draws errs by 1 %, by 2 % in the tail; two are compared.
+        for share in (0.1, 0.5, 0.9):
+            assert float(error_BKD[0, k].quantile(share)) == pytest.approx(
+                float(expected_D.quantile(share)), rel=0.05
+            )
+    rms_BK = error_BKD.square().mean(-1).sqrt()
+    torch.testing.assert_close(rms_BK, position_bound_m(bound_BXX, scenes), rtol=0.03, atol=0)
+
+
+def test_an_efficient_methods_errors_are_unknown_where_the_bound_is():
+    scenes = two_sources(5)
+    masked = replace(scenes, source_mask_BK=torch.tensor([[True, False]]))
+    generator = torch.Generator().manual_seed(0)
+
+    error_BKD = efficient_errors_m(
+        stochastic_bound(masked, UNIT), masked, draws=5, generator=generator
+    )
+    infinite_BXX = torch.diag_embed(torch.full((1, 6), torch.inf, dtype=torch.float64))
+    endless_BKD = efficient_errors_m(infinite_BXX, scenes, draws=5, generator=generator)
+
+    assert error_BKD[0, 0].isfinite().all()
+    assert error_BKD[0, 1].isnan().all()
+    assert endless_BKD.isposinf().all()

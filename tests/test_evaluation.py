@@ -295,6 +295,11 @@ def test_measured_scenes_without_labels_give_positions_and_say_so(finished, tmp_
     assert table.name == "positions"
     assert [row[0] for row in table.rows] == sorted(row[0] for row in table.rows)
     assert {row[0] for row in table.rows} == set(range(8))
+    assert len(table.head) == 9
+    for row in table.rows:  # maximum likelihood is refined already
+        assert (row[3:6] == row[6:9]) == (row[1] == MAXIMUM_LIKELIHOOD)
+    evaluation.write(found, tmp_path / "out")
+    assert (tmp_path / "out" / "positions.png").exists()
     assert "without labels" in found.evaluation.remarks[0]
     assert "estimated" in found.evaluation.remarks[0]
 

@@ -144,10 +144,13 @@ def snapshots(bench: Bench) -> Table:
         label = f"{count} snapshots a code"
         one = scored_set(label, scenes, config, chosen, tell=bench.tell, refine=False)
         found = [one.scored[name] for name in names]
-        bound = one.bounds.distance_BK[scenes.source_mask_BK.cpu()]
         rows.append(
             (
-                *(count, *(scored.plain.median_m for scored in found), float(bound.median())),
+                *(
+                    count,
+                    *(scored.plain.median_m for scored in found),
+                    float(one.efficient_SD.median()),
+                ),
                 *(
                     *(float(scored.epsilon_B.mean()) for scored in found),
                     float(one.bounds.epsilon_B.mean()),

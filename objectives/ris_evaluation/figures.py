@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ _COLOURS = {
     BARTLETT: "#56B4E9",
     BOUND: "#000000",
 }
+_COMPARED = (NETWORK, MAXIMUM_LIKELIHOOD, RIDGE)
 _SHOWN_SOURCES = 120
 
 
@@ -70,10 +71,24 @@ def figures(sets: Sequence[Set], config: ArrayConfig, chosen: Sequence[Method]) 
             name="positions",
             title="Positions, true and found",
             draw=partial(_positions, shown),
-            size_in=(11.0, 4.6),
+            size_in=(11.0, 3.2),
         )
     )
     return found
+
+
+def found_positions(
+    label: str, found: Mapping[str, tuple[Tensor, Tensor]], mask_BK: Tensor
+) -> list[Figure]:
+    """Where methods found sources whose true places nobody knows, as they are and refined."""
+    return [
+        Figure(
+            name="positions",
+            title="Positions found",
+            draw=partial(_found_positions, label, found, mask_BK),
+            size_in=(11.0, 3.2),
+        )
+    ]
 
 
 def _over_snr(sets: Sequence[Set], canvas: Canvas) -> None:
@@ -93,22 +108,30 @@ def _over_snr(sets: Sequence[Set], canvas: Canvas) -> None:
         outliers.plot(snrs, rates, **style)
     single = [of_count(one.scored[NETWORK].plain, one, 1) for one in sets]
     bound = [errors.bound_rmse_m for errors in single]
+    rmse.plot([], [], color="grey", ls=":", lw=1, label="the same, refined (left)")
     rmse.plot(snrs, bound, color="black", ls="--", label=BOUND)
-    bounds = [
-        float(one.bounds.distance_BK[one.scenes.source_mask_BK.cpu()].median()) for one in sets
-    ]
-    median.plot(snrs, bounds, color="black", ls="--")
-    told = "one source: RMSE of those found, m\n(dotted: refined; dashed: bound of the network's)"
-    rmse.set_title(told, fontsize=9)
+    efficient = [float(one.efficient_SD.median()) for one in sets]
+    median.plot(snrs, efficient, color="black", ls="--")
+    rmse.set_title("one source: RMSE of those found, m", fontsize=9)
     median.set_title("all scenes: median error, m", fontsize=9)
     outliers.set_title("sources not found, %", fontsize=9)
     for axes in (rmse, median, outliers):
         axes.set_xlabel("SNR, dB")
         axes.grid(alpha=0.3)
-    rmse.set_yscale("log")
-    median.set_yscale("log")
+    for axes in (rmse, median):
+        _in_decimals(axes)
     handles, labels = rmse.get_legend_handles_labels()
     canvas.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+
+
+def _in_decimals(axes: Axes) -> None:
+    """A logarithmic axis of errors, labelled 0.1, 0.2, 0.5 instead of with powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _pseudospectrum(
@@ -143,7 +166,10 @@ def _pseudospectrum(
     for axes, name in zip(canvas.subplots(1, 2, sharey=True), (NETWORK, RIDGE), strict=True):
         null_YX = (1 - spectra[name][0].cpu()).clamp(min=1e-4).reshape(61, 121)
         image = axes.pcolormesh(
-            azimuth_X.rad2deg(), elevation_Y.rad2deg(), -10 * null_YX.log10(), cmap="viridis"
+            azimuth_X.rad2deg().numpy(),
+            elevation_Y.rad2deg().numpy(),
+            (-10 * null_YX.log10()).numpy(),
+            cmap="viridis",
         )
         _mark(axes, scenes, one.scored[name].positions_BK3[scene : scene + 1])
         axes.set_title(f"{name}, dB", fontsize=9)
@@ -166,13 +192,13 @@ def _mark(axes: Axes, scenes: Scenes, found_BK3: Tensor) -> None:
     mask_BK = scenes.source_mask_BK.cpu()
     for positions_BK3, marker in ((scenes.positions_BK3.cpu(), "+"), (found_BK3, "x")):
         degrees_S2 = positions_BK3[mask_BK][:, :2].rad2deg()
-        axes.plot(*degrees_S2.T, ls="", marker=marker, ms=11, mew=2, color="white")
-        axes.plot(*degrees_S2.T, ls="", marker=marker, ms=10, mew=1, color="black")
+        axes.plot(*degrees_S2.T.tolist(), ls="", marker=marker, ms=11, mew=2, color="white")
+        axes.plot(*degrees_S2.T.tolist(), ls="", marker=marker, ms=10, mew=1, color="black")
 
 
 def _positions(one: Set, canvas: Canvas) -> None:
-    """From above: the wall at the left, where sources are and where they were found."""
-    names = [name for name in (NETWORK, MAXIMUM_LIKELIHOOD, RIDGE) if name in one.scored]
+    """From above: where sources are and where they were found; the wall at the bottom."""
+    names = [name for name in _COMPARED if name in one.scored]
     mask_BK = one.scenes.source_mask_BK.cpu()
     true_S2 = _from_above(one.scenes.positions_BK3.cpu()[mask_BK])[:_SHOWN_SOURCES]
     for axes, name in zip(canvas.subplots(1, len(names), sharey=True), names, strict=True):
@@ -181,16 +207,36 @@ def _positions(one: Set, canvas: Canvas) -> None:
         for true_2, found_2 in zip(true_S2.tolist(), found_S2.tolist(), strict=True):
             pair = list(zip(true_2, found_2, strict=True))
             axes.plot(*pair, color=_COLOURS[name], lw=0.8, alpha=0.6)
-        axes.plot(*true_S2.T, ls="", marker="+", ms=6, color="black", label="true")
-        axes.plot(*found_S2.T, ls="", marker=".", ms=4, color=_COLOURS[name], label="found")
-        axes.set_aspect("equal")
-        axes.set_title(f"{name}, {one.label}", fontsize=9)
-        axes.set_xlabel("distance from the wall, m")
-        axes.legend(fontsize=7, loc="upper left")
-    canvas.axes[0].set_ylabel("along the wall, m")
+        axes.plot(*true_S2.T.tolist(), ls="", marker="+", ms=6, color="black", label="true")
+        axes.plot(
+            *found_S2.T.tolist(), ls="", marker=".", ms=4, color=_COLOURS[name], label="found"
+        )
+        _as_a_map(axes, f"{name}, {one.label}")
+    canvas.axes[0].set_ylabel("from the wall, m")
+
+
+def _found_positions(
+    label: str, found: Mapping[str, tuple[Tensor, Tensor]], mask_BK: Tensor, canvas: Canvas
+) -> None:
+    names = [name for name in _COMPARED if name in found]
+    for axes, name in zip(canvas.subplots(1, len(names), sharey=True), names, strict=True):
+        for positions_BK3, marker, kind in zip(found[name], (".", "x"), ("as it is", "refined")):
+            shown_S2 = _from_above(positions_BK3[mask_BK].cpu())[:_SHOWN_SOURCES]
+            style: dict[str, Any] = {"ls": "", "marker": marker, "ms": 5, "alpha": 0.7}
+            axes.plot(*shown_S2.T.tolist(), color=_COLOURS[name], label=kind, **style)
+        _as_a_map(axes, f"{name}, {label}")
+    canvas.axes[0].set_ylabel("from the wall, m")
+
+
+def _as_a_map(axes: Axes, title: str) -> None:
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_title(title, fontsize=9)
+    axes.set_xlabel("along the wall, m")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, loc="upper left")
 
 
 def _from_above(positions_S3: Tensor) -> Tensor:
-    """x and y of positions, in m."""
+    """Positions along the wall and their distance from it, in m."""
     unit_S3 = direction(positions_S3[:, 0], positions_S3[:, 1])
-    return (positions_S3[:, 2:] * unit_S3)[:, :2]
+    return (positions_S3[:, 2:] * unit_S3)[:, [1, 0]]

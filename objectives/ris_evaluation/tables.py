@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from models.array import ArrayConfig
 from models.evaluation import (
     BACK_PROJECTION,
@@ -25,6 +27,10 @@ from objectives._evaluation import Table
 Times = Mapping[str, tuple[float, float]]
 # Of the comparisons that a remark spells out.
 _MOST_NAMED = 3
+_EFFICIENT = (
+    "The bound's row is the median of errors that are normal with its covariance: what a method "
+    "without bias has at best."
+)
 _OUTLIERS = (
     "An outlier is a source whose direction errs, after matching, by more than 5 standard "
     "deviations of its bound and by more than half a beamwidth."
@@ -49,21 +55,17 @@ def medians(sets: Sequence[Set], times: Times) -> list[Table]:
                 title=f"Median position error in m{title}",
                 head=("method", *(one.label for one in sets), *whole_head, "ms a scene"),
                 rows=rows,
-                note="Outliers included. The bound's row is the median over sources of the least "
-                "RMS error: an efficient method's median error lies below it. Times are without "
-                "refinement, but for maximum likelihood, of which it is part.",
+                note=f"Outliers included. {_EFFICIENT} Times are without refinement, but for "
+                "maximum likelihood, of which it is part.",
             )
         )
     return found
 
 
 def _bound_medians(sets: Sequence[Set]) -> Sequence[Any]:
-    parts = [one.bounds.distance_BK[one.scenes.source_mask_BK.cpu()] for one in sets]
-    row = [float(part.median()) for part in parts]
-    if len(sets) > 1:
-        joined = [next(iter(one.scored.values())).plain for one in sets]
-        row.append(float(Errors.joined(joined).bound_S.median()))
-    return (BOUND, *row, None)
+    parts = [one.efficient_SD for one in sets]
+    whole = [torch.cat(parts)] if len(sets) > 1 else []
+    return (BOUND, *(float(part.median()) for part in (*parts, *whole)), None)
 
 
 def ratios(sets: Sequence[Set]) -> Table:
@@ -132,14 +134,13 @@ def accuracy(sets: Sequence[Set]) -> Table:
                     *(plain.ratio, refined.ratio),
                 )
             )
-        bound = one.bounds.distance_BK[one.scenes.source_mask_BK.cpu()]
         empty = [None] * 6
         rows.append(
             (
                 one.label,
                 BOUND,
                 float(one.bounds.epsilon_B.mean()),
-                float(bound.median()),
+                float(one.efficient_SD.median()),
                 None,
                 *empty,
                 1,
@@ -155,7 +156,8 @@ def accuracy(sets: Sequence[Set]) -> Table:
         rows=rows,
         note="ε is the part of the sources' span that the dominant eigenvectors of the covariance "
         "miss, or the steering vectors at the positions where a method has no covariance; the "
-        "bound's is of first order, clamped at 1. RMSE and its ratio to the bound are of the "
+        "bound's is of first order, clamped at 1. "
+        f"{_EFFICIENT} RMSE and its ratio to the bound are of the "
         f"sources found. {_OUTLIERS}",
     )
 
