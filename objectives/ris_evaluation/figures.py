@@ -229,7 +229,7 @@ def _found_positions(
 
 
 def _as_a_map(axes: Axes, title: str) -> None:
-    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_aspect("equal")
     axes.set_title(title, fontsize=9)
     axes.set_xlabel("along the wall, m")
     axes.grid(alpha=0.3)
