@@ -151,9 +151,12 @@ def open_study(engine: sa.Engine, name: str | None) -> OpenStudy:
     prepare(engine)
     storage = open_storage(engine.url.render_as_string(hide_password=False))
     names = sorted(study.study_name for study in storage.get_all_studies())
-    if name is None and len(names) != 1:
-        known = f"one of {', '.join(names)}" if names else "'python -m hpo run' first"
-        raise ConfigurationError(f"no study was named; use {known} (--study_name)")
+    if name is None and not names:
+        raise ConfigurationError("the database holds no study; write 'python -m hpo run' first")
+    if name is None and len(names) > 1:
+        raise ConfigurationError(
+            f"no study was named; use one of {', '.join(names)} (--study_name)"
+        )
     name = names[0] if name is None else name
     found = find(storage, name)
     if found is None:

@@ -92,7 +92,7 @@ CASES: dict[str, list[tuple[tuple[str, ...], str]]] = {
         (("best", "--study_name", "none"), "none"),
         (("best", "--study_name", ""), "no study's name"),
         (("--objective", "quadratic", "--study_name", "x" * 600), "no study's name"),
-        (("status",), "python -m hpo run"),
+        (("status",), "holds no study; write 'python -m hpo run'"),
         (("replay", "3"), "python -m hpo run"),
         (("replay", "{tmp}/none.pt"), "no file"),
         (("best", "--save", "{tmp}/no/folder.json"), "no folder"),

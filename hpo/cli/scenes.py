@@ -60,7 +60,6 @@ def scenes(ctx: click.Context, /, path: Path, **flags: Any) -> None:
     if path.exists() and not flags["force"]:
         raise ConfigurationError(f"'{path}' is there already; write --force to replace it (FILE)")
     name, count = flags["objective"], flags["count"]
-    say(f"writing {count:,} samples of {name} to {path}")
     import torch
 
     from hpo.request import usual
@@ -79,6 +78,7 @@ def scenes(ctx: click.Context, /, path: Path, **flags: Any) -> None:
             f"objective '{name}' has no size '{size}'; use one of "
             f"{', '.join(objective.sizes)} (--size)"
         )
+    say(f"writing {count:,} samples of {name} to {path}")
     stop = stop_on_signals()
     options = {name: option.default for name, option in objective.options.items()}
     context = Context(
