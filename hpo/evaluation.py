@@ -14,7 +14,8 @@ import io
 import json
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ from hpo.slots import torch_device
 from hpo.surroundings import evaluating
 from hpo.trained import Trained, locate, read, restore
 from hpo.trusted import objective_of
-from objectives import Asked, CannotEvaluate, Evaluation, Figure, Objective, Table
+from objectives import Asked, CannotEvaluate, Evaluation, Figure, Objective, Table, names
 
 _DPI = 110
 _SUMMARY = "evaluation.json"
+_FORMAT = "hpo evaluation"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +144,8 @@ def _refuse_another(
     file: Path, settings: Mapping[str, Any], objective: Objective, size: str | None
 ) -> None:
     """Raise `ConfigurationError` where a training is of another objective, or another size."""
-    if settings.get("metric", objective.metric) != objective.metric:
+    # An own file may have another name by now; whether its network fits is told when it is loaded.
+    if settings["objective"] in names() and settings["objective"] != objective.name:
         raise ConfigurationError(
             f"'{file}' is a training of '{settings['objective']}', not of '{objective.name}'; "
             "leave --objective out, or name that one (--objective)"
@@ -160,8 +163,11 @@ def _refuse_another(
     )
 
 
-def prepare(path: Path, out: Path | None) -> Path:
+@contextmanager
+def prepared(path: Path, out: Path | None) -> Iterator[Path]:
     """The folder for what an evaluation finds, made and tried before anything is worked for.
+
+    Where nothing comes of it a folder that was made here is taken away again.
 
     Args:
         path: Of the training, as `evaluate` takes it.
@@ -170,7 +176,16 @@ def prepare(path: Path, out: Path | None) -> Path:
     Raises:
         ConfigurationError: The file cannot be found, or the folder not be written to.
     """
-    return _made(out or locate(path).absolute().parent / "evaluation")
+    folder = out or locate(path).absolute().parent / "evaluation"
+    was_there = folder.exists()
+    _made(folder)
+    try:
+        yield folder
+    except BaseException:
+        if not was_there:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+        raise
 
 
 def _made(folder: Path) -> Path:
@@ -199,21 +214,28 @@ def write(evaluated: Evaluated, folder: Path) -> list[Path]:
     contents |= {f"{table.name}.csv": _csv(table).encode() for table in found.tables}
     contents |= {f"{figure.name}.png": picture(figure) for figure in found.figures}
     files = [*contents, _SUMMARY]
-    contents[_SUMMARY] = json.dumps({**evaluated.flat(), "files": files}, indent=2).encode()
+    summary = {"format": _FORMAT, **evaluated.flat(), "files": files}
     for name, content in contents.items():
         beside.write(folder / name, content)
-    # Of other scenes, perhaps: beside these they would be taken for the same evaluation's.
-    for name in set(earlier) - set(files):
-        (folder / name).unlink(missing_ok=True)
+    # Of other scenes, perhaps: beside these they would be taken for the same evaluation's. Some
+    # file systems take names that differ in their case for one.
+    kept = {name.casefold() for name in files}
+    for name in earlier:
+        if name.casefold() not in kept:
+            with suppress(OSError, ValueError):
+                (folder / name).unlink()
+    # Last: until all is there, the summary of before tells which files are its.
+    beside.write(folder / _SUMMARY, json.dumps(summary, indent=2, default=str).encode())
     return [folder / name for name in files]
 
 
 def _files_of_earlier(folder: Path) -> list[str]:
     """What an earlier evaluation says that it wrote here: plain names of tables and figures."""
     try:
-        names = json.loads((folder / _SUMMARY).read_text(encoding="utf-8"))["files"]
-        return [n for n in names if Path(n).name == n and Path(n).suffix in (".csv", ".png")]
-    except (OSError, ValueError, KeyError, TypeError):
+        summary = json.loads((folder / _SUMMARY).read_text(encoding="utf-8"))
+        listed = summary["files"] if summary["format"] == _FORMAT else []
+        return [n for n in listed if Path(n).name == n and Path(n).suffix in (".csv", ".png")]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
 
 
@@ -270,7 +292,9 @@ def _cell(value: Any) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """A cell for programs: JSON has no NaN."""
+    """A cell for programs: a plain number, no NumPy's or torch's; JSON has no NaN."""
+    if hasattr(value, "item"):
+        value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

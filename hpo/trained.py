@@ -141,18 +141,21 @@ def read(path: Path) -> Trained:
             f"'{path}' is no finished training: it does not say what it is of, for it lacks "
             f"{wrong}; 'python -m hpo train' writes such files"
         )
-    if name := _not_finite(found.modules):
-        raise ConfigurationError(
-            f"'{path}' holds weights that are not finite ('{name}'), which no training writes: the "
-            "file is damaged"
-        )
     return found
 
 
-def _not_finite(modules: _Modules) -> str | None:
-    """The first state that holds NaN or infinity; None where all are finite."""
-    states = {f"{m}.{name}": state for m, one in modules.items() for name, state in one.items()}
-    return next((name for name, state in states.items() if not state.isfinite().all()), None)
+def _not_finite(task: Task) -> str | None:
+    """The first parameter that holds NaN or infinity; None where all are finite.
+
+    Buffers may: a mask of attention is -inf by intent.
+    """
+    for module_name, module in task.modules.items():
+        for name, parameter in module.named_parameters():
+            # Of 8-bit floats torch cannot tell.
+            held = parameter.double() if parameter.is_floating_point() else parameter
+            if not held.isfinite().all():
+                return f"{module_name}.{name}"
+    return None
 
 
 def _wrong_in(about: Any) -> str | None:
@@ -223,7 +226,8 @@ def restore(trained: Trained, device: torch.device, objective: Objective) -> Tas
     """The task of a finished training, its weights loaded, its modules in evaluation mode.
 
     Raises:
-        ConfigurationError: The objective builds another network than the one that was trained.
+        ConfigurationError: The objective builds another network than the one that was trained, or
+            weights are not finite.
     """
     try:
         task = build(trained.about, device, objective)
@@ -232,21 +236,24 @@ def restore(trained: Trained, device: torch.device, objective: Objective) -> Tas
             f"the objective '{objective.name}' cannot be built with the trained parameters "
             f"{dict(trained.about['params'])}: {type(error).__name__}: {error} (--objective)"
         ) from error
-    if set(task.modules) != set(trained.modules):
+    if not isinstance(trained.modules, Mapping) or set(task.modules) != set(trained.modules):
+        held = sorted(map(str, trained.modules)) if isinstance(trained.modules, Mapping) else "none"
         raise ConfigurationError(
             f"the objective '{objective.name}' builds the modules {sorted(task.modules)}, and "
-            f"trained were {sorted(trained.modules)}; name the objective as it was (--objective)"
+            f"trained were {held}; name the objective as it was (--objective)"
         )
     try:
         for name, module in task.modules.items():
             module.load_state_dict(trained.modules[name])
         task.load_state_dict(dict(trained.task))
-    except (RuntimeError, KeyError) as error:
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         lines = str(error).splitlines()
         raise ConfigurationError(
             f"the trained weights do not fit what the objective '{objective.name}' builds: "
             f"{lines[-1].strip() if lines else error!r}; name the objective as it was (--objective)"
         ) from error
+    if where := _not_finite(task):
+        raise ConfigurationError(f"the trained weights are not finite ('{where}'); train it again")
     for module in task.modules.values():
         module.eval()
     return task

@@ -52,6 +52,15 @@ class Table:
     rows: Sequence[Sequence[Any]]
     note: str = ""
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` where a row has more or fewer cells than the head."""
+        for row in self.rows:
+            if len(row) != len(self.head):
+                raise ValueError(
+                    f"table '{self.name}' has a row of {len(row)} cells under a head of "
+                    f"{len(self.head)}: {tuple(row)}"
+                )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:

@@ -25,7 +25,7 @@ from models.ris_covariance_net import RisCovarianceNet
 from models.scene_writer import drawn_parts, write_scenes
 from models.scoring import Bounds
 from models.streams import stream_seed
-from objectives import Asked, load
+from objectives import Asked, Evaluation, Table, load
 from objectives.ris_evaluation import controls
 from objectives.ris_evaluation.bench import SNRS_DB, Bench, network
 
@@ -389,6 +389,57 @@ def test_another_evaluation_leaves_nothing_of_the_first_but_what_others_put_ther
     assert len(first) > len(second)
     assert {file.name for file in out.iterdir()} == {*(file.name for file in second), "mine.csv"}
     assert len(repr(labelled)) < 1000
+
+
+def evaluated(finished, *tables):
+    """An evaluation of these tables alone."""
+    return evaluation.Evaluated(
+        file=finished,
+        trained=trained.read(finished),
+        evaluation=Evaluation(tables=tables),
+        is_changed=False,
+    )
+
+
+def test_what_no_evaluation_wrote_stays(finished, tmp_path):
+    (tmp_path / "measured.csv").write_text("mine")
+    others = {"tool": "another", "files": ["measured.csv"]}
+    (tmp_path / "evaluation.json").write_text(json.dumps(others))
+    table = Table(name="one", title="One", head=("a",), rows=[(1,)])
+
+    evaluated(finished, table).write(tmp_path)
+    listed = json.loads((tmp_path / "evaluation.json").read_text())
+    odd = ["old.csv", "../measured.csv", "\0.csv", "x" * 300 + ".csv", 7, "ONE.csv"]
+    (tmp_path / "old.csv").mkdir()
+    (tmp_path / "evaluation.json").write_text(json.dumps({**listed, "files": odd}))
+    evaluated(finished, table).write(tmp_path)
+
+    assert (tmp_path / "measured.csv").read_text() == "mine"
+    assert (tmp_path / "old.csv").is_dir()
+    assert (tmp_path / "one.csv").read_text().split() == ["a", "1"]
+
+
+def test_cells_of_numpy_and_torch_are_written_as_numbers(finished, tmp_path):
+    import numpy as np
+
+    cells = (np.float32(0.5), np.int64(3), torch.tensor(2.0), float("nan"), Path("p"))
+    table = Table(name="one", title="One", head=tuple("abcde"), rows=[cells])
+
+    evaluated(finished, table).write(tmp_path)
+
+    (row,) = json.loads((tmp_path / "evaluation.json").read_text())["tables"]["one"]
+    assert row == {"a": 0.5, "b": 3, "c": 2.0, "d": None, "e": "p"}
+    with pytest.raises(ValueError, match="table 'one' has a row of 1 cells under a head of 2"):
+        Table(name="one", title="One", head=("a", "b"), rows=[(1,)])
+
+
+def test_a_folder_is_taken_away_only_where_it_was_made_in_vain(finished, tmp_path):
+    (tmp_path / "there").mkdir()
+    for name in ("there", "new"):
+        with pytest.raises(InterruptedError), evaluation.prepared(finished, tmp_path / name):
+            raise InterruptedError
+
+    assert [folder.name for folder in tmp_path.iterdir()] == ["there"]
 
 
 def test_an_objective_of_another_kind_is_named(finished):

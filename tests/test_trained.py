@@ -70,6 +70,35 @@ def test_another_network_is_told_as_one():
             trained.restore(changed, CPU, QUADRATIC)
 
 
+@pytest.mark.parametrize("modules", [[1], 3, None, {"net": 3}, {"net": {"weight": "text"}}])
+def test_what_holds_no_weights_is_refused(modules):
+    with pytest.raises(ConfigurationError, match="--objective"):
+        trained.restore(finished(modules=modules), CPU, QUADRATIC)
+
+
+def test_weights_that_are_not_finite_are_refused():
+    nan = finished(modules={"net": {"weight": torch.full((1, 1), torch.nan)}})
+
+    with pytest.raises(ConfigurationError, match=r"not finite \('net.weight'\)"):
+        trained.restore(nan, CPU, QUADRATIC)
+
+
+def test_a_buffer_may_be_infinite(monkeypatch):
+    build = trained.build
+
+    def with_mask(about, device, objective):
+        task = build(about, device, objective)
+        task.modules["net"].register_buffer("mask", torch.zeros(2))
+        return task
+
+    monkeypatch.setattr(trained, "build", with_mask)
+    weights = {"weight": torch.tensor([[2.5]]), "mask": torch.tensor([0.0, -torch.inf])}
+
+    task = trained.restore(finished(modules={"net": weights}), CPU, QUADRATIC)
+
+    assert task.modules["net"].mask.isinf().any()
+
+
 def write_cases(folder: Path) -> dict[str, tuple[Path, str]]:
     """Files that are no finished training, and what is said of each."""
     whole = folder / "whole.pt"
@@ -90,8 +119,6 @@ def write_cases(folder: Path) -> dict[str, tuple[Path, str]]:
     changed = content.replace(struct.pack("<f", 2.5), struct.pack("<f", 2.75))
     assert changed != content
     (folder / "changed.pt").write_bytes(changed)
-    nan = {"net": {"weight": torch.full((1, 1), torch.nan)}}
-    trained.write(folder / "nan.pt", finished(modules=nan))
     (folder / "text.pt").write_text("no torch file")
     (folder / "empty.pt").touch()
     checkpoint.write(folder / "trial.pt", {"trial": 7}, {"optimizer": {}, "rng": {}})
@@ -100,7 +127,6 @@ def write_cases(folder: Path) -> dict[str, tuple[Path, str]]:
         "cut": "cut off",
         "half": "cut off",
         "changed": "damaged",
-        "nan": "not finite ('net.weight')",
         "text": "another kind of file",
         "empty": "cut off",
         "other": "another version",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +66,7 @@ def evaluate(ctx: click.Context, /, path: Path, **flags: Any) -> None:
 
     # Its many small products are no faster on more, and far slower where cores are shared.
     torch.set_num_threads(1)
-    folder = evaluation.prepare(path, flags["out"])
-    with Telling() as telling:
+    with evaluation.prepared(path, flags["out"]) as folder, Telling() as telling:
         try:
             found = evaluation.evaluate(
                 path,
@@ -83,13 +81,11 @@ def evaluate(ctx: click.Context, /, path: Path, **flags: Any) -> None:
             )
         except InterruptedError as error:
             say(str(error))
-            with suppress(OSError):  # not where an earlier evaluation is
-                folder.rmdir()
             ctx.exit(INTERRUPTED)
     if found.is_changed:
         say("note: the objective's file has changed since the training")
     if flags["as_json"]:
-        click.echo(json.dumps(found.flat(), indent=2))
+        click.echo(json.dumps(found.flat(), indent=2, default=str))
     else:
         print_evaluated(found)
     # After the result, which a full disk must not hide.

@@ -40,6 +40,8 @@ def at_the_edge(found: Mapping[str, Tensor], config: ArrayConfig) -> str:
     shares = []
     for name, found_BK3 in found.items():
         found_S3 = found_BK3[~found_BK3.isnan().any(-1)]
+        if not len(found_S3):
+            continue
         is_at_edge_S = ~_within(found_S3, config, slack=-_EDGE)
         shares.append((name, 100 * float(is_at_edge_S.double().mean())))
     shares.sort(key=lambda share: share[0] != NETWORK)

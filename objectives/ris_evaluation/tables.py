@@ -28,8 +28,8 @@ Times = Mapping[str, tuple[float, float]]
 # Of the comparisons that a remark spells out.
 _MOST_NAMED = 3
 _EFFICIENT = (
-    "The bound's row is the median of errors that are normal with its covariance: what a method "
-    "without bias has at best."
+    "The bound's row is the median of errors that are normal with its covariance, as an efficient "
+    "method has them."
 )
 _OUTLIERS = (
     "An outlier is a source whose direction errs, after matching, by more than 5 standard "
