@@ -131,8 +131,8 @@ def evaluate_unlabelled(
                 head=head,
                 rows=rows,
                 note="Refined: after the same Gauss–Newton climb on the snapshots for every "
-                "method. On simulated scenes it helps from some 0 to 10 dB on, the network at 20 dB, "
-                "and does harm below.",
+                "method. On simulated scenes it helps from 0 to 10 dB on, the network at 20 dB; "
+                "below it does harm.",
             )
         ],
         figures=figures.found_positions(label, found, scenes.source_mask_BK),
