@@ -28,7 +28,9 @@ from models.estimators import (
     mvdr_per_code,
     refined_positions,
 )
+from models.geometry import as_positions
 from models.metric import factor_subspace_error, position_subspace_error, subspace_error
+from models.peaks import region
 from models.scoring import Bounds, Errors, errors_of
 
 NETWORK = "network, MUSIC on its covariance"
@@ -38,6 +40,7 @@ MUSIC = "MUSIC per code"
 BARTLETT = "Bartlett per code"
 MVDR = "MVDR per code"
 BACK_PROJECTION = "back-projection, MUSIC"
+GUESS = "a guess, snapshots unseen"
 BOUND = "Cramér–Rao bound"
 # Scenes whose information and covariances are held at once: 140 MB at the full size.
 _CHUNK = 200
@@ -82,7 +85,7 @@ class Scored:
 
 
 def methods(config: ArrayConfig, ridge: Estimator, network: Network) -> list[Method]:
-    """The classical estimators, and a network, last.
+    """A guess, the classical estimators, and a network, last.
 
     Args:
         ridge: Ridge matching, its loading chosen.
@@ -103,6 +106,7 @@ def methods(config: ArrayConfig, ridge: Estimator, network: Network) -> list[Met
         return fits[-1].positions_BK3
 
     return [
+        Method(GUESS, lambda scenes: guess(scenes.source_mask_BK, config), is_refined=True),
         Method(BARTLETT, lambda scenes: bartlett_per_code(scenes, config)),
         Method(MVDR, lambda scenes: mvdr_per_code(scenes, config)),
         Method(MUSIC, lambda scenes: music_per_code(scenes, config)),
@@ -114,6 +118,24 @@ def methods(config: ArrayConfig, ridge: Estimator, network: Network) -> list[Met
         Method(MAXIMUM_LIKELIHOOD, maximum_likelihood, is_refined=True),
         Method(NETWORK, of_network, factor=network),
     ]
+
+
+def guess(mask_BK: Tensor, config: ArrayConfig) -> Tensor:
+    """Sources side by side in equal parts of the region: what its knowledge alone is worth.
+
+    Args:
+        mask_BK: How many sources there are, as the first ones of K; bool.
+        config: The size.
+
+    Returns:
+        positions_BK3 by range in m, float32, NaN for absent sources.
+    """
+    low_3, high_3 = region(config, device=mask_BK.device)
+    places_BK3 = ((low_3 + high_3) / 2).repeat(*mask_BK.shape, 1)
+    count_B1 = mask_BK.sum(-1, keepdim=True).clamp(min=1)
+    part_K = torch.arange(mask_BK.shape[1], device=mask_BK.device) + 0.5
+    places_BK3[..., 0] = low_3[0] + (high_3[0] - low_3[0]) * part_K / count_B1
+    return as_positions(places_BK3).where(mask_BK.unsqueeze(-1), torch.nan)
 
 
 def score(

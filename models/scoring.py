@@ -168,15 +168,26 @@ class Bounds:
             return found
         known, index_B = scenes.select(is_known_B), is_known_B.cpu()
         bound_BXX = stochastic_bound(known, config)
-        azimuth_BK, elevation_BK, _ = bound_deviations(bound_BXX).unbind(-1)
-        narrowed_BK = azimuth_BK * known.positions_BK3[..., 1].double().cos()
         found.distance_BK[index_B] = position_bound_m(bound_BXX, known).cpu()
         found.efficient_BKD[index_B] = efficient_errors_m(
             bound_BXX, known, draws=_DRAWS, generator=torch.Generator().manual_seed(0)
         ).cpu()
-        found.angle_BK[index_B] = torch.hypot(narrowed_BK, elevation_BK).cpu()
+        found.angle_BK[index_B] = angle_bound_rad(bound_BXX, known).cpu()
         found.epsilon_B[index_B] = subspace_floor(bound_BXX, known, config).clamp(max=1).cpu()
         return found
+
+
+def angle_bound_rad(bound_BXX: Tensor, scenes: Scenes) -> Tensor:
+    """Least standard deviation of the angle between directions, BK, of a bound on positions."""
+    azimuth_BK, elevation_BK, _ = bound_deviations(bound_BXX).unbind(-1)
+    narrowed_BK = azimuth_BK * scenes.positions_BK3[..., 1].double().cos()
+    return torch.hypot(narrowed_BK, elevation_BK)
+
+
+def allowed_rad(angle_bound_S: Tensor, config: ArrayConfig) -> Tensor:
+    """By how much a direction may err and its source still counts as found."""
+    allowed_S = (_OUTLIER_DEVIATIONS * angle_bound_S).nan_to_num(nan=0.0)
+    return allowed_S.clamp(min=_HALF_BEAM / config.side)
 
 
 def errors_of(positions_BK3: Tensor, scenes: Scenes, bounds: Bounds, config: ArrayConfig) -> Errors:
@@ -196,16 +207,14 @@ def errors_of(positions_BK3: Tensor, scenes: Scenes, bounds: Bounds, config: Arr
     # Of small angles a cosine keeps half the digits, the chord all of them.
     angle_S = 2 * (chord_S / 2).clamp(max=1).asin()
     angle_bound_S = bounds.angle_BK[mask_BK]
-    half_beam_rad = _HALF_BEAM / config.side
-    allowed_S = (_OUTLIER_DEVIATIONS * angle_bound_S).nan_to_num(nan=0.0)
     return Errors(
         error_S=error_BK.cpu().double()[mask_BK],
         angle_S=angle_S,
         range_S=found_S3[:, 2] - true_S3[:, 2],
         bound_S=bounds.distance_BK[mask_BK],
         angle_bound_S=angle_bound_S,
-        is_outlier_S=angle_S > allowed_S.clamp(min=half_beam_rad),
-        is_beyond_beam_S=angle_S > half_beam_rad,
+        is_outlier_S=angle_S > allowed_rad(angle_bound_S, config),
+        is_beyond_beam_S=angle_S > _HALF_BEAM / config.side,
         scene_S=torch.arange(len(mask_BK)).unsqueeze(1).expand_as(mask_BK)[mask_BK],
     )
 

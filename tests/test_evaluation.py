@@ -20,7 +20,15 @@ from hpo.study import source_hash
 from hpo.trained import Trained
 from models.array import SIZES, Scenes, draw_installation, draw_scenes
 from models.estimators import RidgeMatching
-from models.evaluation import MAXIMUM_LIKELIHOOD, NETWORK, methods, score
+from models.evaluation import (
+    BARTLETT,
+    GUESS,
+    MAXIMUM_LIKELIHOOD,
+    NETWORK,
+    guess,
+    methods,
+    score,
+)
 from models.ris_covariance_net import RisCovarianceNet
 from models.scene_writer import drawn_parts, write_scenes
 from models.scoring import Bounds
@@ -96,7 +104,7 @@ def write_training(path, **options):
     )
 
 
-@pytest.mark.parametrize("index", range(7))
+@pytest.mark.parametrize("index", range(8))
 def test_no_method_is_handed_the_truth(index):
     method = methods_of(UNIT, net_of(UNIT))[index]
     scenes = draw_scenes(UNIT, 12, seeded(1), installation=wall_of(UNIT))
@@ -137,9 +145,27 @@ def test_a_refinement_knows_nothing_of_the_truth_either(monkeypatch):
     monkeypatch.setattr(module, "refined_positions", spied)
     scenes = draw_scenes(UNIT, 6, seeded(1), installation=wall_of(UNIT))
 
-    score(methods_of(UNIT, net_of(UNIT))[0], scenes, UNIT, Bounds.of(scenes, UNIT))
+    (method,) = (one for one in methods_of(UNIT, net_of(UNIT)) if one.name == BARTLETT)
+    score(method, scenes, UNIT, Bounds.of(scenes, UNIT))
 
     assert seen == [True]
+
+
+def test_a_guess_divides_the_region_among_the_sources():
+    count_B = torch.tensor([1, 2, 3])
+    mask_BK = torch.arange(3) < count_B.unsqueeze(1)
+
+    found_BK3 = guess(mask_BK, FULL)
+
+    assert torch.equal(found_BK3.isnan().all(-1), ~mask_BK)
+    azimuth_BK = found_BK3[..., 0].rad2deg()
+    assert azimuth_BK[0, 0].abs() < 1e-4
+    torch.testing.assert_close(azimuth_BK[1, :2], torch.tensor([-30.0, 30.0]))
+    torch.testing.assert_close(azimuth_BK[2], torch.tensor([-40.0, 0.0, 40.0]))
+    assert (found_BK3[mask_BK][:, 1] == 0).all()
+    # Halfway in reciprocal range, in which sources are uniform.
+    middle_m = 2 / (1 / FULL.range_min_m + 1 / FULL.range_max_m)
+    torch.testing.assert_close(found_BK3[mask_BK][:, 2], torch.full((6,), middle_m))
 
 
 def test_random_weights_collapse_and_another_test_set_does_not():
@@ -232,7 +258,7 @@ def test_a_quick_evaluation_writes_every_table_and_figure(program, finished, tmp
     with (out / "accuracy.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["scenes"] for row in rows} == {f"{snr:g} dB" for snr in SNRS_DB}
-    assert len({row["method"] for row in rows}) == 8
+    assert len({row["method"] for row in rows}) == 9
     text = (out / "evaluation.md").read_text()
     for name in ("error_over_snr", "pseudospectrum", "positions"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -280,7 +306,7 @@ def test_labelled_scenes_of_a_file_are_scored(finished, tmp_path):
     tables = {table.name: table for table in found.evaluation.tables}
     (head, rows) = tables["median_plain"].head, tables["median_plain"].rows
     assert list(head) == ["method", "s.npz", "ms a scene"]
-    assert len(rows) == 8
+    assert len(rows) == 9
     assert all(row[1] > 0 for row in rows)
     evaluation.write(found, tmp_path / "out")
     assert (tmp_path / "out" / "positions.png").exists()
@@ -296,6 +322,7 @@ def test_measured_scenes_without_labels_give_positions_and_say_so(finished, tmp_
     assert [row[0] for row in table.rows] == sorted(row[0] for row in table.rows)
     assert {row[0] for row in table.rows} == set(range(8))
     assert len(table.head) == 9
+    assert GUESS not in {row[1] for row in table.rows}
     for row in table.rows:  # maximum likelihood is refined already
         assert (row[3:6] == row[6:9]) == (row[1] == MAXIMUM_LIKELIHOOD)
     evaluation.write(found, tmp_path / "out")

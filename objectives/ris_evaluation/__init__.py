@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.array import ArrayConfig, Installation, Scenes
 from models.estimators import greedy_maximum_likelihood, mdl_count, refined_positions
-from models.evaluation import Method, milliseconds_per_scene
+from models.evaluation import GUESS, Method, milliseconds_per_scene
 from models.ris_covariance_net import RisCovarianceNet
 from objectives._evaluation import Asked, Evaluation, Table
 from objectives.ris_evaluation import controls, figures, region, tables
@@ -114,7 +114,8 @@ def evaluate_unlabelled(
         bench.tell("how many sources there are, by maximum likelihood and MDL")
         scenes = _counted(scenes, config)
     blind = scenes.blinded()
-    found = {method.name: _found(bench, method, blind) for method in bench.methods}
+    looking = [method for method in bench.methods if method.name != GUESS]
+    found = {method.name: _found(bench, method, blind) for method in looking}
     # By scene, so that methods stand beside one another.
     rows = sorted(
         (row for name in found for row in _rows(name, *found[name], scenes.source_mask_BK)),

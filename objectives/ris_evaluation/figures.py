@@ -13,6 +13,7 @@ from models.array import ArrayConfig, Scenes, direction
 from models.evaluation import (
     BARTLETT,
     BOUND,
+    GUESS,
     MAXIMUM_LIKELIHOOD,
     MUSIC,
     MVDR,
@@ -106,6 +107,11 @@ def _over_snr(sets: Sequence[Set], canvas: Canvas) -> None:
         median.plot(snrs, [one.scored[method].plain.median_m for one in sets], **style)
         rates = [100 * one.scored[method].plain.outlier_rate for one in sets]
         outliers.plot(snrs, rates, **style)
+    unseen: dict[str, Any] = {"color": "grey", "ls": "-."}
+    rmse.plot([], [], label=GUESS, **unseen)
+    guessed = [one.scored[GUESS].plain for one in sets]
+    median.plot(snrs, [errors.median_m for errors in guessed], **unseen)
+    outliers.plot(snrs, [100 * errors.outlier_rate for errors in guessed], **unseen)
     single = [of_count(one.scored[NETWORK].plain, one, 1) for one in sets]
     bound = [errors.bound_rmse_m for errors in single]
     rmse.plot([], [], color="grey", ls=":", lw=1, label="the same, refined (left)")

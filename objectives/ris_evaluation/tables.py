@@ -12,6 +12,7 @@ from models.evaluation import (
     BACK_PROJECTION,
     BARTLETT,
     BOUND,
+    GUESS,
     MAXIMUM_LIKELIHOOD,
     MUSIC,
     MVDR,
@@ -257,6 +258,12 @@ def verdicts(sets: Sequence[Set], times: Times) -> list[str]:
             f"{100 * theirs:.1f} %, the ridge {100 * ridge:.1f} % "
             f"({ours / max(ridge, 1e-9):.2f} of these)"
         )
+    unseen = noisy.scored[GUESS].plain
+    found.append(
+        f"a guess in the middle of the region, the snapshots unseen: {unseen.median_m:.3f} m at "
+        f"{noisy.label}, {100 * unseen.outlier_rate:.1f} % not found; nearer to that, less is owed "
+        "to the snapshots"
+    )
     return found
 
 

@@ -1,0 +1,206 @@
+"""How near anyone could come at low SNR: the exact posterior, on the test scenes of `evaluate`.
+
+    python benchmarks/posterior.py trained/NAME --draws 200000
+
+An importance sample: hypotheses drawn from the scenes' prior, weighted by the exact likelihood of a
+scene's snapshots. It is told more than any method: the SNR, how powers are drawn and scaled. What
+is made of it:
+
+- MUSIC on the posterior's mean covariance, of which no estimate has a smaller mean squared error;
+- the positions of least expected distance;
+- the positions of which most are expected to be found, as `models.scoring` defines it.
+
+The last two are taken from hypotheses in the sample. The least effective number of hypotheses that
+1 % of the scenes have is printed; where it is small, as from 5 dB on, the figures mean little.
+
+Shapes: B test scenes, J hypotheses, S of them resampled, C candidates, K sources, N elements.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hpo import trained
+from models.array import SIZES, ArrayConfig, Scenes, direction, draw_scenes, observe
+from models.bounds import stochastic_bound
+from models.estimators import RidgeMatching, music_of_covariance
+from models.evaluation import GUESS, MAXIMUM_LIKELIHOOD, NETWORK, RIDGE, methods
+from models.metric import subspace_error
+from models.posterior import pack_hermitian
+from models.ris_problem import wall
+from models.scoring import Bounds, Errors, allowed_rad, angle_bound_rad, errors_of
+from objectives import Asked, load
+from objectives.ris_evaluation.bench import Bench, network
+
+_RESAMPLED, _CANDIDATES, _CHUNK = 800, 100, 20_000
+MEAN = "exact posterior, MUSIC on its mean covariance"
+NEAREST = "exact posterior, least expected distance"
+FOUND = "exact posterior, most expected to be found"
+
+
+class Posterior:
+    """Hypotheses with so many sources, and how likely the snapshots of scenes make each.
+
+    Args:
+        scenes: Of so many sources; read are the snapshots.
+        bank: Draws of the prior with as many.
+        config: The size.
+    """
+
+    def __init__(self, scenes: Scenes, bank: Scenes, config: ArrayConfig) -> None:
+        self.bank, self.config, self.count = bank, config, int(bank.source_mask_BK[0].sum())
+        seen_JLMK = observe(bank.installation, bank.factor_BNK)
+        gain_J = seen_JLMK.abs().square().sum((-2, -1)).mean(-1) / config.antennas
+        noise_J = gain_J * 10 ** (-bank.snr_db_B / 10)
+        R_JLMM = seen_JLMK @ seen_JLMK.mH
+        R_JLMM = R_JLMM + noise_J[:, None, None, None] * torch.eye(config.antennas)
+        logdet_J = torch.linalg.slogdet(R_JLMM).logabsdet.sum(-1)
+        inverse_JX = pack_hermitian(torch.linalg.inv(R_JLMM)).flatten(1)
+        sample_BLMM = scenes.snapshots_BLMT @ scenes.snapshots_BLMT.mH
+        misfit_BJ = pack_hermitian(sample_BLMM).flatten(1) @ inverse_JX.T + logdet_J
+        self.weight_BJ = (-misfit_BJ).softmax(-1)
+
+    @property
+    def effective_B(self) -> Tensor:
+        """How many equally likely hypotheses would say as much."""
+        total_B: Tensor = self.weight_BJ.square().sum(-1)
+        return total_B.reciprocal()
+
+    def mean_covariance(self) -> Tensor:
+        """E[A P Aᴴ | snapshots], BNN."""
+        elements = self.config.elements
+        total_BX = torch.zeros(len(self.weight_BJ), elements**2, dtype=torch.complex64)
+        for start in range(0, len(self.bank), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            factor_JNK = self.bank.factor_BNK[part]
+            label_JX = (factor_JNK @ factor_JNK.mH).flatten(1)
+            total_BX += self.weight_BJ[:, part].to(label_JX.dtype) @ label_JX
+        return total_BX.view(-1, elements, elements)
+
+    def decisions(self) -> tuple[Tensor, Tensor]:
+        """Positions (B, K, 3) of least expected distance, and of most expected to be found."""
+        generator = torch.Generator().manual_seed(0)
+        index_BS = torch.multinomial(
+            self.weight_BJ, _RESAMPLED, replacement=True, generator=generator
+        )
+        drawn_U, index_BS = torch.unique(index_BS, return_inverse=True)
+        bank = self.bank.select(drawn_U)
+        position_UK3 = bank.positions_BK3[:, : self.count]
+        direction_UK3 = direction(*position_UK3[..., :2].unbind(-1))
+        angle_bound_UK = angle_bound_rad(stochastic_bound(bank, self.config), bank)
+        allowed_UK = allowed_rad(angle_bound_UK, self.config)[:, : self.count]
+        nearest, found = [], []
+        for index_S in index_BS:
+            # Resampled in no order: the first ones are as good as any.
+            candidate_C3 = position_UK3[index_S[:_CANDIDATES]].flatten(0, 1)[:_CANDIDATES]
+            towards_C3 = direction(*candidate_C3[:, :2].T)
+            where_SK3, to_SK3 = position_UK3[index_S], direction_UK3[index_S]
+            place_C3 = towards_C3 * candidate_C3[:, 2:]
+            distance_CSK = _distances(place_C3, to_SK3 * where_SK3[..., 2:])
+            chord_CSK = _distances(towards_C3, to_SK3)
+            angle_CSK = 2 * (chord_CSK / 2).clamp(max=1).asin()
+            is_missed_CSK = (angle_CSK > allowed_UK[index_S]).float()
+            nearest.append(candidate_C3[_least_K(distance_CSK)])
+            found.append(candidate_C3[_least_K(is_missed_CSK)])
+        return torch.stack(nearest), torch.stack(found)
+
+
+def _distances(x_C3: Tensor, y_SK3: Tensor) -> Tensor:
+    return torch.cdist(x_C3, y_SK3.flatten(0, 1)).view(len(x_C3), *y_SK3.shape[:2])
+
+
+def _least_K(cost_CSK: Tensor) -> Tensor:
+    """The candidates of least expected cost, each source by one of them, at its best assignment."""
+    if cost_CSK.shape[-1] == 1:
+        return cost_CSK[..., 0].mean(-1).argmin().unsqueeze(0)
+    first_CS, second_CS = cost_CSK.unbind(-1)
+    either_CCS = first_CS.unsqueeze(1) + second_CS
+    pair_CC = torch.minimum(either_CCS, either_CCS.transpose(0, 1)).mean(-1)
+    best = int(pair_CC.argmin())
+    return torch.tensor(divmod(best, len(pair_CC)))
+
+
+def _by_posterior(
+    scenes: Scenes, bank: Scenes, config: ArrayConfig
+) -> Mapping[str, tuple[Tensor, Tensor | None]]:
+    """Positions by each way, and ε where it has a covariance, of scenes in their own order."""
+    positions: dict[str, Tensor] = {
+        name: torch.full_like(scenes.positions_BK3, torch.nan) for name in (MEAN, NEAREST, FOUND)
+    }
+    epsilon_B = torch.empty(len(scenes))
+    for count in range(1, config.max_sources + 1):
+        index_B = (scenes.source_mask_BK.sum(-1) == count).nonzero().squeeze(-1)
+        some = scenes.select(index_B)
+        posterior = Posterior(some, bank.select(bank.source_mask_BK.sum(-1) == count), config)
+        least = float(posterior.effective_B.quantile(0.01))
+        print(f"  {count} source(s): effective hypotheses in 99 % of the scenes > {least:.0f}")
+        mean_BNN = posterior.mean_covariance()
+        epsilon_B[index_B] = subspace_error(mean_BNN, some)
+        positions[MEAN][index_B] = music_of_covariance(mean_BNN, some.source_mask_BK, config)
+        for name, found_BK3 in zip((NEAREST, FOUND), posterior.decisions(), strict=True):
+            positions[name][index_B[:, None], torch.arange(count)] = found_BK3
+    return {name: (found, epsilon_B if name == MEAN else None) for name, found in positions.items()}
+
+
+def _row(name: str, errors: Errors, is_single_S: Tensor, epsilon_B: Tensor | None) -> str:
+    missed = [
+        f"{100 * float(errors.is_outlier_S[chosen_S].double().mean()):.1f}"
+        for chosen_S in (is_single_S, ~is_single_S)
+    ]
+    epsilon = "" if epsilon_B is None else f"{float(epsilon_B.mean()):.3f}"
+    return (
+        f"| {name} | {errors.median_m:.3f} | {float(errors.error_S.mean()):.3f} | "
+        f"{100 * errors.outlier_rate:.1f} | {' | '.join(missed)} | "
+        f"{100 * errors.beyond_beam_rate:.1f} | {epsilon} |"
+    )
+
+
+def main() -> None:
+    """Print a table at each SNR."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("trained", type=Path, help="a folder of `train`, or one of its files")
+    parser.add_argument("--draws", type=int, default=200_000, help="hypotheses; 10 kB each")
+    given = parser.parse_args()
+    path = given.trained / "seed_0.pt" if given.trained.is_dir() else given.trained
+    finished = trained.read(path)
+    task = trained.restore(finished, torch.device("cpu"), load("ris_covariance"))
+    size = finished.about["study"]["size"]
+    config = SIZES[size]
+    if config.max_sources > 2:
+        parser.error(f"{path} is of size '{size}'; pairs of positions are tried, of two sources")
+    shared = wall(size, config.problem_seed, "fixed", "cpu")
+    assert shared is not None
+    ridge = RidgeMatching.fit(config, shared)
+    net = task.modules["net"]
+    bench = Bench(net, config, shared, Asked())  # type: ignore[arg-type]
+    all_methods = methods(config, lambda scenes: ridge(scenes.sample_BLMM), network(bench.net))
+    chosen: Mapping[str, Callable[[Scenes], Tensor]] = {
+        one.name: one.find
+        for one in all_methods
+        if one.name in (GUESS, RIDGE, MAXIMUM_LIKELIHOOD, NETWORK)
+    }
+    for snr_db in (-5.0, 0.0):
+        scenes = bench.drawn(snr_db, seed=0)
+        bounds = Bounds.of(scenes, config)
+        at = replace(config, snr_min_db=snr_db, snr_max_db=snr_db)
+        generator = torch.Generator().manual_seed(1)
+        bank = draw_scenes(at, given.draws, generator, installation=shared)
+        print(f"{snr_db:g} dB, {len(scenes)} scenes, {given.draws} hypotheses")
+        by_posterior = _by_posterior(scenes, bank, config)
+        print("| | median m | mean m | not found % | K = 1 | K = 2 | beyond half a beam % | ε |")
+        print("|---|---|---|---|---|---|---|---|")
+        found = {name: (find(scenes.blinded()), None) for name, find in chosen.items()}
+        for name, (positions_BK3, epsilon_B) in {**found, **by_posterior}.items():
+            errors = errors_of(positions_BK3, scenes, bounds, config)
+            is_single_S = (scenes.source_mask_BK.sum(-1) == 1)[errors.scene_S]
+            print(_row(name, errors, is_single_S, epsilon_B), flush=True)
+
+
+if __name__ == "__main__":
+    main()
