@@ -8,10 +8,11 @@ is made of it:
 
 - MUSIC on the posterior's mean covariance, of which no estimate has a smaller mean squared error;
 - the positions of least expected distance;
-- the positions of which most are expected to be found, as `models.scoring` defines it.
+- the positions of which most are expected to be found, as `models.scoring` counts it.
 
-The last two are taken from hypotheses in the sample. The least effective number of hypotheses that
-1 % of the scenes have is printed; where it is small, as from 5 dB on, the figures mean little.
+The last two choose among 100 positions from the sample. How many equally likely hypotheses would say
+as much is printed, by what 99 % of the scenes exceed; where it is small, as from 5 dB on, the figures
+mean little.
 
 Shapes: B test scenes, J hypotheses, S of them resampled, C candidates, K sources, N elements.
 """
@@ -19,7 +20,7 @@ Shapes: B test scenes, J hypotheses, S of them resampled, C candidates, K source
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,14 +30,14 @@ from torch import Tensor
 from hpo import trained
 from models.array import SIZES, ArrayConfig, Scenes, direction, draw_scenes, observe
 from models.bounds import stochastic_bound
-from models.estimators import RidgeMatching, music_of_covariance
-from models.evaluation import GUESS, MAXIMUM_LIKELIHOOD, NETWORK, RIDGE, methods
-from models.metric import subspace_error
+from models.estimators import music_of_covariance
+from models.evaluation import GUESS, MAXIMUM_LIKELIHOOD, NETWORK, RIDGE, score
+from models.metric import position_subspace_error, subspace_error
 from models.posterior import pack_hermitian
 from models.ris_problem import wall
 from models.scoring import Bounds, Errors, allowed_rad, angle_bound_rad, errors_of
 from objectives import Asked, load
-from objectives.ris_evaluation.bench import Bench, network
+from objectives.ris_evaluation.bench import Bench
 
 _RESAMPLED, _CANDIDATES, _CHUNK = 800, 100, 20_000
 MEAN = "exact posterior, MUSIC on its mean covariance"
@@ -97,8 +98,8 @@ class Posterior:
         allowed_UK = allowed_rad(angle_bound_UK, self.config)[:, : self.count]
         nearest, found = [], []
         for index_S in index_BS:
-            # Resampled in no order: the first ones are as good as any.
-            candidate_C3 = position_UK3[index_S[:_CANDIDATES]].flatten(0, 1)[:_CANDIDATES]
+            # Resampled in no order: the first hypotheses are as good as any; each has K positions.
+            candidate_C3 = position_UK3[index_S[: _CANDIDATES // self.count]].flatten(0, 1)
             towards_C3 = direction(*candidate_C3[:, :2].T)
             where_SK3, to_SK3 = position_UK3[index_S], direction_UK3[index_S]
             place_C3 = towards_C3 * candidate_C3[:, 2:]
@@ -106,8 +107,8 @@ class Posterior:
             chord_CSK = _distances(towards_C3, to_SK3)
             angle_CSK = 2 * (chord_CSK / 2).clamp(max=1).asin()
             is_missed_CSK = (angle_CSK > allowed_UK[index_S]).float()
-            nearest.append(candidate_C3[_least_K(distance_CSK)])
-            found.append(candidate_C3[_least_K(is_missed_CSK)])
+            nearest.append(candidate_C3[_least_K(distance_CSK, distance_CSK)])
+            found.append(candidate_C3[_least_K(is_missed_CSK, distance_CSK)])
         return torch.stack(nearest), torch.stack(found)
 
 
@@ -115,21 +116,22 @@ def _distances(x_C3: Tensor, y_SK3: Tensor) -> Tensor:
     return torch.cdist(x_C3, y_SK3.flatten(0, 1)).view(len(x_C3), *y_SK3.shape[:2])
 
 
-def _least_K(cost_CSK: Tensor) -> Tensor:
-    """The candidates of least expected cost, each source by one of them, at its best assignment."""
+def _least_K(cost_CSK: Tensor, distance_CSK: Tensor) -> Tensor:
+    """The candidates of least expected cost, assigned to the sources by least total distance."""
     if cost_CSK.shape[-1] == 1:
         return cost_CSK[..., 0].mean(-1).argmin().unsqueeze(0)
-    first_CS, second_CS = cost_CSK.unbind(-1)
-    either_CCS = first_CS.unsqueeze(1) + second_CS
-    pair_CC = torch.minimum(either_CCS, either_CCS.transpose(0, 1)).mean(-1)
-    best = int(pair_CC.argmin())
-    return torch.tensor(divmod(best, len(pair_CC)))
+    cost_CCS, distance_CCS = (
+        x_CSK[:, None, :, 0] + x_CSK[..., 1] for x_CSK in (cost_CSK, distance_CSK)
+    )
+    is_other_way_CCS = distance_CCS.transpose(0, 1) < distance_CCS
+    pair_CC = cost_CCS.transpose(0, 1).where(is_other_way_CCS, cost_CCS).mean(-1)
+    return torch.tensor(divmod(int(pair_CC.argmin()), len(pair_CC)))
 
 
 def _by_posterior(
     scenes: Scenes, bank: Scenes, config: ArrayConfig
-) -> Mapping[str, tuple[Tensor, Tensor | None]]:
-    """Positions by each way, and ε where it has a covariance, of scenes in their own order."""
+) -> Mapping[str, tuple[Tensor, Tensor]]:
+    """Positions by each way, and ε, of scenes in their own order."""
     positions: dict[str, Tensor] = {
         name: torch.full_like(scenes.positions_BK3, torch.nan) for name in (MEAN, NEAREST, FOUND)
     }
@@ -145,19 +147,22 @@ def _by_posterior(
         positions[MEAN][index_B] = music_of_covariance(mean_BNN, some.source_mask_BK, config)
         for name, found_BK3 in zip((NEAREST, FOUND), posterior.decisions(), strict=True):
             positions[name][index_B[:, None], torch.arange(count)] = found_BK3
-    return {name: (found, epsilon_B if name == MEAN else None) for name, found in positions.items()}
+    spanned = {
+        name: position_subspace_error(positions[name], scenes, config) for name in (NEAREST, FOUND)
+    }
+    return {name: (found, spanned.get(name, epsilon_B)) for name, found in positions.items()}
 
 
-def _row(name: str, errors: Errors, is_single_S: Tensor, epsilon_B: Tensor | None) -> str:
+def _row(name: str, errors: Errors, is_single_B: Tensor, epsilon_B: Tensor) -> str:
+    is_single_S = is_single_B[errors.scene_S]
     missed = [
         f"{100 * float(errors.is_outlier_S[chosen_S].double().mean()):.1f}"
         for chosen_S in (is_single_S, ~is_single_S)
     ]
-    epsilon = "" if epsilon_B is None else f"{float(epsilon_B.mean()):.3f}"
     return (
         f"| {name} | {errors.median_m:.3f} | {float(errors.error_S.mean()):.3f} | "
         f"{100 * errors.outlier_rate:.1f} | {' | '.join(missed)} | "
-        f"{100 * errors.beyond_beam_rate:.1f} | {epsilon} |"
+        f"{100 * errors.beyond_beam_rate:.1f} | {float(epsilon_B.mean()):.3f} |"
     )
 
 
@@ -167,24 +172,17 @@ def main() -> None:
     parser.add_argument("trained", type=Path, help="a folder of `train`, or one of its files")
     parser.add_argument("--draws", type=int, default=200_000, help="hypotheses; 10 kB each")
     given = parser.parse_args()
-    path = given.trained / "seed_0.pt" if given.trained.is_dir() else given.trained
-    finished = trained.read(path)
+    finished = trained.read(trained.locate(given.trained))
     task = trained.restore(finished, torch.device("cpu"), load("ris_covariance"))
     size = finished.about["study"]["size"]
     config = SIZES[size]
     if config.max_sources > 2:
-        parser.error(f"{path} is of size '{size}'; pairs of positions are tried, of two sources")
+        parser.error(
+            f"the network is of size '{size}'; pairs of positions are tried, of two sources"
+        )
     shared = wall(size, config.problem_seed, "fixed", "cpu")
-    assert shared is not None
-    ridge = RidgeMatching.fit(config, shared)
-    net = task.modules["net"]
-    bench = Bench(net, config, shared, Asked())  # type: ignore[arg-type]
-    all_methods = methods(config, lambda scenes: ridge(scenes.sample_BLMM), network(bench.net))
-    chosen: Mapping[str, Callable[[Scenes], Tensor]] = {
-        one.name: one.find
-        for one in all_methods
-        if one.name in (GUESS, RIDGE, MAXIMUM_LIKELIHOOD, NETWORK)
-    }
+    bench = Bench(task.modules["net"], config, shared, Asked())  # type: ignore[arg-type]
+    names = (GUESS, RIDGE, MAXIMUM_LIKELIHOOD, NETWORK)
     for snr_db in (-5.0, 0.0):
         scenes = bench.drawn(snr_db, seed=0)
         bounds = Bounds.of(scenes, config)
@@ -195,11 +193,14 @@ def main() -> None:
         by_posterior = _by_posterior(scenes, bank, config)
         print("| | median m | mean m | not found % | K = 1 | K = 2 | beyond half a beam % | ε |")
         print("|---|---|---|---|---|---|---|---|")
-        found = {name: (find(scenes.blinded()), None) for name, find in chosen.items()}
-        for name, (positions_BK3, epsilon_B) in {**found, **by_posterior}.items():
+        is_single_B = scenes.source_mask_BK.sum(-1) == 1
+        for method in bench.methods:
+            if method.name in names:
+                found = score(method, scenes, config, bounds, refine=False)
+                print(_row(method.name, found.plain, is_single_B, found.epsilon_B), flush=True)
+        for name, (positions_BK3, epsilon_B) in by_posterior.items():
             errors = errors_of(positions_BK3, scenes, bounds, config)
-            is_single_S = (scenes.source_mask_BK.sum(-1) == 1)[errors.scene_S]
-            print(_row(name, errors, is_single_S, epsilon_B), flush=True)
+            print(_row(name, errors, is_single_B, epsilon_B), flush=True)
 
 
 if __name__ == "__main__":

@@ -59,14 +59,14 @@ class Method:
         covariance: Scenes without their truth to R_BNN, whose eigenvectors the subspace metric
             takes; None where it takes the span of the positions.
         factor: The same as a factor F_BNR of it.
-        is_refined: Whether a climb of the likelihood is part of it already.
+        is_final: Whether no climb of the likelihood follows: it is part of it, or out of place.
     """
 
     name: str
     find: Estimator
     covariance: Estimator | None = None
     factor: Network | None = None
-    is_refined: bool = False
+    is_final: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def methods(config: ArrayConfig, ridge: Estimator, network: Network) -> list[Met
         return fits[-1].positions_BK3
 
     return [
-        Method(GUESS, lambda scenes: guess(scenes.source_mask_BK, config), is_refined=True),
+        Method(GUESS, lambda scenes: guess(scenes.source_mask_BK, config), is_final=True),
         Method(BARTLETT, lambda scenes: bartlett_per_code(scenes, config)),
         Method(MVDR, lambda scenes: mvdr_per_code(scenes, config)),
         Method(MUSIC, lambda scenes: music_per_code(scenes, config)),
@@ -115,7 +115,7 @@ def methods(config: ArrayConfig, ridge: Estimator, network: Network) -> list[Met
             lambda scenes: back_projection(scenes.sample_BLMM, scenes.installation),
         ),
         of_covariance(RIDGE, ridge),
-        Method(MAXIMUM_LIKELIHOOD, maximum_likelihood, is_refined=True),
+        Method(MAXIMUM_LIKELIHOOD, maximum_likelihood, is_final=True),
         Method(NETWORK, of_network, factor=network),
     ]
 
@@ -149,7 +149,7 @@ def score(
         unseen, seen = blind.select(part), scenes.select(part)
         found_BK3 = method.find(unseen)
         positions.append(found_BK3)
-        climbs = refine and not method.is_refined
+        climbs = refine and not method.is_final
         refined.append(refined_positions(found_BK3, unseen, config) if climbs else found_BK3)
         # What is not finite misses everything.
         error_B = _epsilon(method, unseen, seen, found_BK3, config)

@@ -52,7 +52,7 @@ def evaluate_drawn(
         figures=figures.figures(sets, config, bench.methods),
         remarks=[
             f"{len(sets[0].scenes)} scenes at each SNR, test set {asked.seed}; 'refined' is after "
-            "the same Gauss–Newton climb on the snapshots for every method",
+            "the same Gauss–Newton climb on the snapshots for every method but the guess",
             *tables.verdicts(sets, times),
         ],
     )
@@ -158,7 +158,7 @@ def _found(bench: Bench, method: Method, scenes: Scenes) -> tuple[Tensor, Tensor
     """A method's positions of scenes, as they are and refined."""
     bench.tell(method.name)
     plain_BK3 = method.find(scenes)
-    if method.is_refined:
+    if method.is_final:
         return plain_BK3, plain_BK3
     return plain_BK3, refined_positions(plain_BK3, scenes, bench.config)
 

@@ -260,9 +260,9 @@ def verdicts(sets: Sequence[Set], times: Times) -> list[str]:
         )
     unseen = noisy.scored[GUESS].plain
     found.append(
-        f"a guess in the middle of the region, the snapshots unseen: {unseen.median_m:.3f} m at "
-        f"{noisy.label}, {100 * unseen.outlier_rate:.1f} % not found; the nearer to that, the less "
-        "is owed to the snapshots"
+        f"a guess, each source in the middle of its part of the region: {unseen.median_m:.3f} m at "
+        f"{noisy.label}, {100 * unseen.outlier_rate:.1f} % not found; a figure no better than that "
+        "owes nothing to the snapshots"
     )
     return found
 
