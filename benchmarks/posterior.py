@@ -10,9 +10,9 @@ is made of it:
 - the positions of least expected distance;
 - the positions of which most are expected to be found, as `models.scoring` counts it.
 
-The last two choose among 100 positions from the sample. How many equally likely hypotheses would say
-as much is printed, by what 99 % of the scenes exceed; where it is small, as from 5 dB on, the figures
-mean little.
+The last two choose among 100 positions from the sample. Printed too is how many equally likely
+hypotheses would say as much, by what 99 % of the scenes exceed; where it is small, as from 5 dB on,
+the figures mean little.
 
 Shapes: B test scenes, J hypotheses, S of them resampled, C candidates, K sources, N elements.
 """
