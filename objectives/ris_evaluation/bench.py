@@ -82,9 +82,17 @@ class Bench:
         scenes = draw_scenes(config, count or self.count, generator, installation=on_cpu)
         return scenes.to(self.device)
 
-    def scored(self, label: str, scenes: Scenes, chosen: Sequence[Method] | None = None) -> Set:
+    def scored(
+        self,
+        label: str,
+        scenes: Scenes,
+        chosen: Sequence[Method] | None = None,
+        *,
+        refine: bool = True,
+    ) -> Set:
         """What methods make of scenes, all of them by default."""
-        return scored_set(label, scenes, self.config, chosen or self.methods, tell=self.tell)
+        which = chosen or self.methods
+        return scored_set(label, scenes, self.config, which, tell=self.tell, refine=refine)
 
 
 def network(net: RisCovarianceNet) -> Network:

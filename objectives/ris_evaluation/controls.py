@@ -38,7 +38,10 @@ def controls(bench: Bench, sets: Sequence[Set]) -> Table:
     (ours,) = bench.methods[-1:]
     again = [
         bench.scored(
-            f"another test set, {snr:g} dB", bench.drawn(snr, seed=bench.asked.seed + 1), [ours]
+            f"another test set, {snr:g} dB",
+            bench.drawn(snr, seed=bench.asked.seed + 1),
+            [ours],
+            refine=False,
         )
         for snr in SNRS_DB
     ]
@@ -48,7 +51,10 @@ def controls(bench: Bench, sets: Sequence[Set]) -> Table:
         ("network, random weights", _random(bench.net)),
     ):
         (changed,) = methods(bench.config, bench.ridge_estimator, network(net))[-1:]
-        scored = [bench.scored(f"{label}, {one.label}", one.scenes, [changed]) for one in sets]
+        scored = [
+            bench.scored(f"{label}, {one.label}", one.scenes, [changed], refine=False)
+            for one in sets
+        ]
         rows.append(_row(label, scored, NETWORK))
     rows += _elsewhere(bench)
     return Table(
@@ -74,6 +80,7 @@ def _elsewhere(bench: Bench) -> list[Sequence[Any]]:
             f"another installation, {snr:g} dB",
             bench.drawn(snr, seed=bench.asked.seed, wall=wall),
             compared,
+            refine=False,
         )
         for snr in SNRS_DB
     ]
