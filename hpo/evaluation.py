@@ -188,7 +188,7 @@ def prepared(path: Path, out: Path | None) -> Iterator[Path]:
         raise
 
 
-def _made(folder: Path) -> Path:
+def _made(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -198,7 +198,6 @@ def _made(folder: Path) -> Path:
             f"the folder '{folder}' cannot be written to: {error.strerror or error}; name another "
             "one with --out"
         ) from error
-    return folder
 
 
 def write(evaluated: Evaluated, folder: Path) -> list[Path]:
