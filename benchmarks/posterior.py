@@ -170,7 +170,7 @@ def main() -> None:
     """Print a table at each SNR."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("trained", type=Path, help="a folder of `train`, or one of its files")
-    parser.add_argument("--draws", type=int, default=200_000, help="hypotheses; 10 kB each")
+    parser.add_argument("--draws", type=int, default=200_000, help="how many hypotheses")
     given = parser.parse_args()
     finished = trained.read(trained.locate(given.trained))
     task = trained.restore(finished, torch.device("cpu"), load("ris_covariance"))
