@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hpo import engine
-from hpo.course import Epoch, Plan, Reporter
+from hpo.engine import trial
+from hpo.engine.reports import Epoch, Plan, Reporter
 from hpo.errors import Divergence
 from objectives import Context, Float, Int, Params, Space
 from objectives.ris_covariance import objective
@@ -211,7 +211,7 @@ def train(params: Mapping[str, Any]) -> list[float]:
     task = objective.build({**objective.defaults("wide"), "batch": 64, **params}, context)
     plan = Plan(epochs=EPOCHS, precision="fp32", device=device, metric=objective.metric)
     try:
-        engine.train(task, plan, curve)
+        trial.train(task, plan, curve)
     except Divergence:
         # The verdict may come after the epoch that it is about has been reported.
         return curve.values[:EPOCHS]

@@ -17,10 +17,11 @@ from collections.abc import Callable
 
 import torch
 
-from hpo import engine, forensics
-from hpo.course import Plan
-from hpo.guard import READ_EVERY
-from hpo.surroundings import random_state
+from hpo.engine import trial as engine
+from hpo.engine.reports import Plan
+from hpo.guard import forensics
+from hpo.guard.verdict import READ_EVERY
+from hpo.task.state import random_state
 from objectives import Context
 from objectives.ris_covariance import objective
 

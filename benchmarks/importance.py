@@ -24,8 +24,8 @@ import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-from hpo import engine
-from hpo.course import Epoch, Plan, Reporter
+from hpo.engine import trial as engine
+from hpo.engine.reports import Epoch, Plan, Reporter
 from hpo.errors import Divergence
 from objectives import Context, load
 

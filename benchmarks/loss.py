@@ -17,8 +17,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from models.array import SIZES, draw_scenes, stream_generator
-from models.subspace import covariance_error, gaussian_nll, subspace_alignment
+from models.ris.network.losses import covariance_error, gaussian_nll, subspace_alignment
+from models.ris.scene.scenes import SIZES, draw_scenes, stream_generator
 
 
 def eigh_alignment(factor_BNR: Tensor, label_BNK: Tensor, mask_BK: Tensor) -> Tensor:

@@ -24,11 +24,11 @@ from situations import SITUATIONS
 from situations.expected import Outcome, Words
 from situations.task import Log, Planted, Situation
 
-from hpo import engine
-from hpo.course import Plan, Result
+from hpo.engine import trial
+from hpo.engine.reports import Plan, Result
 from hpo.errors import Divergence
-from hpo.evidence import Evidence
-from hpo.precision import PRECISIONS
+from hpo.guard.evidence import Evidence
+from hpo.task.forward import PRECISIONS
 
 Ended = Result | Exception
 
@@ -81,7 +81,7 @@ def run(situation: Situation, precision: str, device: torch.device, *, seed: int
     # Two thousand clean steps until the scale grows are too many to wait for.
     with mock.patch.object(torch.amp, "GradScaler", scaler):
         try:
-            ended = engine.train(task, plan, log)
+            ended = trial.train(task, plan, log)
         except Exception as error:
             ended = error
     observed = min(task.observed, default=task.step + 1)

@@ -16,10 +16,10 @@ import torch
 from optuna.samplers import RandomSampler
 from situations.task import Log
 
-from hpo import engine
-from hpo.course import Plan
+from hpo.engine import trial
+from hpo.engine.reports import Plan
 from hpo.errors import Divergence
-from hpo.precision import PRECISIONS
+from hpo.task.forward import PRECISIONS
 from objectives import Context, Params
 from objectives.ris_covariance import objective
 
@@ -71,7 +71,7 @@ def _trial(params: Params, precision: str, device: torch.device, *, seed: int) -
     task.steps_per_epoch = _STEPS_PER_EPOCH
     plan = Plan(epochs=_EPOCHS, precision=precision, device=device, metric=objective.metric)
     try:
-        result = engine.train(task, plan, Log())
+        result = trial.train(task, plan, Log())
     except Divergence as verdict:
         print(f"{precision}, seed {seed}, {dict(params)}: {verdict}")
         return {"trials": 1, "pruned": 1, "skipped": verdict.skipped}

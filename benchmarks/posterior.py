@@ -8,7 +8,7 @@ is made of it:
 
 - MUSIC on the posterior's mean covariance, of which no estimate has a smaller mean squared error;
 - the positions of least expected distance;
-- the positions of which most are expected to be found, as `models.scoring` counts it.
+- the positions of which most are expected to be found, as `models.ris.truth.scoring` counts it.
 
 The last two choose among 100 positions from the sample. Printed too is how many equally likely
 hypotheses would say as much, by what 99 % of the scenes exceed; where it is small, as from 5 dB on,
@@ -27,15 +27,34 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hpo import trained
-from models.array import SIZES, ArrayConfig, Scenes, direction, draw_scenes, observe
-from models.bounds import stochastic_bound
-from models.estimators import music_of_covariance
-from models.evaluation import GUESS, MAXIMUM_LIKELIHOOD, NETWORK, RIDGE, score
-from models.metric import position_subspace_error, subspace_error
-from models.posterior import pack_hermitian
-from models.ris_problem import wall
-from models.scoring import Bounds, Errors, allowed_rad, angle_bound_rad, errors_of
+from hpo.refit import weights
+from models.ris.estimators.posterior import pack_hermitian
+from models.ris.estimators.ridge import music_of_covariance
+from models.ris.evaluation import (
+    GUESS,
+    MAXIMUM_LIKELIHOOD,
+    NETWORK,
+    RIDGE,
+    score,
+)
+from models.ris.problem import wall
+from models.ris.scene.scenes import (
+    SIZES,
+    ArrayConfig,
+    Scenes,
+    direction,
+    draw_scenes,
+    observe,
+)
+from models.ris.truth.bounds import stochastic_bound
+from models.ris.truth.metric import position_subspace_error, subspace_error
+from models.ris.truth.scoring import (
+    Bounds,
+    Errors,
+    allowed_rad,
+    angle_bound_rad,
+    errors_of,
+)
 from objectives import Asked, load
 from objectives.ris_evaluation.bench import Bench
 
@@ -172,8 +191,8 @@ def main() -> None:
     parser.add_argument("trained", type=Path, help="a folder of `train`, or one of its files")
     parser.add_argument("--draws", type=int, default=200_000, help="how many hypotheses")
     given = parser.parse_args()
-    finished = trained.read(trained.locate(given.trained))
-    task = trained.restore(finished, torch.device("cpu"), load("ris_covariance"))
+    finished = weights.read(weights.locate(given.trained))
+    task = weights.restore(finished, torch.device("cpu"), load("ris_covariance"))
     size = finished.about["study"]["size"]
     config = SIZES[size]
     if config.max_sources > 2:

@@ -18,13 +18,14 @@ from unittest import mock
 
 import torch
 
-from hpo import engine, environ
-from hpo.course import Epoch, Plan, Reporter
-from hpo.database import connect
-from hpo.predictions import predicted
-from hpo.records import Records
-from hpo.request import usual
-from hpo.storage import prepare
+from hpo import environ
+from hpo.database.connection import connect
+from hpo.database.records import Records
+from hpo.database.storage import prepare
+from hpo.engine import trial
+from hpo.engine.predictions import predicted
+from hpo.engine.reports import Epoch, Plan, Reporter
+from hpo.study.request import usual
 from objectives import Context, load
 
 _EPOCHS = 12
@@ -86,8 +87,8 @@ def measured(name: str, device: torch.device, records: Records) -> tuple[float, 
         metric=objective.metric,
         predictions=_SAMPLES,
     )
-    with mock.patch.object(engine, "predicted", timed):
-        seconds = engine.train(task, plan, keeper).seconds
+    with mock.patch.object(trial, "predicted", timed):
+        seconds = trial.train(task, plan, keeper).seconds
     return seconds, asking, keeper.seconds
 
 

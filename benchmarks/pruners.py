@@ -16,7 +16,7 @@ import statistics
 import optuna
 from optuna.pruners import BasePruner
 
-from hpo.pruners import PRUNERS
+from hpo.search.pruners import PRUNERS
 
 
 def replay(curves: list[dict[int, float]], pruner: BasePruner) -> tuple[int, float]:

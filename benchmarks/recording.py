@@ -5,8 +5,8 @@
 
 For each problem of `courses.py`, sampler and pruner, and each way of recording, 20 searches of 50
 trials: the best value found, and how many trials diverged. Searches with the same seed start alike.
-Ours is `hpo.samplers`; the others are Optuna's samplers as anybody would use them. With `--keep
-FILE` finished searches are kept there, and the same command goes on where it stopped.
+Ours is `hpo.search.samplers`; the others are Optuna's samplers as anybody would use them. With
+`--keep FILE` finished searches are kept there, and the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
-from hpo.samplers import SAMPLERS, UNTRAINED
+from hpo.search.samplers import SAMPLERS, UNTRAINED
 
 _TRIALS = 50
 _PENALTY = 1e6

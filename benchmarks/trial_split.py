@@ -20,12 +20,13 @@ from typing import Any
 import optuna
 import torch
 
-from hpo import engine, worker
-from hpo.database import connect
-from hpo.prepare import prepare_study
-from hpo.records import Records
-from hpo.request import RunRequest
-from hpo.storage import TrialStorage
+from hpo.database.connection import connect
+from hpo.database.records import Records
+from hpo.database.storage import TrialStorage
+from hpo.engine import trial
+from hpo.study.join import prepare_study
+from hpo.study.request import RunRequest
+from hpo.worker import worker
 from objectives.ris_covariance import RisCovariance, RisCovarianceTask
 
 _spent: dict[str, float] = defaultdict(float)
@@ -63,9 +64,9 @@ def main() -> None:
         (RisCovarianceTask, "batch", "data"),
         (RisCovarianceTask, "forward", "forward"),
         (RisCovarianceTask, "loss", "loss"),
-        (engine._Trial, "train_step", "backward and step"),
-        (engine._Trial, "validate", "validation"),
-        (engine._Trial, "save", "checkpoint"),
+        (trial._Trial, "train_step", "backward and step"),
+        (trial._Trial, "validate", "validation"),
+        (trial._Trial, "save", "checkpoint"),
         (TrialStorage, "_transact", "database: writes"),
         (TrialStorage, "get_all_trials", "database: reads"),
         (Records, "save_epoch", "database: records"),

@@ -20,10 +20,10 @@ import torch
 from ris_covariance_naive import PENALTY, NaiveTask, objective
 from situations.task import Log
 
-from hpo import engine
-from hpo.course import Plan, Result
+from hpo.engine import trial
+from hpo.engine.reports import Plan, Result
 from hpo.errors import Divergence
-from hpo.precision import PRECISIONS
+from hpo.task.forward import PRECISIONS
 from objectives import Context
 
 _HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -49,7 +49,7 @@ def guarded(eigenvectors: str, precision: str, *, epochs: int = 2) -> Divergence
     """What the engine says of it."""
     plan = Plan(epochs=epochs, precision=precision, device=_CPU, metric=objective.metric)
     try:
-        return engine.train(build(eigenvectors), plan, Log())
+        return trial.train(build(eigenvectors), plan, Log())
     except Divergence as verdict:
         return verdict
 

@@ -14,20 +14,13 @@ from typing import Any
 
 import click
 
-from hpo import (
-    api,
-    api_train,
-    budget,
-    cli,
-    evaluation,
-    fleet_events,
-    request,
-    settings,
-    status,
-    training,
-    training_folder,
-)
-from hpo.narrowing import kind_of, values_of
+from hpo import cli
+from hpo.api import run, train
+from hpo.fleet import events
+from hpo.refit import crew, evaluation, folder
+from hpo.search.narrowing import kind_of, values_of
+from hpo.study import config, request, status
+from hpo.tickets import budget
 from objectives import Objective, load, names
 
 # How a flag's help says its default, at its end.
@@ -35,24 +28,24 @@ _DEFAULT = re.compile(r"\s*\((?:env: \w+; )?default: ([^()]*)\)$")
 
 # What the functions return and emit, by the names under which programs find them.
 _RETURNED: dict[str, type] = {
-    "hpo.Best": api.Best,
-    "hpo.RunResult": fleet_events.RunResult,
-    "hpo.fleet_events.Progress": fleet_events.Progress,
-    "hpo.fleet_events.WorkerEnded": fleet_events.WorkerEnded,
-    "hpo.fleet_events.Finishing": fleet_events.Finishing,
-    "hpo.fleet_events.Stopping": fleet_events.Stopping,
-    "hpo.TrainingResult": training_folder.TrainingResult,
-    "hpo.training_folder.SeedResult": training_folder.SeedResult,
+    "hpo.Best": run.Best,
+    "hpo.RunResult": events.RunResult,
+    "hpo.fleet.events.Progress": events.Progress,
+    "hpo.fleet.events.WorkerEnded": events.WorkerEnded,
+    "hpo.fleet.events.Finishing": events.Finishing,
+    "hpo.fleet.events.Stopping": events.Stopping,
+    "hpo.TrainingResult": folder.TrainingResult,
+    "hpo.refit.folder.SeedResult": folder.SeedResult,
     "hpo.Evaluated": evaluation.Evaluated,
-    "hpo.training.TrainProgress": training.TrainProgress,
-    "hpo.training.SeedProgress": training.SeedProgress,
-    "hpo.training.SeedEnded": training.SeedEnded,
-    "hpo.training.Remark": training.Remark,
-    "hpo.training.StoppingSeeds": training.StoppingSeeds,
-    "hpo.settings.StudyConfig": settings.StudyConfig,
-    "hpo.budget.Budget": budget.Budget,
-    "hpo.status.Status": status.Status,
-    "hpo.status.Lost": status.Lost,
+    "hpo.refit.crew.TrainProgress": crew.TrainProgress,
+    "hpo.refit.crew.SeedProgress": crew.SeedProgress,
+    "hpo.refit.crew.SeedEnded": crew.SeedEnded,
+    "hpo.refit.crew.Remark": crew.Remark,
+    "hpo.refit.crew.StoppingSeeds": crew.StoppingSeeds,
+    "hpo.study.config.StudyConfig": config.StudyConfig,
+    "hpo.tickets.budget.Budget": budget.Budget,
+    "hpo.study.status.Status": status.Status,
+    "hpo.study.status.Lost": status.Lost,
 }
 
 
@@ -145,20 +138,20 @@ def _objective(objective: Objective) -> str:
 
 def python() -> str:
     """The functions and classes of `hpo`, and what they return."""
-    text = "".join(_function(f"hpo.{f.__name__}", f) for f in (api.run, api.open, api.best))
+    text = "".join(_function(f"hpo.{f.__name__}", f) for f in (run.run, run.open, run.best))
     fields = {field.name: field for field in dataclasses.fields(request.RunRequest)}
-    trained = _function("hpo.train", api_train.train)
+    trained = _function("hpo.train", train.train)
     trained += _function("hpo.evaluate", evaluation.evaluate)
     rows = [
         (code(flag), code(fields[name].type), code(_default(fields[name])))
-        for flag, name in api._FLAGS.items()
+        for flag, name in run._FLAGS.items()
     ]
     text += "Further settings of `hpo.run`, by the flags' names:\n\n" + table(
         ("setting", "type", "default"), rows
     )
     text += trained
-    text += _class("hpo.Study", api.Study)
-    for name, member in vars(api.Study).items():
+    text += _class("hpo.Study", run.Study)
+    for name, member in vars(run.Study).items():
         if not name.startswith("_"):
             function = member.fget if isinstance(member, property) else member
             text += _function(f"Study.{name}", function, is_property=isinstance(member, property))

@@ -19,8 +19,9 @@ from pathlib import Path
 from interfaces import code, commands, objectives, python, table
 from sqlalchemy.dialects import postgresql
 
-from hpo import environ, errors, schema
+from hpo import environ, errors
 from hpo.cli.shared import INTERRUPTED
+from hpo.database import schema
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "docs" / name for name in ("reference.md", "architecture.md")]

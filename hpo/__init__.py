@@ -7,7 +7,7 @@
     hpo.open(study="mine-wide-tiny").status()
     found = hpo.evaluate(hpo.train(study="mine-wide-tiny", epochs=200).file)
 
-The same as `python -m hpo` on the command line; `hpo.api` says more.
+The same as `python -m hpo` on the command line; `hpo.api.run` says more.
 """
 
 from __future__ import annotations
@@ -15,12 +15,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpo.api import Best, Study, best, open, run
-    from hpo.api_train import train
+    from hpo.api.run import (
+        Best,
+        Study,
+        best,
+        open,
+        run,
+    )
+    from hpo.api.train import train
     from hpo.errors import HpoError
-    from hpo.evaluation import Evaluated, evaluate
-    from hpo.fleet_events import RunResult
-    from hpo.training_folder import TrainingResult
+    from hpo.fleet.events import RunResult
+    from hpo.refit.evaluation import Evaluated, evaluate
+    from hpo.refit.folder import TrainingResult
 
 __all__ = [
     "Best",
@@ -41,9 +47,13 @@ def __getattr__(name: str) -> Any:
     # Lazily: `python -m hpo --help` must not wait for Optuna.
     if name not in __all__:
         raise AttributeError(f"module 'hpo' has no attribute '{name}'")
-    from hpo import api, api_train, errors, evaluation, fleet_events, training_folder
+    from hpo import errors
+    from hpo.api import run as api
+    from hpo.api import train as api_train
+    from hpo.fleet import events
+    from hpo.refit import evaluation, folder
 
-    for module in (api, api_train, errors, evaluation, fleet_events, training_folder):
+    for module in (api, api_train, errors, evaluation, events, folder):
         if hasattr(module, name):
             return getattr(module, name)
     raise AttributeError(name)

@@ -10,10 +10,10 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna_dashboard
 
-from hpo.artifacts import DatabaseArtifacts
-from hpo.database import connect
+from hpo.database.artifacts import DatabaseArtifacts
+from hpo.database.connection import connect
+from hpo.database.storage import open_storage
 from hpo.errors import ConfigurationError
-from hpo.storage import open_storage
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment

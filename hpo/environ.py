@@ -9,8 +9,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from hpo import postgres
-from hpo.database import parse_url
+from hpo.database.connection import parse_url
+from hpo.embedded import server
 
 VARIABLES = {
     "HPO_STORAGE": "the PostgreSQL database, as --storage takes it; keeps a password out of argv",
@@ -24,7 +24,7 @@ VARIABLES = {
 def home() -> Path:
     """Where the embedded server, checkpoints and logs are."""
     given = os.environ.get("HPO_HOME")
-    return Path(given).absolute() if given else postgres.default_home(os.environ)
+    return Path(given).absolute() if given else server.default_home(os.environ)
 
 
 def named_storage(storage: str | None = None) -> str | None:
@@ -42,7 +42,7 @@ def storage_url(storage: str | None = None, *, home_folder: Path | None = None) 
     named = named_storage(storage)
     if named is not None:
         return parse_url(named).render_as_string(hide_password=False)
-    return postgres.start(home_folder or home()).url
+    return server.start(home_folder or home()).url
 
 
 def visible_gpus() -> str | None:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpo.evidence import Evidence
+    from hpo.guard.evidence import Evidence
 
 
 class HpoError(Exception):

@@ -24,10 +24,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models import arc_loss, language_model
-from models.arc_encoding import PAD, SYMBOLS, GridBatch, encode
-from models.arc_problem import SIZES, problem
-from models.arc_prompt_net import Action, Agent, Answer, FeatureWriter, Policy, PromptWriter
+from models.arc import language_model
+from models.arc import loss as arc_loss
+from models.arc.encoding import (
+    PAD,
+    SYMBOLS,
+    GridBatch,
+    encode,
+)
+from models.arc.problem import SIZES, problem
+from models.arc.prompt_net import (
+    Action,
+    Agent,
+    Answer,
+    FeatureWriter,
+    Policy,
+    PromptWriter,
+)
 from objectives import (
     Choice,
     Context,

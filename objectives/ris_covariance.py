@@ -21,20 +21,35 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.array import SIZES, Scenes
-from models.metric import match_positions, metric_db, position_subspace_error, subspace_error
-from models.pseudospectra import music_of_factor, music_per_code
-from models.ris_covariance_net import RisCovarianceNet, factor_from
-from models.ris_problem import chunks, problem, training, wall
-from models.scene_file import SceneFile
-from models.scene_split import named, opened, samples, settled
-from models.scene_writer import drawn_parts, watched, write_scenes
-from models.subspace import (
+from models.ris.estimators.pseudospectra import music_of_factor, music_per_code
+from models.ris.files.file import SceneFile
+from models.ris.files.split import (
+    named,
+    opened,
+    samples,
+    settled,
+)
+from models.ris.files.writer import drawn_parts, watched, write_scenes
+from models.ris.network.covariance_net import RisCovarianceNet, factor_from
+from models.ris.network.losses import (
     covariance_error,
     gaussian_nll,
     peak_contrast,
     ring_steering,
     subspace_alignment,
+)
+from models.ris.problem import (
+    chunks,
+    problem,
+    training,
+    wall,
+)
+from models.ris.scene.scenes import SIZES, Scenes
+from models.ris.truth.metric import (
+    match_positions,
+    metric_db,
+    position_subspace_error,
+    subspace_error,
 )
 from objectives import (
     Asked,

@@ -17,9 +17,9 @@ import psycopg2
 import pytest
 import torch
 
-from hpo import postgres
-from hpo.database import connect
-from hpo.storage import prepare
+from hpo.database.connection import connect
+from hpo.database.storage import prepare
+from hpo.embedded import server as postgres
 
 torch.set_num_threads(1)
 # A shell has what it starts in the background ignore Ctrl-C, and children inherit that; programs

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from models.array import draw_installation, draw_scenes
+from models.ris.scene.scenes import draw_installation, draw_scenes
 
 
 def seeded(seed=0):

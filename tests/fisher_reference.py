@@ -7,7 +7,14 @@ parameters (positions, powers, σ²), R Monte-Carlo runs.
 import torch
 from torch.func import jacfwd
 
-from models.array import SIZES, Installation, Scenes, draw_installation, element_positions, steering
+from models.ris.scene.scenes import (
+    SIZES,
+    Installation,
+    Scenes,
+    draw_installation,
+    element_positions,
+    steering,
+)
 
 UNIT = SIZES["unit"]
 

@@ -1,4 +1,4 @@
-"""The loss terms of `models.subspace` by their textbook N×N formulas, in float64.
+"""The loss terms of `models.ris.network.losses` by their textbook N×N formulas, in float64.
 
 Of the loss as it stands in fp32: what is floored there is floored here, by as much.
 
@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 
 from models.linalg import eigh_signal
-from models.subspace import covariance_error, gaussian_nll, peak_contrast, subspace_alignment
+from models.ris.network.losses import (
+    covariance_error,
+    gaussian_nll,
+    peak_contrast,
+    subspace_alignment,
+)
 
 TERMS = ("norm", "nll", "subspace", "peak")
 EPS = torch.finfo(torch.float32).eps

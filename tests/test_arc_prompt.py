@@ -10,18 +10,24 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hpo import engine
-from hpo.course import Plan
-from hpo.database import connect
+from hpo.database.connection import connect
+from hpo.database.storage import open_storage
+from hpo.engine import trial
+from hpo.engine.reports import Plan
 from hpo.errors import ConfigurationError, ObjectiveError, StopRequested
-from hpo.precision import loss_terms, total
-from hpo.prepare import prepare_study
-from hpo.request import RunRequest
-from hpo.storage import open_storage
-from models import arc_loss, language_model
-from models.arc_encoding import PAD, SYMBOLS
-from models.arc_problem import _others
-from models.arc_prompt_net import Agent, Answer, FeatureWriter, Policy, _flipped
+from hpo.study.join import prepare_study
+from hpo.study.request import RunRequest
+from hpo.task.forward import loss_terms, total
+from models.arc import language_model, loss
+from models.arc.encoding import PAD, SYMBOLS
+from models.arc.problem import _others
+from models.arc.prompt_net import (
+    Agent,
+    Answer,
+    FeatureWriter,
+    Policy,
+    _flipped,
+)
 from objectives import Context, Term
 from objectives.arc_prompt import ArcPromptTask, objective
 from tests.toys import CPU, Log, weights
@@ -93,7 +99,7 @@ def test_all_three_networks_train_in_every_precision(precision):
     task = build()
     before = {name: weights_of(module) for name, module in task.modules.items()}
 
-    result = engine.train(task, plan(precision=precision), Log())
+    result = trial.train(task, plan(precision=precision), Log())
 
     assert math.isfinite(result.value)
     assert result.skipped <= 4  # the scaler's search
@@ -197,13 +203,13 @@ def test_an_interrupted_trial_resumes_with_cache_baseline_and_curriculum(
 ):
     params = {"cache_interval": interval}
     whole = build(params)
-    expected = engine.train(whole, plan(), Log())
+    expected = trial.train(whole, plan(), Log())
     with pytest.raises(StopRequested):
-        engine.train(build(params), plan(tmp_path), Log(stop_after=stop_after))
+        trial.train(build(params), plan(tmp_path), Log(stop_after=stop_after))
     torch.manual_seed(99)
     resumed = build(params)
 
-    result = engine.train(resumed, plan(tmp_path), Log())
+    result = trial.train(resumed, plan(tmp_path), Log())
 
     assert result.value == expected.value
     assert torch.equal(weights(resumed), weights(whole))
@@ -240,7 +246,7 @@ def test_risk_weighs_each_wrong_cell_double():
         weighted += w * float(functional.cross_entropy(logits, colour))
         weight += w
 
-    found = arc_loss.risk(answer, target)
+    found = loss.risk(answer, target)
 
     assert float(found) == pytest.approx(weighted / weight, rel=1e-5)
 
@@ -250,20 +256,20 @@ def test_ambiguity_is_the_entropy_between_certainty_and_chance():
     certain = answer._replace(cells_XVSS=1e3 * functional.one_hot(target % 10, 10).movedim(-1, 1))
     even = answer._replace(cells_XVSS=torch.zeros(3, 10, 4, 4))
 
-    assert float(arc_loss.ambiguity(certain, target)) == pytest.approx(0.0, abs=1e-6)
-    assert float(arc_loss.ambiguity(even, target)) == pytest.approx(math.log(10), rel=1e-6)
+    assert float(loss.ambiguity(certain, target)) == pytest.approx(0.0, abs=1e-6)
+    assert float(loss.ambiguity(even, target)) == pytest.approx(math.log(10), rel=1e-6)
 
 
 def test_the_metric_counts_changed_cells_alone_and_copying_scores_0():
     given = torch.tensor([[[1, 2], [PAD, PAD]]])
     target = torch.tensor([[[1, 3], [4, 5]]])
 
-    copied = arc_loss.changed_accuracy(given, given, target)
-    half = arc_loss.changed_accuracy(torch.tensor([[[9, 3], [4, 9]]]), given, target)
+    copied = loss.changed_accuracy(given, given, target)
+    half = loss.changed_accuracy(torch.tensor([[[9, 3], [4, 9]]]), given, target)
 
     assert copied.tolist() == [0.0]
     assert half.tolist() == pytest.approx([2 / 3])
-    assert arc_loss.cell_accuracy(given, target).tolist() == [0.25]
+    assert loss.cell_accuracy(given, target).tolist() == [0.25]
 
 
 def test_the_answer_depends_on_the_query_only_by_its_input():
@@ -342,7 +348,7 @@ def test_a_language_model_is_loaded_from_its_folder_in_the_dtype_that_is_said(
     for word, dtype in language_model.DTYPES.items():
         found = language_model.load_model(tmp_path, dtype=word)
         assert {p.dtype for p in found.parameters()} == {dtype}
-    assert math.isfinite(engine.train(task, plan(epochs=1), Log()).value)
+    assert math.isfinite(trial.train(task, plan(epochs=1), Log()).value)
 
 
 @pytest.mark.parametrize("word", ["half", "bf16", "float", "auto", "FLOAT16", ""])
@@ -393,7 +399,7 @@ def test_what_cannot_be_trained_is_refused_before_training(dtype, precision, rea
         settle(precision, qwen_dtype=dtype)
     # And by the engine, whatever an objective lets through.
     with pytest.raises(ObjectiveError, match=f"is {dtype} and trained"):
-        engine.train(build(qwen_dtype=dtype), plan(precision=precision), Log())
+        trial.train(build(qwen_dtype=dtype), plan(precision=precision), Log())
 
 
 @pytest.mark.parametrize(
@@ -413,7 +419,7 @@ def test_half_precision_that_can_work_does(dtype, frozen, precision):
     model = task.modules["writer"].language_model
     before = weights_of(model)
 
-    result = engine.train(task, plan(precision=precision, epochs=1), Log())
+    result = trial.train(task, plan(precision=precision, epochs=1), Log())
 
     assert math.isfinite(result.value)
     assert torch.equal(weights_of(model), before) == (frozen == "yes")

@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from models.arc_encoding import PAD, SYMBOLS, encode
-from models.arc_files import FileTask, read_file, read_folder
-from models.arc_sources import DrawnTasks, FileTasks
-from models.arc_tasks import COLOURS, FAMILIES, Pair, draw_pair, draw_rule, is_held_out
+from models.arc.encoding import PAD, SYMBOLS, encode
+from models.arc.files import FileTask, read_file, read_folder
+from models.arc.sources import DrawnTasks, FileTasks
+from models.arc.tasks import (
+    COLOURS,
+    FAMILIES,
+    Pair,
+    draw_pair,
+    draw_rule,
+    is_held_out,
+)
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ from math import sqrt
 import pytest
 import torch
 
-from models.array import (
+from models.ris.scene.scenes import (
     MAX_CORRELATION,
     NOISE_FLOOR,
     SIZES,

@@ -7,11 +7,11 @@ import copy
 import pytest
 import torch
 
-from hpo import engine
-from hpo.average import Average, module_states
-from hpo.course import Plan
+from hpo.engine import trial as engine
+from hpo.engine.average import Average, module_states
+from hpo.engine.reports import Plan
 from hpo.errors import Divergence, StopRequested
-from hpo.seed import schedule
+from hpo.refit.seed_process import schedule
 from objectives import Term
 from tests.toys import CPU, Log, ToyTask, weights
 

@@ -11,8 +11,7 @@ import torch
 from scipy.stats import chi2
 from torch.func import jacfwd, vmap
 
-from models import bounds
-from models.array import (
+from models.ris.scene.scenes import (
     SIZES,
     direction,
     draw_installation,
@@ -20,7 +19,8 @@ from models.array import (
     element_positions,
     steering,
 )
-from models.bounds import (
+from models.ris.truth import bounds
+from models.ris.truth.bounds import (
     bound_deviations,
     deterministic_bound,
     efficient_errors_m,

@@ -10,11 +10,11 @@ import uuid
 import pytest
 import sqlalchemy as sa
 
-from hpo.budget import Tickets
-from hpo.database import connect
+from hpo.database.connection import connect
+from hpo.database.schema import leases
 from hpo.errors import LeaseLost
-from hpo.leases import LEASE_S, is_dead, process_id
-from hpo.schema import leases
+from hpo.tickets.budget import Tickets
+from hpo.tickets.leases import LEASE_S, is_dead, process_id
 
 
 @pytest.fixture

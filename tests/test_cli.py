@@ -20,7 +20,7 @@ import psycopg2
 import pytest
 from optuna.trial import TrialState
 
-from hpo import postgres
+from hpo.embedded import server
 from tests.conftest import ROOT, Program, children, kill_all, wait_until
 
 QUADRATIC = ("--objective", "quadratic", "--epochs_per_trial", "4")
@@ -264,9 +264,9 @@ def test_an_outage_of_the_database_is_waited_out(tmp_path: Path, slow: Path):
         process = program.start(*command, "--workers", "1")
         wait_until(lambda: begun(found, "s") >= 1)
 
-        postgres.stop(home, immediate=True)
+        server.stop(home, immediate=True)
         time.sleep(3)
-        postgres.start(home)
+        server.start(home)
         output = process.communicate(timeout=120)
         ended = trials(found, "s")
     finally:
@@ -288,7 +288,7 @@ def test_ctrl_c_is_obeyed_while_the_database_is_away(tmp_path: Path, slow: Path)
         process = program.start("--objective", str(slow), "--study_name", "s", "--workers", "1")
         wait_until(lambda: begun(found, "s") >= 1)
         refused = program("stop")
-        postgres.stop(home, immediate=True)
+        server.stop(home, immediate=True)
         time.sleep(1)
 
         process.send_signal(signal.SIGINT)

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from hpo import cli
-from hpo.contract import declared
-from hpo.contract.rehearsal import Rehearsed, rehearse
+from hpo.check.rehearsal import Rehearsed, rehearse
 from hpo.errors import ObjectiveError
+from hpo.study.declared import declared
 from objectives import (
     Choice,
     Context,

@@ -11,13 +11,13 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpo import settings, study
-from hpo.database import connect
+from hpo.database.connection import connect
 from hpo.errors import ConfigurationError, ObjectiveError, StudyMismatch
-from hpo.narrowing import value_of
-from hpo.prepare import Prepared, prepare_study
-from hpo.request import RunRequest
-from hpo.settings import StudyConfig
+from hpo.search.narrowing import value_of
+from hpo.study import config, study
+from hpo.study.config import StudyConfig
+from hpo.study.join import Prepared, prepare_study
+from hpo.study.request import RunRequest
 from objectives import Choice, ris_covariance
 from tests.conftest import Program, wait_until
 from tests.test_cli import SLOW, begun, states
@@ -149,14 +149,14 @@ def test_a_space_with_other_choices_cannot_be_forced():
     wide, narrow = (
         StudyConfig(
             **{**SETTINGS, "space": space},
-            parameters=settings.facts(ris_covariance.objective, {**SETTINGS, "space": space})[
+            parameters=config.facts(ris_covariance.objective, {**SETTINGS, "space": space})[
                 "parameters"
             ],
         )
         for space in ("wide", "narrow")
     )
 
-    (difference,) = settings.differences(wide, narrow, {"space": "narrow"})
+    (difference,) = config.differences(wide, narrow, {"space": "narrow"})
 
     assert str(difference) == "--space wide (now narrow)"
     assert not difference.can_be_forced

@@ -9,11 +9,11 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from hpo import engine
-from hpo.course import Plan
+from hpo.engine import trial as engine
+from hpo.engine.reports import Plan
 from hpo.errors import Divergence, StopRequested
-from hpo.judge import validated
-from hpo.saved import Setting
+from hpo.guard.judge import validated
+from hpo.guard.saved_step import Setting
 from objectives import Context, Term, load
 from objectives.ris_covariance import objective
 from tests.conftest import Program

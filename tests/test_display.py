@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from hpo.budget import Budget
 from hpo.display.console import duration
-from hpo.leases import Lease
-from hpo.tally import Tally
+from hpo.fleet.tally import Tally
+from hpo.tickets.budget import Budget
+from hpo.tickets.leases import Lease
 from tests.conftest import ROOT, Program
 from tests.test_cli import SLOW
 

@@ -16,10 +16,12 @@ import click
 import optuna
 import pytest
 
-from hpo import cli, configurations, guard
+from hpo import cli
 from hpo.cli.config_file import read_config
 from hpo.cli.run import run
-from hpo.narrowing import Narrowing
+from hpo.guard import verdict
+from hpo.search import configurations
+from hpo.search.narrowing import Narrowing
 from objectives import load
 from tests.conftest import ROOT, Program
 
@@ -138,7 +140,7 @@ def test_every_message_of_the_troubleshooting_is_one_of_the_programs():
 def test_every_prune_reason_and_every_check_of_the_doctor_is_explained():
     told = column(page("troubleshooting.md"))
     listed = column(section(page("reference.md"), "## What a trial holds"))
-    reasons = {"pruner", "oom", *guard.NONFINITE}
+    reasons = {"pruner", "oom", *verdict.NONFINITE}
     checks = {name for path in (ROOT / "hpo").glob("doctor*.py") for name in _findings(path)}
 
     assert len(checks) > 15

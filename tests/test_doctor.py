@@ -12,9 +12,16 @@ import psycopg2
 import pytest
 import torch
 
-from hpo import doctor, doctor_database, doctor_machine, doctor_torch, postgres, slots
-from hpo.diagnosis import Finding, guarded
+from hpo.doctor import (
+    database,
+    diagnose,
+    machine,
+    torch_check,
+)
+from hpo.doctor.finding import Finding, guarded
+from hpo.embedded import server
 from hpo.errors import ConfigurationError
+from hpo.machine import slots
 from tests.conftest import ROOT, Program
 from tests.test_postgres import open_folder
 
@@ -52,7 +59,7 @@ def test_a_fresh_home_with_spaces_and_umlauts_is_found_well_in_every_part():
         password = (home / "postgres/password").read_text().strip()
         assert password not in done.stdout + done.stderr
     finally:
-        postgres.stop(home, immediate=True)
+        server.stop(home, immediate=True)
         shutil.rmtree(base)
 
 
@@ -73,7 +80,7 @@ def test_a_database_that_does_not_answer_fails_alone_and_its_password_is_hidden(
 
 def test_the_first_finding_needs_neither_torch_nor_sqlalchemy():
     code = (
-        "import sys; from hpo.doctor import diagnose; print(next(diagnose()).state);"
+        "import sys; from hpo.doctor.diagnose import diagnose; print(next(diagnose()).state);"
         "print(sorted({'torch', 'sqlalchemy', 'optuna'} & set(sys.modules)))"
     )
 
@@ -90,7 +97,7 @@ def test_a_roles_missing_rights_are_named_and_the_cure_cures_them(url, tmp_path)
     theirs = f"{login.split('//')[0]}//guest:geheim@{place}"
 
     def rights() -> Finding:
-        return by_name(doctor_database.examine(tmp_path, theirs))["rights"]
+        return by_name(database.examine(tmp_path, theirs))["rights"]
 
     try:
         closed = rights()
@@ -116,7 +123,7 @@ def test_tables_of_a_later_version_and_a_read_only_role_are_failures(url, tmp_pa
     sql(url, "UPDATE hpo.schema_version SET version = 999")
     sql(url, f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_read_only = on")
 
-    found = by_name(doctor_database.examine(tmp_path, url))
+    found = by_name(database.examine(tmp_path, url))
 
     assert found["tables"].state == "failed" and "999" in found["tables"].found
     assert found["database"].state == "failed" and "read-only" in found["database"].found
@@ -132,7 +139,7 @@ def test_a_package_out_of_range_and_one_that_differs_from_the_tested_are_named(
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}")
     monkeypatch.syspath_prepend(tmp_path)
 
-    found = by_name([*doctor._packages(), *doctor._constraints()])
+    found = by_name([*diagnose._packages(), *diagnose._constraints()])
 
     assert found["packages"].state == "failed"
     assert "optuna 4.0.0 is not <5.1,>=5.0" in found["packages"].found
@@ -155,7 +162,7 @@ def test_a_home_that_is_a_file_is_told_with_what_to_do(tmp_path):
     home = tmp_path / "home"
     home.touch()
 
-    checks = doctor_machine.checks(home)
+    checks = machine.checks(home)
     found = by_name([*checks["home"](), *checks["disk"]()])
 
     assert found["home"].state == "failed"
@@ -177,20 +184,20 @@ def test_an_nvidia_driver_that_hangs_or_a_build_without_cuda_fails_with_the_cure
         slots.gpu_count()
     monkeypatch.setattr(slots, "_DRIVER_S", 20.0)
     tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-1)'\n")
-    found = by_name(guarded("gpu", lambda: doctor_torch.gpus(None)))
-    unwanted = by_name(doctor_torch.gpus(""))
+    found = by_name(guarded("gpu", lambda: torch_check.gpus(None)))
+    unwanted = by_name(torch_check.gpus(""))
 
     assert found["gpu"].state == "failed" and "CUDA build" in found["gpu"].found
     assert unwanted["gpu"].state == "ok"
 
 
 def test_eigenvectors_on_the_cpu_are_orthonormal_within_the_checks_bound():
-    assert doctor_torch.eigh_error(torch.device("cpu")) < doctor_torch._ORTHONORMAL
+    assert torch_check.eigh_error(torch.device("cpu")) < torch_check._ORTHONORMAL
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_every_gpu_computes_right():
-    found = by_name(guarded("gpu", lambda: doctor_torch.gpus(None)))
+    found = by_name(guarded("gpu", lambda: torch_check.gpus(None)))
 
     assert found["gpu 0"].state in ("ok", "warning"), found

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from hpo import engine
-from hpo.course import Plan
+from hpo.engine import trial as engine
+from hpo.engine.reports import Plan
 from hpo.errors import ObjectiveError, StopRequested
 from objectives import Term
 from tests.toys import CPU, Log, ToyTask, weights

@@ -10,10 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-import models.estimators as estimators
-from models.array import SIZES, Installation, draw_installation, draw_scenes, stream_generator
-from models.estimators import RidgeMatching, back_projection, music_per_code
-from models.metric import (
+import models.ris.estimators.ridge as estimators
+from models.ris.estimators.ridge import RidgeMatching, back_projection, music_per_code
+from models.ris.scene.scenes import (
+    SIZES,
+    Installation,
+    draw_installation,
+    draw_scenes,
+    stream_generator,
+)
+from models.ris.truth.metric import (
     metric_db,
     position_error_m,
     position_subspace_error,

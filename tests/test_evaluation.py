@@ -13,14 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpo import evaluation, trained
 from hpo.errors import ConfigurationError
-from hpo.settings import StudyConfig, facts
-from hpo.study import source_hash
-from hpo.trained import Trained
-from models.array import SIZES, Scenes, draw_installation, draw_scenes
-from models.estimators import RidgeMatching
-from models.evaluation import (
+from hpo.refit import evaluation, weights
+from hpo.refit.weights import Trained
+from hpo.study.config import StudyConfig, facts
+from hpo.study.study import source_hash
+from models.ris.estimators.ridge import RidgeMatching
+from models.ris.evaluation import (
     BARTLETT,
     GUESS,
     MAXIMUM_LIKELIHOOD,
@@ -29,10 +28,16 @@ from models.evaluation import (
     methods,
     score,
 )
-from models.ris_covariance_net import RisCovarianceNet
-from models.scene_writer import drawn_parts, write_scenes
-from models.scoring import Bounds
-from models.streams import stream_seed
+from models.ris.files.writer import drawn_parts, write_scenes
+from models.ris.network.covariance_net import RisCovarianceNet
+from models.ris.scene.scenes import (
+    SIZES,
+    Scenes,
+    draw_installation,
+    draw_scenes,
+)
+from models.ris.scene.streams import stream_seed
+from models.ris.truth.scoring import Bounds
 from objectives import Asked, Evaluation, Table, load
 from objectives.ris_evaluation import controls
 from objectives.ris_evaluation.bench import SNRS_DB, Bench, network
@@ -91,8 +96,8 @@ def write_training(path, **options):
     settings = vars(settings_of(**options))
     params = dict(objective.defaults("wide"))
     about = {"study": settings, "params": params, "seed": 0, "trial": 3, "study_name": "s"}
-    task = trained.build(about, torch.device("cpu"), objective)
-    trained.write(
+    task = weights.build(about, torch.device("cpu"), objective)
+    weights.write(
         path,
         Trained(
             about=about,
@@ -133,7 +138,7 @@ def test_no_method_is_handed_the_truth(index):
 
 
 def test_a_refinement_knows_nothing_of_the_truth_either(monkeypatch):
-    import models.evaluation as module
+    import models.ris.evaluation as module
 
     seen = []
     plain = module.refined_positions
@@ -422,7 +427,7 @@ def evaluated(finished, *tables):
     """An evaluation of these tables alone."""
     return evaluation.Evaluated(
         file=finished,
-        trained=trained.read(finished),
+        trained=weights.read(finished),
         evaluation=Evaluation(tables=tables),
         is_changed=False,
     )
@@ -508,10 +513,10 @@ def test_an_objective_without_an_evaluation_says_so(tmp_path):
         **facts(objective, chosen),
     }
     about = {"study": settings, "params": dict(objective.defaults("wide")), "seed": 0}
-    task = trained.build(about, torch.device("cpu"), objective)
+    task = weights.build(about, torch.device("cpu"), objective)
     path = tmp_path / "seed_0.pt"
     modules = {name: module.state_dict() for name, module in task.modules.items()}
-    trained.write(
+    weights.write(
         path, Trained(about=about, precision="fp32", epochs=1, metrics={}, modules=modules)
     )
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.func import jacfwd, vmap
 
-from models.array import (
+from models.ris.scene.geometry import steering_derivatives
+from models.ris.scene.scenes import (
     SIZES,
     Installation,
     direction,
@@ -20,9 +21,8 @@ from models.array import (
     element_positions,
     steering,
 )
-from models.bounds import deterministic_bound
-from models.fisher import stochastic_information
-from models.geometry import steering_derivatives
+from models.ris.truth.bounds import deterministic_bound
+from models.ris.truth.fisher import stochastic_information
 from tests.fisher_reference import (
     UNIT,
     draw_snapshots,

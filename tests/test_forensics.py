@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from hpo import forensics
-from hpo.evidence import Evidence
-from hpo.surroundings import random_state
-from hpo.trace import Trace, origin
-from hpo.widened import Widened
-from models.array import SIZES
+from hpo.guard import forensics
+from hpo.guard.evidence import Evidence
+from hpo.guard.float64 import Widened
+from hpo.guard.trace import Trace, origin
+from hpo.task.state import random_state
+from models.ris.scene.scenes import SIZES
 from objectives import Context, Term
 from objectives.ris_covariance import objective
 from tests.toys import CPU, ToyTask

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.array import (
+from models.ris.scene.installation import STATION_RANGE_WL, _line_of_sight
+from models.ris.scene.scenes import (
     SIZES,
     direction,
     draw_installation,
@@ -20,7 +21,6 @@ from models.array import (
     element_positions,
     steering,
 )
-from models.installation import STATION_RANGE_WL, _line_of_sight
 
 UNIT = SIZES["unit"]
 

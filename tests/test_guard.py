@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hpo import engine, forensics, guard
-from hpo.counters import Counters
-from hpo.course import Plan, Result
+from hpo.engine import trial as engine
+from hpo.engine.reports import Plan, Result
 from hpo.errors import Divergence
-from hpo.guard import Found, Probed, Reading
-from hpo.surroundings import random_state
+from hpo.guard import forensics
+from hpo.guard import verdict as guard
+from hpo.guard.counters import Counters
+from hpo.guard.verdict import Found, Probed, Reading
+from hpo.task.state import random_state
 from objectives import Term
 from tests.toys import CPU, Log, ToyTask, weights
 

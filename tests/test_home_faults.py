@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo import postgres
+from hpo.embedded import server as postgres
 from tests.conftest import ROOT, Program
 from tests.test_postgres import open_folder, processes_in, query
 

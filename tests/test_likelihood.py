@@ -11,13 +11,19 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from models import likelihood
-from models.array import SIZES, Installation, element_positions, scaled_sample_covariance, steering
-from models.fisher import stochastic_information
-from models.geometry import as_positions
-from models.likelihood import Fit, Likelihood, refined_positions
-from models.peaks import region
-from models.pseudospectra import music_per_code
+from models.ris.estimators import likelihood
+from models.ris.estimators.likelihood import Fit, Likelihood, refined_positions
+from models.ris.estimators.peaks import region
+from models.ris.estimators.pseudospectra import music_per_code
+from models.ris.scene.geometry import as_positions
+from models.ris.scene.scenes import (
+    SIZES,
+    Installation,
+    element_positions,
+    scaled_sample_covariance,
+    steering,
+)
+from models.ris.truth.fisher import stochastic_information
 from tests.drawn_scenes import drawn, seeded
 
 UNIT, TINY = SIZES["unit"], SIZES["tiny"]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd import grad, gradcheck
 
-from models.linalg import dominant_whitener, eigh_broadened, eigh_signal
+from models.linalg import eigh_broadened, eigh_signal
+from models.linalg.gram import dominant_whitener
 
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 DOUBLE = (torch.float64, torch.complex128)

@@ -9,19 +9,19 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from models import maximum_likelihood
-from models.array import SIZES
-from models.bounds import stochastic_bound
-from models.estimators import (
+from models.ris.estimators import maximum_likelihood
+from models.ris.estimators.likelihood import Likelihood
+from models.ris.estimators.peaks import steering_at
+from models.ris.estimators.ridge import (
     greedy_maximum_likelihood,
     mdl_count,
     music_per_code,
     refined_positions,
 )
-from models.geometry import as_positions
-from models.likelihood import Likelihood
-from models.metric import match_positions
-from models.peaks import steering_at
+from models.ris.scene.geometry import as_positions
+from models.ris.scene.scenes import SIZES
+from models.ris.truth.bounds import stochastic_bound
+from models.ris.truth.metric import match_positions
 from tests.drawn_scenes import blinded, drawn
 
 UNIT, TINY = SIZES["unit"], SIZES["tiny"]

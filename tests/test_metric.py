@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.array import SIZES, draw_installation, draw_scenes
-from models.metric import (
+from models.ris.scene.scenes import SIZES, draw_installation, draw_scenes
+from models.ris.truth.metric import (
     factor_subspace_error,
     metric_db,
     position_error_m,

@@ -8,8 +8,8 @@ import re
 import pytest
 import torch
 
-from hpo import engine
-from hpo.course import Interval, Plan
+from hpo.engine import trial
+from hpo.engine.reports import Interval, Plan
 from hpo.errors import StopRequested
 from tests.toys import CPU, Log, ToyTask
 
@@ -51,7 +51,7 @@ def plan(**changes) -> Plan:
 
 def train(task: ToyTask, **changes) -> Told:
     log = Told()
-    engine.train(task, plan(**changes), log)
+    trial.train(task, plan(**changes), log)
     return log
 
 
@@ -137,8 +137,8 @@ def test_what_is_told_survives_an_interruption(stop_after, tmp_path):
     where = {"checkpoint": tmp_path / "trial.pt"}
 
     with pytest.raises(StopRequested):
-        engine.train(Cached(every=3), plan(**where), first)
-    engine.train(Cached(every=3), plan(**where), second)
+        trial.train(Cached(every=3), plan(**where), first)
+    trial.train(Cached(every=3), plan(**where), second)
 
     assert [*first.intervals, *second.intervals] == whole.intervals
     assert second.epochs[-1].flat() == whole.epochs[-1].flat()

@@ -10,10 +10,10 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from hpo import engine
-from hpo.course import Plan
-from hpo.precision import named_tensors
-from hpo.saved import build
+from hpo.engine import trial as engine
+from hpo.engine.reports import Plan
+from hpo.guard.saved_step import build
+from hpo.task.forward import named_tensors
 from objectives import Objective, Task, load
 from tests.conftest import ROOT, Program
 from tests.toys import CPU, Log

@@ -8,12 +8,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models import peaks
-from models.array import SIZES
-from models.geometry import as_positions
-from models.metric import position_error_m, position_subspace_error
-from models.peaks import EXCLUSION, find_peaks, region, steered_grid, steering_at
-from models.pseudospectra import music_of_covariance, music_of_factor
+from models.ris.estimators import peaks
+from models.ris.estimators.peaks import (
+    EXCLUSION,
+    find_peaks,
+    region,
+    steered_grid,
+    steering_at,
+)
+from models.ris.estimators.pseudospectra import music_of_covariance, music_of_factor
+from models.ris.scene.geometry import as_positions
+from models.ris.scene.scenes import SIZES
+from models.ris.truth.metric import position_error_m, position_subspace_error
 from tests.drawn_scenes import drawn, seeded
 
 TINY = SIZES["tiny"]

@@ -13,7 +13,7 @@ import pytest
 import situations
 import torch
 
-from hpo.precision import PRECISIONS
+from hpo.task.forward import PRECISIONS
 from tests.toys import CPU
 
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")

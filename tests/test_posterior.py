@@ -7,17 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.array import (
-    SIZES,
-    draw_installation,
-    draw_scenes,
-    element_positions,
-    steering,
-    stream_generator,
-)
-from models.geometry import as_positions
-from models.linalg import nystrom_factor
-from models.posterior import (
+from models.linalg.gram import nystrom_factor
+from models.ris.estimators.posterior import (
     Responses,
     add_noise,
     candidate_steering,
@@ -28,7 +19,16 @@ from models.posterior import (
     unpack_hermitian,
     weighted_factor,
 )
-from models.source_climb import climb_source
+from models.ris.network.source_climb import climb_source
+from models.ris.scene.geometry import as_positions
+from models.ris.scene.scenes import (
+    SIZES,
+    draw_installation,
+    draw_scenes,
+    element_positions,
+    steering,
+    stream_generator,
+)
 
 TINY = SIZES["tiny"]
 GRID = position_grid(TINY)

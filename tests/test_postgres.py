@@ -27,9 +27,11 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from hpo import pgbinaries, pgfolder, postgres
+from hpo.embedded import binaries
+from hpo.embedded import folder as pgfolder
+from hpo.embedded import server as postgres
+from hpo.embedded.server import Server
 from hpo.errors import ConfigurationError, HpoError, PostgresError
-from hpo.postgres import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 NOBODY = 65534
@@ -491,7 +493,7 @@ def test_another_user_has_a_server_of_his_own_and_none_of_ours(base: Path, home:
 def test_a_home_that_the_account_cannot_reach_keeps_its_mode_and_points_elsewhere(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(pgbinaries, "ACCOUNT_ROOT", base / "account")
+    monkeypatch.setattr(binaries, "ACCOUNT_ROOT", base / "account")
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     home = closed / "home"
@@ -522,13 +524,13 @@ def test_a_home_that_the_account_cannot_reach_keeps_its_mode_and_points_elsewher
 def test_binaries_that_the_account_cannot_reach_are_copied_once(
     base: Path, new_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pgbinaries, "ACCOUNT_ROOT", base / "account")
-    wheel = pgbinaries._installed().parent
+    monkeypatch.setattr(binaries, "ACCOUNT_ROOT", base / "account")
+    wheel = binaries._installed().parent
     tmp_path.chmod(0o700)
     for name in (wheel.name, f"{wheel.name}.libs"):
         (tmp_path / name).symlink_to(wheel.parent / name)
-    closed = tmp_path / wheel.name / f"pginstall{pgbinaries.MAJOR}"
-    monkeypatch.setattr(pgbinaries, "_installed", lambda: closed)
+    closed = tmp_path / wheel.name / f"pginstall{binaries.MAJOR}"
+    monkeypatch.setattr(binaries, "_installed", lambda: closed)
 
     server = postgres.start(new_home)
     program = Path(f"/proc/{pid_of(server)}/exe").readlink()

@@ -8,7 +8,12 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from hpo.precision import is_matrix_refused, loss_terms, to_full, total
+from hpo.task.forward import (
+    is_matrix_refused,
+    loss_terms,
+    to_full,
+    total,
+)
 from tests.toys import CPU, ToyTask
 
 

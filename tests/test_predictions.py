@@ -11,18 +11,20 @@ import sqlalchemy as sa
 import torch
 from torch import nn
 
-from hpo import api, cli, engine
-from hpo.course import Plan, Sample
-from hpo.database import connect
-from hpo.display.predicted import print_predictions
+from hpo import cli
+from hpo.api import run
+from hpo.database.connection import connect
+from hpo.database.records import Records
+from hpo.database.retention import Limits, collect
+from hpo.database.schema import predictions
+from hpo.display.predictions import print_predictions
+from hpo.engine import trial
+from hpo.engine.predictions import plain, predicted
+from hpo.engine.recording import Recording
+from hpo.engine.reports import Plan, Sample
 from hpo.errors import ConfigurationError
-from hpo.judge import validated
-from hpo.predictions import plain, predicted
-from hpo.recording import Recording
-from hpo.records import Records
-from hpo.retention import Limits, collect
-from hpo.saved import Setting
-from hpo.schema import predictions
+from hpo.guard.judge import validated
+from hpo.guard.saved_step import Setting
 from objectives import Context, Prediction, Task, load
 from tests.conftest import Program
 from tests.toys import CPU, Log, ToyTask, weights
@@ -81,7 +83,7 @@ def plan(**changes) -> Plan:
 def test_samples_are_kept_after_each_epoch_and_before_the_first():
     log = Kept()
 
-    engine.train(Shown(), plan(predictions=3), log)
+    trial.train(Shown(), plan(predictions=3), log)
 
     assert list(log.samples) == [0, 10, 20]
     assert [sample.sample for sample in log.samples[10]] == [0, 1, 2]
@@ -93,7 +95,7 @@ def test_samples_are_kept_after_each_epoch_and_before_the_first():
 def test_samples_are_kept_every_so_many_steps():
     log = Kept()
 
-    engine.train(Shown(), plan(predictions=8, predictions_every=4), log)
+    trial.train(Shown(), plan(predictions=8, predictions_every=4), log)
 
     assert list(log.samples) == [0, 4, 8, 12, 16, 20]
     # It has five.
@@ -103,7 +105,7 @@ def test_samples_are_kept_every_so_many_steps():
 def test_none_are_asked_for_where_none_are_kept():
     task, log = Shown(), Kept()
 
-    engine.train(task, plan(), log)
+    trial.train(task, plan(), log)
 
     assert (log.samples, task.surroundings) == ({}, {})
     assert predicted(ToyTask(), range(8), CPU) == []
@@ -163,7 +165,7 @@ def test_a_record_between_validations_is_of_the_weights_as_they_are():
             task._validated = None
             fresh[step] = predicted(task, range(1), CPU)[0].prediction
 
-    engine.train(
+    trial.train(
         task, plan(epochs=1, metric="J_db", predictions=1, predictions_every=1), Comparing()
     )
 
@@ -257,7 +259,7 @@ def test_weights_are_the_same_to_the_bit_with_and_without_the_recorder(
         task = objective.build({**objective.defaults("wide"), **params}, context)
         log = Kept()
         log.keep = lambda samples, *, epoch, step, log=log: log.samples.update({step: samples})
-        engine.train(
+        trial.train(
             task,
             plan(metric=objective.metric, predictions=count, predictions_every=every),
             log,
@@ -326,8 +328,8 @@ class Speaking(Task):
 def test_a_language_model_generates_in_validation_of_a_run_in_half_precision(precision):
     task, other, log = Speaking(), Speaking(), Kept()
 
-    result = engine.train(task, plan(precision=precision, predictions=2), log)
-    engine.train(other, plan(precision=precision), Log())
+    result = trial.train(task, plan(precision=precision, predictions=2), log)
+    trial.train(other, plan(precision=precision), Log())
 
     assert result.value == 7.0
     assert [len(sample.prediction) for sample in log.samples[4]] == [7, 7]
@@ -455,7 +457,7 @@ def test_a_run_keeps_predictions_that_the_command_line_shows(program: Program, m
     assert [(row["epoch"], row["sample"]) for row in as_json] == [(0, 1), (1, 1), (2, 1)]
     assert list(as_json[0]["target"][0]) == ["azimuth_deg", "elevation_deg", "range_m"]
     assert len(as_csv) == 1 + 3 * 2
-    assert api.open(program.environment["HPO_STORAGE"]).predictions(0)[1]["sample"] == 1
+    assert run.open(program.environment["HPO_STORAGE"]).predictions(0)[1]["sample"] == 1
     for wrong, message in (
         (("predictions", "7"), "has no trial 7"),
         (("predictions", "0", "--sample", "5"), "no sample 5 of trial 0 is kept; there are 0, 1"),

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from hpo import cli
-from hpo.precision import PRECISIONS
-from hpo.pruners import PRUNERS
-from hpo.samplers import SAMPLERS
+from hpo.search.pruners import PRUNERS
+from hpo.search.samplers import SAMPLERS
+from hpo.task.forward import PRECISIONS
 from objectives import DEFAULT, names
 from tests.conftest import ROOT
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-import models.pseudospectra as pseudospectra
-from models import estimators
-from models.array import SIZES
-from models.estimators import (
+import models.ris.estimators.pseudospectra as pseudospectra
+from models.ris.estimators import ridge as estimators
+from models.ris.estimators.peaks import find_peaks
+from models.ris.estimators.ridge import (
     RidgeMatching,
     back_projection,
     bartlett_per_code,
@@ -23,8 +23,8 @@ from models.estimators import (
     mvdr_per_code,
     refined_positions,
 )
-from models.metric import position_error_m, position_subspace_error
-from models.peaks import find_peaks
+from models.ris.scene.scenes import SIZES
+from models.ris.truth.metric import position_error_m, position_subspace_error
 from tests.drawn_scenes import blinded, drawn, seeded
 
 UNIT, TINY, BASE = SIZES["unit"], SIZES["tiny"], SIZES["base"]
@@ -51,7 +51,7 @@ def counted(scenes, config):
     return mdl_count(greedy_maximum_likelihood(scenes, config), config.codes * config.snapshots)
 
 
-# A newcomer to `models.estimators` owes a line here: from scenes and a size to a tensor.
+# A newcomer to `models.ris.estimators.ridge` owes a line here: from scenes and a size to a tensor.
 ESTIMATORS = {
     **PER_CODE,
     "back_projection": lambda s, _: back_projection(s.sample_BLMM, s.installation),

@@ -14,14 +14,15 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo import engine, replay, saved
-from hpo.artifacts import DatabaseArtifacts
-from hpo.course import Plan
 from hpo.dashboard import make_dashboard
-from hpo.database import connect
+from hpo.database.artifacts import DatabaseArtifacts
+from hpo.database.connection import connect
+from hpo.engine import trial as engine
+from hpo.engine.reports import Plan
 from hpo.errors import ConfigurationError, Divergence
-from hpo.guard import Reading
-from hpo.study import source_hash
+from hpo.guard import replay, saved_step
+from hpo.guard.verdict import Reading
+from hpo.study.study import source_hash
 from objectives import load
 from tests.conftest import ROOT, Program
 from tests.fragile import objective
@@ -47,14 +48,14 @@ def diverge(fault: str, *, precision: str = "fp32", gain: float = 1e6, epochs: i
     }
     plan = Plan(epochs=epochs, precision=precision, device=CPU, metric="error", about=about)
     with pytest.raises(Divergence) as raised:
-        engine.train(saved.build(about, CPU, objective), plan, Log())
+        engine.train(saved_step.build(about, CPU, objective), plan, Log())
     return raised.value
 
 
 def on_disk(verdict: Divergence, folder: Path) -> dict:
     path = folder / "step.pt"
     torch.save(dict(verdict.saved), path)
-    return saved.read(path.read_bytes(), "step.pt")
+    return saved_step.read(path.read_bytes(), "step.pt")
 
 
 def again(file: dict, *, step: int | None = None) -> replay.Replayed:
@@ -108,7 +109,7 @@ def test_the_weights_are_those_of_the_step_and_not_fresh_ones(tmp_path):
 
     found = again(file)
 
-    fresh = saved.build(file["about"], CPU, objective)
+    fresh = saved_step.build(file["about"], CPU, objective)
     assert not torch.equal(file["modules"]["net"]["weight"], fresh.modules["net"].weight)
     assert found.evidence.passes["fp32"].terms == verdict.evidence.passes["fp32"].terms
 
@@ -126,7 +127,7 @@ def test_a_file_that_is_no_saved_step_is_refused(tmp_path):
         ("later.pt", "another version"),
     ):
         with pytest.raises(ConfigurationError, match=words):
-            saved.read((tmp_path / name).read_bytes(), name)
+            saved_step.read((tmp_path / name).read_bytes(), name)
 
 
 def test_a_validations_verdict_takes_no_other_batch(tmp_path):
@@ -154,11 +155,11 @@ def test_an_objective_whose_network_changed_is_refused(tmp_path):
 def test_of_a_view_the_part_that_it_shows_is_saved(tmp_path):
     verdict = diverge("root")
     whole = torch.zeros(1_000_000, 3)
-    setting = saved.Setting(device=CPU, precision="fp32", metric="error", about={})
+    setting = saved_step.Setting(device=CPU, precision="fp32", metric="error", about={})
     reading = Reading(*verdict.saved["reading"])
 
-    packed = saved.pack(
-        saved.build(verdict.saved["about"], CPU, objective),
+    packed = saved_step.pack(
+        saved_step.build(verdict.saved["about"], CPU, objective),
         {"x": whole[16:32]},
         setting,
         reason="grad_nonfinite",

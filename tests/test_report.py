@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from hpo import report
 from hpo.errors import ConfigurationError
+from hpo.study import table
 
 
 def test_a_table_is_quoted_as_programs_read_it():
     rows = [{"number": 0, "detail": 'a "b", c\nd', "value": None}]
 
-    assert report.csv_text(rows) == 'number,detail,value\r\n0,"a ""b"", c\nd",\r\n'
-    assert report.csv_text([]) == ""
+    assert table.csv_text(rows) == 'number,detail,value\r\n0,"a ""b"", c\nd",\r\n'
+    assert table.csv_text([]) == ""
 
 
 def test_a_link_keeps_its_target_and_a_pipe_stays_a_pipe(tmp_path: Path):
@@ -24,8 +24,8 @@ def test_a_link_keeps_its_target_and_a_pipe_stays_a_pipe(tmp_path: Path):
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
 
-    report.write(link, "é", flag="--save")
-    report.write(pipe, "through", flag="--save")
+    table.write(link, "é", flag="--save")
+    table.write(pipe, "through", flag="--save")
 
     assert link.is_symlink()
     assert target.read_text(encoding="utf-8") == "é"
@@ -36,9 +36,9 @@ def test_a_link_keeps_its_target_and_a_pipe_stays_a_pipe(tmp_path: Path):
 
 def test_what_cannot_be_written_is_refused_before_and_leaves_nothing(tmp_path: Path):
     with pytest.raises(ConfigurationError, match="it is a folder"):
-        report.refuse_unwritable(tmp_path, flag="--save")
+        table.refuse_unwritable(tmp_path, flag="--save")
     with pytest.raises(ConfigurationError, match="there is no folder"):
-        report.refuse_unwritable(tmp_path / "a" / "b", flag="--save")
+        table.refuse_unwritable(tmp_path / "a" / "b", flag="--save")
     with pytest.raises(ConfigurationError, match="cannot be written"):
-        report.write(tmp_path / ("x" * 300), "text", flag="--save")
+        table.write(tmp_path / ("x" * 300), "text", flag="--save")
     assert list(tmp_path.iterdir()) == []

@@ -11,15 +11,15 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from hpo import engine
-from hpo.course import Plan
-from hpo.precision import loss_terms, total
-from models import ris_problem
-from models.array import SIZES, draw_scenes
-from models.estimators import RidgeMatching
-from models.ris_covariance_net import factor_from
-from models.ris_problem import problem
-from models.streams import stream_generator
+from hpo.engine import trial as engine
+from hpo.engine.reports import Plan
+from hpo.task.forward import loss_terms, total
+from models.ris import problem as ris_problem
+from models.ris.estimators.ridge import RidgeMatching
+from models.ris.network.covariance_net import factor_from
+from models.ris.problem import problem
+from models.ris.scene.scenes import SIZES, draw_scenes
+from models.ris.scene.streams import stream_generator
 from objectives import Choice, Context, Float, Int
 from objectives.ris_covariance import (
     RisCovariance,
@@ -154,7 +154,7 @@ def test_no_frozen_set_is_drawn_from_a_seed_of_training(monkeypatch):
         seeds.append(generator.initial_seed() % 2**32)
         return generator
 
-    monkeypatch.setattr("models.ris_problem.stream_generator", recorded)
+    monkeypatch.setattr("models.ris.problem.stream_generator", recorded)
     problem.__wrapped__("unit", objective.problem_seed("unit"), "fixed", "cpu")
     frozen, seeds[:] = set(seeds), []
 

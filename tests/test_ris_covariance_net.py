@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.array import (
+from models.ris.network.covariance_net import RisCovarianceNet, factor_from
+from models.ris.network.losses import (
+    covariance_error,
+    gaussian_nll,
+    peak_contrast,
+    ring_steering,
+    subspace_alignment,
+)
+from models.ris.scene.scenes import (
     NOISE_FLOOR,
     SIZES,
     Installation,
@@ -14,15 +22,7 @@ from models.array import (
     draw_scenes,
     stream_generator,
 )
-from models.metric import factor_subspace_error
-from models.ris_covariance_net import RisCovarianceNet, factor_from
-from models.subspace import (
-    covariance_error,
-    gaussian_nll,
-    peak_contrast,
-    ring_steering,
-    subspace_alignment,
-)
+from models.ris.truth.metric import factor_subspace_error
 from tests.toys import Operators
 
 UNIT, TINY = SIZES["unit"], SIZES["tiny"]

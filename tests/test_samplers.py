@@ -14,9 +14,15 @@ from optuna.pruners import HyperbandPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.sampler_view import without_superseded
-from hpo.samplers import RERUN_OF, SAMPLERS, UNTRAINED, InformedSampler, resolve
-from hpo.storage import open_storage
+from hpo.database.storage import open_storage
+from hpo.search.sampler_view import without_superseded
+from hpo.search.samplers import (
+    RERUN_OF,
+    SAMPLERS,
+    UNTRAINED,
+    InformedSampler,
+    resolve,
+)
 from objectives import Choice, Float
 from tests.test_storage import Gate, begin
 

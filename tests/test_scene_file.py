@@ -14,10 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from models.array import SIZES, Installation, Scenes, draw_installation, draw_scenes
-from models.scene_file import SceneFile
-from models.scene_writer import drawn_parts, write_scenes
-from models.streams import stream_generator
+from models.ris.files.file import SceneFile
+from models.ris.files.writer import drawn_parts, write_scenes
+from models.ris.scene.scenes import (
+    SIZES,
+    Installation,
+    Scenes,
+    draw_installation,
+    draw_scenes,
+)
+from models.ris.scene.streams import stream_generator
 from tests.conftest import ROOT
 
 UNIT = SIZES["unit"]
@@ -409,7 +415,7 @@ def test_writing_that_is_cut_off_leaves_what_was_there(tmp_path: Path):
 def test_a_full_disk_leaves_nothing(tmp_path: Path):
     program = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16)); "
-        "from models.scene_writer import *; from models.array import SIZES; "
+        "from models.ris.files.writer import *; from models.ris.scene.scenes import SIZES; "
         "parts = drawn_parts(SIZES['unit'], 2000, stream='test', seed=0, is_shared=True); "
         "write_scenes(sys.argv[1], parts, 2000, wavelength_m=0.1)"
     )
@@ -434,7 +440,7 @@ def test_drawn_files_share_no_seed_with_trials_and_frozen_sets(monkeypatch: pyte
         seeds.append(generator.initial_seed() % 2**32)
         return generator
 
-    monkeypatch.setattr("models.scene_writer.stream_generator", recorded)
+    monkeypatch.setattr("models.ris.files.writer.stream_generator", recorded)
     for stream, seed in (("train", 0), ("train", 1), ("test", 0), ("test", 1)):
         list(drawn_parts(UNIT, 5000, stream=stream, seed=seed, is_shared=False))
     trials = {

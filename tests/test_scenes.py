@@ -12,12 +12,19 @@ import optuna
 import pytest
 import torch
 
-from hpo import cli, engine
-from hpo.course import Plan
-from models import ris_problem, scene_split
-from models.array import SIZES, Scenes, draw_installation, draw_scenes
-from models.scene_file import SceneFile
-from models.scene_writer import drawn_parts, write_scenes
+from hpo import cli
+from hpo.engine import trial as engine
+from hpo.engine.reports import Plan
+from models.ris import problem
+from models.ris.files import split
+from models.ris.files.file import SceneFile
+from models.ris.files.writer import drawn_parts, write_scenes
+from models.ris.scene.scenes import (
+    SIZES,
+    Scenes,
+    draw_installation,
+    draw_scenes,
+)
 from objectives import Context
 from objectives.ris_covariance import RisCovarianceTask, objective
 from tests.conftest import Program
@@ -59,23 +66,23 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
     """Files of other tests have the times of another second, perhaps the same."""
-    scene_split._opened.cache_clear()
+    split._opened.cache_clear()
     yield
-    scene_split._opened.cache_clear()
+    split._opened.cache_clear()
 
 
 def keys(scenes: Scenes) -> set[complex]:
     return set(scenes.snapshots_BLMT[:, 0, 0, 0].tolist())
 
 
-def problem_of(path: Path) -> ris_problem.Problem:
-    return ris_problem.problem("unit", 0, "fixed", "cpu", SceneFile.open(path))
+def problem_of(path: Path) -> problem.Problem:
+    return problem.problem("unit", 0, "fixed", "cpu", SceneFile.open(path))
 
 
 def test_the_parts_of_a_file_share_no_scene_and_are_as_long_as_told(path: Path):
     file = SceneFile.open(path)
 
-    train, calibration, validation = scene_split.split(file)
+    train, calibration, validation = split.split(file)
 
     assert (train, calibration, validation) == (range(850), range(850, 900), range(900, 1000))
     task, shared = build(path), problem_of(path)
@@ -106,14 +113,14 @@ def test_the_ridge_is_fitted_to_the_files_wall_and_its_training_scenes(
     scenes = draw_scenes(UNIT, 400, torch.Generator().manual_seed(1), installation=wall)
     write_scenes(tmp_path / "own.npz", [scenes], 400, wavelength_m=0.1)
     given = []
-    fit = ris_problem.RidgeMatching.fit
+    fit = problem.RidgeMatching.fit
     monkeypatch.setattr(
-        ris_problem.RidgeMatching,
+        problem.RidgeMatching,
         "fit",
         lambda *args, **how: given.append((args, how)) or fit(*args, **how),
     )
 
-    shared = ris_problem.problem.__wrapped__(
+    shared = problem.problem.__wrapped__(
         "unit", 0, "fixed", "cpu", SceneFile.open(tmp_path / "own.npz")
     )
 
@@ -216,10 +223,10 @@ def test_an_evaluation_gets_all_scenes_or_those_held_out(path: Path, tmp_path: P
     copy.write_bytes(path.read_bytes())
 
     everything, held_out, strange, few = (
-        scene_split.samples(path, UNIT),
-        scene_split.samples(copy, UNIT, trained_on=kept),
-        scene_split.samples(other, UNIT, trained_on=kept),
-        scene_split.samples(path, UNIT, most=30),
+        split.samples(path, UNIT),
+        split.samples(copy, UNIT, trained_on=kept),
+        split.samples(other, UNIT, trained_on=kept),
+        split.samples(path, UNIT, most=30),
     )
 
     assert (len(everything.scenes), everything.is_held_out, everything.has_labels) == (

@@ -9,8 +9,8 @@ from math import sqrt
 import pytest
 import torch
 
-from models.array import SIZES, draw_installation, draw_scenes
-from models.scoring import Bounds, Errors, errors_of
+from models.ris.scene.scenes import SIZES, draw_installation, draw_scenes
+from models.ris.truth.scoring import Bounds, Errors, errors_of
 
 UNIT = SIZES["unit"]
 
@@ -169,7 +169,7 @@ def test_without_powers_or_snr_there_is_no_bound_and_half_a_beam_decides(scenes)
 
 
 def test_bounds_are_what_the_information_says(scenes, bounds):
-    from models.bounds import bound_deviations, position_bound_m, stochastic_bound
+    from models.ris.truth.bounds import bound_deviations, position_bound_m, stochastic_bound
 
     bound_BXX = stochastic_bound(scenes, UNIT)
     deviations_BK3 = bound_deviations(bound_BXX)

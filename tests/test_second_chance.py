@@ -9,9 +9,9 @@ import signal
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.budget import Tickets
-from hpo.database import connect
-from hpo.study import open_study
+from hpo.database.connection import connect
+from hpo.study.study import open_study
+from hpo.tickets.budget import Tickets
 from tests.conftest import ROOT, Program, children, wait_until
 
 FRAGILE = str(ROOT / "tests" / "fragile.py")

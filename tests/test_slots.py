@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpo import request, slots
 from hpo.errors import ConfigurationError
+from hpo.machine import slots
+from hpo.study import request
 
 
 def test_an_nvidia_device_with_a_cpu_build_of_torch_is_told_with_the_cure(tmp_path, monkeypatch):
@@ -34,7 +35,7 @@ def test_a_gpu_worker_sees_its_own_gpu_alone():
 
 
 def test_cores_follow_the_affinity():
-    code = "from hpo.slots import usable_cores; print(usable_cores())"
+    code = "from hpo.machine.slots import usable_cores; print(usable_cores())"
 
     one = subprocess.run(
         ["taskset", "-c", "0", "python3", "-c", code],

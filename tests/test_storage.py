@@ -15,11 +15,11 @@ from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models as tables
 from optuna.trial import TrialState
 
-from hpo.budget import Tickets
-from hpo.database import connect, mask, parse_url
+from hpo.database.connection import connect, mask, parse_url
+from hpo.database.schema import SCHEMA_VERSION, schema_version
+from hpo.database.storage import TrialStorage, open_storage, prepare
 from hpo.errors import ConfigurationError, LeaseLost, StorageError
-from hpo.schema import SCHEMA_VERSION, schema_version
-from hpo.storage import TrialStorage, open_storage, prepare
+from hpo.tickets.budget import Tickets
 
 
 class Gate:
@@ -173,7 +173,8 @@ def test_without_a_fence_it_is_the_storage_that_any_optuna_program_opens(storage
 
 def test_an_empty_database_is_prepared_by_many_at_once(empty_url):
     code = (
-        "import sys; from hpo.database import connect; from hpo.storage import prepare, "
+        "import sys; from hpo.database.connection import connect; "
+        "from hpo.database.storage import prepare, "
         "open_storage; prepare(connect(sys.argv[1])); open_storage(sys.argv[1]).get_all_studies()"
     )
     # Without the lock 11 of 12 fail; on two cores six processes overlap well enough.

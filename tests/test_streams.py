@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from models.array import SIZES, draw_installation, draw_scenes, stream_generator, stream_seed
+from models.ris.scene.scenes import (
+    SIZES,
+    draw_installation,
+    draw_scenes,
+    stream_generator,
+    stream_seed,
+)
 
 UNIT = SIZES["unit"]
 SHARED_STREAMS = ("installation", "validation", "calibration", "ridge", "test")

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.array import SIZES, draw_scenes, stream_generator
-from models.linalg import ROUNDING
-from models.subspace import (
+from models.linalg.gram import ROUNDING
+from models.ris.network.losses import (
     covariance_error,
     gaussian_nll,
     peak_contrast,
     ring_steering,
     subspace_alignment,
 )
+from models.ris.scene.scenes import SIZES, draw_scenes, stream_generator
 
 N, R, K, P = 12, 4, 3, 5
 EPS32 = torch.finfo(torch.float32).eps

@@ -15,16 +15,24 @@ import pytest
 import torch
 
 import hpo
-from hpo import cli, configurations, recipe, trained, training
-from hpo.api_train import prepare
-from hpo.database import connect
-from hpo.display.trained import TrainDisplay, confirmation
+from hpo import cli
+from hpo.api.train import prepare
+from hpo.database.connection import connect
+from hpo.display.train import TrainDisplay, confirmation
 from hpo.errors import ConfigurationError, RunFailed
-from hpo.prepare import prepare_study
-from hpo.recipe import Recipe, TrainRequest
-from hpo.request import RunRequest
-from hpo.seed import Job, train_seed
-from hpo.training import Remark, SeedEnded, TrainConfig, TrainProgress, default_folder
+from hpo.refit import crew, recipe, weights
+from hpo.refit.crew import (
+    Remark,
+    SeedEnded,
+    TrainConfig,
+    TrainProgress,
+    default_folder,
+)
+from hpo.refit.recipe import Recipe, TrainRequest
+from hpo.refit.seed_process import Job, train_seed
+from hpo.search import configurations
+from hpo.study.join import prepare_study
+from hpo.study.request import RunRequest
 from objectives import load
 from tests.conftest import Program, kill_all, wait_until
 from tests.toys import CPU
@@ -82,7 +90,7 @@ def prepared(folder: Path, *, seeds: int) -> tuple[Recipe, TrainConfig]:
 
 
 def same_weights(one: Path, other: Path) -> bool:
-    pair = [trained.read(path).modules["net"]["weight"] for path in (one, other)]
+    pair = [weights.read(path).modules["net"]["weight"] for path in (one, other)]
     return torch.equal(*pair)
 
 
@@ -149,11 +157,11 @@ def test_the_best_of_a_study_is_trained_by_its_file_and_by_its_name(url: str, tm
     ]
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     # And files that give the network back.
-    found = trained.read(trained.locate(out))
+    found = weights.read(weights.locate(out))
     assert (found.precision, found.epochs, found.about["study_name"]) == ("bf16", 2, "s")
     assert found.environment["torch"] == torch.__version__
     assert "host" not in found.environment
-    task = trained.restore(found, CPU, load("quadratic"))
+    task = weights.restore(found, CPU, load("quadratic"))
     with torch.no_grad():
         assert task.validate() == dict(found.metrics)
     assert not [*out.glob(".*.tmp"), *(out / ".state").glob("*.pt")]
@@ -221,7 +229,7 @@ def test_a_seed_that_diverges_or_fails_is_told_and_the_others_go_on(tmp_path: Pa
     # The step that shows it replays, and without an average there is one state.
     assert bad.file == tmp_path / "out" / "seed_0.step.pt"
     assert torch.load(bad.file, weights_only=True)["about"]["seed"] == 0
-    assert trained.read(good.file).last is None
+    assert weights.read(good.file).last is None
 
 
 def test_seeds_of_an_objective_that_has_changed_are_named_each_time(tmp_path: Path):
@@ -254,7 +262,7 @@ def test_a_signal_after_the_last_seed_has_ended_interrupts_nothing(tmp_path: Pat
         if isinstance(event, SeedEnded):
             stop.set()
 
-    result = training.train(found, config, emit=emit, stop=stop)
+    result = crew.train(found, config, emit=emit, stop=stop)
 
     assert (result.is_complete, result.is_interrupted) == (True, False)
 
@@ -262,7 +270,7 @@ def test_a_signal_after_the_last_seed_has_ended_interrupts_nothing(tmp_path: Pat
 def test_the_start_tells_the_seeds_that_there_will_be(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
-    training.train(*prepared(tmp_path, seeds=2), emit=lambda _: None, stop=Event())
+    crew.train(*prepared(tmp_path, seeds=2), emit=lambda _: None, stop=Event())
     found, config = prepared(tmp_path, seeds=1)
 
     TrainDisplay(found, config).begin()
@@ -289,7 +297,7 @@ def test_a_keyboard_interrupt_leaves_the_finished_seeds_in_the_files(tmp_path: P
     assert [one["seed"] for one in summary["seeds"]] == [0]
     assert (summary["best_seed"], summary["is_interrupted"]) == (0, True)
     assert (out / "training.csv").exists() and (out / "curves.png").exists()
-    assert trained.locate(out) == out / "seed_0.pt"
+    assert weights.locate(out) == out / "seed_0.pt"
 
 
 def test_what_cannot_be_written_is_told_and_nothing_is_lost(tmp_path: Path):
@@ -308,7 +316,7 @@ def test_what_cannot_be_written_is_told_and_nothing_is_lost(tmp_path: Path):
 
     assert events[-1][0] == "ended"
     assert all(values["is_earlier"] for event, values in events if event == "epoch")
-    assert trained.read(final).metrics
+    assert weights.read(final).metrics
 
 
 def test_a_folder_that_cannot_be_one_or_is_in_use_is_refused(tmp_path: Path):

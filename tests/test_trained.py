@@ -12,9 +12,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hpo import beside, checkpoint, seed, trained
+from hpo import files
+from hpo.engine import checkpoint
 from hpo.errors import ConfigurationError, Divergence
-from hpo.trained import Trained
+from hpo.refit import seed_process
+from hpo.refit import weights as trained
+from hpo.refit.weights import Trained
 from objectives import load
 from tests.toys import CPU
 
@@ -214,11 +217,11 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path):
     path.write_text("before")
 
     def write(text: str, failure: BaseException | None = None) -> None:
-        with beside.renamed(path) as file:
+        with files.renamed(path) as file:
             file.write_text(text)
             # Of this process alone: another one at the same file has a name of its own.
             assert str(os.getpid()) in file.name
-            assert beside.target_name(file.name) == "a.pt"
+            assert files.target_name(file.name) == "a.pt"
             if failure:
                 raise failure
 
@@ -246,7 +249,7 @@ def test_a_step_that_cannot_be_kept_leaves_no_half_of_it(
     verdict = Divergence("stalled", "-", evidence={}, saved={"step": 3})
 
     with pytest.raises(KeyboardInterrupt):
-        seed._keep_step(verdict, path)
+        seed_process._keep_step(verdict, path)
 
     assert path.read_text() == "an earlier one"
     assert list(tmp_path.iterdir()) == [path]

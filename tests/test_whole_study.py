@@ -19,18 +19,28 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hpo import cli, replay, saved, study_copy, whole_study
-from hpo.artifacts import DatabaseArtifacts
-from hpo.budget import Tickets
-from hpo.course import Sample
-from hpo.database import connect
+from hpo import cli
+from hpo.database.artifacts import DatabaseArtifacts
+from hpo.database.connection import connect
+from hpo.database.records import Records
+from hpo.database.schema import (
+    OWN,
+    artifacts,
+    divergences,
+    leases,
+    metrics,
+    tickets,
+)
+from hpo.database.storage import open_storage, prepare
+from hpo.engine.reports import Sample
 from hpo.errors import ConfigurationError, RunFailed, StorageError
-from hpo.records import Records
-from hpo.schema import OWN, artifacts, divergences, leases, metrics, tickets
-from hpo.storage import open_storage, prepare
-from hpo.study import OpenStudy
-from hpo.ticket import Ticket
-from hpo.whole_study import Folders
+from hpo.guard import replay, saved_step
+from hpo.study import copy as study_copy
+from hpo.study import deletion
+from hpo.study.deletion import Folders
+from hpo.study.study import OpenStudy
+from hpo.tickets.budget import Tickets
+from hpo.tickets.ticket import Ticket
 from objectives import load
 from tests.conftest import ROOT, Program, kill_all, wait_until
 from tests.toys import CPU
@@ -127,7 +137,7 @@ def test_a_study_copied_to_another_server_goes_on_there(
     uid = optuna.load_study(study_name="s", storage=empty_url).user_attrs["study_uid"]
     diverged = next(t for t in here if t.user_attrs["prune_reason"] == "loss_nonfinite")
     kept = Records(db, uid).divergence(diverged.number)
-    file = saved.read(DatabaseArtifacts(db).open_reader(kept["artifact_id"]).read(), "step")
+    file = saved_step.read(DatabaseArtifacts(db).open_reader(kept["artifact_id"]).read(), "step")
     assert replay.again(file, load(str(path)), device=CPU, step=None).reason == "loss_nonfinite"
 
 
@@ -278,7 +288,7 @@ def test_a_copy_and_its_deletion_leave_all_tables_and_files_as_they_were(
     during = dump(url)
 
     db = connect(url)
-    whole_study.delete(db, whole_study.find(db, "second"), folders(tmp_path))
+    deletion.delete(db, deletion.find(db, "second"), folders(tmp_path))
 
     assert dump(url) == before
     assert sorted(tmp_path.rglob("*")) == files
@@ -298,12 +308,12 @@ def test_a_deleted_study_leaves_nothing_and_its_copy_whole(
         run_uids = connection.scalars(
             leases.delete().where(leases.c.study_uid == opened.uid).returning(leases.c.run_uid)
         ).all()
-    number = whole_study.find(db, "s").study_id
+    number = deletion.find(db, "s").study_id
     logs = tmp_path / "logs" / opened.uid
     logs.mkdir(parents=True)
     (logs / "worker-cpu-0.log").write_text("")
 
-    whole_study.delete(db, whole_study.find(db, "s"), folders(tmp_path))
+    deletion.delete(db, deletion.find(db, "s"), folders(tmp_path))
 
     after = dump(url)
     for name in (opened.uid, *run_uids):
@@ -418,7 +428,7 @@ def test_a_study_is_not_deleted_while_a_worker_holds_a_trial_of_it(
     before, db = dump(url), connect(url)
 
     with pytest.raises(ConfigurationError, match="worked on by host:cpu:0; end its run"):
-        whole_study.delete(db, whole_study.find(db, "s"), folders(tmp_path))
+        deletion.delete(db, deletion.find(db, "s"), folders(tmp_path))
 
     assert dump(url) == before
     assert (tmp_path / "checkpoints" / two[0].uid).exists()
@@ -444,7 +454,7 @@ def test_a_role_that_may_not_delete_is_told_so_and_nothing_is_lost(
 
     try:
         with pytest.raises(StorageError, match=rf"role '{role}' may not delete it \(permission"):
-            whole_study.delete(as_role, whole_study.find(as_role, "s"), folders(tmp_path))
+            deletion.delete(as_role, deletion.find(as_role, "s"), folders(tmp_path))
     finally:
         as_role.dispose()
         with db.begin() as connection:
@@ -464,7 +474,7 @@ def test_what_shares_a_uid_with_another_study_is_left_to_it(
         from_study_name="s", from_storage=url, to_storage=url, to_study_name="optuna's"
     )
 
-    whole_study.delete(db, whole_study.find(db, "optuna's"), folders(tmp_path))
+    deletion.delete(db, deletion.find(db, "optuna's"), folders(tmp_path))
 
     assert dump(url) == before
     assert (tmp_path / "checkpoints" / two[0].uid).exists()
@@ -493,9 +503,9 @@ def test_the_command_asks_before_it_deletes_and_takes_a_study_of_optuna_alone(
 
 
 def test_every_table_of_ours_is_a_studys_or_known_not_to_be():
-    not_of_a_study = {t.name for t in OWN.sorted_tables if t not in whole_study.TABLES}
+    not_of_a_study = {t.name for t in OWN.sorted_tables if t not in deletion.TABLES}
     named_alone = {
-        t.name for t in whole_study.TABLES if t.schema and "study_uid" not in t.primary_key.columns
+        t.name for t in deletion.TABLES if t.schema and "study_uid" not in t.primary_key.columns
     }
 
     assert not_of_a_study == {"schema_version"}

@@ -7,9 +7,9 @@ import math
 import pytest
 import witness
 
-from hpo.course import Result
+from hpo.engine.reports import Result
 from hpo.errors import Divergence
-from hpo.precision import PRECISIONS
+from hpo.task.forward import PRECISIONS
 
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 STEPS = 20

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hpo.course import Epoch, Reporter
+from hpo.engine.reports import Epoch, Reporter
 from objectives import Group, Task, Term
 
 CPU = torch.device("cpu")

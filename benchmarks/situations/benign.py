@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hpo.course import Epoch
+from hpo.engine.reports import Epoch
 from objectives import Term
 from situations.expected import lives
 from situations.task import Dense, Outputs, Planted, situation

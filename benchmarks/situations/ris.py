@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.array import SIZES, draw_scenes
-from models.subspace import (
+from models.ris.network.losses import (
     covariance_error,
     gaussian_nll,
     peak_contrast,
     ring_steering,
     subspace_alignment,
 )
+from models.ris.scene.scenes import SIZES, draw_scenes
 from objectives import Term
 from situations.expected import lives, loss_fault
 from situations.task import Dense, Outputs, Planted, situation

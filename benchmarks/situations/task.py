@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hpo.course import Epoch, Reporter
-from hpo.precision import PRECISIONS
+from hpo.engine.reports import Epoch, Reporter
+from hpo.task.forward import PRECISIONS
 from objectives import Group, Task, Term
 from situations.expected import Outcome, Words
 

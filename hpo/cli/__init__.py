@@ -131,6 +131,6 @@ def _explained(error: Exception) -> str:
 
 
 def _is_hurried() -> bool:
-    from hpo.database import is_hurried
+    from hpo.database.connection import is_hurried
 
     return is_hurried()

@@ -25,7 +25,7 @@ def doctor(ctx: click.Context, storage: str | None, as_json: bool) -> None:
     from dataclasses import asdict
 
     from hpo.display.doctor import print_finding, print_summary
-    from hpo.doctor import diagnose
+    from hpo.doctor.diagnose import diagnose
 
     findings = []
     for finding in diagnose(storage):

@@ -61,8 +61,8 @@ def evaluate(ctx: click.Context, /, path: Path, **flags: Any) -> None:
     stop = stop_on_signals()
     import torch
 
-    from hpo import evaluation
-    from hpo.display.evaluated import Telling, print_evaluated
+    from hpo.display.evaluate import Telling, print_evaluated
+    from hpo.refit import evaluation
 
     # Its many small products are no faster on more, and far slower where cores are shared.
     torch.set_num_threads(1)

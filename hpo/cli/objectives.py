@@ -9,7 +9,7 @@ import click
 
 from hpo.cli.shared import Command, json_option, say
 from hpo.errors import ConfigurationError, ObjectiveError
-from hpo.slots import torch_device
+from hpo.machine.slots import torch_device
 
 
 @click.command(cls=Command)
@@ -47,9 +47,9 @@ def check(
     say(f"checking {objective}: a few seconds")
     import torch
 
-    from hpo.contract.rehearsal import rehearse
+    from hpo.check.rehearsal import rehearse
     from hpo.display.objectives import print_rehearsed
-    from hpo.request import DEFAULTS
+    from hpo.study.request import DEFAULTS
 
     # As many as a worker on a core has.
     torch.set_num_threads(1)
@@ -81,9 +81,9 @@ def objectives(objective: str | None, as_json: bool) -> None:
         python -m hpo objectives ris_covariance
     """
     say("reading objectives")
-    from hpo.contract import declared
     from hpo.display.objectives import as_data, print_objective, print_objectives
-    from hpo.study import load_objective
+    from hpo.study.declared import declared
+    from hpo.study.study import load_objective
     from objectives import names
 
     chosen = names() if objective is None else [objective]

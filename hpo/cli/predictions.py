@@ -38,9 +38,9 @@ def predictions(
         python -m hpo predictions 17
         python -m hpo predictions 17 --sample 0 --csv > sample.csv
     """
-    from hpo import report
-    from hpo.api import Study
-    from hpo.display.predicted import print_predictions
+    from hpo.api.run import Study
+    from hpo.display.predictions import print_predictions
+    from hpo.study import table
 
     if as_csv and as_json:
         raise ConfigurationError("--csv and --json exclude each other; write one of them")
@@ -58,7 +58,7 @@ def predictions(
     elif as_csv:
         parts = ("input", "target", "prediction")
         flat = [{**row, **{name: json.dumps(row[name]) for name in parts}} for row in rows]
-        click.echo(report.csv_text(flat), nl=False)
+        click.echo(table.csv_text(flat), nl=False)
     else:
         print_predictions(rows)
 
@@ -94,12 +94,12 @@ def gc(
         python -m hpo gc --dry_run
         python -m hpo gc --older_than 7 --larger_than 200
     """
-    from hpo.database import connect
-    from hpo.display.predicted import print_collected
+    from hpo.database.connection import connect
+    from hpo.database.retention import Limits, collect
+    from hpo.database.storage import open_storage, prepare
+    from hpo.display.predictions import print_collected
     from hpo.environ import storage_url
-    from hpo.retention import Limits, collect
-    from hpo.storage import open_storage, prepare
-    from hpo.study import uid_of
+    from hpo.study.study import uid_of
 
     limits = Limits(days=older_than, megabytes=larger_than)
     url = storage_url(storage)

@@ -16,8 +16,8 @@ from hpo.cli.shared import INTERRUPTED, stop_on_signals, workers_of
 from hpo.errors import ConfigurationError, HpoError
 
 if TYPE_CHECKING:
-    from hpo.request import RunRequest
-    from hpo.study import OpenStudy
+    from hpo.study.request import RunRequest
+    from hpo.study.study import OpenStudy
     from objectives import Params
 
 
@@ -40,13 +40,14 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
 
     With --objective, --help shows the objective's own flags, too.
     """
-    from hpo import configurations, report
     from hpo.display.console import errors, labelled
     from hpo.environ import home, named_storage, storage_url, variables, visible_gpus
+    from hpo.search import configurations
+    from hpo.study import table
 
     workers, csv_path = workers_of(flags["workers"]), flags["export_csv"]
     if csv_path is not None:
-        report.refuse_unwritable(csv_path, flag="--export_csv")
+        table.refuse_unwritable(csv_path, flag="--export_csv")
     enqueue = configurations.read(flags["enqueue"]) if flags["enqueue"] else ()
     is_plain = not (flags["quiet"] or flags["log_json"])
     is_embedded = named_storage(flags["storage"]) is None
@@ -55,8 +56,8 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
     url = storage_url(flags["storage"])
 
     # Heavy, and so only after the first line, and after what a wrong storage is told.
-    from hpo.database import connect, mask
-    from hpo.request import find_slots
+    from hpo.database.connection import connect, mask
+    from hpo.study.request import find_slots
 
     db = connect(url, application="fleet")
     if is_plain and not is_embedded:
@@ -64,10 +65,10 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
     request = _request(ctx, flags, enqueue=enqueue, workers=workers)
     slots = find_slots(request, visible=visible_gpus())
 
-    from hpo import fleet
     from hpo.display.run import Display, Level
-    from hpo.launchers.local import LocalLauncher
-    from hpo.prepare import prepare_study
+    from hpo.fleet import fleet
+    from hpo.launch.local import LocalLauncher
+    from hpo.study.join import prepare_study
 
     prepared = prepare_study(db, request, on_gpu=slots[0].device == "cuda")
     config = fleet.FleetConfig.below(home(), request, prepared, slots)
@@ -101,7 +102,7 @@ def _request(
     ctx: click.Context, flags: Mapping[str, Any], *, enqueue: Sequence[Params], workers: int | None
 ) -> RunRequest:
     """The flags as what is asked for."""
-    from hpo.request import RunRequest
+    from hpo.study.request import RunRequest
 
     same = (
         *("n_trials", "objective", "study_name", "epochs_per_trial", "space", "size", "precision"),
@@ -122,9 +123,9 @@ def _request(
 
 
 def _export(path: Path, opened: OpenStudy) -> None:
-    from hpo import report
+    from hpo.study import table
 
-    report.write(path, report.csv_text(report.trial_rows(opened)), flag="--export_csv")
+    table.write(path, table.csv_text(table.trial_rows(opened)), flag="--export_csv")
 
 
 def _pairs(given: Sequence[str], flag: str) -> dict[str, str]:

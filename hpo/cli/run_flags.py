@@ -16,7 +16,7 @@ from hpo.cli.shared import (
     predictions_option,
     storage_option,
 )
-from hpo.request import CHOICES
+from hpo.study.request import CHOICES
 from objectives import DEFAULT
 
 

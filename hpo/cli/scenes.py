@@ -54,7 +54,7 @@ def scenes(ctx: click.Context, /, path: Path, **flags: Any) -> None:
         python -m hpo scenes test.npz --stream test --half --installation random
         python -m hpo --size tiny --scenes train.npz --objective ris_covariance
     """
-    from hpo.report import refuse_unwritable
+    from hpo.study.table import refuse_unwritable
 
     refuse_unwritable(path, flag="FILE")
     if path.exists() and not flags["force"]:
@@ -62,8 +62,8 @@ def scenes(ctx: click.Context, /, path: Path, **flags: Any) -> None:
     name, count = flags["objective"], flags["count"]
     import torch
 
-    from hpo.request import usual
-    from hpo.study import load_objective
+    from hpo.study.request import usual
+    from hpo.study.study import load_objective
     from objectives import Context
 
     # As many as a worker on a core has.

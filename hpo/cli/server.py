@@ -22,9 +22,9 @@ def dashboard(storage: str | None, host: str, port: int) -> None:
         python -m hpo dashboard --port 8081
     """
     from hpo.dashboard import make_dashboard
-    from hpo.database import connect
+    from hpo.database.connection import connect
+    from hpo.database.storage import prepare
     from hpo.environ import storage_url
-    from hpo.storage import prepare
 
     url = storage_url(storage)
     prepare(connect(url))
@@ -53,7 +53,7 @@ def url(storage: str | None, form: str) -> None:
         python -m hpo url
         psql "$(python -m hpo url --for psql)"
     """
-    from hpo.database import parse_url
+    from hpo.database.connection import parse_url
     from hpo.environ import storage_url
 
     found = parse_url(storage_url(storage))
@@ -71,7 +71,7 @@ def stop(force: bool) -> None:
     Example:
         python -m hpo stop
     """
-    from hpo import postgres
+    from hpo.embedded import server as postgres
     from hpo.environ import home
 
     workers: list[str] = []
@@ -91,9 +91,9 @@ def stop(force: bool) -> None:
 
 def _working(url: str) -> list[str]:
     """The workers that hold a trial, in any study, and the programs that are connected."""
-    from hpo.database import connect, other_programs
-    from hpo.leases import live_leases
-    from hpo.schema import SCHEMA_VERSION, schema_version
+    from hpo.database.connection import connect, other_programs
+    from hpo.database.schema import SCHEMA_VERSION, schema_version
+    from hpo.tickets.leases import live_leases
 
     db = connect(url)
     if schema_version(db) != SCHEMA_VERSION:

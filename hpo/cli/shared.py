@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hpo.engine.recording import DEFAULT_SAMPLES
 from hpo.errors import ConfigurationError
-from hpo.recording import DEFAULT_SAMPLES
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from hpo.study import OpenStudy
+    from hpo.study.study import OpenStudy
 
 INTERRUPTED = 130
 
@@ -69,9 +69,9 @@ def open_study(study_name: str | None, storage: str | None) -> tuple[OpenStudy, 
         ConfigurationError: There is none, or there are several and none was named.
         StorageError: The database cannot be used.
     """
-    from hpo.database import connect
+    from hpo.database.connection import connect
     from hpo.environ import storage_url
-    from hpo.study import open_study as opened
+    from hpo.study.study import open_study as opened
 
     db = connect(storage_url(storage))
     return opened(db, study_name), db
@@ -79,7 +79,7 @@ def open_study(study_name: str | None, storage: str | None) -> tuple[OpenStudy, 
 
 def stop_on_signals() -> threading.Event:
     """An event that Ctrl-C, SIGTERM and a closed terminal set."""
-    from hpo.database import stop_waiting
+    from hpo.database.connection import stop_waiting
 
     stop = threading.Event()
 

@@ -19,12 +19,12 @@ from hpo.cli.shared import (
     study_option,
 )
 from hpo.errors import ConfigurationError
-from hpo.slots import torch_device
+from hpo.machine.slots import torch_device
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from hpo.study import OpenStudy
+    from hpo.study.study import OpenStudy
     from objectives import Objective
 
 
@@ -58,16 +58,16 @@ def status(
         python -m hpo status --watch
         python -m hpo status --json
     """
-    from hpo import report
     from hpo.display.study import print_status
-    from hpo.status import status as stand
+    from hpo.study import table
+    from hpo.study.status import status as stand
 
     if export_csv is not None:
-        report.refuse_unwritable(export_csv, flag="--export_csv")
+        table.refuse_unwritable(export_csv, flag="--export_csv")
     opened, db = open_study(study_name, storage)
     if export_csv is not None:
-        rows = report.trial_rows(opened)
-        report.write(export_csv, report.csv_text(rows), flag="--export_csv")
+        rows = table.trial_rows(opened)
+        table.write(export_csv, table.csv_text(rows), flag="--export_csv")
     if watch:
         _watch(opened, db, as_json=as_json)
         return
@@ -87,7 +87,7 @@ def _watch(opened: OpenStudy, db: sa.Engine, *, as_json: bool) -> None:
 
     from hpo.display.console import results
     from hpo.display.study import status_lines
-    from hpo.status import status as stand
+    from hpo.study.status import status as stand
 
     is_live = results.is_terminal and not as_json
     shown = None
@@ -116,11 +116,11 @@ def studies(storage: str | None, as_json: bool) -> None:
     Example:
         python -m hpo studies
     """
-    from hpo.database import connect
+    from hpo.database.connection import connect
+    from hpo.database.storage import open_storage, prepare
     from hpo.display.study import print_overview
     from hpo.environ import storage_url
-    from hpo.overview import overview
-    from hpo.storage import open_storage, prepare
+    from hpo.study.overview import overview
 
     url = storage_url(storage)
     db = connect(url)
@@ -153,17 +153,17 @@ def best(study_name: str | None, storage: str | None, save: Path | None, as_json
         python -m hpo best --save best.json && python -m hpo train best.json
         python -m hpo best --save best.json && python -m hpo run --study_name b --enqueue best.json
     """
-    from hpo import report
-    from hpo.api import best_of
+    from hpo.api.run import best_of
     from hpo.display.study import print_figures, print_trial
+    from hpo.study import table
 
     if save is not None:
-        report.refuse_unwritable(save, flag="--save")
+        table.refuse_unwritable(save, flag="--save")
     opened, db = open_study(study_name, storage)
     found, trial = best_of(opened, db)
     text = json.dumps(found.flat(), indent=2)
     if save is not None:
-        report.write(save, f"{text}\n", flag="--save")
+        table.write(save, f"{text}\n", flag="--save")
         click.echo(f"saved as {save}", err=True)
     if as_json:
         click.echo(text)
@@ -219,17 +219,17 @@ def replay(
     say(f"replaying the saved step of {trial if Path(trial).suffix else f'trial {trial}'}")
     import torch
 
-    from hpo import report
-    from hpo.display.replayed import print_replayed
-    from hpo.replay import again
-    from hpo.saved import read
+    from hpo.display.replay import print_replayed
+    from hpo.guard.replay import again
+    from hpo.guard.saved_step import read
+    from hpo.study import table
 
     torch.set_num_threads(1)
     is_file = not trial.isdecimal()
     content = _content(trial) if is_file else _saved_step(int(trial), study_name, storage)
     saved = read(content, f"'{trial}'" if is_file else f"what is kept of trial {trial}")
     if save is not None:
-        report.write_bytes(save, content, flag="--save")
+        table.write_bytes(save, content, flag="--save")
         click.echo(f"saved as {save} ({len(content) / 1e6:.1f} MB)", err=True)
     chosen = _objective(saved["about"]["study"], objective, is_file=is_file)
     found = again(saved, chosen, device=torch_device(device), step=batch_of_step)
@@ -251,7 +251,7 @@ def _content(file: str) -> bytes:
 
 def _objective(settings: dict[str, Any], given: str | None, *, is_file: bool) -> Objective:
     """The objective that a saved step is replayed with."""
-    from hpo.trusted import objective_of
+    from hpo.study.objective import objective_of
 
     found, has_changed = objective_of(settings, given, is_file=is_file, what="the saved step")
     if has_changed:
@@ -264,8 +264,8 @@ def _objective(settings: dict[str, Any], given: str | None, *, is_file: bool) ->
 
 def _saved_step(number: int, study_name: str | None, storage: str | None) -> bytes:
     """The file that was kept of a trial's divergence."""
-    from hpo.artifacts import DatabaseArtifacts
-    from hpo.records import Records
+    from hpo.database.artifacts import DatabaseArtifacts
+    from hpo.database.records import Records
 
     opened, db = open_study(study_name, storage)
     kept = Records(db, opened.uid).divergence(number)

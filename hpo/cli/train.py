@@ -20,7 +20,7 @@ from hpo.cli.shared import (
     study_option,
     workers_of,
 )
-from hpo.request import CHOICES
+from hpo.study.request import CHOICES
 
 
 @click.command(cls=ObjectiveCommand)
@@ -123,10 +123,10 @@ def train(ctx: click.Context, /, **flags: Any) -> None:
     best = "the best trial" if flags["trial"] is None else f"trial {flags['trial']}"
     say(f"training {flags['file'] or best}")
 
-    from hpo import training
-    from hpo.api_train import prepare
-    from hpo.display.trained import TrainDisplay, print_training
-    from hpo.recipe import TrainRequest
+    from hpo.api.train import prepare
+    from hpo.display.train import TrainDisplay, print_training
+    from hpo.refit import crew
+    from hpo.refit.recipe import TrainRequest
 
     same = ("objective", "size", "space", "epochs", "seeds", "precision", "ema_decay")
     request = TrainRequest(
@@ -139,7 +139,7 @@ def train(ctx: click.Context, /, **flags: Any) -> None:
     shown.begin()
     stop = stop_on_signals()
     with shown:
-        result = training.train(recipe, config, emit=shown.show, stop=stop)
+        result = crew.train(recipe, config, emit=shown.show, stop=stop)
     shown.end(result)
     if flags["as_json"]:
         click.echo(json.dumps(result.flat(), indent=2))
@@ -188,7 +188,7 @@ def train_seed() -> None:
 
     import torch
 
-    from hpo.seed import Job, train_seed
+    from hpo.refit.seed_process import Job, train_seed
 
     torch.set_num_threads(1)
     train_seed(Job.read(line), emit, stop)

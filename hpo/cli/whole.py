@@ -12,7 +12,7 @@ from hpo.cli.shared import Command, storage_option, study_option
 from hpo.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from hpo.study import OpenStudy
+    from hpo.study.study import OpenStudy
 
 _TO = "--to"
 
@@ -39,11 +39,11 @@ def copy(to: str, study_name: str | None, new_name: str | None, storage: str | N
         python -m hpo copy --to - < url.txt
         python -m hpo copy --to postgresql+psycopg2://me@db/hpo --as second
     """
-    from hpo.database import connect
+    from hpo.database.connection import connect
     from hpo.display.whole import CopyProgress, print_copied
     from hpo.environ import storage_url
-    from hpo.study import open_study
-    from hpo.study_copy import copy as copied
+    from hpo.study.copy import copy as copied
+    from hpo.study.study import open_study
 
     target = connect(_read_url() if to == "-" else to, application="copy", flag=_TO)
     source = connect(storage_url(storage), application="copy")
@@ -64,7 +64,7 @@ def copy(to: str, study_name: str | None, new_name: str | None, storage: str | N
 def _checkpoints(opened: OpenStudy | None) -> Path:
     """The folder of checkpoints that a study's latest run named, else the home's."""
     from hpo.environ import home
-    from hpo.study import last_run
+    from hpo.study.study import last_run
 
     named = last_run(opened).get("checkpoint_dir") if opened else None
     return Path(named) if named else home() / "checkpoints"
@@ -96,12 +96,17 @@ def delete(study_name: str | None, storage: str | None, yes: bool) -> None:
     Example:
         python -m hpo delete --study_name quadratic-wide-tiny
     """
-    from hpo.database import connect
+    from hpo.database.connection import connect
     from hpo.display.whole import print_content
     from hpo.environ import home, storage_url
-    from hpo.study import open_study
-    from hpo.whole_study import Folders, content, find, refuse_workers
-    from hpo.whole_study import delete as deleted
+    from hpo.study.deletion import (
+        Folders,
+        content,
+        find,
+        refuse_workers,
+    )
+    from hpo.study.deletion import delete as deleted
+    from hpo.study.study import open_study
 
     db = connect(storage_url(storage))
     whole = find(db, study_name)

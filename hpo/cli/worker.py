@@ -72,12 +72,12 @@ def worker(
     logging.getLogger(__name__).info("worker of study '%s' starts", study_name)
     import torch
 
-    from hpo.beat import watch_parent
-    from hpo.database import connect
+    from hpo.database.connection import connect
+    from hpo.engine.recording import Recording
     from hpo.environ import home, storage_url
-    from hpo.recording import Recording
-    from hpo.study import open_study
-    from hpo.worker import Worker, WorkerConfig
+    from hpo.study.study import open_study
+    from hpo.worker.heartbeat import watch_parent
+    from hpo.worker.worker import Worker, WorkerConfig
 
     stop = stop_on_signals()
     if with_parent is not None:

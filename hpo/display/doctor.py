@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpo.diagnosis import Finding
 from hpo.display.console import errors, results, state_line
+from hpo.doctor.finding import Finding
 
 
 def print_finding(finding: Finding) -> None:

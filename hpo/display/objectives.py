@@ -10,9 +10,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from hpo.contract.rehearsal import Pace, Rehearsed
+from hpo.check.rehearsal import Pace, Rehearsed
 from hpo.display.console import duration, results, state_line
-from hpo.narrowing import kind_of, values_of
+from hpo.search.narrowing import kind_of, values_of
 from objectives import Objective
 
 

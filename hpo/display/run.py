@@ -17,13 +17,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hpo.database import mask
+from hpo.database.connection import mask
 from hpo.display.console import duration, errors, labelled, results
 from hpo.display.study import counts, print_trial, running
-from hpo.fleet import FleetConfig
-from hpo.fleet_events import Event, Finishing, Progress, RunResult, WorkerEnded
-from hpo.outcomes import outcome
-from hpo.prepare import Prepared
+from hpo.fleet.events import (
+    Event,
+    Finishing,
+    Progress,
+    RunResult,
+    WorkerEnded,
+)
+from hpo.fleet.fleet import FleetConfig
+from hpo.study.join import Prepared
+from hpo.study.outcomes import outcome
 
 # Without a terminal a line at least this often, so that a log shows that something goes on.
 _QUIET_S = 60.0

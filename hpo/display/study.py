@@ -8,13 +8,13 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 from rich.table import Table
 
-from hpo.budget import Budget
 from hpo.display.console import results
-from hpo.leases import Lease
-from hpo.overview import StudyLine
-from hpo.samplers import RERUN_OF
-from hpo.status import Lost, Status
-from hpo.study import OpenStudy
+from hpo.search.samplers import RERUN_OF
+from hpo.study.overview import StudyLine
+from hpo.study.status import Lost, Status
+from hpo.study.study import OpenStudy
+from hpo.tickets.budget import Budget
+from hpo.tickets.leases import Lease
 
 
 def running(lease: Lease) -> str:

@@ -8,10 +8,10 @@ from types import TracebackType
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from hpo.database import mask
+from hpo.database.connection import mask
 from hpo.display.console import errors, results
-from hpo.study_copy import Copied
-from hpo.whole_study import Content
+from hpo.study.copy import Copied
+from hpo.study.deletion import Content
 
 _LINE_EVERY_S = 5.0
 

@@ -1,7 +1,7 @@
 """Evaluate a network of the RIS objective: against estimators and bound, on frozen test scenes.
 
 Border: which scenes, and what is made of them in which order. What a method makes of scenes is
-`models.evaluation`'s; `tables`, `figures` and `controls` beside this file show it.
+`models.ris.evaluation`'s; `tables`, `figures` and `controls` beside this file show it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.array import ArrayConfig, Installation, Scenes
-from models.estimators import greedy_maximum_likelihood, mdl_count, refined_positions
-from models.evaluation import GUESS, Method, milliseconds_per_scene
-from models.ris_covariance_net import RisCovarianceNet
+from models.ris.estimators.ridge import greedy_maximum_likelihood, mdl_count, refined_positions
+from models.ris.evaluation import GUESS, Method, milliseconds_per_scene
+from models.ris.network.covariance_net import RisCovarianceNet
+from models.ris.scene.scenes import ArrayConfig, Installation, Scenes
 from objectives._evaluation import Asked, Evaluation, Table
 from objectives.ris_evaluation import controls, figures, region, tables
 from objectives.ris_evaluation.bench import SNRS_DB, Bench

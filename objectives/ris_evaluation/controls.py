@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from models.array import draw_installation
-from models.estimators import greedy_maximum_likelihood, mdl_count
-from models.evaluation import (
+from models.ris.estimators.ridge import greedy_maximum_likelihood, mdl_count
+from models.ris.evaluation import (
     BOUND,
     MAXIMUM_LIKELIHOOD,
     MUSIC,
@@ -21,9 +20,10 @@ from models.evaluation import (
     methods,
     scored_set,
 )
-from models.ris_covariance_net import RisCovarianceNet
-from models.scoring import Errors, mean_deviation
-from models.streams import stream_generator
+from models.ris.network.covariance_net import RisCovarianceNet
+from models.ris.scene.scenes import draw_installation
+from models.ris.scene.streams import stream_generator
+from models.ris.truth.scoring import Errors, mean_deviation
 from objectives._evaluation import Table
 from objectives.ris_evaluation.bench import SNRS_DB, Bench, network
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from models.array import ArrayConfig, Scenes, direction
-from models.evaluation import (
+from models.ris.estimators.pseudospectra import covariance_spectrum, factor_spectrum
+from models.ris.evaluation import (
     BARTLETT,
     BOUND,
     GUESS,
@@ -22,8 +22,8 @@ from models.evaluation import (
     Method,
     Set,
 )
-from models.metric import match_positions
-from models.pseudospectra import covariance_spectrum, factor_spectrum
+from models.ris.scene.scenes import ArrayConfig, Scenes, direction
+from models.ris.truth.metric import match_positions
 from objectives._evaluation import Figure
 from objectives.ris_evaluation.tables import of_count
 

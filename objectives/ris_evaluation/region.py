@@ -8,10 +8,10 @@ from math import degrees
 import torch
 from torch import Tensor
 
-from models.array import ArrayConfig, Scenes
-from models.evaluation import NETWORK
-from models.geometry import as_positions
-from models.peaks import region
+from models.ris.estimators.peaks import region
+from models.ris.evaluation import NETWORK
+from models.ris.scene.geometry import as_positions
+from models.ris.scene.scenes import ArrayConfig, Scenes
 
 # Of the region's extent in azimuth, elevation and reciprocal range: nearer is at the edge.
 _EDGE = 1e-3

@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from models.array import ArrayConfig
-from models.evaluation import (
+from models.ris.evaluation import (
     BACK_PROJECTION,
     BARTLETT,
     BOUND,
@@ -21,7 +20,8 @@ from models.evaluation import (
     Set,
     by_range,
 )
-from models.scoring import Errors
+from models.ris.scene.scenes import ArrayConfig
+from models.ris.truth.scoring import Errors
 from objectives._evaluation import Table
 
 # A method's time a scene, alone and of a batch.

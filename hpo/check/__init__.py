@@ -1,0 +1,1 @@
+"""An objective held against the contract that `objectives` states."""

@@ -1,0 +1,215 @@
+"""The hooks of one built task, each called as the engine calls it and held against the contract.
+
+Border: one task, one batch; what becomes of several tasks and steps is `rehearsal`'s.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hpo.check.findings import (
+    Check,
+    Findings,
+    listed,
+    some,
+)
+from hpo.engine.predictions import predicted
+from hpo.engine.recording import DEFAULT_SAMPLES
+from hpo.guard import forensics
+from hpo.guard.gradients import parameter_names, trained
+from hpo.guard.verdict import Found
+from hpo.task.forward import named_tensors, to_full, total
+from hpo.task.state import evaluating, random_state
+from objectives import Task, Term
+
+
+class Validation(NamedTuple):
+    """How a validation went: what it took, and whether asking again gave something else."""
+
+    seconds: float
+    is_noisy: bool
+
+
+def check_batch(findings: Findings, task: Task, device: torch.device) -> Any:
+    """The batch of step 0; None where there is none."""
+    with findings.check("batch") as check:
+        batch, again = task.batch(0), named_tensors(task.batch(0))
+        tensors = named_tensors(batch)
+        elsewhere = [name for name, t in tensors.items() if t.device.type != device.type]
+        if elsewhere:
+            check.fail(f"not on {device}: {listed(elsewhere)}; move them .to(context.device)")
+        other = differing(tensors, again)
+        if other:
+            check.warn(
+                f"batch(0) gave another {listed(other)} the second time; draw it from a generator "
+                "that is seeded with context.seed and the step"
+            )
+        check.seen = some(
+            [f"{name or 'tensor'} {_dtype(t)} {list(t.shape)}" for name, t in tensors.items()]
+        )
+        return batch
+    return None
+
+
+def check_loss(findings: Findings, task: Task, batch: Any) -> bool:
+    """Whether the loss is a mapping of scalar terms from which every group learns."""
+    with findings.check("loss") as check:
+        terms = task.loss(to_full(task.forward(batch)), to_full(batch))
+        if not isinstance(terms, Mapping):
+            check.fail(f"loss() gave a {type(terms).__name__}; write {{'misfit': Term(value)}}")
+            return False
+        if not terms:
+            check.fail("loss() gave no term; give at least one, as {'misfit': Term(value)}")
+        for name, term in terms.items():
+            _check_term(check, name, term)
+        if check.has_failed:
+            return False
+        loss = total(terms)
+        if not loss.requires_grad:
+            check.fail("no term depends on a parameter by a gradient; is something detached?")
+            return False
+        loss.backward()  # type: ignore[no-untyped-call]
+        names = parameter_names(task)
+        without = [names[id(p)] for p in trained(task) if p.grad is None]
+        if without:
+            check.warn(f"no gradient at step 0, and would never train: {listed(without)}")
+        _clear_gradients(task)
+        _check_monitor(check, task)
+        check.seen = ", ".join(f"{name} {term.value.item():.4g}" for name, term in terms.items())
+    return not check.has_failed
+
+
+def _check_term(check: Check, name: Any, term: Any) -> None:
+    if not isinstance(name, str):
+        check.fail(f"loss() names a term {name!r}; name it by a word")
+    elif not isinstance(term, Term):
+        check.fail(f"loss term '{name}' is a {type(term).__name__}; write Term(value)")
+    elif not isinstance(term.value, Tensor):
+        check.fail(f"loss term '{name}' is no tensor, but {term.value!r}")
+    elif term.value.dim() or term.value.is_complex():
+        shape = f"{_dtype(term.value)} of shape {list(term.value.shape)}"
+        check.fail(f"loss term '{name}' is {shape}; make it one real number, as by .mean()")
+    elif not math.isfinite(term.weight):
+        check.fail(f"loss term '{name}' has the weight {term.weight!r}; make it finite")
+
+
+def _check_monitor(check: Check, task: Task) -> None:
+    for name, figure in task.monitor().items():
+        if not isinstance(figure, Tensor) or figure.dim() or figure.is_complex():
+            check.fail(f"monitor() gives '{name}' as {figure!r}; give one real number, a tensor")
+
+
+def check_predictions(findings: Findings, task: Task, device: torch.device) -> None:
+    """Whether the samples that a trial keeps can be made and kept."""
+    with findings.check("predict") as check:
+        found = predicted(task, range(DEFAULT_SAMPLES), device)
+        for sample in found:
+            if sample.error is not None:
+                check.warn(f"sample {sample.sample} would be kept as its error: {sample.error}")
+                break
+        kinds = ", ".join(dict.fromkeys(sample.kind for sample in found))
+        check.seen = f"{len(found)} samples, shown as {kinds}" if found else "none"
+
+
+def check_precision(
+    findings: Findings, task: Task, batch: Any, *, device: torch.device, precision: str
+) -> None:
+    """Whether loss and gradients are finite in a precision, as the guard would look at them."""
+    with findings.check(f"step in {precision}") as check:
+        how: dict[str, Any] = {"device": device, "precision": precision}
+        rng = random_state(device)
+        probed = forensics.probe(task, batch, rng=rng, **how)
+        check.seen = "loss and gradients are finite"
+        if (probed.fp32, probed.own) == (Found.CLEAN, Found.CLEAN):
+            return
+        evidence = forensics.examine(task, batch, rng=rng, **how)
+        only = f"; fp32 holds it, {precision} does not at any loss scale: its trials end as "
+        only += "precision_range (--precision)"
+        advice = f"; {evidence.advice}" if evidence.advice else ""
+        check.fail(evidence.clause() + (only if probed.fp32 is Found.CLEAN else advice))
+
+
+def check_validation(
+    findings: Findings, task: Task, *, metric: str, device: torch.device
+) -> Validation | None:
+    """How a validation goes; None where it could not be used."""
+    with findings.check("validate") as check:
+        before = {name: tensor.clone() for name, tensor in state_of(task).items()}
+        # In training, torch's generators stand elsewhere at each validation.
+        torch.manual_seed(1)
+        first = figures(task, device)
+        torch.manual_seed(2)
+        started_at = time.perf_counter()
+        second = figures(task, device)
+        seconds = time.perf_counter() - started_at
+        if metric not in first:
+            check.fail(f"validate() returned {sorted(first)} without the metric '{metric}'")
+        elif not math.isfinite(first[metric]):
+            check.fail(f"the metric '{metric}' of the untrained network is {first[metric]}")
+        changed = differing(before, state_of(task))
+        if changed:
+            check.fail(f"validate() changed {listed(changed)}; it is to leave the networks alone")
+        infinite = [n for n, value in first.items() if n != metric and not math.isfinite(value)]
+        if infinite:
+            check.warn(f"not finite in the untrained network: {listed(infinite)}")
+        noise = unlike(first, second)
+        if noise:
+            check.warn(
+                f"asked twice, validate() gave another {noise}; draw its data from a generator "
+                "that is seeded with context.problem_seed"
+            )
+        check.seen = ", ".join(f"{name} {value:.4g}" for name, value in first.items())
+        return None if check.has_failed else Validation(seconds=seconds, is_noisy=bool(noise))
+    return None
+
+
+def figures(task: Task, device: torch.device) -> dict[str, float]:
+    """What validation gives, as the engine asks for it."""
+    with evaluating(task, device):
+        return {name: float(value) for name, value in task.validate().items()}
+
+
+def unlike(first: Mapping[str, float], second: Mapping[str, float]) -> str:
+    """The first figure that differs, in words; empty where all are alike."""
+    for name in dict.fromkeys((*first, *second)):
+        a, b = first.get(name, math.nan), second.get(name, math.nan)
+        # A GPU adds up in any order; data drawn anew move a figure by far more.
+        if not math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9) and not (a != a and b != b):
+            return f"'{name}' ({a:.6g}, then {b:.6g})"
+    return ""
+
+
+def state_of(task: Task) -> dict[str, Tensor]:
+    """Every weight and buffer by name."""
+    return {
+        f"{key}.{name}": tensor
+        for key, module in task.modules.items()
+        for name, tensor in (*module.named_parameters(), *module.named_buffers())
+    }
+
+
+def differing(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:
+    """The names of tensors that are not the same to the bit, or that only one of them has."""
+
+    def is_same(name: str) -> bool:
+        if name not in one or name not in other or one[name].dtype != other[name].dtype:
+            return False
+        a, b = one[name], other[name]
+        return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+
+    return [name or "tensor" for name in dict.fromkeys((*one, *other)) if not is_same(name)]
+
+
+def _clear_gradients(task: Task) -> None:
+    for parameter in trained(task):
+        parameter.grad = None
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -1,0 +1,220 @@
+"""Rehearse an objective: each hook called as the engine calls it, in the order of a trial.
+
+    python -m hpo check examples/own_objective.py
+
+Border: the order, and which check allows the next.
+"""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hpo.check import hooks, structure
+from hpo.check.findings import Findings
+from hpo.check.steps import check_training
+from hpo.check.trials import Trials
+from hpo.errors import ObjectiveError
+from hpo.study.declared import Finding, declared
+from hpo.study.request import DEFAULTS, usual
+from hpo.task.forward import PRECISIONS
+from objectives import Objective, load
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What a trial takes, as far as a few steps of the default configuration show.
+
+    Attributes:
+        validations: Of a trial; one is before its first step.
+    """
+
+    parameters: int
+    step_s: float
+    validation_s: float
+    steps: int
+    validations: int
+
+    @property
+    def trial_s(self) -> float:
+        return self.steps * self.step_s + self.validations * self.validation_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rehearsed:
+    """What became of a rehearsal.
+
+    Attributes:
+        size: None where the objective cannot be imported or its declarations do not allow to build.
+        precision: The one that was trained in.
+        pace: None where a check failed.
+        next_command: What to write when none did.
+    """
+
+    objective: str
+    findings: Sequence[Finding]
+    size: str | None = None
+    space: str | None = None
+    precision: str | None = None
+    pace: Pace | None = None
+    next_command: str | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        return any(finding.state == "failed" for finding in self.findings)
+
+    def flat(self) -> dict[str, Any]:
+        """All that is known, for JSON."""
+        pace = self.pace
+        return {
+            **asdict(self),
+            "has_failed": self.has_failed,
+            "pace": pace and {**asdict(pace), "trial_s": pace.trial_s},
+        }
+
+
+def rehearse(
+    spec: str,
+    *,
+    epochs: int,
+    size: str | None = None,
+    space: str | None = None,
+    precisions: Sequence[str] = PRECISIONS,
+    device: torch.device,
+) -> Rehearsed:
+    """Hold an objective against the contract, on one batch and a few steps.
+
+    Args:
+        spec: As `objectives.load` takes it.
+        epochs: Of a trial.
+        size: None for what a run takes by default on this device, else the smallest.
+        space: None for `wide`, else the first.
+        precisions: Those in which a step is looked at; trained is in a run's own default, if it is
+            among them, else in the first.
+
+    Raises:
+        ObjectiveError: The objective has no such size or space.
+    """
+    findings = Findings(Path(spec).resolve() if spec.endswith(".py") else None)
+    objective = _import(findings, spec)
+    if objective is None:
+        return Rehearsed(objective=spec, findings=findings.found)
+    findings.file = Path(inspect.getsourcefile(type(objective)) or "").resolve()
+    findings.found += declared(objective)
+    if any(findings.failed(part) for part in ("spaces", "sizes", "options")):
+        return Rehearsed(objective=spec, findings=findings.found)
+    sizes, spaces = objective.sizes, list(objective.spaces)
+    size = _one_of(objective, "size", size, sizes, preferred=_usual(device)["size"])
+    space = _one_of(objective, "space", space, spaces, preferred=DEFAULTS["space"])
+    usually = _usual(device)["precision"]
+    precision = usually if usually in precisions else precisions[0]
+    trials = Trials(findings, objective, device=device, size=size, space=space, epochs=epochs)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        pace = _rehearse(
+            findings,
+            trials,
+            metric=objective.metric,
+            precisions=precisions,
+            precision=precision,
+        )
+    return Rehearsed(
+        objective=spec,
+        findings=findings.found,
+        size=size,
+        space=space,
+        precision=precision,
+        pace=pace,
+        next_command=_next_command(spec, size=size, space=space, device=device) if pace else None,
+    )
+
+
+def _rehearse(
+    findings: Findings,
+    trials: Trials,
+    *,
+    metric: str,
+    precisions: Sequence[str],
+    precision: str,
+) -> Pace | None:
+    """Check after check, as far as one allows the next; what a trial takes if none failed."""
+    device = trials.device
+    is_settled = trials.settle(precision)
+    configurations = trials.suggested() if is_settled else []
+    task = trials.built(configurations) if configurations else None
+    if task is None or not structure.check_modules(findings, task, device):
+        return None
+    structure.check_groups(findings, task)
+    structure.check_steps(findings, task)
+    structure.check_optimizer(findings, task)
+    batch = hooks.check_batch(findings, task, device)
+    # What runs a batch needs groups to sort its gradients by.
+    is_runnable = not (findings.failed("groups") or findings.failed("batch"))
+    if is_runnable and hooks.check_loss(findings, task, batch):
+        for each in precisions:
+            hooks.check_precision(findings, task, batch, device=device, precision=each)
+    validation = hooks.check_validation(findings, task, metric=metric, device=device)
+    hooks.check_predictions(findings, task, device)
+    if not findings.failed("groups"):
+        is_comparable = validation is not None and not validation.is_noisy
+        trials.restore(task, is_comparable=is_comparable)
+    if findings.has_failed or validation is None:
+        return None
+    step_s = check_training(
+        findings, trials, metric=metric, precision=precision, validation_s=validation.seconds
+    )
+    if step_s is None:
+        return None
+    parameters = [p for module in task.modules.values() for p in module.parameters()]
+    return Pace(
+        parameters=sum(parameter.numel() for parameter in parameters),
+        step_s=step_s,
+        validation_s=validation.seconds,
+        steps=trials.epochs * task.steps_per_epoch,
+        validations=trials.epochs + 1,
+    )
+
+
+def _import(findings: Findings, spec: str) -> Objective | None:
+    with findings.check("import") as check:
+        try:
+            objective = load(spec)
+        except LookupError as error:
+            # Its own; a KeyError in the file is another matter.
+            if type(error) is not LookupError:
+                raise
+            check.fail(str(error))
+            return None
+        check.seen = type(objective).__name__
+        return objective
+    return None
+
+
+def _usual(device: torch.device) -> dict[str, str]:
+    return usual(on_gpu=device.type == "cuda")
+
+
+def _next_command(spec: str, *, size: str, space: str, device: torch.device) -> str:
+    """A run on this device, with the flags that it would not take by itself."""
+    command = f"python -m hpo --objective {shlex.quote(spec)}"
+    command += f" --space {space}" if space != DEFAULTS["space"] else ""
+    command += f" --size {size}" if size != _usual(device)["size"] else ""
+    return f"{command} --n_trials 20"
+
+
+def _one_of(
+    objective: Objective, what: str, asked: str | None, known: Sequence[str], *, preferred: str
+) -> str:
+    if asked is None:
+        return preferred if preferred in known else known[0]
+    if asked not in known:
+        raise ObjectiveError(
+            f"objective '{objective.name}' has no {what} '{asked}'; use one of "
+            f"{', '.join(known)} (--{what})"
+        )
+    return asked

@@ -1,0 +1,200 @@
+"""Trials of one objective: asked for, built, saved and restored.
+
+Border: nothing is trained here; a hook by itself is `hooks`'.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+import torch
+
+from hpo.check.findings import (
+    Check,
+    Findings,
+    listed,
+    raised,
+    some,
+)
+from hpo.check.hooks import figures, unlike
+from hpo.guard import saved_step
+from hpo.guard.gradients import trained
+from objectives import Objective, Params, Task
+
+# Beside the default configuration.
+_RANDOM_CONFIGURATIONS = 4
+CURE = "keep in state_dict() what changes in a trial outside of its modules"
+
+
+class Trials:
+    """Trials of one objective at one size and space."""
+
+    def __init__(
+        self,
+        findings: Findings,
+        objective: Objective,
+        *,
+        device: torch.device,
+        size: str,
+        space: str,
+        epochs: int,
+    ) -> None:
+        self.device, self.epochs = device, epochs
+        self._findings, self._objective, self._space = findings, objective, space
+        self._settings: dict[str, Any] = {
+            "size": size,
+            "epochs": epochs,
+            "options": {name: option.default for name, option in objective.options.items()},
+        }
+        self._params: Params = {}
+
+    def settle(self, precision: str) -> bool:
+        """Whether the objective takes its own options as they are by default."""
+        with self._findings.check("settle") as check:
+            settled = self._objective.settle(
+                self._settings["options"], self._settings["size"], precision
+            )
+            if set(settled) != set(self._settings["options"]):
+                check.fail(f"settle() gave the options {listed(list(settled))}; give them all back")
+                return False
+            self._settings["options"] = dict(settled)
+            check.seen = ", ".join(f"{k} {v}" for k, v in settled.items() if v) or "no options"
+            return True
+        return False
+
+    def build(self, *, seed: int = 1) -> Task:
+        """A trial of the default configuration as it begins."""
+        return saved_step.build(self.about(seed), self.device, self._objective)
+
+    def about(self, seed: int = 1) -> dict[str, Any]:
+        """What a trial is, as its checkpoint says it."""
+        return {"study": self._settings, "params": dict(self._params), "seed": seed}
+
+    def suggested(self) -> list[Params]:
+        """The default configuration, asked for as a study does, and a few at random."""
+        found: list[Params] = []
+        with self._findings.check("suggest") as check:
+            defaults = self._objective.defaults(self._space)
+            study = _study_in_memory()
+            study.enqueue_trial(dict(defaults))
+            for _ in range(1 + _RANDOM_CONFIGURATIONS):
+                trial = study.ask()
+                params = self._objective.suggest(trial, self._space)
+                if not isinstance(params, Mapping):
+                    check.fail(f"suggest() gave a {type(params).__name__}; give a mapping")
+                    return []
+                if not found:
+                    _compare(check, defaults, trial.params)
+                found.append(params)
+            check.seen = some(list(found[0]))
+            return found
+        return []
+
+    def built(self, configurations: Sequence[Params]) -> Task | None:
+        """The task of the first of the configurations; the others are built, too."""
+        with self._findings.check("build") as check:
+            self._settings["problem_seed"] = self._objective.problem_seed(self._settings["size"])
+            self._params = configurations[0]
+            task = self.build()
+            if not isinstance(task, Task):
+                check.fail(f"build() gave a {type(task).__name__}; make it an objectives.Task")
+                return None
+            for params in configurations[1:]:
+                self._params = params
+                try:
+                    self.build()
+                except Exception as error:
+                    check.fail(f"with {dict(params)}: {raised(error, self._findings.file)}")
+                    break
+            self._params = configurations[0]
+            check.seen = f"the default configuration and {len(configurations) - 1} at random"
+            return task
+        return None
+
+    def restore(self, task: Task, *, is_comparable: bool) -> None:
+        """Whether what is saved of a trial is plain, and brings it back as it was.
+
+        Args:
+            is_comparable: Whether validation is worth comparing: it works, and is not noisy.
+        """
+        with self._findings.check("state_dict") as check:
+            with torch.no_grad():
+                for parameter in trained(task):
+                    # Away from what a trial begins with, and a new one has by itself.
+                    parameter.add_(0.01 * torch.randn_like(parameter))
+            modules = {name: module.state_dict() for name, module in task.modules.items()}
+            _read_back(check, "what suggest() gave", saved_step.plain(self._params))
+            states = (
+                _read_back(check, "the state of modules", modules),
+                _read_back(check, "state_dict()", task.state_dict()),
+            )
+            check.seen = "saved, read back, restored"
+            if check.has_failed or not is_comparable:
+                return
+            expected = figures(task, self.device)
+            other = unlike(expected, figures(self._restore(*states, seed=1), self.device))
+            if other:
+                check.fail(
+                    "a trial that is restored from what was saved of it validates to another "
+                    f"{other}; {CURE}"
+                )
+                return
+            other = unlike(expected, figures(self._restore(*states, seed=2), self.device))
+            if other:
+                check.warn(
+                    f"a trial with another seed, given the same weights, validates to another "
+                    f"{other}; draw validation data from context.problem_seed, not from its seed"
+                )
+
+    def _restore(self, modules: Any, own: Any, *, seed: int) -> Task:
+        task = self.build(seed=seed)
+        for name, module in task.modules.items():
+            module.load_state_dict(modules[name])
+        task.load_state_dict(own)
+        return task
+
+
+def _study_in_memory() -> optuna.Study:
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
+def _compare(check: Check, defaults: Params, asked: Params) -> None:
+    """Whether the default configuration is what a first trial gets."""
+    forgotten = [name for name in asked if name not in defaults]
+    if forgotten:
+        check.warn(
+            f"suggest() asks for {listed(forgotten)}, which defaults() lacks: the study's first "
+            "trial, the one to compare with, takes a random value there"
+        )
+    idle = [name for name in defaults if name not in asked]
+    if idle:
+        check.warn(f"defaults() holds {listed(idle)}, which suggest() does not ask for")
+
+
+def _read_back(check: Check, what: str, content: Any) -> Any:
+    """What comes back of something that is saved and loaded as a checkpoint is."""
+    file = io.BytesIO()
+    plain = "keep numbers, texts, lists, dicts and tensors"
+    try:
+        torch.save(content, file)
+    except Exception as error:
+        check.fail(f"{what} cannot be saved: {raised(error, None)}; {plain}")
+        return None
+    file.seek(0)
+    try:
+        return torch.load(file, weights_only=True)
+    except Exception as error:
+        # torch's own words advise to load it unsafely.
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        kind = f"a {named[1]}" if named else "more than plain data"
+        check.fail(f"{what} holds {kind}, which a checkpoint cannot give back; {plain}")
+        return None

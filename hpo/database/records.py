@@ -1,0 +1,219 @@
+"""Our own tables of what trials did: metrics, predictions, divergences, environments.
+
+Border: rows in, rows out. Optuna's tables are `storage`'s, tickets are `budget`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import Insert, insert
+
+from hpo.database.connection import patiently
+from hpo.database.schema import (
+    divergences,
+    environments,
+    metrics,
+    predictions,
+)
+from hpo.engine.reports import Sample
+from hpo.errors import Divergence
+
+_PACKAGES = ("torch", "optuna", "sqlalchemy", "psycopg2-binary", "optuna-dashboard", "numpy")
+
+
+def environment(*, device: str, threads: int) -> dict[str, Any]:
+    """What a result may depend on: host, interpreter, packages, device, threads."""
+    return {
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "device": device,
+        "threads": threads,
+        "cpus": os.cpu_count(),
+    }
+
+
+def git_sha() -> str:
+    """The commit that this program was started from; '-' where it is no clone."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return "-"
+    return found.stdout.strip() or "-"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _of_one_course(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows by step, without those that a later attempt has trained past in another rhythm."""
+    begun: dict[str, tuple[Any, int]] = {}
+    for row in rows:
+        at, step = begun.get(row["run_uid"], (row["at"], row["step"]))
+        begun[row["run_uid"]] = (min(at, row["at"]), min(step, row["step"]))
+    return [
+        row
+        for row in rows
+        if not any(
+            later > begun[row["run_uid"]][0] and row["step"] >= first
+            for run_uid, (later, first) in begun.items()
+            if run_uid != row["run_uid"]
+        )
+    ]
+
+
+def _renewing(table: sa.Table) -> Insert:
+    """An insertion of rows that take the place of those with the same key."""
+    statement = insert(table)
+    columns = {c.name: statement.excluded[c.name] for c in table.c if not c.primary_key}
+    return statement.on_conflict_do_update(
+        index_elements=[c.name for c in table.primary_key], set_={**columns, "at": sa.func.now()}
+    )
+
+
+_RENEWED = _renewing(predictions)
+
+
+class Records:
+    """The records of one study."""
+
+    def __init__(self, engine: sa.Engine, study_uid: str) -> None:
+        self._engine = engine
+        self._study_uid = study_uid
+
+    def save_environment(self, worker: str, details: Mapping[str, Any]) -> None:
+        """Keep what a worker runs on."""
+        row = {"study_uid": self._study_uid, "worker": worker, "details": dict(details)}
+        self._execute((insert(environments).on_conflict_do_nothing(), [row]))
+
+    def save_epoch(
+        self,
+        *,
+        run_uid: str,
+        ticket: int,
+        epoch: int,
+        step: int,
+        values: Mapping[str, float],
+        predictions: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Keep what an epoch measured, and its predictions, in one transaction.
+
+        An epoch repeated after an interruption is kept once. JSON has no NaN: a value that is not
+        finite is kept as its name.
+        """
+        finite = {k: v if abs(v) < float("inf") else str(v) for k, v in values.items()}
+        where = {"run_uid": run_uid, "ticket": ticket, "epoch": epoch, "step": step}
+        row = {"study_uid": self._study_uid, **where, "values": finite}
+        self._execute((insert(metrics).on_conflict_do_nothing(), [row]), (_RENEWED, predictions))
+
+    def prediction_rows(
+        self, samples: Sequence[Sample], *, run_uid: str, trial_number: int, epoch: int, step: int
+    ) -> list[dict[str, Any]]:
+        """What the networks made of some samples, as rows of `predictions`."""
+        where = {"trial_number": trial_number, "step": step, "epoch": epoch, "run_uid": run_uid}
+        return [{"study_uid": self._study_uid, **where, **vars(sample)} for sample in samples]
+
+    def save_predictions(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep predictions; those of a step that is repeated take the place of the first."""
+        self._execute((_RENEWED, rows))
+
+    def predictions(self, trial_number: int) -> list[dict[str, Any]]:
+        """What is kept of a trial's predictions, by step and sample, by the table's columns.
+
+        Where an attempt went on from a step, what an earlier one left beyond it is not the trial's.
+        """
+        statement = (
+            sa.select(predictions)
+            .where(
+                predictions.c.study_uid == self._study_uid,
+                predictions.c.trial_number == trial_number,
+            )
+            .order_by(predictions.c.step, predictions.c.sample)
+        )
+
+        def once() -> list[dict[str, Any]]:
+            with self._engine.connect() as connection:
+                return [dict(row) for row in connection.execute(statement).mappings()]
+
+        return _of_one_course(patiently(once))
+
+    def figures(self, run_uid: str) -> dict[str, Any]:
+        """What the last epoch of an attempt measured, by name; empty where none is kept."""
+        statement = (
+            sa.select(metrics.c["values"])
+            .where(metrics.c.study_uid == self._study_uid, metrics.c.run_uid == run_uid)
+            .order_by(metrics.c.epoch.desc())
+            .limit(1)
+        )
+
+        def once() -> dict[str, Any]:
+            with self._engine.connect() as connection:
+                return dict(connection.scalar(statement) or {})
+
+        return patiently(once)
+
+    def divergence_row(
+        self,
+        verdict: Divergence,
+        *,
+        run_uid: str,
+        ticket: int,
+        trial_number: int,
+        precision: str,
+        artifact_id: str | None,
+    ) -> Insert:
+        """The statement that keeps why the guard ended a trial, for the transaction that does."""
+        found = verdict.evidence
+        values = {
+            "ticket": ticket,
+            "run_uid": run_uid,
+            "reason": verdict.reason,
+            "detail": verdict.detail,
+            "precision": precision,
+            "term": found.term,
+            "parameter": found.parameter,
+            "operation": found.operation,
+            "evidence": found.flat(),
+            "artifact_id": artifact_id,
+        }
+        key = {"study_uid": self._study_uid, "trial_number": trial_number}
+        statement = insert(divergences).values(**key, **values)
+        return statement.on_conflict_do_update(index_elements=list(key), set_=values)
+
+    def divergence(self, trial_number: int) -> Mapping[str, Any] | None:
+        """What is kept of a trial's divergence, by the table's columns; None where nothing is."""
+        statement = sa.select(divergences).where(
+            divergences.c.study_uid == self._study_uid, divergences.c.trial_number == trial_number
+        )
+
+        def once() -> Mapping[str, Any] | None:
+            with self._engine.connect() as connection:
+                row = connection.execute(statement).mappings().one_or_none()
+                return None if row is None else dict(row)
+
+        return patiently(once)
+
+    def _execute(self, *parts: tuple[Insert, Sequence[Mapping[str, Any]]]) -> None:
+        """Insert rows, in one transaction."""
+
+        def once() -> None:
+            with self._engine.begin() as connection:
+                for statement, rows in parts:
+                    if rows:
+                        connection.execute(statement, rows)
+
+        patiently(once)

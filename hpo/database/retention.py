@@ -1,0 +1,99 @@
+"""How long predictions are kept: which of them are too old, or more than there is room for.
+
+Border: rows of `predictions` alone; asks nobody and prints nothing. Room that is freed goes to
+later rows; PostgreSQL gives it back to the disk by `VACUUM FULL hpo.predictions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from hpo.database.schema import predictions
+from hpo.errors import ConfigurationError
+
+_KEY = tuple(predictions.primary_key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What is kept.
+
+    Attributes:
+        days: Predictions that were made longer ago are removed.
+        megabytes: Where those that are left take more, the oldest are removed.
+    """
+
+    days: float = 30.0
+    megabytes: float = 1000.0
+
+    def __post_init__(self) -> None:
+        for name, flag in (("days", "--older_than"), ("megabytes", "--larger_than")):
+            value = getattr(self, name)
+            if not 0 <= value <= 1e6:
+                raise ConfigurationError(f"{value!r} {name}: write 0 to 1,000,000 ({flag})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """What was removed, and what stays: rows, and their size in bytes."""
+
+    of_gone_studies: int
+    too_old: int
+    too_many: int
+    removed_bytes: int
+    kept: int
+    kept_bytes: int
+
+    @property
+    def removed(self) -> int:
+        return self.of_gone_studies + self.too_old + self.too_many
+
+    def flat(self) -> dict[str, Any]:
+        """As plain data for JSON."""
+        return {**asdict(self), "removed": self.removed}
+
+
+def collect(
+    engine: sa.Engine, limits: Limits, *, living: Collection[str], dry_run: bool = False
+) -> Collected:
+    """Remove predictions of studies that are gone, then old ones, then what there is no room for.
+
+    Args:
+        living: The uids of the studies that exist.
+        dry_run: Count only.
+    """
+    table = predictions
+    size = sa.func.pg_column_size(sa.literal_column("predictions"))
+    age = sa.func.now() - table.c.at
+    why = sa.case(
+        (table.c.study_uid.not_in(list(living)), "of_gone_studies"),
+        (age > sa.func.make_interval(0, 0, 0, 0, 0, 0, limits.days * 86400), "too_old"),
+    )
+    rows = sa.select(*table.primary_key, size.label("bytes"), why.label("why"), table.c.at).cte()
+    # The room is shared by those that are left: the newest get it.
+    room = sa.func.sum(rows.c.bytes).over(
+        partition_by=rows.c.why, order_by=[rows.c.at.desc(), *(rows.c[c.name] for c in _KEY)]
+    )
+    too_many = sa.case((room > limits.megabytes * 1e6, "too_many"))
+    judged = sa.select(
+        *(rows.c[column.name] for column in _KEY),
+        rows.c.bytes,
+        sa.func.coalesce(rows.c.why, too_many, "kept").label("why"),
+    ).cte()
+    counted = sa.select(judged.c.why, sa.func.count(), sa.func.sum(judged.c.bytes)).group_by(
+        judged.c.why
+    )
+    with engine.begin() as connection:
+        found = {why: (count, int(size)) for why, count, size in connection.execute(counted)}
+        if not dry_run:
+            condemned = sa.select(*(judged.c[c.name] for c in _KEY)).where(judged.c.why != "kept")
+            connection.execute(table.delete().where(sa.tuple_(*_KEY).in_(condemned)))
+    kept, kept_bytes = found.pop("kept", (0, 0))
+    reasons = ("of_gone_studies", "too_old", "too_many")
+    counts = {name: found.get(name, (0, 0))[0] for name in reasons}
+    removed_bytes = sum(size for _, size in found.values())
+    return Collected(**counts, removed_bytes=removed_bytes, kept=kept, kept_bytes=kept_bytes)

@@ -1,0 +1,344 @@
+"""A URL in, a fenced, retrying Optuna storage out; with `whole_study` what knows Optuna's tables.
+
+Border: nothing here knows what a ticket is. Whoever owns a trial hands in a `Fence`, which is
+asked inside every transaction whether the trial may still be written, and which may add its own
+statements to the transaction that ends the trial.
+
+The parts of Optuna that are not public (`_CachedStorage`, `RDBStorage._…_without_commit`) are
+pinned by `tests/test_storage.py::test_optuna_still_has_what_the_storage_extends`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Container, Sequence
+from datetime import datetime
+from functools import wraps
+from typing import Any, Protocol, TypeVar, cast
+
+import optuna
+import sqlalchemy as sa
+from optuna.distributions import (
+    BaseDistribution,
+    check_distribution_compatibility,
+    distribution_to_json,
+)
+from optuna.storages import RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages._rdb import models as tables
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import orm
+from sqlalchemy.dialects import postgresql
+
+from hpo.database.connection import (
+    engine_kwargs,
+    locked,
+    parse_url,
+    patiently,
+)
+from hpo.database.schema import (
+    MIGRATIONS,
+    OWN,
+    SCHEMA_VERSION,
+    schema_version,
+    version_table,
+)
+from hpo.errors import StorageError
+
+# Other workers' trials are read again at most this often while a trial trains: half of bare
+# Optuna's cost per report is that reading.
+_REFRESH_S = 1.0
+
+T = TypeVar("T")
+
+# Leases that beat within a lease's life (leases.LEASE_S), in any version of the tables.
+_WORKING = "SELECT count(*) FROM hpo.leases WHERE beat_at > now() - interval '90 s'"
+
+# Optuna reads a trial's attributes in the order in which their rows happen to lie, which an update
+# changes; the dashboard shows the first six. By id they come in the order of writing.
+_attributes = sa.inspect(tables.TrialModel).relationships["user_attributes"]
+_attributes.order_by = [tables.TrialUserAttributeModel.__table__.c.trial_user_attribute_id]
+
+
+class Fence(Protocol):
+    """What says whether a trial may still be written, and closes what belongs to it."""
+
+    def check(self, session: orm.Session) -> None:
+        """Raise `LeaseLost` if the trial belongs to somebody else by now; lock out a takeover."""
+
+    def begun(self, session: orm.Session) -> int | None:
+        """The number of the trial that was created under this fence already, if one was."""
+
+    def begin(self, session: orm.Session, trial_number: int) -> None:
+        """Note the trial that has just been created in the same transaction."""
+
+    def end(self, session: orm.Session, state: str) -> None:
+        """Close what belongs to the trial: state is `complete`, `pruned` or `failed`."""
+
+
+def prepare(engine: sa.Engine) -> None:
+    """Create Optuna's tables and ours, once, however many processes ask at the same time.
+
+    Tables of an earlier version are brought to this one; what they hold stays. A role without the
+    right to create tables passes when everything exists already.
+
+    Raises:
+        StorageError: The tables belong to a later version of this program.
+    """
+    if schema_version(engine) == SCHEMA_VERSION:
+        return
+    # Opened by 12 processes at once, an empty database fails in 11 of them without a lock.
+    with locked(engine, "hpo schema"):
+        found = schema_version(engine)
+        if found == SCHEMA_VERSION:
+            return
+        if found is not None and found > SCHEMA_VERSION:
+            raise StorageError(
+                f"the tables in schema hpo have version {found}, this program knows "
+                f"{SCHEMA_VERSION}; use the version of hpo that created them, or a later one"
+            )
+        url = engine.url.render_as_string(hide_password=False)
+        RDBStorage(url, engine_kwargs=engine_kwargs("prepare")).engine.dispose()
+        with engine.begin() as connection:
+            if found is not None and connection.scalar(sa.text(_WORKING)):
+                raise StorageError(
+                    f"workers of an earlier version of hpo are at work in this database (its "
+                    f"tables have version {found}); end their run with Ctrl-C, then repeat this "
+                    "command, and both go on"
+                )
+            connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS hpo"))
+            for version in range((found or SCHEMA_VERSION) + 1, SCHEMA_VERSION + 1):
+                for statement in MIGRATIONS[version]:
+                    connection.execute(sa.text(statement))
+            OWN.create_all(connection)
+            connection.execute(version_table.delete())
+            connection.execute(version_table.insert().values(version=SCHEMA_VERSION))
+
+
+def open_storage(url: str, *, application: str = "client") -> TrialStorage:
+    """The Optuna storage of a database that `prepare` has seen."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return TrialStorage(
+        RDBStorage(
+            parse_url(url).render_as_string(hide_password=False),
+            engine_kwargs=engine_kwargs(application),
+            skip_table_creation=True,
+        )
+    )
+
+
+class TrialStorage(_CachedStorage):
+    """Optuna's storage; under a fence, for a process that writes one trial at a time.
+
+    What is written to the trial at hand is kept until `flush`, a report or its end, and then goes
+    out in one transaction that first asks the fence. So parameters are stored all or none, and a
+    worker that lost its trial writes nothing more. A connection that breaks is retried. Without
+    a fence this is the storage that any Optuna program opens.
+    """
+
+    def __init__(self, backend: RDBStorage) -> None:
+        super().__init__(backend)
+        self._fence: Fence | None = None
+        self._params: dict[str, tuple[float, str]] = {}
+        self._user: dict[str, Any] = {}
+        self._system: dict[str, Any] = {}
+        self._reports: dict[int, float] = {}
+        self._read_at = 0.0
+
+    def hold(self, fence: Fence | None) -> None:
+        """Write the next trial under this fence; forget what was not written of the last one."""
+        self._fence = fence
+        self._forget()
+        self._read_at = 0.0
+
+    def create_trial(
+        self, study_id: int, *, user_attrs: dict[str, Any], system_attrs: dict[str, Any]
+    ) -> int:
+        """Create a running trial under the fence, its attributes written with it; its id."""
+
+        def create(session: orm.Session) -> int:
+            # The answer to an earlier try's commit may have been lost on its way.
+            number = self._fence.begun(session) if self._fence is not None else None
+            if number is not None:
+                return self._backend.get_trial_id_from_study_id_trial_number(study_id, number)
+            tables.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
+            row = self._backend._get_prepared_new_trial(study_id, template, session)
+            session.flush()
+            trial_id, number = cast(tuple[int, int], (row.trial_id, row.number))
+            if self._fence is not None:
+                self._fence.begin(session, number)
+            return trial_id
+
+        template = FrozenTrial(
+            number=-1,
+            trial_id=-1,
+            state=TrialState.RUNNING,
+            value=None,
+            datetime_start=datetime.now(),
+            datetime_complete=None,
+            params={},
+            distributions={},
+            user_attrs=user_attrs,
+            system_attrs=system_attrs,
+            intermediate_values={},
+        )
+        trial_id = self._transact(create)
+        self._read_at = 0.0
+        self.get_all_trials(study_id, deepcopy=False)
+        return trial_id
+
+    def set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+    ) -> None:
+        if self._fence is None:
+            super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
+            return
+        study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
+        known = self._studies[study_id].param_distribution.setdefault(param_name, distribution)
+        check_distribution_compatibility(known, distribution)
+        self._params[param_name] = (param_value_internal, distribution_to_json(distribution))
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        if self._fence is None:
+            super().set_trial_user_attr(trial_id, key, value)
+            return
+        self._user[key] = value
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        if self._fence is None:
+            super().set_trial_system_attr(trial_id, key, value)
+            return
+        self._system[key] = value
+
+    def set_trial_intermediate_value(
+        self, trial_id: int, step: int, intermediate_value: float
+    ) -> None:
+        if self._fence is None:
+            super().set_trial_intermediate_value(trial_id, step, intermediate_value)
+            return
+        self._reports[step] = intermediate_value
+        self.flush(trial_id)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        fence = self._fence
+        if fence is None or not state.is_finished():
+            return super().set_trial_state_values(trial_id, state, values)
+
+        def end(session: orm.Session) -> None:
+            trial = tables.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+            if trial.state == state:
+                # The answer to an earlier try's commit was lost on its way.
+                return
+            self._write(session, trial_id)
+            for position, value in enumerate(values or ()):
+                self._backend._set_trial_value_without_commit(session, trial, position, value)
+            trial.state = state
+            trial.datetime_complete = datetime.now()
+            fence.end(session, _OUTCOMES[state])
+
+        self._transact(end)
+        self.hold(None)
+        return True
+
+    def flush(self, trial_id: int) -> None:
+        """Write what was kept of the trial at hand, in one transaction."""
+        self._transact(lambda session: self._write(session, trial_id))
+        self._forget()
+
+    def _forget(self) -> None:
+        for buffer in (self._params, self._user, self._system, self._reports):
+            buffer.clear()
+
+    def _write(self, session: orm.Session, trial_id: int) -> None:
+        trial = tables.TrialModel.find_or_raise_by_id(trial_id, session)
+        self.check_trial_is_updatable(trial_id, cast(TrialState, trial.state))
+        params = [
+            {"param_name": name, "param_value": value, "distribution_json": dist}
+            for name, (value, dist) in self._params.items()
+        ]
+        user = [{"key": k, "value_json": json.dumps(v)} for k, v in self._user.items()]
+        system = [{"key": k, "value_json": json.dumps(v)} for k, v in self._system.items()]
+        as_stored = tables.TrialIntermediateValueModel.intermediate_value_to_stored_repr
+        reports = [
+            {"step": step, "intermediate_value": stored, "intermediate_value_type": kind}
+            for step, (stored, kind) in ((s, as_stored(v)) for s, v in self._reports.items())
+        ]
+        for model, rows in (
+            (tables.TrialParamModel, params),
+            (tables.TrialUserAttributeModel, user),
+            (tables.TrialSystemAttributeModel, system),
+            (tables.TrialIntermediateValueModel, reports),
+        ):
+            if rows:
+                _upsert(session, model, [{"trial_id": trial_id, **row} for row in rows])
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return patiently(lambda: super(TrialStorage, self).get_trial(trial_id))
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        return patiently(
+            lambda: super(TrialStorage, self).get_all_trials(study_id, deepcopy, states)
+        )
+
+    def _read_trials_from_remote_storage(self, study_id: int) -> None:
+        if self._fence is not None and time.monotonic() - self._read_at < _REFRESH_S:
+            return
+        super()._read_trials_from_remote_storage(study_id)
+        self._read_at = time.monotonic()
+
+    def _transact(self, work: Callable[[orm.Session], T]) -> T:
+        def once() -> T:
+            with orm.Session(self._backend.engine) as session, session.begin():
+                if self._fence is not None:
+                    self._fence.check(session)
+                return work(session)
+
+        return patiently(once)
+
+
+def _patient(method: Callable[..., T]) -> Callable[..., T]:
+    @wraps(method)
+    def wrapped(*args: Any, **kwargs: Any) -> T:
+        return patiently(lambda: method(*args, **kwargs))
+
+    return wrapped
+
+
+# What Optuna calls in the middle of a trial and its own storage does not try again.
+for _name in (
+    *("get_study_id_from_name", "get_study_directions", "get_study_user_attrs"),
+    *("get_study_system_attrs", "set_study_user_attr", "get_best_trial"),
+    *("get_trial_id_from_study_id_trial_number", "get_trial_system_attrs"),
+):
+    setattr(TrialStorage, _name, _patient(getattr(_CachedStorage, _name)))
+
+_OUTCOMES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+def _upsert(session: orm.Session, model: Any, rows: list[dict[str, Any]]) -> None:
+    """Insert rows of one of Optuna's tables, or replace those with the same unique key."""
+    table = model.__table__
+    key = next(
+        [column.name for column in constraint.columns]
+        for constraint in table.constraints
+        if isinstance(constraint, sa.UniqueConstraint)
+    )
+    insert = postgresql.insert(table).values(rows)
+    changed = {name: insert.excluded[name] for name in rows[0] if name not in key}
+    session.execute(insert.on_conflict_do_update(index_elements=key, set_=changed))

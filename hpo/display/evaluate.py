@@ -1,0 +1,67 @@
+"""An evaluation on the terminal: what it is at, then its remarks and its first tables."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.status import Status
+from rich.table import Table as Grid
+
+from hpo.display.console import duration, errors, results
+from hpo.refit.evaluation import Evaluated, console_table
+
+# Of all tables: the others are in the files.
+_SHOWN = 2
+_MOST_ROWS = 40
+# Where there is no terminal to show the part in place, a line now and then.
+_TELL_EVERY_S = 10.0
+
+
+class Telling:
+    """Tells which part of an evaluation is under way."""
+
+    def __init__(self) -> None:
+        self._started_at = self._told_at = time.monotonic()
+        self._status = Status("reading", console=errors) if errors.is_terminal else None
+
+    def __enter__(self) -> Telling:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def tell(self, line: str) -> None:
+        """A part begins."""
+        now = time.monotonic()
+        if self._status is not None:
+            self._status.update(f"{line} ({duration(now - self._started_at)})")
+        elif now - self._told_at > _TELL_EVERY_S:
+            self._told_at = now
+            errors.print(f"{duration(now - self._started_at)}: {line}")
+
+
+def print_evaluated(found: Evaluated) -> None:
+    """Remarks, and the tables that matter most."""
+    for table in found.evaluation.tables[:_SHOWN]:
+        head, *rows = console_table(table)
+        grid = Grid(title=table.title, title_justify="left", box=None, pad_edge=False)
+        for name in head:
+            is_text = name == head[0]
+            grid.add_column(name, justify="left" if is_text else "right", no_wrap=is_text)
+        for row in rows[:_MOST_ROWS]:
+            grid.add_row(*row)
+        results.print(grid)
+        if len(rows) > _MOST_ROWS:
+            results.print(f"... and {len(rows) - _MOST_ROWS:,} rows more in {table.name}.csv")
+        results.print("")
+    for remark in found.evaluation.remarks:
+        results.print(f"- {remark}")

@@ -1,0 +1,187 @@
+"""A training on the terminal: decisions at the start, a line a seed, the result."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from hpo.display.console import duration, errors, labelled, results
+from hpo.refit.crew import (
+    Remark,
+    SeedEnded,
+    SeedProgress,
+    TrainConfig,
+    TrainEvent,
+    TrainProgress,
+)
+from hpo.refit.folder import SeedResult, TrainingFolder, TrainingResult
+from hpo.refit.recipe import Recipe
+
+# Without a terminal: a line a seed for each tenth of its epochs, but not oftener than this, and
+# at least this often.
+_HASTY_S, _QUIET_S = 2.0, 60.0
+_TENTHS = 10
+
+
+class TrainDisplay:
+    """One training's lines, and its live picture while it is on a terminal."""
+
+    def __init__(self, recipe: Recipe, config: TrainConfig) -> None:
+        self._recipe, self._config = recipe, config
+        self._live: Live | None = None
+        self._began = time.monotonic()
+        self._said: dict[str, tuple[int, float]] = {}
+        self._has_news = False
+
+    def begin(self) -> None:
+        """Say each resolved decision and its reason."""
+        recipe, slots = self._recipe, self._config.slots
+        own = recipe.settings
+        origin = f"{recipe.study_name}, trial {recipe.trial}" if recipe.study_name else "a file"
+        studied = recipe.studied.get("value")
+        if studied is not None:
+            origin += f" ({own.metric} {studied:.4g} after {recipe.studied['epochs']} epochs)"
+        options = "".join(f", {name} {value}" for name, value in own.options.items() if value)
+        average = f"decay {recipe.ema_decay:g}" if recipe.ema_decay else "none"
+        seeds = _seeds(recipe, self._config)
+        count = f"{seeds} seed{'s' if seeds > 1 else ''}"
+        count += (
+            f" ({recipe.seeds} asked for; the folder holds more)" if seeds > recipe.seeds else ""
+        )
+        lines = {
+            "training": origin,
+            "objective": f"{own.objective}, size {own.size}{options}",
+            "params": ", ".join(f"{name} {_short(v)}" for name, v in recipe.params.items()),
+            "epochs": f"{own.epochs}, {count}",
+            "precision": f"{recipe.precision} ({recipe.why})",
+            "average": average,
+            "workers": f"{len(slots)} ({', '.join(slot.name for slot in slots)})",
+            "folder": str(self._config.folder),
+        }
+        for name, value in lines.items():
+            errors.print(labelled(name, value))
+        for note in recipe.notes:
+            errors.print(labelled("note", note, style="yellow"))
+
+    def __enter__(self) -> TrainDisplay:
+        if errors.is_terminal:
+            self._live = Live(console=errors, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, event: TrainEvent) -> None:
+        """Take an event of the training."""
+        self._has_news = True
+        if isinstance(event, TrainProgress):
+            if self._live is not None:
+                self._live.update(Group(_picture(event)), refresh=True)
+            else:
+                self._say_when_due(event.changed)
+        elif isinstance(event, SeedEnded):
+            errors.print(f"{event.label} {_ended(event.result, self._recipe.settings.metric)}")
+        elif isinstance(event, Remark):
+            errors.print(Text(f"{event.label}: {event.text}", style="yellow"))
+        else:
+            errors.print("stopping; every seed writes its checkpoint")
+
+    def _say_when_due(self, seed: SeedProgress) -> None:
+        if seed.state != "training" or seed.value is None:
+            return
+        tenth = _TENTHS * seed.epoch // seed.epochs
+        said, at = self._said.get(seed.name, (0, self._began))
+        silent_s = time.monotonic() - at
+        if (tenth > said and silent_s > _HASTY_S) or silent_s > _QUIET_S:
+            self._said[seed.name] = (tenth, time.monotonic())
+            left = "" if seed.left_s is None else f" | about {duration(seed.left_s)} left"
+            value, best = _short(seed.value), _short(seed.best)
+            errors.print(
+                f"{seed.label} | epoch {seed.epoch}/{seed.epochs} | "
+                f"{self._recipe.settings.metric} {value} | best epoch {best}{left}"
+            )
+
+    def end(self, result: TrainingResult) -> None:
+        """Say on stderr how it stands."""
+        if result.is_interrupted:
+            errors.print("interrupted; the same command goes on from here")
+        elif not self._has_news:
+            errors.print("all of its seeds are trained; more --seeds add some, --force starts over")
+
+
+def _seeds(recipe: Recipe, config: TrainConfig) -> int:
+    """How many seeds there are to be, those of an earlier call among them."""
+    return recipe.seeds if config.force else TrainingFolder(config.folder, recipe).seeds()
+
+
+def _picture(progress: TrainProgress) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("seed", "device", "epoch", "step", "metric", "best epoch", "left"):
+        table.add_column(column, justify="left" if column in ("seed", "device") else "right")
+    for seed in progress.seeds:
+        left = "" if seed.left_s is None else duration(seed.left_s)
+        table.add_row(
+            seed.label,
+            seed.slot,
+            f"{seed.epoch}/{seed.epochs}",
+            f"{seed.step:,}" if seed.state == "training" else "",
+            _short(seed.value),
+            _short(seed.best),
+            left if seed.state == "training" else seed.state,
+        )
+    return table
+
+
+def _ended(result: SeedResult, metric: str) -> str:
+    if result.outcome == "diverged":
+        replay = f"; 'python -m hpo replay {result.file}' shows it again" if result.file else ""
+        return (
+            f"diverged after {duration(result.seconds)}, {result.reason}: {result.detail}{replay}"
+        )
+    return f"is trained: {metric} {_short(result.value)} in {duration(result.seconds)}"
+
+
+def print_training(result: TrainingResult) -> None:
+    """What a training came to, on stdout."""
+    for one in result.seeds:
+        told = _short(one.value) if one.value is not None else f"diverged ({one.reason})"
+        best = ", the best" if one.seed == result.best_seed and len(result.seeds) > 1 else ""
+        results.print(labelled(f"seed {one.seed}", f"{told}{best}"))
+    if result.mean is not None:
+        spread = "" if result.std is None else f" ± {result.std:.2g} over seeds"
+        results.print(labelled(result.metric, f"{result.mean:.4g}{spread}"))
+    line = confirmation(result)
+    if line is not None:
+        results.print(line)
+    if result.file is not None:
+        results.print(labelled("weights", str(result.file)))
+    results.print(labelled("folder", str(result.folder)))
+
+
+def confirmation(result: TrainingResult) -> str | None:
+    """What seed 0 came to in fp32, beside the precision of the training; None if unknown."""
+    other = result.confirmation
+    zero = next((one for one in result.seeds if one.seed == 0), None)
+    if other is None or zero is None:
+        return None
+    told = [_short(v) if v is not None else "diverged" for v in (other.value, zero.value)]
+    verb = {True: "confirms", False: "differs", None: "gives"}[result.is_confirmed]
+    is_far = result.is_confirmed is False and None not in (other.value, zero.value)
+    why = " (more than twice the deviation over seeds)" if is_far else ""
+    return f"fp32 {verb}: {told[0]} against {told[1]}{why}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)

@@ -1,0 +1,230 @@
+"""The doctor's look at the machine: home folder, shared memory, processes, files, memory, cores.
+
+Border: reads, writes one unnamed file in the home folder, and starts one process that ends at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from hpo.doctor.finding import (
+    Finding,
+    failed,
+    ok,
+    warning,
+)
+from hpo.embedded.cures import ELSEWHERE, cure
+from hpo.embedded.folder import Folder
+from hpo.machine.slots import usable_cores
+
+_MB = 1_000_000
+# A new database is 45 MB with its log; the log grows to 1 GB under load (max_wal_size).
+_LEAST_DISK, _GOOD_DISK = 200 * _MB, 1000 * _MB
+_LEAST_FILES = 2000  # a database is 1,000
+_LEAST_SHM = 64 * _MB
+# PostgreSQL starts with 12 processes and takes one a connection; a worker has 4 threads.
+_SERVER_TASKS, _WORKER_TASKS = 15, 7
+_LEAST_OPEN_FILES = 256
+_LEAST_MEMORY = 1 << 30  # one worker
+_NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "afs")
+_MORE_TASKS = "end other programs, or allow more ('ulimit -u'; a container's: --pids-limit)"
+
+
+def checks(home: Path) -> Mapping[str, Callable[[], Iterator[Finding]]]:
+    """The checks by their names, in order."""
+    return {
+        "home": partial(_home, home),
+        "disk": partial(_disk, home),
+        "shared memory": _shared_memory,
+        "processes": _processes,
+        "open files": _open_files,
+        "workers": _workers,
+    }
+
+
+def _home(home: Path) -> Iterator[Finding]:
+    """Writable, whose, and with file locks."""
+    Folder.of(home)  # refuses names that PostgreSQL cannot take
+    there = _existing(home)
+    owner = there.stat().st_uid
+    place = "" if there == home else f" (not made yet), in '{there}'"
+    whose = f"'{home}'{place} of {_name(owner)}"
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"hpo")
+            file.flush()
+            os.fsync(file.fileno())
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        reason = str(error.strerror)
+        yield failed("home", f"{whose} cannot be written or locked: {reason}", cure(reason))
+        return
+    kind = _file_system(there)
+    if kind in _NETWORK:
+        local = "keep HPO_HOME on a local disk: PostgreSQL is at risk when the network fails"
+        yield warning("home", f"{whose}, on {kind}", local)
+    else:
+        yield ok("home", f"{whose}, writable, with file locks, on {kind}")
+
+
+def _disk(home: Path) -> Iterator[Finding]:
+    """Room at home, and where root's account keeps the data if that is elsewhere."""
+    if not _existing(home).is_dir():
+        return  # told by the check before
+    folders = {path.stat().st_dev: path for path in map(_existing, (Folder.of(home).cluster, home))}
+    for folder in reversed(folders.values()):
+        disk = os.statvfs(folder)
+        free = disk.f_bavail * disk.f_frsize
+        found = f"{_size(free)} free of {_size(disk.f_blocks * disk.f_frsize)} in '{folder}'"
+        room = f"make room ('du -xsh {folder}/*' shows what takes it), or {ELSEWHERE}"
+        # File systems without a fixed number of files say 0 of 0.
+        if disk.f_files and disk.f_favail < _LEAST_FILES:
+            yield failed("disk", f"room for {disk.f_favail} more files in '{folder}'", room)
+        elif free < _LEAST_DISK:
+            yield failed("disk", f"{found}, and {_size(_LEAST_DISK)} are needed", room)
+        elif free < _GOOD_DISK:
+            yield warning("disk", found, room)
+        else:
+            yield ok("disk", found)
+
+
+def _shared_memory() -> Iterator[Finding]:
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        yield ok("shared memory", "no /dev/shm on this system")
+        return
+    disk = os.statvfs(memory)
+    size, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+    found = f"/dev/shm has {_size(free)} free of {_size(size)}"
+    if free < _MB:  # PostgreSQL starts with 50 kB
+        yield failed("shared memory", found, cure("shared memory"))
+    elif size < _LEAST_SHM or free < _LEAST_SHM // 4:
+        yield warning("shared memory", found, cure("shared memory"))
+    else:
+        yield ok("shared memory", found)
+
+
+def _processes() -> Iterator[Finding]:
+    begin = time.perf_counter()
+    try:
+        subprocess.run([sys.executable, "-S", "-c", ""], check=True, capture_output=True)
+    except OSError as error:
+        yield failed("processes", f"none can be started: {error.strerror}", _MORE_TASKS)
+        return
+    took_ms = 1000 * (time.perf_counter() - begin)
+    found = f"one started and ended within {took_ms:.0f} ms"
+    left = {who: room for who, room in (_of_user(), _of_cgroup()) if room is not None}
+    if not left:
+        yield ok("processes", f"{found}, no limit")
+        return
+    who, room = min(left.items(), key=lambda item: item[1])
+    found += f", room for {room} more ({who})"
+    needed = _SERVER_TASKS + _WORKER_TASKS * usable_cores()
+    if room < needed:
+        found += f", and the server with {usable_cores()} workers takes about {needed}"
+        yield warning("processes", found, f"{_MORE_TASKS}, or write a smaller --workers")
+    else:
+        yield ok("processes", found)
+
+
+def _open_files() -> Iterator[Finding]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _LEAST_OPEN_FILES:
+        raised = f"ulimit -n {min(1024, hard)}"
+        if hard < _LEAST_OPEN_FILES:
+            raised = "raise the hard limit (limits.conf; a container's: --ulimit nofile=1024)"
+        yield warning("open files", f"{soft} at most", raised)
+    else:
+        yield ok("open files", "no limit" if soft == resource.RLIM_INFINITY else f"{soft} at most")
+
+
+def _workers() -> Iterator[Finding]:
+    cores = usable_cores()
+    found = f"{cores} on the CPU by default ('run --workers auto': cores, quota and memory)"
+    for line in _text("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            free = int(line.split()[1]) * 1024
+            found += f", {_size(free)} of memory free"
+            if free < _LEAST_MEMORY:
+                yield warning("workers", found, "end other programs: a worker takes up to 1 GB")
+                return
+    yield ok("workers", found)
+
+
+def _of_user() -> tuple[str, int | None]:
+    """How many tasks more the user's limit allows; root has none."""
+    limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if limit == resource.RLIM_INFINITY or os.geteuid() == 0:
+        return "ulimit -u", None
+    used = 0
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if entry.stat().st_uid == os.geteuid():
+                used += sum(1 for _ in (entry / "task").iterdir())
+        except OSError:  # it has ended
+            continue
+    return "ulimit -u", limit - used
+
+
+def _of_cgroup() -> tuple[str, int | None]:
+    """How many tasks more this process's cgroup and those above it allow, in either version."""
+    left = []
+    for line in _text("/proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "pids"):
+            continue
+        root = Path("/sys/fs/cgroup") / controllers
+        group = root / path.lstrip("/")
+        for level in (group, *group.parents):
+            limit = _text(level / "pids.max").strip()
+            if limit.isdecimal():
+                left.append(int(limit) - int(_text(level / "pids.current") or 0))
+            if level == root:
+                break
+    return "cgroup pids.max", min(left, default=None)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    folder = folder.absolute()
+    return next(level for level in (folder, *folder.parents) if os.path.lexists(level))
+
+
+def _file_system(folder: Path) -> str:
+    """The kind of the file system that a folder is on."""
+    at = os.fspath(folder.resolve())
+    mounts = [line.split()[1:3] for line in _text("/proc/mounts").splitlines()]
+    above = [
+        (len(point), number, kind)
+        for number, (point, kind) in enumerate(mounts)
+        if at == point or at.startswith(point.rstrip("/") + "/")
+    ]
+    return max(above, default=(0, 0, "an unknown file system"))[2]
+
+
+def _name(uid: int) -> str:
+    try:
+        return f"'{pwd.getpwuid(uid).pw_name}'"
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

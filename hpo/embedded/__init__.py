@@ -1,0 +1,1 @@
+"""The embedded PostgreSQL server below the home folder."""

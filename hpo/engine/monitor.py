@@ -1,0 +1,187 @@
+"""What a trial's steps add up to: loss, terms, figures and gradient norms, summed on the device.
+
+Border: figures only, and no word to the host but where one is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpo.engine.reports import Interval
+from objectives import Task
+
+# So many steps are told of in one line; a synchronisation in 20 steps is not felt.
+TELL_EVERY = 20
+# A group without a gradient for so long, and not by construction, is not being trained.
+_ZEROS_TO_WARN = 20
+
+
+class Monitor:
+    """Sums over the steps since the last line, and since the epoch began."""
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self._groups = [group.name for group in task.groups]
+        self._device = device
+        self._epoch, self._interval, self._latest = (_Sums(self._none()) for _ in range(3))
+        # Steps in a row in which a group's gradient was exactly zero, though not by construction;
+        # and the longest such row since the last line.
+        self._zeros_G, self._longest_G = self._none(), self._none()
+        self._warned: set[str] = set()
+        self._masks: dict[frozenset[str], Tensor] = {}
+
+    def _none(self) -> Tensor:
+        return torch.zeros(len(self._groups), device=self._device)
+
+    def add(
+        self,
+        loss: Tensor,
+        terms: Mapping[str, Tensor],
+        *,
+        norms_G: Tensor | None = None,
+        figures: Mapping[str, Tensor] | None = None,
+        idle: Collection[str] = (),
+    ) -> None:
+        """Note a step.
+
+        Args:
+            norms_G: Of the groups' gradients; None where the step has none.
+            figures: The task's own.
+            idle: The groups that had no gradient by construction.
+        """
+        latest = self._latest
+        latest.add({"": loss, **{f"loss.{n}": t for n, t in terms.items()}})
+        latest.add({f"monitor.{n}": t for n, t in (figures or {}).items()})
+        latest.steps += 1
+        if norms_G is None:
+            return
+        # x − x is 0 for what is finite; one without a gradient is not counted either.
+        is_moved_G = (norms_G - norms_G).eq(0) & norms_G.gt(0)
+        latest.norms_G = latest.norms_G + norms_G.where(is_moved_G, 0)
+        latest.moved_G = latest.moved_G + is_moved_G
+        latest.zero_G = latest.zero_G + norms_G.eq(0)
+        zeros_G = (self._zeros_G + 1) * norms_G.eq(0)
+        if idle:
+            zeros_G = torch.where(self._mask(frozenset(idle)), self._zeros_G, zeros_G)
+            latest.idle |= set(idle)
+        self._zeros_G, self._longest_G = zeros_G, torch.maximum(self._longest_G, zeros_G)
+
+    def _mask(self, idle: frozenset[str]) -> Tensor:
+        """Which groups these are; made once, for its way to the device is a synchronisation."""
+        if idle not in self._masks:
+            is_idle = [name in idle for name in self._groups]
+            self._masks[idle] = torch.tensor(is_idle, device=self._device)
+        return self._masks[idle]
+
+    def tell(self, step: int, scale: float) -> Interval:
+        """What the steps since the last time came to, at the price of a synchronisation."""
+        self._fold()
+        sums, self._interval = self._interval, _Sums(self._none())
+        unmoved = {
+            name
+            for name, zeros in zip(self._groups, self._longest_G.tolist(), strict=True)
+            if zeros >= _ZEROS_TO_WARN
+        }
+        self._longest_G = self._zeros_G
+        new, self._warned = unmoved - self._warned, unmoved
+        return Interval(
+            step=step,
+            steps=sums.steps,
+            loss=sums.mean(""),
+            grad_norms=sums.grad_norms(self._groups),
+            moved=self._counted(sums.moved_G),
+            zero=self._counted(sums.zero_G),
+            idle=frozenset(sums.idle),
+            scale=scale,
+            figures=sums.means("monitor."),
+            unmoved=tuple(sorted(new)),
+        )
+
+    def _counted(self, counts_G: Tensor) -> dict[str, int]:
+        return dict(zip(self._groups, map(int, counts_G.tolist()), strict=True))
+
+    def end_epoch(self) -> dict[str, Any]:
+        """What the epoch's steps came to, by `Epoch`'s names; the next one begins."""
+        self._fold()
+        sums, self._epoch = self._epoch, _Sums(self._none())
+        return {
+            "loss": sums.mean(""),
+            "terms": sums.means("loss."),
+            "figures": sums.means("monitor."),
+            "grad_norms": sums.grad_norms(self._groups),
+            "idle": frozenset(sums.idle),
+        }
+
+    def _fold(self) -> None:
+        """Count the latest steps in both sums; they are added up once."""
+        for sums in (self._epoch, self._interval):
+            sums.fold(self._latest)
+        self._latest = _Sums(self._none())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "epoch": self._epoch.state_dict(),
+            "interval": self._interval.state_dict(),
+            "latest": self._latest.state_dict(),
+            "zeros": self._zeros_G,
+            "longest": self._longest_G,
+            "warned": sorted(self._warned),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._epoch.load_state_dict(state["epoch"])
+        self._interval.load_state_dict(state["interval"])
+        self._latest.load_state_dict(state["latest"])
+        self._zeros_G, self._longest_G = state["zeros"], state["longest"]
+        self._warned = set(state["warned"])
+
+
+class _Sums:
+    """Sums over some steps, on the device."""
+
+    def __init__(self, nothing_G: Tensor) -> None:
+        self.steps = 0
+        self.values: dict[str, Tensor] = {}
+        # How many steps gave each of them: a skipped one has a loss and no terms.
+        self.counts: dict[str, int] = {}
+        # Over the steps in which a group had a finite gradient above 0; how many these were, and
+        # in how many it was exactly 0.
+        self.norms_G, self.moved_G, self.zero_G = nothing_G, nothing_G, nothing_G
+        self.idle: set[str] = set()
+
+    def add(self, values: Mapping[str, Tensor], counts: Mapping[str, int] | None = None) -> None:
+        for name, value in values.items():
+            self.values[name] = self.values.get(name, 0.0) + value.detach()
+            self.counts[name] = self.counts.get(name, 0) + (counts[name] if counts else 1)
+
+    def fold(self, other: _Sums) -> None:
+        """Take another's steps in."""
+        self.add(other.values, other.counts)
+        self.steps += other.steps
+        self.norms_G = self.norms_G + other.norms_G
+        self.moved_G = self.moved_G + other.moved_G
+        self.zero_G = self.zero_G + other.zero_G
+        self.idle |= other.idle
+
+    def mean(self, name: str) -> float:
+        return self.values[name].item() / self.counts[name] if name in self.values else math.nan
+
+    def means(self, prefix: str) -> dict[str, float]:
+        """The means of what is called by a prefix, without it."""
+        names = [name for name in self.values if name.startswith(prefix)] if prefix else []
+        return {name.removeprefix(prefix): self.mean(name) for name in names}
+
+    def grad_norms(self, groups: Collection[str]) -> dict[str, float]:
+        """The mean of each group over the steps in which it had a finite gradient; else 0."""
+        means = (self.norms_G / self.moved_G.clamp_min(1)).tolist()
+        return dict(zip(groups, means, strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**vars(self), "idle": sorted(self.idle)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state, idle=set(state["idle"]))

@@ -1,0 +1,110 @@
+"""What the networks make of some validation samples, for the record: asked for without a trace.
+
+Evaluation mode, inference mode, no autocast on any device, random state and modes put back: a
+trial's weights are the same to the bit whether its predictions are kept or not. Border: samples as
+plain data; where they are kept is `records`'.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpo.engine.reports import Sample
+from hpo.task.state import evaluating
+from objectives import Prediction, Task
+
+# Positions take .7 kB and grids 2 kB; what is far larger is no sample to look at.
+_MOST_BYTES = 64 << 10
+_ERROR_CHARS = 400
+
+
+def predicted(task: Task, samples: range, device: torch.device) -> list[Sample]:
+    """A sample each, as far as the task has them; one that fails is its error."""
+    if type(task).predict is Task.predict or not samples:
+        return []
+    with evaluating(task, device), torch.inference_mode():
+        try:
+            return _asked(task, samples)
+        except Exception:
+            # One of them spoils it: which, is found out one by one.
+            found: list[Sample] = []
+            for sample in samples:
+                one = _one(task, sample)
+                if one is None:
+                    break
+                found.append(one)
+            return found
+
+
+def _one(task: Task, sample: int) -> Sample | None:
+    """A sample or its error; None where the task has no more."""
+    started_at = time.perf_counter()
+    try:
+        found = _asked(task, range(sample, sample + 1))
+        return found[0] if found else None
+    except Exception as error:
+        return Sample(
+            sample=sample,
+            kind="error",
+            latency_s=time.perf_counter() - started_at,
+            error=_text(f"{type(error).__name__}: {' '.join(str(error).split())}")[:_ERROR_CHARS],
+        )
+
+
+def _asked(task: Task, samples: range) -> list[Sample]:
+    started_at = time.perf_counter()
+    found = task.predict(samples)
+    latency_s = (time.perf_counter() - started_at) / max(1, len(found))
+    # Fewer where the task has fewer.
+    return [_sample(number, one, latency_s) for number, one in zip(samples, found, strict=False)]
+
+
+def _sample(number: int, given: Prediction, latency_s: float) -> Sample:
+    if not isinstance(given, Prediction):
+        raise TypeError(f"predict() gave a {type(given).__name__}; write Prediction(...)")
+    parts = {name: plain(getattr(given, name), name) for name in ("input", "target", "prediction")}
+    size = len(json.dumps(parts))
+    if size > _MOST_BYTES:
+        raise ValueError(
+            f"a sample of {size // 1024} kB is not kept ({_MOST_BYTES // 1024} kB at most)"
+        )
+    return Sample(
+        sample=number,
+        kind=_text(str(given.kind)),
+        latency_s=latency_s,
+        score=float(given.score),
+        **parts,
+    )
+
+
+def plain(value: Any, name: str) -> Any:
+    """A value as JSON has it: tensors as lists, and what is not finite by its name.
+
+    Raises:
+        TypeError: There is something in it that JSON has not.
+    """
+    if isinstance(value, Tensor) or hasattr(value, "tolist"):
+        return plain(value.tolist(), name)
+    if isinstance(value, Mapping):
+        return {_text(str(key)): plain(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [plain(item, name) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, str):
+        return _text(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    raise TypeError(f"{name} holds a {type(value).__name__}; keep numbers, texts, lists, tensors")
+
+
+def _text(value: str) -> str:
+    """A text that the database takes: it knows no character 0, and no half of a pair."""
+    return value.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

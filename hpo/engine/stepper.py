@@ -1,0 +1,125 @@
+"""The optimizer's side of a step: rates by the schedule, gradient norms, steps that are withheld.
+
+Border: what a step's gradient is, and whether it is bad, is the engine's and the counters'.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from hpo.errors import ObjectiveError
+from hpo.guard.gradients import parameter_names, trained
+from objectives import Group, Task
+
+
+class Stepper:
+    """A task's optimizer, driven without a word to the host where it is our own.
+
+    Attributes:
+        optimizer: The task's, or fused AdamW.
+
+    Raises:
+        ObjectiveError: The task has another number of groups, or parameters that no step trains.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        device: torch.device,
+        *,
+        steps: int,
+        has_scaler: bool,
+        schedule: Callable[[float], float] | None = None,
+    ) -> None:
+        _refuse_half(task, has_scaler=has_scaler)
+        self._groups, self._device = task.groups, device
+        own = task.optimizer()
+        self._is_fused = own is None
+        self.optimizer = own if own is not None else _adamw(task, device)
+        if len(self.optimizer.param_groups) != len(task.groups):
+            raise ObjectiveError(
+                f"optimizer() has {len(self.optimizer.param_groups)} parameter groups, the task "
+                f"{len(task.groups)}; give it one for each of `groups`, in their order"
+            )
+        multiplier = schedule or task.schedule
+        positions = [multiplier(i / steps) for i in range(steps)]
+        factors_S = torch.tensor(positions, device=device)
+        self._lrs_GS = torch.stack([group.lr * factors_S for group in task.groups])
+
+    def begin(self, taken: Tensor) -> None:
+        """Forget the last gradient, and take the learning rates of a step.
+
+        The schedule follows the steps that reached the weights, not the steps tried.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        position = taken.clamp(max=self._lrs_GS.shape[1] - 1)
+        lrs_G = self._lrs_GS.index_select(1, position).squeeze(1)
+        for group, lr in zip(self.optimizer.param_groups, lrs_G, strict=True):
+            if self._is_fused:
+                group["lr"].copy_(lr)
+            else:
+                group["lr"] = lr.item()
+
+    def norms(self) -> Tensor:
+        """The norm of each group's gradient, (G,); 0 where no parameter has one."""
+        return torch.stack([_norm(group, self._device) for group in self._groups])
+
+    def step_unless(self, withhold: Tensor, norms_G: Tensor) -> None:
+        """Clip and step; leave the weights alone where the step is not finite.
+
+        Not by the scaler's own step, which looks at gradients alone and exists in fp16 alone.
+        """
+        for group, norm in zip(self._groups, norms_G, strict=True):
+            if math.isfinite(group.clip):
+                clip_grads_with_norm_(group.parameters, group.clip, norm)
+        if self._is_fused:
+            # The fused kernel reads the flag on the device.
+            self.optimizer.found_inf = withhold  # type: ignore[attr-defined]
+            self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif not withhold.item():
+            self.optimizer.step()
+
+
+def _refuse_half(task: Task, *, has_scaler: bool) -> None:
+    """Refuse parameters that no step could train: frozen ones may be in half, these may not."""
+    names = parameter_names(task)
+    for parameter in trained(task):
+        is_bf16 = parameter.dtype == torch.bfloat16
+        if parameter.dtype == torch.float16 or (is_bf16 and has_scaler):
+            dtype = str(parameter.dtype).removeprefix("torch.")
+            why = (
+                "a loss scaler does not unscale its gradient"
+                if has_scaler
+                else ("small updates round to nothing")
+            )
+            raise ObjectiveError(
+                f"parameter '{names[id(parameter)]}' is {dtype} and trained, where {why}; keep it "
+                "in float32 (autocast does the rest), or freeze it"
+            )
+
+
+def _adamw(task: Task, device: torch.device) -> torch.optim.Optimizer:
+    """Fused AdamW, which takes rate and found_inf on the device, so that no step waits for it."""
+    groups = [
+        {
+            "params": list(group.parameters),
+            "lr": torch.tensor(group.lr, device=device),
+            "weight_decay": group.weight_decay,
+        }
+        for group in task.groups
+    ]
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def _norm(group: Group, device: torch.device) -> Tensor:
+    """The norm of a group's gradient, 0 where no parameter has one."""
+    gradients = [p.grad for p in group.parameters if p.grad is not None]
+    if not gradients:
+        return torch.zeros((), device=device)
+    return get_total_norm(gradients, foreach=True)

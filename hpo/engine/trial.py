@@ -1,0 +1,329 @@
+"""Train one trial: autocast forward, fp32 loss, scaled backward, report, checkpoint.
+
+Border: sees a `Task` and a `Reporter`, no database and no Optuna.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpo.engine import checkpoint
+from hpo.engine.average import Average
+from hpo.engine.monitor import TELL_EVERY, Monitor
+from hpo.engine.predictions import predicted
+from hpo.engine.reports import (
+    Epoch,
+    Interval,
+    Plan,
+    Reporter,
+    Result,
+    Sample,
+)
+from hpo.engine.stepper import Stepper
+from hpo.errors import Divergence, StopRequested
+from hpo.guard import judge
+from hpo.guard import verdict as guard
+from hpo.guard.counters import Counters
+from hpo.guard.saved_step import Setting
+from hpo.task.forward import (
+    LinAlgError,
+    is_matrix_refused,
+    loss_terms,
+    total,
+)
+from hpo.task.state import MovingBuffers, random_state, set_random_state
+from objectives import Task
+
+# A trial of the smallest size takes 6 s; longer ones lose no more than this to kill -9.
+_CHECKPOINT_EVERY_S = 10.0
+# Of the time that writing one takes: weights of some GB must not be written all the time.
+_CHECKPOINT_SHARE = 20.0
+
+
+def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
+    """Train a task, from its checkpoint where there is one, to its end.
+
+    Raises:
+        Divergence: The guard's verdict.
+        StopRequested: The reporter asked to stop; the checkpoint is up to date.
+        ObjectiveError: The task breaks its contract.
+    """
+    trial = _Trial(task, plan)
+    try:
+        is_pruned = _train(trial, reporter)
+    except Divergence as verdict:
+        verdict.skipped, verdict.seconds = trial.counters.withheld(), trial.elapsed_s
+        raise
+    return Result(
+        value=trial.value,
+        epochs=trial.step // task.steps_per_epoch,
+        is_pruned=is_pruned,
+        skipped=trial.counters.withheld(),
+        spikes=trial.counters.spikes(),
+        seconds=trial.elapsed_s,
+        averaged=trial.averaged(),
+    )
+
+
+def _train(trial: _Trial, reporter: Reporter) -> bool:
+    """The loop; whether the reporter pruned the trial."""
+    task, plan = trial.task, trial.plan
+    if not trial.resume(reporter):
+        reporter.report(trial.validate())
+    trial.note_saved()
+    while trial.step < trial.steps:
+        if reporter.must_stop():
+            trial.save(reporter)
+            raise StopRequested(f"stopped after step {trial.step} of {trial.steps}")
+        batch = task.batch(trial.step)
+        is_read_due = trial.is_read_due
+        rng = random_state(plan.device) if is_read_due else {}
+        trial.train_step(batch)
+        if is_read_due:
+            trial.judge(batch, rng)
+        if trial.step % TELL_EVERY == 0:
+            reporter.note(trial.tell())
+        if not trial.is_epoch_end:
+            trial.predict(reporter)
+        elif reporter.report(trial.validate()):
+            return True
+        if trial.is_save_due:
+            trial.save(reporter)
+    trial.save(reporter)
+    return False
+
+
+class _Trial:
+    """A task in training: its optimizer, scaler, counters, and where it stands."""
+
+    def __init__(self, task: Task, plan: Plan) -> None:
+        self.task, self.plan = task, plan
+        self.step = 0
+        self.steps = plan.epochs * task.steps_per_epoch
+        self.value = math.nan
+        self._started_at = time.monotonic()
+        self._earlier_s = 0.0
+        self._monitor = Monitor(task, plan.device)
+        # A scaler exists for fp16 alone: bf16 has fp32's range, and fp32 needs none.
+        has_scaler = plan.precision == "fp16"
+        self._scaler = torch.amp.GradScaler(plan.device.type, enabled=has_scaler)
+        self._one = torch.ones((), device=plan.device)
+        self.counters = Counters(plan.device, has_scaler=has_scaler)
+        self._buffers = MovingBuffers(task)
+        self._setting = Setting(
+            device=plan.device, precision=plan.precision, metric=plan.metric, about=plan.about
+        )
+        self._stepper = Stepper(
+            task, plan.device, steps=self.steps, has_scaler=has_scaler, schedule=plan.schedule
+        )
+        self._average = None if plan.ema_decay is None else Average(task, plan.ema_decay)
+        self._save_s, self._saved_at = 0.0, time.monotonic()
+
+    @property
+    def is_epoch_end(self) -> bool:
+        return self.step % self.task.steps_per_epoch == 0
+
+    @property
+    def is_read_due(self) -> bool:
+        """Whether the guard's counters are read after the step to come."""
+        done = self.step + 1
+        return done % guard.READ_EVERY == 0 or done % self.task.steps_per_epoch == 0
+
+    @property
+    def _is_prediction_due(self) -> bool:
+        every = self.plan.predictions_every or self.task.steps_per_epoch
+        return self.plan.predictions > 0 and self.step % every == 0
+
+    @property
+    def elapsed_s(self) -> float:
+        return self._earlier_s + time.monotonic() - self._started_at
+
+    def train_step(self, batch: Any) -> None:
+        """Forward, loss, backward, one unscale, check, clip, step, update."""
+        task, stepper = self.task, self._stepper
+        stepper.begin(self.counters.taken)
+        self.step += 1
+        self._buffers.note()
+        try:
+            terms = loss_terms(task, batch, device=self.plan.device, precision=self.plan.precision)
+        except LinAlgError:
+            # A decomposition refused its matrix, mostly for a NaN in it: a bad step as any other.
+            self._skip(self._one * math.nan)
+            return
+        loss = total(terms)
+        if not self._backward(loss):
+            self._skip(loss.detach())
+            return
+        self._scaler.unscale_(stepper.optimizer)
+        norms_G = stepper.norms()
+        withhold = self.counters.observe(loss.detach(), norms_G)
+        stepper.step_unless(withhold, norms_G)
+        if self._average is not None:
+            self._average.take(self.counters.taken, withhold)
+        self._buffers.put_back(withhold)
+        self._update_scale(loss.detach())
+        self._monitor.add(
+            loss,
+            {name: term.value for name, term in terms.items()},
+            norms_G=norms_G,
+            figures=task.monitor(),
+            idle=task.idle(self.step - 1),
+        )
+
+    def _backward(self, loss: Tensor) -> bool:
+        """Gradients of the scaled loss; False where a decomposition's backward refused."""
+        try:
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if torch.isfinite(loss) and not is_matrix_refused(error):
+                raise
+            return False
+        return True
+
+    def _skip(self, loss: Tensor) -> None:
+        """Count a step that has no gradient."""
+        nothing = self._one * math.nan
+        self._buffers.put_back(self.counters.observe(loss, nothing.expand(len(self.task.groups))))
+        if self._scaler.is_enabled() and torch.isfinite(loss):
+            # As an overflow: on a scaled gradient a backward's own checks may be too strict.
+            self._scaler.update(self._scaler.scale(self._one) / 2)
+        self._monitor.add(loss, {})
+
+    def _update_scale(self, loss: Tensor) -> None:
+        """Let the scaler search on; but a loss that is not finite is no fault of its scale."""
+        if not self._scaler.is_enabled():
+            return
+        before = self._scaler.scale(self._one)
+        self._scaler.update()
+        after = self._scaler.scale(self._one)
+        self._scaler.update(torch.where(torch.isfinite(loss), after, before))
+
+    def judge(self, batch: Any, rng: Mapping[str, Tensor]) -> None:
+        """Ask the guard about the steps since it was asked last."""
+        judge.judge_step(
+            self.task,
+            batch,
+            self._setting,
+            counters=self.counters,
+            scale=self._scaler.scale(self._one),
+            rng=rng,
+        )
+
+    def validate(self) -> Epoch:
+        """Validate the networks as they are, and sum up the epoch that led there."""
+        task, plan = self.task, self.plan
+        with self._averaged():
+            metrics = judge.validated(task, self._setting)
+            self.value = metrics[plan.metric]
+            judge.judge_metric(
+                task,
+                self._setting,
+                value=self.value,
+                step=self.step,
+                scales=tuple(self.counters.history),
+            )
+            # After validation, of which a task may have kept something.
+            samples = self._predicted()
+        return Epoch(
+            epoch=self.step // task.steps_per_epoch,
+            epochs=plan.epochs,
+            step=self.step,
+            metrics=metrics,
+            **self._monitor.end_epoch(),
+            scale=self._scaler.get_scale(),
+            skipped=self.counters.withheld(),
+            spikes=self.counters.spikes(),
+            samples=samples,
+        )
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """The averaged weights in place of the live ones, where there is an average."""
+        return nullcontext() if self._average is None else self._average.in_place()
+
+    def averaged(self) -> dict[str, dict[str, Tensor]] | None:
+        """The modules' states with the averaged weights; None without an average."""
+        return None if self._average is None else self._average.modules()
+
+    def tell(self) -> Interval:
+        """What the steps since the last time came to."""
+        return self._monitor.tell(self.step, self._scaler.get_scale())
+
+    def predict(self, reporter: Reporter) -> None:
+        """Hand the reporter predictions that are due between two validations."""
+        if not self._is_prediction_due:
+            return
+        with self._averaged():
+            samples = self._predicted()
+        if samples:
+            epoch = self.step // self.task.steps_per_epoch
+            reporter.keep(samples, epoch=epoch, step=self.step)
+
+    def _predicted(self) -> Sequence[Sample]:
+        if not self._is_prediction_due:
+            return ()
+        return predicted(self.task, range(self.plan.predictions), self.plan.device)
+
+    @property
+    def is_save_due(self) -> bool:
+        """Whether so much was trained since the last checkpoint that it is worth one."""
+        every_s = max(_CHECKPOINT_EVERY_S, _CHECKPOINT_SHARE * self._save_s)
+        return time.monotonic() - self._saved_at > every_s
+
+    def note_saved(self) -> None:
+        """What was trained up to now need not be saved again."""
+        self._saved_at = time.monotonic()
+
+    def save(self, reporter: Reporter) -> None:
+        """Keep everything that the next step depends on."""
+        if self.plan.checkpoint is None:
+            return
+        began = time.monotonic()
+        state = {
+            "step": self.step,
+            "value": self.value,
+            "seconds": self.elapsed_s,
+            "modules": {name: module.state_dict() for name, module in self.task.modules.items()},
+            "optimizer": self._stepper.optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "counters": self.counters.state_dict(),
+            "monitor": self._monitor.state_dict(),
+            "task": self.task.state_dict(),
+            "rng": random_state(self.plan.device),
+            "reporter": reporter.state_dict(),
+        }
+        if self._average is not None:
+            state["average"] = self._average.state_dict()
+        checkpoint.write(self.plan.checkpoint, self.plan.about, state)
+        self.note_saved()
+        self._save_s = self._saved_at - began
+
+    def resume(self, reporter: Reporter) -> bool:
+        """Go on from the checkpoint; False where there is none that can be read."""
+        path, device = self.plan.checkpoint, self.plan.device
+        state = None if path is None else checkpoint.read(path, self.plan.about, device)
+        if state is None or (self._average is not None and "average" not in state):
+            return False
+        for name, module in self.task.modules.items():
+            module.load_state_dict(state["modules"][name])
+        self._stepper.optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        self.counters.load_state_dict(state["counters"])
+        self.task.load_state_dict(state["task"])
+        set_random_state(state["rng"], device)
+        self._monitor.load_state_dict(state["monitor"])
+        self.step, self.value = state["step"], state["value"]
+        self._earlier_s = state["seconds"]
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        # Of a checkpoint by an earlier version there is none.
+        reporter.load_state_dict(state.get("reporter", {}))
+        return True

@@ -1,0 +1,1 @@
+"""Keep workers running on slots until a study is done."""

@@ -1,0 +1,88 @@
+"""What a fleet tells while it works, and what its run came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from hpo.tickets.budget import Budget
+from hpo.tickets.leases import Lease
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a study is.
+
+    Attributes:
+        reasons: Pruned trials by their prune reason.
+        ended: The trials that ended since the last report.
+        seconds: Wall time of this run.
+        left_s: About how long the rest will take; None as long as nobody knows.
+        trial_s: About how long a trial takes.
+    """
+
+    budget: Budget
+    leases: Sequence[Lease]
+    best: FrozenTrial | None
+    reasons: Mapping[str, int]
+    ended: Sequence[FrozenTrial]
+    seconds: float
+    left_s: float | None
+    trial_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerEnded:
+    """A worker process ended before the budget was spent; it is replaced."""
+
+    slot: str
+    code: int
+    log: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopping:
+    """The fleet asked its workers to end."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finishing:
+    """All trials have ended, and a worker still finds the objective's references."""
+
+
+Event = Progress | WorkerEnded | Stopping | Finishing
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        diverged: The reason of each trial that the guard pruned, by its number.
+        reasons: Pruned trials by their prune reason.
+    """
+
+    study: str
+    budget: Budget
+    reasons: Mapping[str, int]
+    diverged: Mapping[int, str]
+    best: FrozenTrial | None
+    default_value: float | None
+    references: Mapping[str, float]
+    seconds: float
+    is_interrupted: bool
+
+    def flat(self) -> dict[str, Any]:
+        """As plain data for JSON."""
+        best = self.best
+        return {
+            **{name: value for name, value in vars(self).items() if name != "budget"},
+            "budget": asdict(self.budget),
+            "best": best and {"trial": best.number, "value": best.value, "params": best.params},
+        }

@@ -1,0 +1,304 @@
+"""Start workers on slots, forward signals, restart, sweep.
+
+Border: emits events and returns a result, prints nothing; reads neither argv nor environ. What a
+worker does is reached by its command line alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+
+from hpo.engine.recording import Recording
+from hpo.errors import ConfigurationError, RunFailed
+from hpo.fleet.events import (
+    Event,
+    Finishing,
+    Progress,
+    RunResult,
+    Stopping,
+    WorkerEnded,
+)
+from hpo.fleet.tally import MOST_FAILURES, Tally
+from hpo.launch.launcher import Launched, Launcher
+from hpo.machine.slots import Slot
+from hpo.study import study
+from hpo.study.join import Prepared
+from hpo.study.outcomes import (
+    best_trial,
+    divergence,
+    is_default,
+    prune_reasons,
+)
+from hpo.study.request import RunRequest
+from hpo.tickets.budget import Budget
+
+_POLL_S = 0.2
+_PROGRESS_S = 0.5
+# A worker without work ends within a second; what takes longer is to be explained.
+_FINISHING_S = 2.0
+# A worker that dies this soon, this often in a row, dies of what a restart does not cure.
+_QUICK_DEATH_S = 20.0
+_QUICK_DEATHS = 3
+# By a signal it may be one configuration's doing, which is given up after five workers.
+_QUICK_KILLS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetConfig:
+    """How workers are run."""
+
+    slots: Sequence[Slot]
+    checkpoints: Path
+    logs: Path
+    grace_s: float = 30.0
+    timeout_s: float | None = None
+    recording: Recording = field(default_factory=Recording)
+
+    @classmethod
+    def below(
+        cls, home: Path, request: RunRequest, prepared: Prepared, slots: Sequence[Slot]
+    ) -> FleetConfig:
+        """What a run asks for, with files below the home where it names no other place."""
+        uid = prepared.opened.uid
+        checkpoints = (request.checkpoint_dir or home / "checkpoints") / uid
+        return cls(
+            slots=slots,
+            checkpoints=checkpoints.absolute(),
+            logs=home / "logs" / uid,
+            grace_s=request.grace_s,
+            timeout_s=request.timeout_s,
+            recording=request.recording,
+        )
+
+
+def run(
+    prepared: Prepared,
+    config: FleetConfig,
+    launcher: Launcher,
+    *,
+    emit: Callable[[Event], None],
+    stop: threading.Event,
+) -> RunResult:
+    """Run workers until every ticket has ended, or until `stop` or the timeout.
+
+    Raises:
+        RunFailed: Workers die as soon as they start, or every trial failed.
+    """
+    fleet = _Fleet(prepared, config, launcher, emit)
+    is_interrupted = fleet.work(stop)
+    study_ = prepared.opened.load()
+    spent = prepared.tickets.count()
+    trials = study_.get_trials(deepcopy=False)
+    if not is_interrupted and spent.failed == spent.total:
+        last = trials[-1].user_attrs.get("prune_detail", "-")
+        raise RunFailed(
+            f"all {spent.total} trials failed, the last with: {last}; the tracebacks are in the "
+            f"workers' logs in '{config.logs}'"
+        )
+    default = next((t for t in trials if is_default(t)), None)
+    return RunResult(
+        study=prepared.opened.name,
+        budget=spent,
+        reasons=prune_reasons(trials),
+        diverged={t.number: reason for t in trials if (reason := divergence(t))},
+        best=best_trial(study_),
+        default_value=default.value if default else None,
+        references=study_.user_attrs.get(study.REFERENCES, {}),
+        seconds=fleet.seconds,
+        is_interrupted=is_interrupted,
+    )
+
+
+@dataclass
+class _Seat:
+    """A slot, the process on it, and how often it died at once."""
+
+    slot: Slot
+    process: Launched | None = None
+    started_at: float = 0.0
+    quick_deaths: int = 0
+
+
+class _Fleet:
+    """The workers of one run."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        config: FleetConfig,
+        launcher: Launcher,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._prepared, self._config = prepared, config
+        self._launcher, self._emit = launcher, emit
+        self._seats = [_Seat(slot) for slot in config.slots]
+        self._started_at = time.monotonic()
+        self._study = prepared.opened.load()
+        self._tally = Tally(len(self._seats))
+        self._best: FrozenTrial | None = None
+        self._seen_ended = -1
+        self._finishing_since: float | None = None
+        self._has_told = False
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started_at
+
+    def work(self, stop: threading.Event) -> bool:
+        """Keep the seats taken until the budget is spent; True when stopped before."""
+        tickets, timeout_s = self._prepared.tickets, self._config.timeout_s
+        tickets.sweep()
+        next_progress_at, is_done = 0.0, False
+        try:
+            while True:
+                if not is_done and time.monotonic() >= next_progress_at:
+                    spent = self._report()
+                    next_progress_at = time.monotonic() + _PROGRESS_S
+                    is_done = spent.ended == spent.total
+                    for seat in self._seats if not is_done else ():
+                        self._attend(seat, spent)
+                if is_done and not self._is_finishing():
+                    return False
+                if timeout_s is not None and self.seconds > timeout_s:
+                    self._emit(Stopping(reason=f"{timeout_s:g} s are over"))
+                    return not is_done
+                if stop.wait(_POLL_S):
+                    self._emit(Stopping(reason="interrupted"))
+                    return not is_done
+        finally:
+            stop.clear()
+            self._end(stop)
+            # Those that had to be killed did not lose their trials by themselves.
+            tickets.sweep(counts_as_loss=False)
+
+    def _is_finishing(self) -> bool:
+        """Whether a worker may still find the objective's references; then it ends by itself."""
+        running = [seat.process for seat in self._seats if seat.process is not None]
+        if all(process.poll() is not None for process in running):
+            return False
+        if study.REFERENCES in self._study.user_attrs:
+            return False
+        if self._finishing_since is None:
+            self._finishing_since = time.monotonic()
+        elif time.monotonic() - self._finishing_since > _FINISHING_S and not self._has_told:
+            self._has_told = True
+            self._emit(Finishing())
+        return True
+
+    def _report(self) -> Budget:
+        spent = self._prepared.tickets.count()
+        if spent.total == 0:
+            raise RunFailed(f"study '{self._prepared.opened.name}' was deleted meanwhile")
+        ended: Sequence[FrozenTrial] = ()
+        if spent.ended != self._seen_ended:
+            self._seen_ended = spent.ended
+            ended = self._tally.take(self._study.get_trials(deepcopy=False))
+            self._best = best_trial(self._study)
+        leases = self._prepared.tickets.live()
+        self._emit(
+            Progress(
+                budget=spent,
+                leases=leases,
+                best=self._best,
+                reasons=self._tally.reasons,
+                ended=ended,
+                seconds=self.seconds,
+                left_s=self._tally.left_s(spent, leases),
+                trial_s=self._tally.trial_s(leases),
+            )
+        )
+        failed = self._tally.failures
+        if len(failed) >= MOST_FAILURES and spent.ended < spent.total:
+            raise RunFailed(
+                f"{len(failed)} trials in a row failed, the last (trial {failed[-1].number}) with: "
+                f"{failed[-1].user_attrs.get('prune_detail', '-')}; the traceback is in its "
+                f"attribute 'traceback' and in '{self._config.logs}'; mend the objective, and the "
+                "same command goes on"
+            )
+        return spent
+
+    def _attend(self, seat: _Seat, spent: Budget) -> None:
+        """Start a worker on an empty seat; replace one that ended while there is work."""
+        if seat.process is not None:
+            code = seat.process.poll()
+            if code is None:
+                return
+            self._prepared.tickets.sweep()
+            self._note_death(seat, code)
+            seat.process = None
+        if spent.open + spent.leased == 0 or self._is_crowded(spent):
+            return
+        seat.started_at = time.monotonic()
+        seat.process = self._launcher.start(
+            self._argv(seat.slot), environment=self._environment(seat.slot), log=self._log(seat)
+        )
+
+    def _is_crowded(self, spent: Budget) -> bool:
+        """Whether more workers are about than trials are left."""
+        running = sum(seat.process is not None for seat in self._seats)
+        return running >= spent.open + spent.leased
+
+    def _note_death(self, seat: _Seat, code: int) -> None:
+        if code == 0:
+            return
+        log = self._log(seat)
+        self._emit(WorkerEnded(slot=seat.slot.name, code=code, log=log))
+        is_quick = time.monotonic() - seat.started_at < _QUICK_DEATH_S
+        seat.quick_deaths = seat.quick_deaths + 1 if is_quick else 0
+        most = _QUICK_DEATHS if code > 0 else _QUICK_KILLS
+        if seat.quick_deaths >= most or code == ConfigurationError.exit_code:
+            raise RunFailed(
+                f"worker {seat.slot.name} ended with code {code} as soon as it had started; "
+                f"its log '{log}' ends: {_last_line(log)}"
+            )
+
+    def _log(self, seat: _Seat) -> Path:
+        return self._config.logs / f"worker-{seat.slot.name.replace(':', '-')}.log"
+
+    def _argv(self, slot: Slot) -> list[str]:
+        opened = self._prepared.opened
+        predictions, every = self._config.recording.flags()
+        return [
+            *(sys.executable, "-m", "hpo", "worker", "--study_name", opened.name),
+            *("--slot", slot.name, "--device", slot.device),
+            *("--checkpoint_dir", str(self._config.checkpoints)),
+            *("--objective", self._prepared.objective),
+            *("--predictions", predictions, "--predictions_every", every),
+            *("--with_parent", str(os.getpid())),
+        ]
+
+    def _environment(self, slot: Slot) -> dict[str, str]:
+        # The URL holds the password, and an argv can be read by every user of the host.
+        return {"HPO_STORAGE": self._prepared.url, **dict(slot.environment)}
+
+    def _end(self, hurry: threading.Event) -> None:
+        """Ask all workers to end; kill those that do not within the grace, or at a second ask."""
+        running = [seat.process for seat in self._seats if seat.process is not None]
+        for process in running:
+            process.stop()
+        deadline = time.monotonic() + self._config.grace_s
+        try:
+            while any(process.poll() is None for process in running):
+                if time.monotonic() > deadline or hurry.is_set():
+                    break
+                time.sleep(_POLL_S / 4)
+        finally:
+            # Also where a notebook is interrupted a second time, and this one.
+            for process in running:
+                if process.poll() is None:
+                    process.kill()
+            for process in running:
+                process.wait()
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "(empty)"

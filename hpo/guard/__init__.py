@@ -1,0 +1,1 @@
+"""Divergence told apart from overflow, explained, saved and replayed."""

@@ -1,0 +1,99 @@
+"""Bad steps, counted on the device without a word to the host between two reads.
+
+Border: figures only; what they mean is `guard`'s.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpo.guard.verdict import STALL_AFTER, Reading
+
+# Reads kept for the scaler's history: the last 512 steps.
+_HISTORY = 64
+
+
+class Counters:
+    """Counts of a trial's steps.
+
+    A step is bad when its loss or a gradient is not finite, and is then withheld from the weights.
+    With a finite loss and under a scaler it is an overflow; any other makes its run one that only
+    a spike explains, should it end by itself.
+
+    Attributes:
+        history: (step, scale, withheld) of the last reads.
+    """
+
+    def __init__(self, device: torch.device, *, has_scaler: bool) -> None:
+        # run of bad steps, whether a spike is in it, spikes that ended, withheld, and whether the
+        # last step's loss was not finite
+        self._counts = torch.zeros(5, dtype=torch.int64, device=device)
+        self._has_scaler = has_scaler
+        self._step = self._early = 0
+        self.history: deque[tuple[int, float, int]] = deque(maxlen=_HISTORY)
+
+    def observe(self, loss: Tensor, norms_G: Tensor) -> Tensor:
+        """Note a step's loss and its groups' gradient norms; whether to withhold it, as 0 or 1."""
+        self._step += 1
+        run, spike, spikes, withheld, _ = self._counts.unbind()
+        # x − x is NaN for what is not finite, and NaN is not 0: half the kernels of isfinite.
+        is_bad_loss = (loss - loss).ne(0)
+        bad = is_bad_loss | (norms_G - norms_G).sum().ne(0)
+        is_spike = (is_bad_loss if self._has_scaler else bad) | spike.bool()
+        counts = (
+            (run + 1) * bad,
+            is_spike & bad,
+            spikes + (is_spike & ~bad),
+            withheld + bad,
+            is_bad_loss,
+        )
+        self._counts = torch.stack(counts)
+        return bad.float()
+
+    @property
+    def taken(self) -> Tensor:
+        """Optimizer steps that reached the weights, on the device, shape (1,)."""
+        return self._step - self._counts[3:4]
+
+    def read(self, scale: Tensor) -> Reading:
+        """The counts and the loss scale, at the price of one synchronisation."""
+        figures = torch.cat((self._counts.double(), scale.double().view(1))).tolist()
+        run, _, spikes, withheld, is_bad_loss = (int(n) for n in figures[:5])
+        if self._step <= STALL_AFTER:
+            self._early = withheld
+        self.history.append((self._step, figures[5], withheld))
+        return Reading(
+            step=self._step,
+            run=run,
+            withheld=withheld,
+            early=self._early,
+            spikes=spikes,
+            is_bad_loss=bool(is_bad_loss),
+            scale=figures[5] if self._has_scaler else None,
+        )
+
+    def withheld(self) -> int:
+        """Steps that did not reach the weights; one synchronisation."""
+        return int(self._counts[3])
+
+    def spikes(self) -> int:
+        """Runs of bad steps that recovered and were no overflow; one synchronisation."""
+        return int(self._counts[2])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "counts": self._counts,
+            "step": self._step,
+            "early": self._early,
+            "history": [list(entry) for entry in self.history],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._counts.copy_(state["counts"])
+        self._step, self._early = state["step"], state["early"]
+        self.history.extend((int(s), float(x), int(w)) for s, x, w in state["history"])

@@ -1,0 +1,98 @@
+"""The gradients of a loss term by term: norms by group, and which parameters' are not finite.
+
+Border: describes; what is looked for and why is `forensics`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from hpo.guard.evidence import Evidence
+from hpo.guard.trace import Operation, Trace
+from objectives import Task
+
+
+class Gradients:
+    """The gradients of each term, and their sum, by parameter."""
+
+    def __init__(self, task: Task, leaves: list[Tensor]) -> None:
+        self._task, self._leaves = task, leaves
+        self._names = [parameter_names(task)[id(p)] for p in trained(task)]
+        self._sums: list[Tensor | None] = [None] * len(leaves)
+
+    def of(
+        self, term: str, value: Tensor, trace: Trace
+    ) -> tuple[dict[str, float], Evidence | None]:
+        """Norms by group, and what is not finite."""
+        gradients, made = trace.backward(value, self._leaves)
+        by_parameter = dict(zip(map(id, trained(self._task)), gradients, strict=True))
+        norms = {}
+        for group in self._task.groups:
+            norms[group.name] = norm([by_parameter.get(id(p)) for p in group.parameters])
+        for i, gradient in enumerate(gradients):
+            if gradient is not None:
+                known = self._sums[i]
+                self._sums[i] = gradient if known is None else known + gradient
+        found = self._not_finite(gradients)
+        if found is None or made is None:
+            return norms, found and replace(found, term=term)
+        return norms, replace(at(made, found), term=term)
+
+    def of_sum(self) -> Evidence | None:
+        """What only the sum of the terms' gradients overflows."""
+        return self._not_finite(self._sums)
+
+    def _not_finite(
+        self, gradients: list[Tensor | None] | tuple[Tensor | None, ...]
+    ) -> Evidence | None:
+        bad = {
+            name: gradient
+            for name, gradient in zip(self._names, gradients, strict=True)
+            if gradient is not None and not _is_bounded(gradient)
+        }
+        if not bad:
+            return None
+        first = next(iter(bad))
+        return Evidence(
+            kind=kind(bad[first]), direction="backward", parameter=first, parameters=tuple(bad)
+        )
+
+
+def trained(task: Task) -> list[Tensor]:
+    """The parameters of all groups that are not frozen, in order."""
+    return [p for group in task.groups for p in group.parameters if p.requires_grad]
+
+
+def parameter_names(task: Task) -> dict[int, str]:
+    """`module.parameter` by the parameter's identity; its group's name where no module has it."""
+    names = {id(p): f"{g.name}[{i}]" for g in task.groups for i, p in enumerate(g.parameters)}
+    for module_name, module in task.modules.items():
+        names |= {id(p): f"{module_name}.{name}" for name, p in module.named_parameters()}
+    return names
+
+
+def norm(gradients: Sequence[Tensor | None]) -> float:
+    """The norm of a group's gradient."""
+    some = [gradient for gradient in gradients if gradient is not None]
+    return float(nn.utils.get_total_norm(some)) if some else 0.0
+
+
+def _is_bounded(gradient: Tensor) -> bool:
+    """Whether a parameter's gradient has a finite norm."""
+    return bool(torch.isfinite(torch.linalg.vector_norm(gradient.detach())))
+
+
+def kind(tensor: Tensor) -> str:
+    """What a tensor that is not finite is."""
+    return "NaN" if torch.isnan(tensor.detach()).any() else "infinite"
+
+
+def at(operation: Operation, found: Evidence) -> Evidence:
+    """The finding with its operation; our own cast before the loss is called what it is."""
+    if operation.where is None and operation.name == "to":
+        return replace(found, operation="the cast to float32 before the loss")
+    return replace(found, operation=operation.name, where=operation.where, module=operation.module)

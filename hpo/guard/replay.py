@@ -1,0 +1,125 @@
+"""Judge a saved step again, on any machine: the verdict computed afresh, not read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hpo.errors import ConfigurationError, Divergence
+from hpo.guard import forensics
+from hpo.guard import verdict as guard
+from hpo.guard.evidence import Evidence
+from hpo.guard.judge import judge_metric, sentence, validated
+from hpo.guard.saved_step import Setting, restore, with_tensors
+from hpo.guard.verdict import Reading
+from hpo.task.state import set_random_state
+from objectives import Objective, Task
+
+_UNKNOWN = Reading(
+    step=0, run=guard.SUSPECT_RUN, withheld=0, early=0, spikes=0, is_bad_loss=False, scale=1.0
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """A saved step judged again; reason None is benign. `step` counts from 1."""
+
+    about: Mapping[str, Any]
+    precision: str
+    step: int
+    recorded: str
+    reason: str | None
+    detail: str
+    evidence: Evidence
+
+    def flat(self) -> dict[str, Any]:
+        """As plain data for JSON."""
+        return {
+            "trial": self.about["trial"],
+            "objective": self.about["study"]["objective"],
+            "params": dict(self.about["params"]),
+            "precision": self.precision,
+            "step": self.step,
+            "recorded": self.recorded,
+            "verdict": self.reason or "benign",
+            "detail": self.detail,
+            "evidence": self.evidence.flat(),
+        }
+
+
+def again(
+    saved: Mapping[str, Any],
+    objective: Objective,
+    *,
+    device: torch.device,
+    step: int | None = None,
+) -> Replayed:
+    """Judge a saved step afresh.
+
+    Args:
+        step: Take the batch of this step, counted from 1, in place of the saved one: is it the
+            batch's doing, or the weights'?
+
+    Raises:
+        ConfigurationError: The objective builds another network, or gives another kind of batch,
+            than what was saved.
+    """
+    task = restore(saved, device, objective)
+    setting = Setting(
+        device=device,
+        precision=saved["precision"],
+        metric=saved["metric"],
+        about=saved["about"],
+    )
+    reading = Reading(*saved["reading"])
+    if saved["reason"] == "metric_nonfinite":
+        if step is not None:
+            raise ConfigurationError(
+                "the verdict was about a validation, which takes no batch; leave "
+                "--batch_of_step out"
+            )
+        return _metric_again(task, setting, saved, reading)
+    batch = task.batch((step or reading.step) - 1)
+    if step is None:
+        batch = with_tensors(batch, saved["batch"], device)
+    how: dict[str, Any] = {"device": device, "precision": setting.precision, "rng": saved["rng"]}
+    # Of another batch neither a run nor a scale is known: the probe alone decides.
+    known = reading if step is None else _UNKNOWN
+    probed = forensics.probe(task, batch, **how) if known.is_suspect else None
+    reason = guard.verdict(known, probed)
+    evidence = forensics.examine(task, batch, **how)
+    told = reading if step is None else None
+    detail = "-" if reason is None else sentence(reason, evidence, told, setting.precision)
+    return Replayed(
+        about=saved["about"],
+        precision=setting.precision,
+        step=reading.step,
+        recorded=saved["reason"],
+        reason=reason,
+        detail=detail,
+        evidence=evidence,
+    )
+
+
+def _metric_again(
+    task: Task, setting: Setting, saved: Mapping[str, Any], reading: Reading
+) -> Replayed:
+    set_random_state(saved["rng"], setting.device)
+    found: Divergence | None = None
+    value = validated(task, setting)[setting.metric]
+    try:
+        judge_metric(task, setting, value=value, step=reading.step)
+    except Divergence as verdict:
+        found = verdict
+    return Replayed(
+        about=saved["about"],
+        precision=setting.precision,
+        step=reading.step,
+        recorded=saved["reason"],
+        reason=found.reason if found else None,
+        detail=found.detail if found else "-",
+        evidence=found.evidence if found else Evidence(),
+    )

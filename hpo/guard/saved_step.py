@@ -1,0 +1,156 @@
+"""The step that shows a divergence, as a file: all that it depends on, and the way back from it.
+
+Border: packs and unpacks; judges nothing. Where the file is kept is the worker's.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpo.errors import ConfigurationError
+from hpo.guard.verdict import Reading
+from hpo.task.forward import map_tensors, named_tensors
+from objectives import Context, Objective, Params, Task
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a step was taken in.
+
+    Attributes:
+        about: What the trial is, as `build` takes it: study, params, seed, trial.
+    """
+
+    device: torch.device
+    precision: str
+    metric: str
+    about: Mapping[str, Any]
+
+
+def pack(
+    task: Task,
+    batch: Any,
+    setting: Setting,
+    *,
+    reason: str,
+    reading: Reading,
+    rng: Mapping[str, Tensor],
+) -> dict[str, Any]:
+    """All that a step depends on, as plain data and tensors that `weights_only=True` loads.
+
+    Of the batch its tensors are kept by their paths; the rest of it `Task.batch` gives again.
+    """
+
+    def compact(tree: Any) -> Any:
+        # Of a view torch.save writes all that it is a view of: a slice of a data set, all of it.
+        return map_tensors(tree, lambda _, tensor: tensor.detach().cpu().contiguous().clone())
+
+    return {
+        "version": _VERSION,
+        "about": dict(setting.about),
+        "precision": setting.precision,
+        "metric": setting.metric,
+        "reason": reason,
+        "reading": list(reading),
+        "rng": dict(rng),
+        "modules": compact({n: dict(module.state_dict()) for n, module in task.modules.items()}),
+        "task": compact(task.state_dict()),
+        "batch": compact(named_tensors(batch)),
+    }
+
+
+def read(content: bytes, name: str) -> dict[str, Any]:
+    """A saved step from a file's content.
+
+    Raises:
+        ConfigurationError: It is none, or was written by another version.
+    """
+    try:
+        saved: dict[str, Any] = torch.load(
+            io.BytesIO(content), map_location="cpu", weights_only=True
+        )
+        version = saved["version"]
+    except Exception as error:
+        # torch's own words advise to load it unsafely.
+        raise ConfigurationError(
+            f"{name} is no saved step of a trial: it is cut off, damaged or another kind of file"
+        ) from error
+    if version != _VERSION:
+        raise ConfigurationError(
+            f"{name} was written by another version of hpo (its format is {version}, this "
+            f"program reads {_VERSION})"
+        )
+    return saved
+
+
+def context_of(settings: Mapping[str, Any], *, seed: int, device: torch.device) -> Context:
+    """What a trial with this seed is built for, from the settings of its study."""
+    return Context(
+        device=device,
+        size=settings["size"],
+        epochs=settings["epochs"],
+        seed=seed,
+        problem_seed=settings["problem_seed"],
+        options=settings["options"],
+    )
+
+
+def plain(params: Params) -> dict[str, Any]:
+    """Parameters as Python has them: a numpy number would make a checkpoint unreadable."""
+    return {name: v.item() if hasattr(v, "item") else v for name, v in params.items()}
+
+
+def build(about: Mapping[str, Any], device: torch.device, objective: Objective) -> Task:
+    """The task of a trial as its training begins.
+
+    Args:
+        about: `study`, the settings of its study; `params`; and `seed`, the trial's.
+    """
+    torch.manual_seed(about["seed"])
+    context = context_of(about["study"], seed=about["seed"], device=device)
+    return objective.build(about["params"], context)
+
+
+def restore(saved: Mapping[str, Any], device: torch.device, objective: Objective) -> Task:
+    """The task of a saved step, with the weights that the step was taken with.
+
+    Raises:
+        ConfigurationError: The objective builds another network than the one that was saved.
+    """
+    try:
+        task = build(saved["about"], device, objective)
+    except Exception as error:
+        raise ConfigurationError(
+            f"the objective '{objective.name}' cannot be built with the saved trial's parameters "
+            f"{dict(saved['about']['params'])}: {type(error).__name__}: {error} (--objective)"
+        ) from error
+    try:
+        for name, module in task.modules.items():
+            module.load_state_dict(saved["modules"][name])
+        task.load_state_dict(saved["task"])
+    except (RuntimeError, KeyError) as error:
+        lines = str(error).splitlines()
+        raise ConfigurationError(
+            f"the saved weights do not fit what the objective '{objective.name}' builds: "
+            f"{lines[-1].strip() if lines else error!r}; replay the step with the objective as it "
+            "was (--objective)"
+        ) from error
+    return task
+
+
+def with_tensors(batch: Any, saved: Mapping[str, Tensor], device: torch.device) -> Any:
+    """The batch with the tensors that were saved of it."""
+    if set(named_tensors(batch)) != set(saved):
+        raise ConfigurationError(
+            f"the objective's batches hold {sorted(named_tensors(batch))}, the saved step "
+            f"{sorted(saved)}; replay it with the objective that it was saved with"
+        )
+    return map_tensors(batch, lambda path, _: saved[path].to(device))

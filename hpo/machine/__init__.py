@@ -1,0 +1,1 @@
+"""Facts of this host: worker slots, and the provenance of a result."""

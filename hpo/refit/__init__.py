@@ -1,0 +1,1 @@
+"""Train a study's winner at full length over several seeds, and evaluate it."""

@@ -1,0 +1,369 @@
+"""The folder of a training: what it is of, how each seed ended, its table, picture and summary.
+
+    seed_0.pt ...        the finished seeds, as `trained` reads them; seed_0_fp32.pt the one beside
+    seed_1.step.pt       where a seed diverged: the step, for `replay`
+    training.json        the summary;  training.csv  a row a seed and epoch;  curves.png
+    .state/              what an interrupted training goes on from, and a log for each seed
+
+Border: files in, files out, each written whole or not at all. Who trains is `training`'s.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import math
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpo import files
+from hpo.errors import ConfigurationError
+from hpo.refit.curves import Curve, picture
+from hpo.refit.recipe import Recipe
+from hpo.refit.weights import SUMMARY
+
+_VERSION = 1
+# Seed 0 once more in fp32, where the others are not.
+BESIDE = "seed_0_fp32"
+_TABLE, _PICTURE = "training.csv", "curves.png"
+_SEED = re.compile(rf"seed_\d+|{BESIDE}")
+_RESULT = re.compile(rf"({_SEED.pattern})(\.step)?\.pt|{re.escape(_TABLE)}|{re.escape(_PICTURE)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedResult:
+    """How a seed ended.
+
+    Attributes:
+        outcome: `complete`, or `diverged`.
+        value: The metric of the last validation; None where it diverged.
+        reason: Why it diverged, as a trial's `prune_reason`; and `detail`, in a sentence.
+        seconds: Of its training, over interruptions.
+        skipped: Steps withheld from the weights.
+        file: Its weights; of a diverged one the step that shows it, if it could be kept.
+        source: The hash of the objective's file that it was trained with, where known.
+        rows: What each epoch measured.
+    """
+
+    seed: int
+    precision: str
+    outcome: str
+    seconds: float
+    skipped: int
+    value: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    reason: str | None = None
+    detail: str | None = None
+    file: Path | None = None
+    source: str | None = None
+    rows: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+
+    def flat(self) -> dict[str, Any]:
+        """As plain data, without its rows."""
+        plain = {name: value for name, value in vars(self).items() if name != "rows"}
+        # JSON has no NaN.
+        metrics = {n: v if math.isfinite(v) else None for n, v in self.metrics.items()}
+        return {**plain, "metrics": metrics, "file": self.file and self.file.name}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What a training came to.
+
+    Attributes:
+        seeds: How each finished one ended.
+        confirmation: Seed 0 in fp32; None where the precision is fp32, or it is not finished.
+        mean: Of the metric over the complete seeds, and `std`, from two of them on.
+        seconds: Of all seeds together, over interruptions.
+        is_complete: Whether every seed has ended; if not, the same call goes on.
+        is_interrupted: Whether that is because it was to stop.
+    """
+
+    folder: Path
+    study: str | None
+    trial: int | None
+    metric: str
+    direction: str
+    precision: str
+    epochs: int
+    seeds: Sequence[SeedResult]
+    confirmation: SeedResult | None
+    mean: float | None
+    std: float | None
+    best_seed: int | None
+    seconds: float
+    is_complete: bool
+    is_interrupted: bool = False
+
+    @property
+    def file(self) -> Path | None:
+        """The weights of the best seed."""
+        return None if self.best_seed is None else self.folder / f"seed_{self.best_seed}.pt"
+
+    @property
+    def is_confirmed(self) -> bool | None:
+        """Whether fp32 comes to the same, within two deviations over seeds; None if unknown."""
+        zero = next((one for one in self.seeds if one.seed == 0), None)
+        other = self.confirmation
+        if zero is None or other is None or zero.value is None or self.std is None:
+            return None
+        return other.value is not None and abs(other.value - zero.value) <= 2 * self.std
+
+    def flat(self) -> dict[str, Any]:
+        """As plain data for JSON."""
+        return {
+            **vars(self),
+            "folder": str(self.folder),
+            "seeds": [one.flat() for one in self.seeds],
+            "confirmation": self.confirmation and self.confirmation.flat(),
+            "is_confirmed": self.is_confirmed,
+        }
+
+
+class TrainingFolder:
+    """The files of one training."""
+
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.path, self._recipe = path, recipe
+        self.state = path / ".state"
+
+    @contextmanager
+    def held(self, *, force: bool) -> Iterator[None]:
+        """Make the folder, keep other processes out of it, and see that it is of this recipe.
+
+        The folder may be one that its user keeps other files in: these stay as they are.
+
+        Args:
+            force: Start over where it holds another training, or the same one.
+
+        Raises:
+            ConfigurationError: It cannot be written, is in use, or is of something else.
+        """
+        try:
+            self._refuse_foreign_results()
+            self.state.mkdir(parents=True, exist_ok=True)
+            lock = (self.state / "lock").open("w")
+        except OSError as error:
+            raise ConfigurationError(
+                f"the folder '{self.path}' cannot be written: {error.strerror or error}; name "
+                "another one (--out)"
+            ) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigurationError(
+                    f"another 'train' is at work in '{self.path}'; wait for it, or name another "
+                    "folder (--out)"
+                ) from error
+            except OSError:
+                # A file system without locks; two at once would train everything twice.
+                pass
+            self._remove_unfinished()
+            if force:
+                self._clear()
+            self._refuse_another()
+            yield
+
+    def _refuse_foreign_results(self) -> None:
+        """Refuse a folder with files of the results' names that no training here has written."""
+        if not self.path.is_dir() or self.state.exists() or (self.path / SUMMARY).exists():
+            return
+        found = sorted(file.name for file in self.path.iterdir() if _RESULT.fullmatch(file.name))
+        if found:
+            raise ConfigurationError(
+                f"the folder '{self.path}' holds '{found[0]}' and no training that it is of, and "
+                "would have it replaced; name another folder (--out)"
+            )
+
+    def _remove_unfinished(self) -> None:
+        """Remove what processes that were killed were writing."""
+        for folder in (self.path, self.state):
+            for file in folder.iterdir():
+                name = files.target_name(file.name)
+                if name and (name == SUMMARY or _RESULT.fullmatch(name) or _is_state(name)):
+                    file.unlink(missing_ok=True)
+
+    def _clear(self) -> None:
+        """Remove what an earlier training left: its own files alone."""
+        states = [file for file in self.state.iterdir() if _is_state(file.name)]
+        names = {file.stem for file in states} | set(self._names_before())
+        results = [f"{name}{ending}" for name in names for ending in (".pt", ".step.pt")]
+        for file in (*states, *(self.path / n for n in (*results, SUMMARY, _TABLE, _PICTURE))):
+            file.unlink(missing_ok=True)
+
+    def _names_before(self) -> list[str]:
+        """What the earlier training was to train, if its summary says it."""
+        try:
+            found = self._summary()
+            return [] if found is None else [BESIDE, *map(_name, range(found["asked_seeds"]))]
+        except (ConfigurationError, TypeError):
+            return []
+
+    def _refuse_another(self) -> None:
+        found = self._summary()
+        if found is None:
+            return
+        before, now = found["asked"], json.loads(json.dumps(self._recipe.asked()))
+        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        if names:
+            told = "; ".join(
+                f"{n} {_shown(before.get(n))} (now {_shown(now.get(n))})" for n in names
+            )
+            raise ConfigurationError(
+                f"the training in '{self.path}' is of {told}: leave that as it was to go on with "
+                "it, name another folder with --out, or write --force to start over"
+            )
+
+    def of_other_source(self) -> list[str]:
+        """What was trained with the objective's file as it is no longer."""
+        now = self._recipe.settings.source
+        ended = {name: self.result_of(name) for name in self.names()}
+        return [n for n, one in ended.items() if one and one.source not in (None, now)]
+
+    def _summary(self) -> dict[str, Any] | None:
+        path = self.path / SUMMARY
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            _ = found["asked"], found["asked_seeds"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigurationError(
+                f"'{path}' cannot be read ({type(error).__name__}: {error}); name another folder "
+                "with --out, or write --force to start over"
+            ) from error
+        return found
+
+    def seeds(self) -> int:
+        """How many seeds there are to be: as asked for, or as many as there were already."""
+        found = self._summary()
+        return max(self._recipe.seeds, found["asked_seeds"] if found else 0)
+
+    def result_of(self, name: str) -> SeedResult | None:
+        """How a seed ended; None where it has not, or its weights are gone."""
+        try:
+            found = json.loads((self.state / f"{name}.json").read_text(encoding="utf-8"))
+            is_complete = found["outcome"] == "complete"
+            step = found.pop("step_file", None)
+            file = self.path / f"{name}.pt" if is_complete else step and self.path / step
+            seed, _, other = name.removeprefix("seed_").partition("_")
+            precision = other or self._recipe.precision
+            result = SeedResult(seed=int(seed), precision=precision, file=file, **found)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return None if is_complete and not (file and file.exists()) else result
+
+    def names(self) -> list[str]:
+        """All that is to be trained, by the names of their files."""
+        names = [_name(number) for number in range(self.seeds())]
+        # Beside seed 0, and early: it takes longest.
+        return names if self._recipe.precision == "fp32" else [names[0], BESIDE, *names[1:]]
+
+    def collect(self, *, is_interrupted: bool = False) -> TrainingResult:
+        """What is finished up to now."""
+        recipe, config = self._recipe, self._recipe.settings
+        ended = {name: self.result_of(name) for name in self.names()}
+        confirmation = ended.pop(BESIDE, None)
+        seeds = [one for one in ended.values() if one is not None]
+        values = {one.seed: one.value for one in seeds if one.value is not None}
+        best = min if config.direction == "minimize" else max
+        return TrainingResult(
+            folder=self.path,
+            study=recipe.study_name,
+            trial=recipe.trial,
+            metric=config.metric,
+            direction=config.direction,
+            precision=recipe.precision,
+            epochs=config.epochs,
+            seeds=seeds,
+            confirmation=confirmation,
+            mean=statistics.fmean(values.values()) if values else None,
+            std=statistics.stdev(values.values()) if len(values) > 1 else None,
+            best_seed=best(values, key=lambda seed: values[seed]) if values else None,
+            seconds=sum(one.seconds for one in (*seeds, confirmation) if one is not None),
+            is_complete=all(self.result_of(name) is not None for name in self.names()),
+            is_interrupted=is_interrupted,
+        )
+
+    def write_summary(self, result: TrainingResult, environment: Mapping[str, Any]) -> None:
+        """Write the summary alone.
+
+        Raises:
+            ConfigurationError: It cannot be written.
+        """
+        recipe = self._recipe
+        content = {
+            "version": _VERSION,
+            **result.flat(),
+            "folder": self.path.name,
+            "asked": recipe.asked(),
+            "asked_seeds": self.seeds(),
+            "studied": dict(recipe.studied),
+            "params": dict(recipe.params),
+            "settings": asdict(recipe.settings),
+            "environment": dict(environment),
+        }
+        files.write_json(self.path / SUMMARY, content)
+
+    def write(self, result: TrainingResult, environment: Mapping[str, Any]) -> None:
+        """Write summary, and of what is finished table and picture.
+
+        Raises:
+            ConfigurationError: One of them cannot be written.
+        """
+        runs = [*result.seeds, *([result.confirmation] if result.confirmation else [])]
+        if runs:
+            curves = [_curve(run, result.metric, run is result.confirmation) for run in runs]
+            title = result.study or self.path.name
+            title += "" if result.trial is None else f", trial {result.trial}"
+            drawn = picture(curves, metric=result.metric, title=title)
+            files.write(self.path / _TABLE, _table(runs).encode())
+            files.write(self.path / _PICTURE, drawn)
+        self.write_summary(result, environment)
+
+
+def _name(seed: int) -> str:
+    return f"seed_{seed}"
+
+
+def _is_state(name: str) -> bool:
+    """Whether a file of this name in the state's folder is a seed's."""
+    stem, _, ending = name.partition(".")
+    return bool(_SEED.fullmatch(stem)) and ending in ("pt", "json", "log")
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _table(runs: Sequence[SeedResult]) -> str:
+    """A row a seed and epoch; empty where a figure is none, as the loss of epoch 0."""
+    own = ("seed", "precision", "epoch", "step", "seconds")
+    names = dict.fromkeys(name for run in runs for row in run.rows for name in row["figures"])
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow([*own, *(name for name in names if name not in own)])
+    for run in runs:
+        for row in run.rows:
+            head = [run.seed, run.precision, row["epoch"], row["step"], row["seconds"]]
+            figures = (row["figures"].get(name) for name in names if name not in own)
+            writer.writerow([*head, *("" if v is None or math.isnan(v) else v for v in figures)])
+    return text.getvalue()
+
+
+def _curve(run: SeedResult, metric: str, is_beside: bool) -> Curve:
+    return Curve(
+        label=f"seed {run.seed}, {run.precision}" if is_beside else f"seed {run.seed}",
+        epochs=[row["epoch"] for row in run.rows],
+        metric=[row["figures"][metric] for row in run.rows],
+        loss=[row["figures"].get("loss", math.nan) for row in run.rows],
+        is_beside=is_beside,
+    )

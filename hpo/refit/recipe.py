@@ -1,0 +1,306 @@
+"""What a training trains: a configuration, the settings it was found with, and where it is from.
+
+    best trial · trial N · FILE of `best --save` or by hand  ->  Recipe
+
+Border: resolves and refuses; trains nothing and writes nothing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.trial import FrozenTrial
+
+from hpo.errors import ConfigurationError
+from hpo.guard.saved_step import plain
+from hpo.search import configurations
+from hpo.search.configurations import Saved
+from hpo.study import config as settings
+from hpo.study import join, study
+from hpo.study.config import StudyConfig
+from hpo.study.objective import objective_of
+from hpo.study.outcomes import best_trial
+from hpo.study.request import DEFAULTS, usual
+from hpo.study.study import OpenStudy
+from hpo.task.forward import PRECISIONS
+from objectives import Objective, Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """What a training is asked for; None leaves a choice to the study, or the configuration's file.
+
+    Attributes:
+        objective: Where the objective is here; for a file without settings, which one it is.
+        space: The search space of a configuration that comes without settings.
+        options: The objective's own, where they are to be others than the study's.
+        precision: `auto` for the one that the configuration was studied in.
+        ema_decay: Of the averaged weights; 0 for none.
+    """
+
+    objective: str | None = None
+    size: str | None = None
+    space: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    epochs: int = 100
+    seeds: int = 3
+    precision: str = "auto"
+    ema_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "seeds"):
+            value = getattr(self, name)
+            if not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+                raise ConfigurationError(
+                    f"{name} {value!r} is no whole number of at least 1 (--{name})"
+                )
+        if not (isinstance(self.ema_decay, int | float) and 0 <= self.ema_decay < 1):
+            raise ConfigurationError(
+                f"a decay of {self.ema_decay!r} is not within [0, 1); 0 trains without averaged "
+                "weights (--ema)"
+            )
+        if self.precision not in ("auto", *PRECISIONS):
+            raise ConfigurationError(
+                f"precision {self.precision!r} is none of auto, {', '.join(PRECISIONS)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What is trained.
+
+    Attributes:
+        objective: Where its code is here.
+        settings: As the study had them, but for the epochs of this training, its options and size.
+        studied: Epochs and precision of the trial, and the value that it reached, where known.
+        precision: Of this training.
+        why: The reason for that precision.
+        notes: What the user should know.
+    """
+
+    objective: str
+    settings: StudyConfig
+    params: Params
+    precision: str
+    why: str
+    seeds: int
+    ema_decay: float
+    study_name: str | None = None
+    trial: int | None = None
+    studied: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def about(self, seed: int) -> dict[str, Any]:
+        """What one training is, as `saved.build` takes it."""
+        return {
+            "study": asdict(self.settings),
+            "params": dict(self.params),
+            "seed": seed,
+            "trial": self.trial,
+            "study_name": self.study_name,
+        }
+
+    def asked(self) -> dict[str, Any]:
+        """All that the result hangs on, by the flags' names: another value is another training."""
+        own = self.settings
+        return {
+            "objective": own.objective,
+            "size": own.size,
+            "epochs": own.epochs,
+            "precision": self.precision,
+            "ema": self.ema_decay,
+            **{f"params.{name}": value for name, value in self.params.items()},
+            **dict(own.options),
+        }
+
+
+def of_study(
+    opened: OpenStudy, number: int | None, request: TrainRequest, *, on_gpu: bool
+) -> Recipe:
+    """The recipe of a trial, or of the best one.
+
+    Raises:
+        ConfigurationError: There is no such trial, or none is complete yet.
+    """
+    trial = _trial(opened, number)
+    config = study.as_begun(opened, trial).config
+    found = Saved(
+        params=trial.params,
+        settings=asdict(config),
+        study=opened.name,
+        trial=trial.number,
+        precision=trial.user_attrs.get("precision"),
+        value=trial.value,
+    )
+    return _recipe(found, request, what=f"trial {trial.number}", is_file=False, on_gpu=on_gpu)
+
+
+def _trial(opened: OpenStudy, number: int | None) -> FrozenTrial:
+    if number is None:
+        best = best_trial(opened.load())
+        if best is None:
+            raise ConfigurationError(
+                f"study '{opened.name}' has no complete trial yet; name one with --trial N, or "
+                "train when one is ('python -m hpo status')"
+            )
+        return best
+    trials = opened.load().get_trials(deepcopy=False)
+    if not 0 <= number < len(trials):
+        raise ConfigurationError(
+            f"study '{opened.name}' has no trial {number}; its trials are "
+            + (f"0 to {len(trials) - 1}" if trials else "still to come")
+            + " (--trial)"
+        )
+    if not trials[number].params:
+        raise ConfigurationError(
+            f"trial {number} of study '{opened.name}' has no parameters yet; try again when it "
+            "has begun to train (--trial)"
+        )
+    return trials[number]
+
+
+def of_file(path: Path, request: TrainRequest, *, on_gpu: bool) -> Recipe:
+    """The recipe of a configuration's file; no database is needed.
+
+    Raises:
+        ConfigurationError: It cannot be read, or says too little and no flag says the rest.
+    """
+    found = configurations.read_one(path)
+    if found.settings is None and request.objective is None:
+        raise ConfigurationError(
+            f"'{path}' does not say what it configures; write --objective NAME with it (and "
+            "--size, --space, where these are not the usual ones), or write the file with "
+            "'python -m hpo best --save FILE'"
+        )
+    return _recipe(found, request, what=f"'{path}'", is_file=True, on_gpu=on_gpu)
+
+
+def _recipe(
+    found: Saved, request: TrainRequest, *, what: str, is_file: bool, on_gpu: bool
+) -> Recipe:
+    notes: list[str] = []
+    config = None if found.settings is None else _stored(found.settings, what)
+    known = asdict(config) if config else {"objective": request.objective, "source": ""}
+    objective, has_changed = objective_of(known, request.objective, is_file=is_file, what=what)
+    if config and has_changed:
+        notes.append(
+            "the objective's file has changed since the study was created; so may the result"
+        )
+    spec = str(join.absolute(request.objective) or known["objective"])
+    usually = usual(on_gpu=on_gpu)
+    studied = found.precision or (config.precision if config else usually["precision"])
+    precision, why = _precision(request.precision, studied, on_gpu=on_gpu)
+    if request.precision == "auto" and config is None and found.precision is None:
+        why = f"auto: {'a' if on_gpu else 'no'} GPU"
+    if config is None:
+        size = _usual_size(objective, usually["size"])
+        wanted = {**DEFAULTS, "size": size, "precision": precision}
+        given = {"size": request.size, "space": request.space}
+        wanted |= {name: value for name, value in given.items() if value not in (None, "auto")}
+        wanted |= {"epochs": request.epochs, "options": dict(request.options)}
+        made = join.settled(objective, spec, wanted, n_trials=join.DEFAULT_TRIALS)
+    else:
+        made = _trained_with(config, objective, spec, request, precision=precision)
+        if made.size != config.size:
+            notes.append(
+                f"the configuration was found at size {config.size}, and is trained at {made.size}"
+            )
+    params, others = _params(found.params, objective, made.space, what)
+    if others:
+        notes.append(f"not in {what}, so by default: {others}")
+    told: dict[str, Any] = {"precision": studied, "value": found.value}
+    return Recipe(
+        objective=spec,
+        settings=made,
+        params=params,
+        precision=precision,
+        why=why,
+        seeds=request.seeds,
+        ema_decay=request.ema_decay,
+        study_name=found.study,
+        trial=found.trial,
+        studied={**told, "epochs": config.epochs} if config else {},
+        notes=tuple(notes),
+    )
+
+
+def _stored(stored: Mapping[str, Any], what: str) -> StudyConfig:
+    """The settings of a study as they were stored."""
+    try:
+        config = study.from_stored(stored)
+        # Whatever was written there by hand.
+        if not all(isinstance(v, str) for v in (config.objective, config.size, config.space)):
+            raise TypeError("objective, size and space are texts")
+        return replace(config, options=dict(config.options))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigurationError(
+            f"the settings in {what} are not those of a study ({error}); write the file again "
+            "with 'python -m hpo best --save FILE'"
+        ) from error
+
+
+def _trained_with(
+    config: StudyConfig, objective: Objective, spec: str, request: TrainRequest, *, precision: str
+) -> StudyConfig:
+    """A study's settings, with what is asked for in their place."""
+    if request.space not in (None, config.space):
+        raise ConfigurationError(
+            f"the configuration is of space '{config.space}', and --space {request.space} cannot "
+            "change that; leave it out"
+        )
+    size = request.size if request.size not in (None, "auto") else config.size
+    whole = {
+        **asdict(config),
+        "objective": spec,
+        "source": study.source_hash(objective),
+        "size": size,
+        "epochs": request.epochs,
+        "options": {**config.options, **request.options},
+    }
+    join.check(objective, whole)
+    defaults = {name: option.default for name, option in objective.options.items()}
+    # A study of before an option existed has none of it.
+    whole["options"] = join.settle(
+        objective, {**defaults, **whole["options"]}, {**whole, "precision": precision}
+    )
+    return replace(config, **{**whole, **settings.facts(objective, whole)})
+
+
+def _usual_size(objective: Objective, size: str) -> str:
+    return size if size in objective.sizes else objective.sizes[0]
+
+
+def _params(found: Params, objective: Objective, space: str, what: str) -> tuple[Params, str]:
+    """The parameters as the objective has them, and in words those that were not given."""
+    (given,) = configurations.checked([found], objective.spaces[space], flag=what)
+    defaults = {n: v for n, v in objective.defaults(space).items() if n not in given}
+    fixed = optuna.trial.FixedTrial({**defaults, **given})
+    with warnings.catch_warnings():
+        # Of a value that lies outside of the space as its study had narrowed or widened it.
+        warnings.simplefilter("ignore")
+        try:
+            params = plain(objective.suggest(fixed, space))
+        except (ValueError, KeyError) as error:
+            raise ConfigurationError(
+                f"the objective '{objective.name}' cannot take the parameters of {what}: {error} "
+                "(--objective)"
+            ) from error
+    return params, ", ".join(f"{n} {v}" for n, v in defaults.items() if n in params)
+
+
+def _precision(asked: str, studied: str, *, on_gpu: bool) -> tuple[str, str]:
+    """The precision to train in, and the reason."""
+    if asked != "auto":
+        return asked, "asked for"
+    if studied == "fp16" and not on_gpu:
+        return "fp32", "auto: fp16, as studied, is 8 to 30 times slower on a CPU"
+    has_bf16 = not on_gpu or torch.cuda.is_bf16_supported(including_emulation=False)
+    if studied == "bf16" and not has_bf16:
+        return "fp16", "auto: this GPU has no bf16, as studied"
+    return studied, "auto: as studied"

@@ -1,0 +1,217 @@
+"""Train one seed of a training, in a process of its own; what `training` starts on each slot.
+
+The job comes as one line of JSON on standard input, events go out as lines of JSON. The end of the
+input is the order to stop: it comes too where the parent is killed.
+
+Border: one seed, its checkpoint, its file. Which seeds there are is `training`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from math import cos, pi
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import torch
+
+from hpo import files
+from hpo.database import records
+from hpo.engine import trial
+from hpo.engine.average import module_states
+from hpo.engine.reports import (
+    Epoch,
+    Interval,
+    Plan,
+    Reporter,
+)
+from hpo.errors import Divergence, HpoError, StopRequested
+from hpo.guard.saved_step import build
+from hpo.refit import weights
+from hpo.refit.weights import Trained
+from hpo.study.study import load_objective
+from hpo.task.forward import is_out_of_memory, map_tensors
+from objectives import Task
+
+# Adam's second moment is a mean of its last 1000 squared gradients; while it is of a few dozen, a
+# step is as long as the rate allows, whatever the gradient. 2 % of 100 epochs are 34 steps of the
+# smallest problem and 334 of the others.
+_WARM_UP = 0.02
+# The first step must move, too.
+_FIRST = 1e-3
+# Between two epochs; a terminal is redrawn twice a second.
+_STEPS_EVERY_S = 0.5
+
+Emit = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One seed to be trained.
+
+    Attributes:
+        name: Of its file, without the ending.
+        objective: Where its code is.
+        about: What it is, as `saved.build` takes it.
+        folder: Where its file goes.
+        state: The folder of what an interrupted training goes on from.
+    """
+
+    name: str
+    objective: str
+    about: Mapping[str, Any]
+    precision: str
+    ema_decay: float
+    device: str
+    folder: str
+    state: str
+
+    @classmethod
+    def read(cls, line: str) -> Job:
+        return cls(**json.loads(line))
+
+    def line(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def schedule(progress: float) -> float:
+    """Linear warm-up over the first 2 % of the steps, then half a cosine to 0."""
+    if progress < _WARM_UP:
+        return (progress + _FIRST) / (_WARM_UP + _FIRST)
+    return (1 + cos(pi * (progress - _WARM_UP) / (1 - _WARM_UP))) / 2
+
+
+def train_seed(job: Job, emit: Emit, stop: Event) -> None:
+    """Train a seed to its end, or until it is to stop; how it ended is the last event.
+
+    Events: `epoch`, `steps`, and one of `ended` (its result is in a file), `stopped`, `failed`.
+    """
+    try:
+        _train(job, emit, stop)
+    except StopRequested:
+        emit("stopped", {})
+    except HpoError as error:
+        emit("failed", {"text": str(error)})
+    except Exception as error:
+        logging.getLogger(__name__).exception("the training raised")
+        text = " ".join(str(error).split())[:400]
+        known = "out of memory: " if is_out_of_memory(error) else ""
+        emit("failed", {"text": f"{known}{type(error).__name__}: {text}"})
+
+
+def _train(job: Job, emit: Emit, stop: Event) -> None:
+    settings, device = job.about["study"], torch.device(job.device)
+    task = build(job.about, device, load_objective(job.objective))
+    course = _Course(settings["metric"], emit, stop)
+    checkpoint = Path(job.state) / f"{job.name}.pt"
+    plan = Plan(
+        epochs=settings["epochs"],
+        precision=job.precision,
+        device=device,
+        metric=settings["metric"],
+        checkpoint=checkpoint,
+        about={**job.about, "precision": job.precision, "ema_decay": job.ema_decay},
+        schedule=schedule,
+        ema_decay=job.ema_decay or None,
+    )
+    result: dict[str, Any]
+    try:
+        done = trial.train(task, plan, course)
+    except Divergence as verdict:
+        result = {
+            **{"outcome": "diverged", "reason": verdict.reason, "detail": verdict.detail},
+            **{"seconds": verdict.seconds, "skipped": verdict.skipped},
+            "step_file": _keep_step(verdict, Path(job.folder) / f"{job.name}.step.pt"),
+        }
+    else:
+        result = {
+            **{"outcome": "complete", "value": done.value, "metrics": course.metrics},
+            **{"seconds": done.seconds, "skipped": done.skipped},
+        }
+        found = _trained(job, task, done.averaged, course.metrics)
+        weights.write(Path(job.folder) / f"{job.name}.pt", found)
+    result |= {"source": settings["source"], "rows": course.rows}
+    files.write_json(Path(job.state) / f"{job.name}.json", result)
+    # It has done its work; the other files tell all that it told.
+    checkpoint.unlink(missing_ok=True)
+    emit("ended", {})
+
+
+def _trained(job: Job, task: Task, averaged: Any, metrics: Mapping[str, float]) -> Trained:
+    live = module_states(task)
+    device = torch.device(job.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    environment = records.environment(device=name, threads=torch.get_num_threads())
+    # Whose machine it was is nobody's business where the file goes.
+    environment.pop("host")
+    return Trained(
+        about=job.about,
+        precision=job.precision,
+        epochs=job.about["study"]["epochs"],
+        metrics=metrics,
+        modules=averaged or live,
+        last=live if averaged else None,
+        task=_on_cpu(task.state_dict()),
+        environment={"torch": str(torch.__version__), "git_sha": records.git_sha(), **environment},
+    )
+
+
+def _on_cpu(state: Mapping[str, Any]) -> dict[str, Any]:
+    moved: dict[str, Any] = map_tensors(state, lambda _, tensor: tensor.detach().cpu())
+    return moved
+
+
+def _keep_step(verdict: Divergence, path: Path) -> str | None:
+    """Keep the step that shows a divergence, which `replay` takes; a verdict stands without."""
+    if verdict.saved is None:
+        return None
+    try:
+        with files.renamed(path) as file:
+            torch.save(dict(verdict.saved), file)
+    except (OSError, RuntimeError) as error:
+        logging.getLogger(__name__).warning("the step cannot be kept: %s", error)
+        return None
+    return path.name
+
+
+class _Course(Reporter):
+    """The engine's reporter: hands its figures on, and keeps those of all epochs."""
+
+    def __init__(self, metric: str, emit: Emit, stop: Event) -> None:
+        self._metric, self._emit, self._stop = metric, emit, stop
+        self._began, self._told_at = time.monotonic(), 0.0
+        self.rows: list[dict[str, Any]] = []
+        self.metrics: dict[str, float] = {}
+
+    def must_stop(self) -> bool:
+        return self._stop.is_set()
+
+    def report(self, epoch: Epoch) -> bool:
+        self.metrics = dict(epoch.metrics)
+        seconds = round(time.monotonic() - self._began, 3)
+        where = {"epoch": epoch.epoch, "step": epoch.step}
+        self.rows.append({**where, "seconds": seconds, "figures": epoch.flat()})
+        self._emit("epoch", {**where, "value": epoch.metrics[self._metric]})
+        return False
+
+    def note(self, interval: Interval) -> None:
+        if time.monotonic() - self._told_at > _STEPS_EVERY_S:
+            self._told_at = time.monotonic()
+            self._emit("steps", {"step": interval.step})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "metrics": self.metrics}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.rows, self.metrics = list(state["rows"]), dict(state["metrics"])
+        if self.rows:
+            # Over interruptions.
+            self._began -= self.rows[-1]["seconds"]
+            for row in self.rows:
+                told = {"epoch": row["epoch"], "step": row["step"], "is_earlier": True}
+                self._emit("epoch", {**told, "value": row["figures"][self._metric]})

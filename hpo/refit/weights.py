@@ -1,0 +1,259 @@
+"""The file of a finished training: averaged weights, what they are of, and the way back to a task.
+
+    seed_0.pt    {"format": "hpo-trained", "version": 1, "about", "precision", "epochs",
+                  "metrics", "modules", "last", "task", "environment"}
+
+Plain data and tensors on the CPU, which `torch.load(weights_only=True)` takes.
+
+Border: a file in, a file out. Who trains is `seed`'s; a folder of seeds is `training_folder`'s.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpo import files
+from hpo.errors import ConfigurationError
+from hpo.guard.saved_step import build
+from objectives import Objective, Task
+
+FORMAT = "hpo-trained"
+VERSION = 1
+# The summary of a folder of `train`.
+SUMMARY = "training.json"
+# What a write that found no room may have left free: less than a few blocks.
+_FULL_BYTES = 1 << 16
+
+_Modules = Mapping[str, Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A finished training.
+
+    Attributes:
+        about: `study` (the settings that it was trained with), `params`, `seed`, `trial`,
+            `study_name`; the last two None where it was of no study.
+        metrics: What the last validation found.
+        modules: The states to use, averaged where the training averaged.
+        last: The states that the last step left; None where these are the same.
+        task: What the task keeps outside of its modules.
+        environment: What it was trained on, without the host's name.
+    """
+
+    about: Mapping[str, Any]
+    precision: str
+    epochs: int
+    metrics: Mapping[str, float]
+    modules: _Modules = field(repr=False)
+    last: _Modules | None = field(default=None, repr=False)
+    task: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write(path: Path, trained: Trained) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        ConfigurationError: It cannot be written.
+    """
+    content = {"format": FORMAT, "version": VERSION, **vars(trained)}
+    if trained.last is None:
+        del content["last"]
+    try:
+        with files.renamed(path) as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:
+                # Asked while what was written still fills the disk.
+                raise OSError(_reason(error, path.parent)) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"'{path}' cannot be written: {error.strerror or error}; the training is kept in its "
+            "checkpoint, so make room, or give the right to write"
+        ) from error
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    """Why torch could not write: of a full disk it says 'unexpected pos'."""
+    with suppress(OSError):
+        if shutil.disk_usage(folder).free < _FULL_BYTES:
+            return "No space left on device"
+    return str(error).splitlines()[0]
+
+
+def read(path: Path) -> Trained:
+    """A finished training from its file.
+
+    Raises:
+        ConfigurationError: There is none, or it is damaged, of another version, or something else.
+    """
+    if path.is_dir():
+        raise ConfigurationError(f"'{path}' is a folder; write one of its files, as seed_0.pt")
+    if not path.exists():
+        raise ConfigurationError(
+            f"there is no file '{path}'; 'python -m hpo train' writes such files"
+        )
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read '{path}': {error.strerror or error}") from error
+    try:
+        # Not by its path: of some lengths of a truncated file torch's reader raises an OSError.
+        content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        # Nor does it look at the checksums.
+        if (part := zipfile.ZipFile(io.BytesIO(raw)).testzip()) is not None:
+            raise ValueError(f"the checksum of {part} is wrong")
+    except Exception as error:
+        # torch's own words advise to load it unsafely.
+        raise ConfigurationError(
+            f"'{path}' is no finished training: it is cut off, damaged or another kind of file; "
+            "'python -m hpo train' writes such files"
+        ) from error
+    if not isinstance(content, Mapping) or content.get("format") != FORMAT:
+        raise ConfigurationError(f"'{path}' is no finished training but {_kind(content)}")
+    if content.get("version") != VERSION:
+        raise ConfigurationError(
+            f"'{path}' was written by another version of hpo (its format is "
+            f"{content.get('version')}, this program reads {VERSION}); train it again"
+        )
+    try:
+        found = Trained(
+            **{name: content[name] for name in Trained.__dataclass_fields__ if name in content}
+        )
+    except TypeError as error:
+        raise ConfigurationError(
+            f"'{path}' is no finished training: it lacks a part ({error})"
+        ) from error
+    if wrong := _wrong_in(found.about):
+        raise ConfigurationError(
+            f"'{path}' is no finished training: it does not say what it is of, for it lacks "
+            f"{wrong}; 'python -m hpo train' writes such files"
+        )
+    return found
+
+
+def _not_finite(task: Task) -> str | None:
+    """The first parameter that holds NaN or infinity; None where all are finite.
+
+    Buffers may: a mask of attention is -inf by intent.
+    """
+    for module_name, module in task.modules.items():
+        for name, parameter in module.named_parameters():
+            # Of 8-bit floats torch cannot tell.
+            held = parameter.double() if parameter.is_floating_point() else parameter
+            if not held.isfinite().all():
+                return f"{module_name}.{name}"
+    return None
+
+
+def _wrong_in(about: Any) -> str | None:
+    """What a file does not say of its training, or not as it should; None where it says all."""
+
+    def has(tree: Any, name: str, kind: type) -> bool:
+        return isinstance(tree, Mapping) and isinstance(tree.get(name), kind)
+
+    if not has(about, "study", Mapping):
+        return "'study', its settings"
+    for name in ("objective", "source", "size"):
+        if not has(about["study"], name, str):
+            return f"'{name}' as a text in its settings"
+    if not has(about, "params", Mapping):
+        return "'params', its parameters"
+    if not has(about, "seed", int) or isinstance(about["seed"], bool):
+        return "'seed' as a whole number"
+    return None
+
+
+def _kind(content: Any) -> str:
+    """What another torch file is, and what to do with it."""
+    if isinstance(content, Mapping) and {"about", "optimizer", "rng"} <= set(content):
+        about = content["about"]
+        number = about.get("trial") if isinstance(about, Mapping) else None
+        which = "" if number is None else f" --trial {number}"
+        return (
+            "the checkpoint of a trial or of a training that is not finished; "
+            f"'python -m hpo train{which}' trains to the end and writes one"
+        )
+    if isinstance(content, Mapping) and {"batch", "reading"} <= set(content):
+        return "the saved step of a divergence; 'python -m hpo replay FILE' takes it"
+    what = "a file of weights alone" if isinstance(content, Mapping) else "another torch file"
+    return f"{what}; 'python -m hpo train' writes files that say what they are of"
+
+
+def locate(path: Path) -> Path:
+    """The file that a path means: itself, or the best seed's of a folder of `train`.
+
+    Raises:
+        ConfigurationError: A folder that holds no finished training.
+    """
+    if not path.is_dir():
+        return path
+    summary = path / SUMMARY
+    try:
+        found = json.loads(summary.read_text(encoding="utf-8"))
+        best = found["best_seed"]
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            f"the folder '{path}' holds no {SUMMARY}, so it is none of 'python -m hpo train'; "
+            "name the file itself"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"'{summary}' cannot be read ({type(error).__name__}: {error}); name the file itself, "
+            f"as '{path / 'seed_0.pt'}'"
+        ) from error
+    if best is None:
+        raise ConfigurationError(
+            f"no seed of the training in '{path}' is finished yet; the 'python -m hpo train' that "
+            "began it goes on with it"
+        )
+    return path / f"seed_{best}.pt"
+
+
+def restore(trained: Trained, device: torch.device, objective: Objective) -> Task:
+    """The task of a finished training, its weights loaded, its modules in evaluation mode.
+
+    Raises:
+        ConfigurationError: The objective builds another network than the one that was trained, or
+            weights are not finite.
+    """
+    try:
+        task = build(trained.about, device, objective)
+    except Exception as error:
+        raise ConfigurationError(
+            f"the objective '{objective.name}' cannot be built with the trained parameters "
+            f"{dict(trained.about['params'])}: {type(error).__name__}: {error} (--objective)"
+        ) from error
+    if not isinstance(trained.modules, Mapping) or set(task.modules) != set(trained.modules):
+        held = sorted(map(str, trained.modules)) if isinstance(trained.modules, Mapping) else "none"
+        raise ConfigurationError(
+            f"the objective '{objective.name}' builds the modules {sorted(task.modules)}, and "
+            f"trained were {held}; name the objective as it was (--objective)"
+        )
+    try:
+        for name, module in task.modules.items():
+            module.load_state_dict(trained.modules[name])
+        task.load_state_dict(dict(trained.task))
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        lines = str(error).splitlines()
+        raise ConfigurationError(
+            f"the trained weights do not fit what the objective '{objective.name}' builds: "
+            f"{lines[-1].strip() if lines else error!r}; name the objective as it was (--objective)"
+        ) from error
+    if where := _not_finite(task):
+        raise ConfigurationError(f"the trained weights are not finite ('{where}'); train it again")
+    for module in task.modules.values():
+        module.eval()
+    return task

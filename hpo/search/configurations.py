@@ -1,0 +1,133 @@
+"""Configurations in a file: what `best --save` writes, what `--enqueue` and `train` read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpo.errors import ConfigurationError
+from hpo.search.narrowing import value_of
+from objectives import Params, Space
+
+_ONE_FORM = "{\"lr\": 0.01, ...}, or take a file of 'python -m hpo best --save FILE'"
+_FORM = "{\"lr\": 0.01, ...}, a list of such, or a file of 'python -m hpo best --save FILE'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """One configuration, and what its file says of where it comes from.
+
+    Attributes:
+        settings: What its study was created with; None in what was written by hand.
+    """
+
+    params: Params
+    settings: Mapping[str, Any] | None = None
+    study: str | None = None
+    trial: int | None = None
+    precision: str | None = None
+    value: float | None = None
+
+
+def read(path: Path) -> list[Params]:
+    """The configurations of a JSON file: one, a list, or what `best` gives.
+
+    Raises:
+        ConfigurationError: It cannot be read, or holds something else.
+    """
+    configurations = _entries(_loaded(path, "--enqueue"))
+    if not configurations:
+        raise ConfigurationError(f"'{path}' holds no configuration; write {_FORM}")
+    return configurations
+
+
+def read_one(path: Path) -> Saved:
+    """The one configuration of a JSON file.
+
+    Raises:
+        ConfigurationError: It cannot be read, or holds none, or several.
+    """
+    found = _loaded(path, "FILE")
+    entries = found if isinstance(found, list) else [found]
+    if not (entries and all(isinstance(entry, Mapping) for entry in entries)):
+        raise ConfigurationError(f"'{path}' holds no configuration; write {_ONE_FORM}")
+    if len(entries) > 1:
+        raise ConfigurationError(
+            f"'{path}' holds {len(entries)} configurations, and one can be trained; write "
+            f"{_ONE_FORM}"
+        )
+    entry = entries[0]
+    if not isinstance(entry.get("params"), Mapping):
+        return Saved(params=entry)
+    kinds = {"settings": Mapping, "study": str, "trial": int, "precision": str, "value": float}
+    told = {name: entry[name] for name, kind in kinds.items() if isinstance(entry.get(name), kind)}
+    return Saved(params=entry["params"], **told)
+
+
+def _loaded(path: Path, flag: str) -> Any:
+    """What a JSON file holds."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read '{path}': {error.strerror or error} ({flag})"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"'{path}' is no text file; write {_FORM}") from error
+    except json.JSONDecodeError as error:
+        raise ConfigurationError(
+            f"'{path}' is no JSON: {error.msg} in line {error.lineno}, column {error.colno}; "
+            f"write {_FORM}"
+        ) from error
+    except RecursionError as error:
+        raise ConfigurationError(f"'{path}' is nested too deeply; write {_FORM}") from error
+
+
+def given(found: Any) -> list[Params]:
+    """Configurations of a program: one, several, or the path of their file."""
+    if isinstance(found, str | Path):
+        return read(Path(found))
+    configurations = _entries(found)
+    if configurations is None:
+        raise ConfigurationError(f"{found!r} is no configuration, nor several (enqueue)")
+    return configurations
+
+
+def _entries(found: Any) -> list[Params] | None:
+    """One configuration or several, as a list; None where it is something else."""
+    entries = list(found) if isinstance(found, list | tuple) else [found]
+    if not all(isinstance(entry, Mapping) for entry in entries):
+        return None
+    return [_params(entry) for entry in entries]
+
+
+def _params(entry: Mapping[str, Any]) -> Params:
+    inner = entry.get("params")
+    return inner if isinstance(inner, Mapping) else entry
+
+
+def checked(
+    configurations: Sequence[Params], space: Space, *, flag: str = "--enqueue"
+) -> list[dict[str, Any]]:
+    """The configurations with each value as its parameter has it.
+
+    Raises:
+        ConfigurationError: A parameter is unknown, or a value is not within the space.
+    """
+    return [_checked(configuration, space, flag) for configuration in configurations]
+
+
+def _checked(configuration: Params, space: Space, flag: str) -> dict[str, Any]:
+    unknown = sorted(set(configuration) - set(space))
+    if unknown:
+        raise ConfigurationError(
+            f"the search space has no parameter '{unknown[0]}'; it has {', '.join(space)} ({flag})"
+        )
+    if not configuration:
+        raise ConfigurationError(f"a configuration to try is empty ({flag})")
+    return {
+        name: value_of(name, space[name], given, flag=flag) for name, given in configuration.items()
+    }

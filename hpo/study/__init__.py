@@ -1,0 +1,1 @@
+"""A study: its configuration, creation and joining, outcomes, tables, copy and deletion."""

@@ -1,0 +1,234 @@
+"""A study with all that belongs to it: which rows and files, how many; and its deletion.
+
+With `study_copy` the only modules beside `storage` that know Optuna's tables. They are taken from
+their definitions, tables and columns, so that a new one goes along by itself. Border: rows and
+files; asks nobody and prints nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.storages._rdb import models
+from sqlalchemy.exc import DBAPIError
+
+from hpo.database.schema import (
+    OWN,
+    artifacts,
+    divergences,
+    tickets,
+)
+from hpo.database.storage import prepare
+from hpo.errors import ConfigurationError, StorageError
+from hpo.study.study import UID, check_name
+from hpo.tickets.budget import Tickets
+from hpo.tickets.leases import LEASE_S, Lease, is_dead
+
+STUDIES: sa.Table = models.StudyModel.__table__
+TRIALS: sa.Table = models.TrialModel.__table__
+_ATTRIBUTES: sa.Table = models.StudyUserAttributeModel.__table__
+_OPTUNA = [table for table in models.BaseModel.metadata.sorted_tables if table.foreign_keys]
+_OWN = [table for table in OWN.sorted_tables if "study_uid" in table.c]
+# Every table that holds rows of a study; one that refers to another comes after it.
+TABLES: tuple[sa.Table, ...] = (STUDIES, *_OPTUNA, *_OWN, artifacts)
+
+# What Optuna calls a system attribute that refers to a file.
+_ARTIFACT = "artifacts:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """Which rows are a study's.
+
+    Attributes:
+        uid: Of its rows in our own tables; None where it has none for itself.
+    """
+
+    name: str
+    study_id: int
+    uid: str | None
+
+    def rows(self, table: sa.Table) -> sa.ColumnElement[bool]:
+        """The condition on its rows in a table."""
+        if table is artifacts:
+            return table.c.artifact_id.in_(self._artifacts(own=True))
+        if "study_uid" in table.c:
+            return table.c.study_uid == self.uid
+        if "study_id" in table.c:
+            return table.c.study_id == self.study_id
+        of_study = sa.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == self.study_id)
+        return table.c.trial_id.in_(of_study)
+
+    def rows_to_delete(self, table: sa.Table) -> sa.ColumnElement[bool]:
+        """The same, without files that another study refers to as well."""
+        if table is artifacts:
+            return self.rows(table) & table.c.artifact_id.not_in(self._artifacts(own=False))
+        return self.rows(table)
+
+    def _artifacts(self, *, own: bool) -> sa.CompoundSelect[Any]:
+        """The files that this study refers to, or that others do."""
+
+        def which(table: sa.Table) -> sa.ColumnElement[bool]:
+            return self.rows(table) if own else self.rows(table).is_not(True)
+
+        named = [
+            sa.select(sa.func.substr(table.c.key, len(_ARTIFACT) + 1)).where(
+                table.c.key.startswith(_ARTIFACT), which(table)
+            )
+            for table in _OPTUNA
+            if table.name.endswith("_system_attributes")
+        ]
+        noted = sa.select(divergences.c.artifact_id).where(
+            divergences.c.artifact_id.is_not(None), which(divergences)
+        )
+        return sa.union(*named, noted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folders:
+    """Where this host keeps the files of studies, each study's in a folder named by its uid."""
+
+    checkpoints: Path
+    logs: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What would be deleted with a study.
+
+    Attributes:
+        rows: By table.
+        artifacts: The size of each file in the database, bytes.
+    """
+
+    rows: Mapping[str, int]
+    artifacts: Sequence[int]
+    checkpoints: Sequence[Path]
+    logs: Sequence[Path]
+
+
+def find(engine: sa.Engine, name: str | None) -> Whole:
+    """The study of this name, or the only one, whoever created it.
+
+    Raises:
+        ConfigurationError: There is none, or there are several and none was named.
+    """
+    check_name(name)
+    prepare(engine)
+    uids = sa.select(_ATTRIBUTES.c.value_json).where(_ATTRIBUTES.c.key == UID)
+    with engine.connect() as connection:
+        names = sorted(connection.scalars(sa.select(STUDIES.c.study_name)))
+        known = ", ".join(names) or "(none)"
+        if name is None and len(names) != 1:
+            raise ConfigurationError(f"no study was named; use one of {known} (--study_name)")
+        name = names[0] if name is None else name
+        study_id = connection.scalar(
+            sa.select(STUDIES.c.study_id).where(STUDIES.c.study_name == name)
+        )
+        if study_id is None:
+            raise ConfigurationError(f"no study named '{name}'; use one of {known} (--study_name)")
+        of_all = list(connection.scalars(uids))
+        own = connection.scalar(uids.where(_ATTRIBUTES.c.study_id == study_id))
+    # Optuna's own copy of a study has the uid of the first: neither may take the other's rows.
+    uid = _uuid(json.loads(own)) if own is not None and of_all.count(own) == 1 else None
+    return Whole(name=name, study_id=study_id, uid=uid)
+
+
+def _uuid(text: object) -> str | None:
+    """A uid as it is written in tables and folders; None for what is none, such as '../..'."""
+    try:
+        return str(uuid.UUID(str(text)))
+    except ValueError:
+        return None
+
+
+def content(engine: sa.Engine, whole: Whole, folders: Folders) -> Content:
+    """How much a study is."""
+    size = sa.func.sum(sa.func.octet_length(artifacts.c.body))
+    sizes = sa.select(size).where(whole.rows_to_delete(artifacts)).group_by(artifacts.c.artifact_id)
+    with engine.connect() as connection:
+        return Content(
+            rows={table.name: count(connection, whole, table) for table in TABLES},
+            artifacts=list(connection.scalars(sizes)),
+            checkpoints=_files(folders.checkpoints, whole),
+            logs=_files(folders.logs, whole),
+        )
+
+
+def count(connection: sa.Connection, whole: Whole, table: sa.Table) -> int:
+    """The rows of a study in a table."""
+    statement = sa.select(sa.func.count()).select_from(table).where(whole.rows(table))
+    return connection.scalar(statement) or 0
+
+
+def _files(folder: Path, whole: Whole) -> Sequence[Path]:
+    found = [] if whole.uid is None else (folder / whole.uid).rglob("*")
+    return sorted(path for path in found if path.is_file())
+
+
+def delete(engine: sa.Engine, whole: Whole, folders: Folders) -> None:
+    """Delete a study's rows in one transaction, then its files.
+
+    Raises:
+        ConfigurationError: Workers hold its trials.
+        StorageError: The role may not delete, and nothing is; or files are left over.
+    """
+    try:
+        with engine.begin() as connection:
+            # From here on no worker takes a ticket of it.
+            held = sa.select(tickets.c.ticket).where(whole.rows(tickets)).with_for_update()
+            connection.execute(held)
+            refuse_workers(engine, whole)
+            # Files first: afterwards nobody knows whose they were.
+            for table in reversed(TABLES):
+                connection.execute(sa.delete(table).where(whole.rows_to_delete(table)))
+    except DBAPIError as error:
+        if not lacks_right(error):
+            raise
+        reason = str(error.orig).strip().splitlines()[0]
+        raise StorageError(
+            f"study '{whole.name}' is whole as it was: role '{engine.url.username}' may not "
+            f"delete it ({reason}); name the role that owns the tables (--storage or HPO_STORAGE)"
+        ) from error
+    if whole.uid is not None:
+        _remove([folders.checkpoints / whole.uid, folders.logs / whole.uid])
+
+
+def lacks_right(error: DBAPIError) -> bool:
+    """Whether the database refused what the role may not do."""
+    return getattr(error.orig, "pgcode", None) == "42501"
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        try:
+            if folder.is_dir():
+                shutil.rmtree(folder)
+        except OSError as error:
+            raise StorageError(
+                f"the study is deleted, but not all files below '{folder}': {error.strerror}; "
+                "remove that folder by hand"
+            ) from error
+
+
+def refuse_workers(engine: sa.Engine, whole: Whole) -> None:
+    """Refuse while workers hold trials of a study.
+
+    Raises:
+        ConfigurationError: They do; they are named.
+    """
+    held: Sequence[Lease] = () if whole.uid is None else Tickets(engine, whole.uid).live()
+    live = [x.worker for x in held if x.silent_s < LEASE_S and not is_dead(x.process)]
+    if live:
+        more = f" and {len(live) - 4} more" if len(live) > 4 else ""
+        raise ConfigurationError(
+            f"study '{whole.name}' is being worked on by {', '.join(live[:4])}{more}; end its run "
+            "with Ctrl-C, then repeat this command"
+        )

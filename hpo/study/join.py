@@ -1,0 +1,325 @@
+"""A study as a run asks for it: created or joined, its budget and its queue as they are to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from hpo.database.connection import locked
+from hpo.database.storage import open_storage, prepare
+from hpo.errors import ConfigurationError, ObjectiveError
+from hpo.search import configurations
+from hpo.search.narrowing import Narrowing, narrowing
+from hpo.search.pruners import make_pruner
+from hpo.search.samplers import make_sampler, resolve
+from hpo.study import config as settings
+from hpo.study import study
+from hpo.study.config import StudyConfig
+from hpo.study.declared import declared
+from hpo.study.request import DEFAULTS, RunRequest, usual
+from hpo.study.study import OpenStudy
+from hpo.tickets.budget import Tickets
+from objectives import DEFAULT, Objective, Params
+
+DEFAULT_TRIALS = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A study whose budget stands, and the connections to it.
+
+    Attributes:
+        objective: Where this run found it: another host may have its file elsewhere.
+        smaller_sizes: Of the objective's problem, largest first.
+        notes: What the user should know before it starts.
+    """
+
+    # It holds the password.
+    url: str = field(repr=False)
+    db: sa.Engine
+    opened: OpenStudy
+    tickets: Tickets
+    objective: str
+    is_new: bool
+    smaller_sizes: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+def prepare_study(db: sa.Engine, request: RunRequest, *, on_gpu: bool) -> Prepared:
+    """Create or load the study that is asked for and bring its budget to its size.
+
+    Raises:
+        ConfigurationError: It cannot be; nothing was changed.
+        StudyMismatch: It was created with something else.
+        StorageError: The database cannot be used.
+    """
+    study.check_name(request.study_name)
+    prepare(db)
+    url = db.url.render_as_string(hide_password=False)
+    storage = open_storage(url, application="fleet")
+    known = study.find(storage, request.study_name) if request.study_name else None
+    spec = absolute(request.objective) or (known.config.objective if known else DEFAULT)
+    objective = study.load_objective(spec)
+    for finding in declared(objective):
+        if finding.state == "failed":
+            raise ObjectiveError(f"objective '{spec}': {finding.detail}")
+    wanted = {**DEFAULTS, **usual(on_gpu=on_gpu), **request.asked()}
+    name = request.study_name or f"{objective.name}-{wanted['space']}-{wanted['size']}"
+    notes: list[str] = []
+    # Two runs that begin at once create one study, and none undoes what the other changes.
+    with locked(db, f"hpo study {name}"):
+        opened = study.find(storage, name)
+        is_new = opened is None
+        if opened is None:
+            opened = study.create(storage, name, _created(objective, spec, wanted, request))
+        else:
+            opened, notes = _joined(opened, db, objective, spec, request)
+    tickets = Tickets(db, opened.uid)
+    total = tickets.grow(request.n_trials or tickets.count().total or DEFAULT_TRIALS)
+    if request.n_trials is not None and request.n_trials < total:
+        notes.append(
+            f"the study has {total} trials already; --n_trials {request.n_trials} adds none"
+        )
+    if request.enqueue:
+        notes.append(_enqueue(opened, tickets, objective, request))
+    study.note_run(opened, _effective(request, opened, total=total))
+    sizes = list(objective.sizes)
+    return Prepared(
+        url=url,
+        db=db,
+        opened=opened,
+        tickets=tickets,
+        objective=spec,
+        is_new=is_new,
+        smaller_sizes=sizes[: sizes.index(opened.config.size)][::-1],
+        notes=tuple(notes),
+    )
+
+
+def _created(
+    objective: Objective, spec: str, wanted: Mapping[str, Any], request: RunRequest
+) -> StudyConfig:
+    """The settings of a new study, for which all that is asked for is possible."""
+    total = request.n_trials or DEFAULT_TRIALS
+    config = settled(objective, spec, wanted, n_trials=total)
+    # The first trial is the default configuration's.
+    lacking = len(_to_try(config, objective, request)) - (total - 1)
+    if lacking > 0:
+        raise _too_few(request, total + lacking)
+    return config
+
+
+def absolute(objective: str | None) -> str | None:
+    """A file is found again by workers whatever their working folder."""
+    if objective is not None and objective.endswith(".py"):
+        return str(Path(objective).absolute())
+    return objective
+
+
+def settled(
+    objective: Objective, spec: str, wanted: Mapping[str, Any], *, n_trials: int
+) -> StudyConfig:
+    """The settings of a new study.
+
+    Raises:
+        ConfigurationError: The objective has no such space, size, parameter or option.
+    """
+    check(objective, wanted)
+    space = objective.spaces[wanted["space"]]
+    own = narrowing(space, wanted.get("fixed", {}), wanted.get("ranges", {}))
+    defaults = {name: option.default for name, option in objective.options.items()}
+    options = settle(objective, {**defaults, **wanted.get("options", {})}, wanted)
+    sampler = resolve(wanted["sampler"], own.apply(space), n_trials=n_trials)
+    whole = {
+        **wanted,
+        "sampler": sampler,
+        "options": options,
+        "fixed": own.fixed,
+        "ranges": own.ranges,
+    }
+    source = study.source_hash(objective)
+    config = StudyConfig(
+        objective=spec, source=source, **{**whole, **settings.facts(objective, whole)}
+    )
+    _check_search(config)
+    return config
+
+
+def _check_search(config: StudyConfig) -> None:
+    """Refuse a sampler or a pruner that cannot be made here: it could not in a worker either."""
+    make_sampler(config.sampler, seed=0)
+    make_pruner(config.pruner, epochs=config.epochs)
+
+
+def _joined(
+    opened: OpenStudy, db: sa.Engine, objective: Objective, spec: str, request: RunRequest
+) -> tuple[OpenStudy, list[str]]:
+    """The study that there is, if it is what is asked for, or is forced to be; and notes."""
+    created, asked, notes = opened.config, request.asked(), []
+    check(objective, {**asdict(created), **asked})
+    now = {**asdict(created), **asked}
+    options = settle(objective, {**created.options, **asked.get("options", {})}, now)
+    if "options" in asked:
+        asked["options"] = {name: options[name] for name in asked["options"]}
+    is_same_source = study.source_hash(objective) == created.source
+    if not is_same_source:
+        notes.append(
+            f"the objective's file has changed since study '{opened.name}' was created; "
+            "its trials may not compare"
+        )
+    if spec != created.objective:
+        if request.force or not is_same_source:
+            asked["objective"] = spec
+        else:
+            notes.append(
+                f"the study has the same objective's file as '{created.objective}'; --force has "
+                "it remember this one, for runs that do not name it"
+            )
+    wanted = _wanted(created, objective, asked)
+    found = settings.differences(created, wanted, asked)
+    if found and not (request.force and all(one.can_be_forced for one in found)):
+        settings.refuse(opened.name, found)
+    _check_search(wanted)
+    tickets = Tickets(db, opened.uid)
+    _refuse_too_many(tickets, opened, _to_try(wanted, objective, request), request)
+    if found:
+        with tickets.held_still() as leases:
+            if leases:
+                names = ", ".join(lease.worker for lease in leases[:4])
+                raise ConfigurationError(
+                    f"study '{opened.name}' is being worked on by {names}, and --force would "
+                    "change it under them; end that run first"
+                )
+            opened = study.change(opened, settings.forced(created, wanted, found))
+        notes.append(f"from here on: {'; '.join(map(str, found))}")
+    return opened, notes
+
+
+def _refuse_too_many(
+    tickets: Tickets,
+    opened: OpenStudy,
+    configurations: Sequence[Params],
+    request: RunRequest,
+) -> None:
+    """Refuse more configurations than there will be trials for."""
+    if configurations:
+        total = tickets.count().total
+        grown = max(0, (request.n_trials or 0) - total)
+        lacking = len(tickets.untried(configurations, _tried(opened))) - tickets.free() - grown
+        if lacking > 0:
+            raise _too_few(request, total + grown + lacking)
+
+
+def _wanted(created: StudyConfig, objective: Objective, asked: Mapping[str, Any]) -> StudyConfig:
+    """The settings that a study has, with what is asked for in their place."""
+    space = objective.spaces[asked.get("space", created.space)]
+    new = narrowing(space, asked.get("fixed", {}), asked.get("ranges", {}))
+    # What is fixed now was perhaps narrowed before, and the other way round.
+    kept = Narrowing(
+        fixed={name: v for name, v in created.fixed.items() if name not in new.ranges},
+        ranges={name: v for name, v in created.ranges.items() if name not in new.fixed},
+    )
+    moved = {"source": study.source_hash(objective)} if "objective" in asked else {}
+    whole = {
+        **asdict(created),
+        **asked,
+        **moved,
+        "options": {**created.options, **asked.get("options", {})},
+        "fixed": {**kept.fixed, **new.fixed},
+        "ranges": {**kept.ranges, **new.ranges},
+    }
+    return replace(created, **{**whole, **settings.facts(objective, whole)})
+
+
+def _effective(request: RunRequest, opened: OpenStudy, *, total: int) -> dict[str, Any]:
+    """What a run comes down to, by the flags' names, as plain data."""
+    config, folder = opened.config, request.checkpoint_dir
+    same = ("objective", "space", "size", "precision", "sampler", "pruner", "seed")
+    return {
+        "study_name": opened.name,
+        "n_trials": total,
+        **{name: getattr(config, name) for name in same},
+        "epochs_per_trial": config.epochs,
+        "on_precision_range": config.on_precision_range,
+        "set": dict(config.fixed),
+        "range": {name: list(bounds) for name, bounds in config.ranges.items()},
+        **config.options,
+        "enqueue": [dict(one) for one in request.enqueue],
+        "force": request.force,
+        "workers": request.workers or "auto",
+        "workers_per_gpu": request.workers_per_gpu,
+        "gpus": list(request.gpus) or "all",
+        "timeout": request.timeout_s,
+        "grace": request.grace_s,
+        "checkpoint_dir": folder and str(folder.absolute()),
+        **dict(zip(("predictions", "predictions_every"), request.recording.flags(), strict=True)),
+    }
+
+
+def check(objective: Objective, wanted: Mapping[str, Any]) -> None:
+    """Refuse a space, a size or an option that the objective does not have."""
+    for what, known in (("space", objective.spaces), ("size", objective.sizes)):
+        if wanted[what] not in known:
+            raise ConfigurationError(
+                f"objective '{objective.name}' has no {what} '{wanted[what]}'; use one of "
+                f"{', '.join(known)} (--{what})"
+            )
+    for name, value in wanted.get("options", {}).items():
+        option = objective.options.get(name)
+        if option is None:
+            raise ConfigurationError(
+                f"objective '{objective.name}' has no option '{name}'; it has "
+                f"{', '.join(objective.options) or 'none'}"
+            )
+        if option.choices and value not in option.choices:
+            raise ConfigurationError(
+                f"--{name} '{value}' is none of {', '.join(option.choices)} of objective "
+                f"'{objective.name}'"
+            )
+
+
+def settle(
+    objective: Objective, options: Mapping[str, str], wanted: Mapping[str, Any]
+) -> dict[str, str]:
+    """The options as the study keeps them.
+
+    Raises:
+        ConfigurationError: The objective cannot train with them.
+    """
+    try:
+        return dict(objective.settle(options, wanted["size"], wanted["precision"]))
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(f"objective '{objective.name}': {error}") from error
+
+
+def _to_try(config: StudyConfig, objective: Objective, request: RunRequest) -> list[dict[str, Any]]:
+    """The configurations that a run wants tried, as values of its study's parameters."""
+    space = config.narrowing.apply(objective.spaces[config.space])
+    return configurations.checked(request.enqueue, space)
+
+
+def _too_few(request: RunRequest, needed: int) -> ConfigurationError:
+    return ConfigurationError(
+        f"{len(request.enqueue)} configurations to try, and fewer trials are left; write "
+        f"--n_trials {needed} (--enqueue)"
+    )
+
+
+def _tried(opened: OpenStudy) -> list[Params]:
+    return [trial.params for trial in opened.load().get_trials(deepcopy=False)]
+
+
+def _enqueue(opened: OpenStudy, tickets: Tickets, objective: Objective, request: RunRequest) -> str:
+    """Have the next trials try the configurations that are asked for; a note of what was done."""
+    wanted = _to_try(opened.config, objective, request)
+    new, lacking = tickets.enqueue(wanted, _tried(opened))
+    if lacking:
+        raise _too_few(request, tickets.count().total + lacking)
+    if not new:
+        return "nothing new to try: all of them were there already"
+    known = f" ({len(wanted) - new} were there already)" if new < len(wanted) else ""
+    return f"{new} configuration{' is' if new == 1 else 's are'} tried next{known}"

@@ -1,0 +1,66 @@
+"""The studies of a database, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+
+from hpo.study.outcomes import best_trial
+from hpo.study.study import config_of, uid_of
+from hpo.tickets.budget import Budget, budgets
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyLine:
+    """A study in an overview.
+
+    Attributes:
+        objective: None for a study that another Optuna program created.
+        started: When its first trial started, in the clock of the host that ran it.
+    """
+
+    name: str
+    objective: str | None
+    metric: str | None
+    budget: Budget
+    best: float | None
+    started: datetime | None
+
+    def flat(self) -> dict[str, Any]:
+        """As plain data for JSON."""
+        started = self.started.isoformat(timespec="seconds") if self.started else None
+        return {**vars(self), "budget": asdict(self.budget), "started": started}
+
+
+def overview(storage: optuna.storages.BaseStorage, db: sa.Engine) -> list[StudyLine]:
+    """All studies of a database, the one that started last first."""
+    by_uid = budgets(db)
+    found = [_line(storage, summary, by_uid) for summary in optuna.get_all_study_summaries(storage)]
+    return sorted(found, key=lambda line: line.started or datetime.min, reverse=True)
+
+
+def _line(
+    storage: optuna.storages.BaseStorage,
+    summary: optuna.study.StudySummary,
+    by_uid: Mapping[str, Budget],
+) -> StudyLine:
+    config, name = config_of(summary.user_attrs), summary.study_name
+    uid = uid_of(summary.user_attrs)
+    best = None
+    if len(summary.directions) == 1:
+        best = best_trial(optuna.load_study(study_name=name, storage=storage))
+    # Another program's trials are no budget, but they are trials.
+    budget = by_uid.get(uid, Budget()) if uid else Budget(complete=summary.n_trials)
+    return StudyLine(
+        name=name,
+        objective=config.objective if config else None,
+        metric=config.metric if config else None,
+        budget=budget,
+        best=best.value if best else None,
+        started=summary.datetime_start,
+    )

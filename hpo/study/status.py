@@ -1,0 +1,114 @@
+"""How a study stands: trials by state and by reason, what the precision alone lost, who works.
+
+Border: reads and counts; prints nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.search.samplers import RERUN_OF
+from hpo.study.outcomes import best_trial, outcome, prune_reasons
+from hpo.study.study import OpenStudy, last_run
+from hpo.tickets.budget import Budget, Tickets
+from hpo.tickets.leases import Lease
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """Configurations that only the precision lost: finite in fp32, not in what was asked for.
+
+    Attributes:
+        precision: The study's.
+        configurations: How many there were.
+        rerun: How many of them were tried again in a wider precision.
+        recovered: How many of those were not lost again.
+    """
+
+    precision: str
+    configurations: int
+    rerun: int
+    recovered: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """A study as it stands.
+
+    Attributes:
+        reasons: Trials by prune reason, pruned ones alone.
+        failure: Why the last trial that failed did; None where none did.
+        configuration: What the latest run was asked for, by the flags' names.
+        gpu_seconds: By outcome: complete, a prune reason, failed.
+    """
+
+    study: str
+    metric: str
+    budget: Budget
+    reasons: Mapping[str, int]
+    gpu_seconds: Mapping[str, float]
+    lost: Lost
+    leases: Sequence[Lease]
+    best: FrozenTrial | None
+    failure: str | None
+    configuration: Mapping[str, Any]
+
+    def flat(self) -> dict[str, Any]:
+        """As plain data for JSON."""
+        best = self.best
+        return {
+            "study": self.study,
+            "metric": self.metric,
+            "trials": {**asdict(self.budget), "total": self.budget.total},
+            "prune_reasons": dict(self.reasons),
+            "gpu_seconds": dict(self.gpu_seconds),
+            "lost_to_precision": asdict(self.lost),
+            "workers": [asdict(lease) for lease in self.leases],
+            "failure": self.failure,
+            "configuration": dict(self.configuration),
+            "best": best and {"trial": best.number, "value": best.value, "params": best.params},
+        }
+
+
+def status(opened: OpenStudy, db: sa.Engine) -> Status:
+    """How a study stands now."""
+    tickets = Tickets(db, opened.uid)
+    study = opened.load()
+    ended = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+    seconds: Counter[str] = Counter()
+    for trial in ended:
+        seconds[outcome(trial)] += trial.user_attrs.get("gpu_seconds", 0.0)
+    return Status(
+        study=opened.name,
+        metric=opened.config.metric,
+        budget=tickets.count(),
+        reasons=prune_reasons(ended),
+        gpu_seconds={name: round(total, 1) for name, total in seconds.items()},
+        lost=_lost(ended, opened.config.precision),
+        leases=tickets.live(),
+        best=best_trial(study),
+        failure=_failure(ended),
+        configuration=last_run(opened),
+    )
+
+
+def _failure(ended: Sequence[FrozenTrial]) -> str | None:
+    """The number and the detail of the last trial that failed."""
+    failed = [trial for trial in ended if trial.state == TrialState.FAIL]
+    if not failed:
+        return None
+    return f"trial {failed[-1].number}: {failed[-1].user_attrs.get('prune_detail', '-')}"
+
+
+def _lost(ended: Sequence[FrozenTrial], precision: str) -> Lost:
+    first = [t for t in ended if RERUN_OF not in t.user_attrs]
+    reruns = [t for t in ended if RERUN_OF in t.user_attrs]
+    kept = [t for t in reruns if outcome(t) in ("complete", "pruner")]
+    lost = sum(outcome(t) == "precision_range" for t in first)
+    return Lost(precision=precision, configurations=lost, rerun=len(reruns), recovered=len(kept))

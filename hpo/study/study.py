@@ -1,0 +1,228 @@
+"""Create or load a study: what it was created with, its sampler and pruner, its metric's name.
+
+Border: a study's settings are resolved once, here, and stored with it; everybody else inherits
+them. What a trial computes is the engine's, how many trials there are is `budget`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import uuid
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.trial import FrozenTrial
+
+from hpo.database.storage import TrialStorage, open_storage, prepare
+from hpo.errors import ConfigurationError, ObjectiveError, RunFailed
+from hpo.search.pruners import make_pruner
+from hpo.search.samplers import make_sampler
+from hpo.study.config import StudyConfig
+from objectives import Objective, load
+
+_CONFIG = "config"
+UID = "study_uid"
+_RUN = "last_run"
+_HISTORY = "config_history"
+# A trial's system attribute: which of its study's settings it began with.
+REVISION = "hpo:revision"
+# Of the column that Optuna keeps it in.
+_LONGEST_NAME = 512
+REFERENCES = "references"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenStudy:
+    """A study in a database, ready to work on."""
+
+    name: str
+    uid: str
+    config: StudyConfig
+    storage: TrialStorage
+
+    def load(self, *, sampler_seed: int | None = None) -> optuna.Study:
+        """The Optuna study, nothing cached from earlier asks; with a seed, to ask and to report."""
+        if sampler_seed is None:
+            return optuna.load_study(study_name=self.name, storage=self.storage)
+        return optuna.load_study(
+            study_name=self.name,
+            storage=self.storage,
+            sampler=make_sampler(self.config.sampler, seed=sampler_seed),
+            pruner=make_pruner(self.config.pruner, epochs=self.config.epochs),
+        )
+
+
+def derive_seed(*parts: object) -> int:
+    """A 32-bit seed from a tuple, the same in every process."""
+    text = "\0".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")
+
+
+def load_objective(spec: str) -> Objective:
+    """The objective of this name, module or file.
+
+    Raises:
+        ObjectiveError: There is none, or it cannot be imported.
+    """
+    try:
+        return load(spec)
+    except LookupError as error:
+        raise ObjectiveError(f"{error.args[0]} (--objective)") from error
+    except Exception as error:
+        raise ObjectiveError(
+            f"objective '{spec}' cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+
+
+def source_hash(objective: Objective) -> str:
+    """A short hash of the file that an objective is written in."""
+    path = inspect.getsourcefile(type(objective))
+    return hashlib.blake2b(Path(path or "").read_bytes(), digest_size=8).hexdigest()
+
+
+def uid_of(attributes: Mapping[str, Any]) -> str | None:
+    """The key of a study's rows in our own tables; None where another program created it."""
+    uid: str | None = attributes.get(UID)
+    return uid
+
+
+def config_of(attributes: Mapping[str, Any]) -> StudyConfig | None:
+    """What a study was created with; None where another program created it."""
+    # That one may have an attribute of the same name.
+    if UID not in attributes or _CONFIG not in attributes:
+        return None
+    return from_stored(attributes[_CONFIG])
+
+
+def from_stored(stored: Mapping[str, Any]) -> StudyConfig:
+    """Settings as they were stored, without those that this version does not know."""
+    known = StudyConfig.__dataclass_fields__
+    return StudyConfig(**{name: value for name, value in stored.items() if name in known})
+
+
+def check_name(name: str | None) -> None:
+    """Raise `ConfigurationError` for what can be no study's name."""
+    if name is None:
+        return
+    is_text = isinstance(name, str) and name.isprintable() and 0 < len(name) <= _LONGEST_NAME
+    if not is_text:
+        shown = str(name)[:40].encode("ascii", "backslashreplace").decode()
+        raise ConfigurationError(
+            f"'{shown}' can be no study's name: 1 to {_LONGEST_NAME} printable characters are "
+            "wanted (--study_name)"
+        )
+
+
+def find(storage: TrialStorage, name: str) -> OpenStudy | None:
+    """The study of this name; None where there is none, or none but its name was created.
+
+    Raises:
+        ConfigurationError: It was not created by this service.
+    """
+    try:
+        study_id = storage.get_study_id_from_name(name)
+    except KeyError:
+        return None
+    attributes = storage.get_study_user_attrs(study_id)
+    uid, config = uid_of(attributes), config_of(attributes)
+    if uid is not None and config is not None:
+        return OpenStudy(name=name, uid=uid, config=config, storage=storage)
+    if storage.get_all_trials(study_id, deepcopy=False):
+        raise ConfigurationError(
+            f"study '{name}' was not created by this service and has no settings to go on with; "
+            "choose another --study_name"
+        )
+    return None
+
+
+def open_study(engine: sa.Engine, name: str | None) -> OpenStudy:
+    """The study of this name, or the only one.
+
+    Raises:
+        ConfigurationError: There is none, or there are several and none was named.
+    """
+    check_name(name)
+    prepare(engine)
+    storage = open_storage(engine.url.render_as_string(hide_password=False))
+    names = sorted(study.study_name for study in storage.get_all_studies())
+    if name is None and not names:
+        raise ConfigurationError("the database holds no study; write 'python -m hpo run' first")
+    if name is None and len(names) > 1:
+        raise ConfigurationError(
+            f"no study was named; use one of {', '.join(names)} (--study_name)"
+        )
+    name = names[0] if name is None else name
+    found = find(storage, name)
+    if found is None:
+        raise ConfigurationError(
+            f"no study named '{name}' that this service created; use one of "
+            f"{', '.join(names) or '(none)'} (--study_name)"
+        )
+    return found
+
+
+def change(opened: OpenStudy, config: StudyConfig) -> OpenStudy:
+    """Have trials that begin from now on take other settings; earlier ones keep theirs."""
+    study_id = opened.storage.get_study_id_from_name(opened.name)
+    history = opened.storage.get_study_user_attrs(study_id).get(_HISTORY, [])
+    earlier = [*history[: opened.config.revision], asdict(opened.config)]
+    config = replace(config, revision=opened.config.revision + 1)
+    opened.storage.set_study_user_attr(study_id, _HISTORY, earlier)
+    opened.storage.set_study_user_attr(study_id, _CONFIG, asdict(config))
+    return replace(opened, config=config)
+
+
+def as_it_is(opened: OpenStudy) -> OpenStudy:
+    """The study with its settings as they are now: another host may have changed them."""
+    found = find(opened.storage, opened.name)
+    if found is None:
+        raise RunFailed(f"study '{opened.name}' was deleted or renamed meanwhile")
+    return found
+
+
+def as_it_was(opened: OpenStudy, revision: int) -> OpenStudy:
+    """The study with the settings of an earlier revision."""
+    if revision == opened.config.revision:
+        return opened
+    study_id = opened.storage.get_study_id_from_name(opened.name)
+    history = opened.storage.get_study_user_attrs(study_id).get(_HISTORY, [])
+    return replace(opened, config=from_stored(history[revision]))
+
+
+def as_begun(opened: OpenStudy, trial: FrozenTrial) -> OpenStudy:
+    """The study with the settings that a trial began with."""
+    return as_it_was(opened, trial.system_attrs.get(REVISION, 0))
+
+
+def note_run(opened: OpenStudy, effective: Mapping[str, Any]) -> None:
+    """Keep the effective configuration of the latest run with its study."""
+    study_id = opened.storage.get_study_id_from_name(opened.name)
+    opened.storage.set_study_user_attr(study_id, _RUN, dict(effective))
+
+
+def last_run(opened: OpenStudy) -> Mapping[str, Any]:
+    """The effective configuration of the latest run; empty where none was kept."""
+    study_id = opened.storage.get_study_id_from_name(opened.name)
+    found: Mapping[str, Any] = opened.storage.get_study_user_attrs(study_id).get(_RUN, {})
+    return found
+
+
+def create(storage: TrialStorage, name: str, config: StudyConfig) -> OpenStudy:
+    """Create the study; one whose creation was cut off half way is completed by the next call."""
+    uid = str(uuid.uuid4())
+    study = optuna.create_study(
+        study_name=name, storage=storage, direction=config.direction, load_if_exists=True
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([config.metric])
+    study.set_user_attr(_CONFIG, asdict(config))
+    # Last: what has a uid is whole.
+    study.set_user_attr(UID, uid)
+    return OpenStudy(name=name, uid=uid, config=config, storage=storage)

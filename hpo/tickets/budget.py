@@ -1,0 +1,264 @@
+"""Tickets and leases: the exact number of trials, beats, fencing, sweeping.
+
+A study's budget is rows: N tickets are N trials. A worker takes the lowest open ticket in one
+statement and holds a lease on it, which it beats by the database's clock. A lease that is
+released, whose process is known to be dead, or that has not beaten for `LEASE_S`, gives its
+ticket back; the next worker goes on with the same Optuna trial. Border: nothing here knows what
+a trial computes, and Optuna's tables are reached through the session handed in by `storage`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from hpo.database.connection import lock, patiently
+from hpo.database.schema import leases, tickets
+from hpo.tickets.leases import (
+    LEASE_S,
+    Lease,
+    host_name,
+    is_dead,
+    process_id,
+    read_leases,
+)
+from hpo.tickets.ticket import Ticket
+
+BEAT_S = 5.0
+# A configuration that took five workers with it is not tried again.
+MAX_LOSSES = 5
+
+# One statement, so that two workers never get the same ticket: the row is locked as it is chosen
+# and others skip it.
+_TAKE = sa.text("""
+WITH chosen AS (
+    SELECT study_uid, ticket FROM hpo.tickets
+    WHERE study_uid = :study_uid AND state = 'open'
+    ORDER BY ticket LIMIT 1 FOR UPDATE SKIP LOCKED
+), taken AS (
+    UPDATE hpo.tickets t SET state = 'leased', attempt = t.attempt + 1
+    FROM chosen c WHERE t.study_uid = c.study_uid AND t.ticket = c.ticket
+    RETURNING t.*
+), leased AS (
+    INSERT INTO hpo.leases (run_uid, study_uid, ticket, attempt, worker, host, process, slot)
+    SELECT :run_uid, study_uid, ticket, attempt, :worker, :host, :process, :slot FROM taken
+)
+SELECT ticket, attempt, losses, trial_number, rerun_of, params FROM taken
+""")
+
+_GIVE_BACK = """
+WITH gone AS (DELETE FROM hpo.leases WHERE {which} RETURNING study_uid, ticket)
+UPDATE hpo.tickets t SET state = 'open', losses = t.losses + :lost
+FROM gone g WHERE t.study_uid = g.study_uid AND t.ticket = g.ticket
+RETURNING t.ticket
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """A study's tickets by state."""
+
+    open: int = 0
+    leased: int = 0
+    complete: int = 0
+    pruned: int = 0
+    failed: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.open + self.leased + self.ended
+
+    @property
+    def ended(self) -> int:
+        return self.complete + self.pruned + self.failed
+
+
+class Tickets:
+    """The tickets of one study."""
+
+    def __init__(self, engine: sa.Engine, study_uid: str) -> None:
+        self._engine = engine
+        self._study_uid = study_uid
+
+    def grow(self, total: int) -> int:
+        """Bring the study's total to `max(existing, total)` and return it."""
+        statement = sa.text("""
+            INSERT INTO hpo.tickets (study_uid, ticket)
+            SELECT :study_uid, n FROM generate_series(1, :total) n
+            ON CONFLICT DO NOTHING
+        """)
+        self._write(statement, study_uid=self._study_uid, total=total)
+        return self.count().total
+
+    def untried(
+        self, configurations: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]]
+    ) -> list[Mapping[str, Any]]:
+        """Those that no ticket was given before, each once, and that no trial is the whole of.
+
+        Args:
+            tried: The parameters of the study's trials.
+        """
+        with self._engine.connect() as connection:
+            return self._untried(connection, configurations, tried)
+
+    def _untried(
+        self,
+        connection: sa.Connection,
+        configurations: Sequence[Mapping[str, Any]],
+        tried: Sequence[Mapping[str, Any]],
+    ) -> list[Mapping[str, Any]]:
+        given = sa.select(tickets.c.params).where(
+            tickets.c.study_uid == self._study_uid, tickets.c.params.is_not(None)
+        )
+        known = [*connection.scalars(given), *tried]
+        new: list[Mapping[str, Any]] = []
+        for one in configurations:
+            if one not in known and one not in new:
+                new.append(one)
+        return new
+
+    def free(self) -> int:
+        """How many tickets have neither a trial nor a configuration to try."""
+        statement = sa.select(sa.func.count()).select_from(tickets).where(*self._free())
+        with self._engine.connect() as connection:
+            return connection.scalar(statement) or 0
+
+    def _free(self) -> list[sa.ColumnElement[bool]]:
+        return [
+            tickets.c.study_uid == self._study_uid,
+            tickets.c.state == "open",
+            # The first is the default configuration's.
+            tickets.c.ticket > 1,
+            tickets.c.trial_number.is_(None),
+            tickets.c.rerun_of.is_(None),
+            tickets.c.params.is_(None),
+        ]
+
+    def enqueue(
+        self, configurations: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]]
+    ) -> tuple[int, int]:
+        """Have the next free tickets try what is untried of these, all of it or nothing.
+
+        Returns:
+            How many configurations got a ticket, and how many tickets are lacking.
+        """
+        with self._engine.begin() as connection:
+            # Two runs with the same file at the same time.
+            lock(connection, f"hpo enqueue {self._study_uid}")
+            new = self._untried(connection, configurations, tried)
+            # A ticket that is being taken this moment is passed over.
+            free = sa.select(tickets.c.ticket).where(*self._free()).order_by(tickets.c.ticket)
+            found = connection.scalars(free.limit(len(new)).with_for_update(skip_locked=True)).all()
+            if len(found) < len(new):
+                return 0, len(new) - len(found)
+            for ticket, params in zip(found, new, strict=True):
+                mine = (tickets.c.study_uid == self._study_uid, tickets.c.ticket == ticket)
+                connection.execute(tickets.update().where(*mine).values(params=dict(params)))
+            return len(new), 0
+
+    @contextmanager
+    def held_still(self) -> Iterator[list[Lease]]:
+        """The leases of workers, while no ticket can be taken."""
+        self.sweep()
+        statement = sa.select(tickets.c.ticket).where(tickets.c.study_uid == self._study_uid)
+        with self._engine.begin() as connection:
+            connection.execute(statement.with_for_update())
+            yield self.live()
+
+    def take(self, *, worker: str, slot: str) -> Ticket | None:
+        """The lowest open ticket, leased to this process; None where there is none."""
+        values = {
+            "study_uid": self._study_uid,
+            "worker": worker,
+            "slot": slot,
+            "host": host_name(),
+            "process": process_id(),
+        }
+
+        def once() -> Ticket | None:
+            # Anew at every try: a lease whose answer was lost falls silent and is swept.
+            run_uid = str(uuid.uuid4())
+            with self._engine.begin() as connection:
+                found = connection.execute(_TAKE, {**values, "run_uid": run_uid})
+                row = found.mappings().one_or_none()
+            if row is None:
+                return None
+            return Ticket(study_uid=self._study_uid, run_uid=run_uid, **row)
+
+        return patiently(once)
+
+    def beat(self, run_uid: str, progress: Mapping[str, float | int | None]) -> bool:
+        """Renew a lease and note its progress; False when it is no longer ours."""
+        statement = (
+            leases.update()
+            .where(leases.c.run_uid == run_uid)
+            .values(beat_at=sa.func.now(), **progress)
+        )
+        # Not patiently: the next beat comes anyway.
+        with self._engine.begin() as connection:
+            return connection.execute(statement).rowcount == 1
+
+    def release(self, run_uid: str) -> None:
+        """Give a ticket back that can be gone on with; no loss is counted."""
+        self._give_back("run_uid = :run_uid", lost=0, run_uid=run_uid)
+
+    def sweep(self, *, counts_as_loss: bool = True) -> Sequence[int]:
+        """Give back the tickets of leases that fell silent, and of this host's dead processes.
+
+        Args:
+            counts_as_loss: False where we killed the processes ourselves.
+        """
+        dead = [lease.process for lease in self.live() if is_dead(lease.process)]
+        which = (
+            "study_uid = :study_uid AND (process = ANY(:dead)"
+            " OR beat_at < now() - make_interval(secs => :lease_s))"
+        )
+        values = {"study_uid": self._study_uid, "lease_s": LEASE_S, "dead": dead}
+        return self._give_back(which, lost=int(counts_as_loss), **values)
+
+    def _give_back(self, which: str, **values: object) -> Sequence[int]:
+        rows = self._write(sa.text(_GIVE_BACK.format(which=which)), **values)
+        return [row.ticket for row in rows]
+
+    def _write(self, statement: sa.TextClause, **values: object) -> Sequence[sa.Row[Any]]:
+        """Execute one statement in a transaction of its own; the rows that it returns."""
+
+        def once() -> Sequence[sa.Row[Any]]:
+            with self._engine.begin() as connection:
+                result = connection.execute(statement, values)
+                return result.all() if result.returns_rows else []
+
+        return patiently(once)
+
+    def count(self) -> Budget:
+        """How many tickets there are in each state."""
+        statement = (
+            sa.select(tickets.c.state, sa.func.count().label("n"))
+            .where(tickets.c.study_uid == self._study_uid)
+            .group_by(tickets.c.state)
+        )
+
+        def once() -> Budget:
+            with self._engine.connect() as connection:
+                return Budget(**{row.state: row.n for row in connection.execute(statement)})
+
+        return patiently(once)
+
+    def live(self) -> list[Lease]:
+        """The leases of this study, longest held first."""
+        return read_leases(self._engine, leases.c.study_uid == self._study_uid)
+
+
+def budgets(engine: sa.Engine) -> dict[str, Budget]:
+    """The budget of every study of a database, by its uid."""
+    statement = sa.select(tickets.c.study_uid, tickets.c.state, sa.func.count().label("n"))
+    grouped: dict[str, dict[str, int]] = {}
+    with engine.connect() as connection:
+        for row in connection.execute(statement.group_by(tickets.c.study_uid, tickets.c.state)):
+            grouped.setdefault(row.study_uid, {})[row.state] = row.n
+    return {uid: Budget(**states) for uid, states in grouped.items()}

@@ -1,0 +1,122 @@
+"""Leases as others see them: who works on what, and whether a process that did is dead.
+
+Border: reads; taking, beating and giving back are `budget`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from hpo.database.connection import patiently
+from hpo.database.schema import leases, tickets
+
+# A partitioned host was noticed only after 56 s by the schedulers that were tried; a lease must
+# outlive what the storage waits out by itself (45 s) and a beat or two.
+LEASE_S = 90.0
+
+
+def host_name() -> str:
+    """The name under which this host's leases are known."""
+    return socket.gethostname()
+
+
+def process_id(pid: int | None = None) -> str:
+    """A process told apart from a later one with the same number; empty when there is none.
+
+    `boot id/pid namespace:pid:start time` on Linux, so that a process is never judged from
+    another host or container. Where the start cannot be read (no /proc, or another user's
+    process under hidepid) it is left out.
+    """
+    pid = os.getpid() if pid is None else pid
+    try:
+        # The second field is the program's name in parentheses and may itself hold spaces.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return f"{_machine()}:{pid}:" if _exists(pid) else ""
+    # A zombie has ended; its parent has not looked yet.
+    return "" if fields[0] in "ZX" else f"{_machine()}:{pid}:{fields[19]}"
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@cache
+def _machine() -> str:
+    """Within what process numbers mean the same."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = Path("/proc/self/ns/pid").readlink().name  # pid:[4026531836]
+        return f"{boot}/{namespace[5:-1]}"
+    except OSError:
+        return host_name()
+
+
+def is_dead(process: str) -> bool:
+    """Whether a process has certainly ended: it ran here and is not to be found."""
+    machine, pid, _ = process.split(":")
+    if machine != _machine():
+        return False
+    found = process_id(int(pid))
+    return found != process and not found.endswith(":")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """A ticket being worked on, as others see it."""
+
+    ticket: int
+    trial_number: int | None
+    worker: str
+    host: str
+    process: str
+    slot: str
+    silent_s: float
+    held_s: float
+    epoch: int | None
+    epochs: int | None
+    step: int | None
+    steps: int | None
+    value: float | None
+
+
+def live_leases(engine: sa.Engine) -> list[Lease]:
+    """The leases of all studies of a database whose workers still beat."""
+    fresh = leases.c.beat_at > sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, LEASE_S)
+    return [lease for lease in read_leases(engine, fresh) if not is_dead(lease.process)]
+
+
+def read_leases(engine: sa.Engine, which: sa.ColumnElement[bool]) -> list[Lease]:
+    """The leases that a condition names, longest held first."""
+    silent_s = sa.extract("epoch", sa.func.now() - leases.c.beat_at)
+    held_s = sa.extract("epoch", sa.func.now() - leases.c.taken_at)
+    names = ("ticket", "worker", "host", "process", "slot", "epoch", "epochs", "value")
+    statement = (
+        sa.select(
+            *(leases.c[name] for name in (*names, "step", "steps")),
+            tickets.c.trial_number,
+            sa.cast(silent_s, sa.Float).label("silent_s"),
+            sa.cast(held_s, sa.Float).label("held_s"),
+        )
+        .join_from(leases, tickets)
+        .where(which)
+        .order_by(leases.c.taken_at)
+    )
+
+    def once() -> list[Lease]:
+        with engine.connect() as connection:
+            return [Lease(**row) for row in connection.execute(statement).mappings()]
+
+    return patiently(once)

@@ -1,0 +1,89 @@
+"""A ticket in a worker's hands: the fence under which its trial is written.
+
+Border: its own row and lease. Which ticket is taken, given back or swept is `budget`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from hpo.database.schema import leases, tickets
+from hpo.errors import LeaseLost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """One trial of a study's budget, held under a lease. `run_uid` is this attempt.
+
+    Attributes:
+        losses: Workers that this ticket's trials were lost with.
+        trial_number: The ticket's Optuna trial, once it has one.
+        rerun_of: The trial before that, which its precision alone lost and this one repeats.
+        params: What its trial is to try, whole or in part; None leaves it to the sampler.
+        closing: Written in the transaction that ends the trial.
+    """
+
+    study_uid: str
+    ticket: int
+    attempt: int
+    losses: int
+    trial_number: int | None
+    run_uid: str
+    rerun_of: int | None = None
+    params: Mapping[str, Any] | None = None
+    closing: tuple[sa.Executable, ...] = ()
+
+    def check(self, session: orm.Session) -> None:
+        """Raise `LeaseLost` unless the lease is ours; hold off a takeover until we commit."""
+        found = session.scalar(
+            sa.select(leases.c.run_uid).where(leases.c.run_uid == self.run_uid).with_for_update()
+        )
+        if found is None:
+            raise LeaseLost(f"ticket {self.ticket} was given to another worker")
+
+    def begun(self, session: orm.Session) -> int | None:
+        """The number of the ticket's trial, if it has one by now."""
+        number: int | None = session.scalar(
+            sa.select(tickets.c.trial_number).where(
+                tickets.c.study_uid == self.study_uid, tickets.c.ticket == self.ticket
+            )
+        )
+        return number
+
+    def begin(self, session: orm.Session, trial_number: int) -> None:
+        """Bind the ticket to the trial that has just been created."""
+        session.execute(self._row().values(trial_number=trial_number))
+
+    def end(self, session: orm.Session, state: str) -> None:
+        """End the ticket and its lease."""
+        self._close(session)
+        session.execute(self._row().values(state=state))
+        session.execute(leases.delete().where(leases.c.run_uid == self.run_uid))
+
+    def to_rerun(self, trial_number: int) -> Rerun:
+        """The fence under which a trial ends and leaves the ticket to another one."""
+        return Rerun(**{**vars(self), "trial_number": None, "rerun_of": trial_number})
+
+    def _close(self, session: orm.Session) -> None:
+        for statement in self.closing:
+            session.execute(statement)
+
+    def _row(self) -> sa.Update:
+        return tickets.update().where(
+            tickets.c.study_uid == self.study_uid, tickets.c.ticket == self.ticket
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rerun(Ticket):
+    """A ticket whose trial ends without ending it: another trial repeats the configuration."""
+
+    def end(self, session: orm.Session, state: str) -> None:
+        """Leave ticket and lease to the trial that repeats this one."""
+        self._close(session)
+        session.execute(self._row().values(trial_number=None, rerun_of=self.rerun_of))

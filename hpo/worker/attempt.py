@@ -1,0 +1,272 @@
+"""One attempt at one ticket's trial: ask, train, keep what is learnt, end it.
+
+Border: one trial. Which ticket is next, and the process, are the worker's.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+import traceback
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.artifacts import upload_artifact
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from hpo.engine import checkpoint
+from hpo.engine import trial as engine
+from hpo.engine.reports import Plan, Result
+from hpo.errors import Divergence, LeaseLost, StopRequested
+from hpo.guard import verdict as guard
+from hpo.guard.saved_step import build, plain
+from hpo.search.samplers import RERUN_OF
+from hpo.study import study
+from hpo.study.outcomes import ENQUEUED, best_trial
+from hpo.task.forward import is_out_of_memory, wider
+from hpo.tickets import budget
+from hpo.tickets.ticket import Ticket
+from hpo.worker.heartbeat import Beat
+from hpo.worker.reporter import Bench, Told
+from objectives import Params
+
+# Weights and a batch are some MB; what is far beyond that would fill the study's own database.
+_MOST_BYTES = 512 << 20
+
+_DETAIL_CHARS = 400
+_TRACEBACK_CHARS = 4000
+
+_logger = logging.getLogger(__name__)
+
+
+class Attempt:
+    """One attempt at one ticket's trial."""
+
+    def __init__(self, bench: Bench, ticket: Ticket, beat: Beat) -> None:
+        self._bench, self._ticket, self._beat = bench, ticket, beat
+        self._opened = self._as_begun(bench.opened)
+        self._started_at = time.monotonic()
+        self._seconds = 0.0
+        settings = self._opened.config
+        # Not by the attempt: an ask that was cut off must come out the same when repeated.
+        self._seed = study.derive_seed(settings.seed, ticket.ticket)
+        self._study = self._opened.load(sampler_seed=self._seed)
+        self._trial = self._begin()
+        self._precision = self._choose_precision()
+        self._log = f"ticket {ticket.ticket} | trial {self._trial.number}"
+        self._told = Told(bench, ticket, beat, self._trial, self._opened)
+
+    def _as_begun(self, opened: study.OpenStudy) -> study.OpenStudy:
+        """The study with the settings that the trial, or the one that it repeats, began with."""
+        ticket, storage = self._ticket, opened.storage
+        begun = ticket.rerun_of if ticket.trial_number is None else ticket.trial_number
+        if begun is None:
+            return opened
+        study_id = storage.get_study_id_from_name(opened.name)
+        trials = storage.get_all_trials(study_id, deepcopy=False)
+        trial = next(trial for trial in trials if trial.number == begun)
+        return study.as_begun(opened, trial)
+
+    def _begin(self) -> optuna.Trial:
+        """The ticket's trial: the one that it has, or a new one."""
+        ticket, storage, config = self._ticket, self._opened.storage, self._opened.config
+        study_id = storage.get_study_id_from_name(self._opened.name)
+        if ticket.trial_number is not None:
+            number = ticket.trial_number
+            trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+            storage.get_all_trials(study_id, deepcopy=False)
+        else:
+            system: dict[str, Any] = {study.REVISION: config.revision} if config.revision else {}
+            if ticket.rerun_of is not None:
+                system["fixed_params"] = self._original().params
+            elif ticket.ticket == 1:
+                # The default configuration, which the result is compared with.
+                defaults = config.narrowing.defaults(self._bench.objective, config.space)
+                system["fixed_params"] = dict(defaults)
+            elif ticket.params is not None:
+                system["fixed_params"] = dict(ticket.params)
+                system[ENQUEUED] = True
+            # Alone in the first write: the dashboard shows attributes in the order of writing.
+            trial_id = storage.create_trial(
+                study_id, user_attrs={"prune_reason": "-"}, system_attrs=system
+            )
+        return optuna.Trial(self._study, trial_id)
+
+    def _original(self) -> FrozenTrial:
+        """The trial that this one repeats."""
+        trials = self._study.get_trials(deepcopy=False)
+        return next(trial for trial in trials if trial.number == self._ticket.rerun_of)
+
+    def _choose_precision(self) -> str:
+        """The study's; for a rerun the next wider one, or what it was begun in."""
+        asked = self._opened.config.precision
+        if self._ticket.rerun_of is None:
+            return asked
+        begun: str | None = self._trial.user_attrs.get("precision")
+        return begun or wider(asked, self._bench.device) or asked
+
+    def run(self) -> Ticket | None:
+        """Train the trial and end it; the ticket, if another trial is to repeat it."""
+        trial, settings = self._trial, self._opened.config
+        if self._ticket.losses >= budget.MAX_LOSSES:
+            self._end(TrialState.FAIL, detail=f"lost its worker {self._ticket.losses} times")
+            return None
+        try:
+            params = settings.narrowing.suggest(self._bench.objective, trial, settings.space)
+            self._write_attributes()
+            self._opened.storage.flush(trial._trial_id)
+            result = self._train(params)
+        except Divergence as verdict:
+            return self._diverged(verdict)
+        except (StopRequested, LeaseLost, SQLAlchemyError, optuna.exceptions.OptunaError):
+            # Nothing about the configuration: the ticket goes on elsewhere.
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                self._end(TrialState.PRUNED, reason="oom", detail=_in_one_line(error))
+                return None
+            if self._bench.device.type == "cuda":
+                # An error that broke the device raises again here and ends this process, so that
+                # the ticket goes on elsewhere.
+                torch.cuda.synchronize()
+            _logger.exception("%s | the objective raised", self._log)
+            # Its last lines: the first ones are ours.
+            self._trial.set_user_attr("traceback", traceback.format_exc()[-_TRACEBACK_CHARS:])
+            self._end(TrialState.FAIL, detail=f"{type(error).__name__}: {_in_one_line(error)}")
+        else:
+            self._seconds, self._told.skipped = result.seconds, result.skipped
+            if result.is_pruned:
+                self._end(TrialState.PRUNED, reason="pruner", detail=self._standing(result))
+            else:
+                self._end(TrialState.COMPLETE, value=result.value)
+        return None
+
+    def _diverged(self, verdict: Divergence) -> Ticket | None:
+        """Keep the evidence and end the trial; the ticket, if it is due a second chance."""
+        self._seconds, self._told.skipped = verdict.seconds, verdict.skipped
+        row = self._bench.records.divergence_row(
+            verdict,
+            run_uid=self._ticket.run_uid,
+            ticket=self._ticket.ticket,
+            trial_number=self._trial.number,
+            precision=self._precision,
+            artifact_id=self._keep(verdict),
+        )
+        is_due = (
+            verdict.reason == "precision_range"
+            and self._opened.config.on_precision_range == "rerun"
+            and self._ticket.rerun_of is None
+        )
+        ticket = self._ticket.to_rerun(self._trial.number) if is_due else self._ticket
+        self._opened.storage.flush(self._trial._trial_id)
+        self._opened.storage.hold(replace(ticket, closing=(row,)))
+        self._end(TrialState.PRUNED, reason=verdict.reason, detail=verdict.detail)
+        # The fence that let the trial end without its ticket has done its work.
+        return Ticket(**vars(ticket)) if is_due else None
+
+    def _keep(self, verdict: Divergence) -> str | None:
+        """Keep the step that shows a divergence as the trial's artifact; its id."""
+        if verdict.saved is None:
+            return None
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / f"trial_{self._trial.number:05d}.step.pt"
+                torch.save(dict(verdict.saved), path)
+                if path.stat().st_size > _MOST_BYTES:
+                    size_mb = path.stat().st_size // 1_000_000
+                    _logger.warning("%s | a step of %d MB is not kept", self._log, size_mb)
+                    return None
+                return upload_artifact(
+                    artifact_store=self._bench.artifacts,
+                    file_path=str(path),
+                    study_or_trial=self._trial,
+                    mimetype="application/octet-stream",
+                )
+        except Exception as error:
+            # A verdict stands without its file: a full disk must not cost the trial.
+            _logger.warning("%s | the step cannot be kept: %s", self._log, error)
+            return None
+
+    def _train(self, params: Params) -> Result:
+        bench, settings = self._bench, self._opened.config
+        about = {
+            "study": asdict(settings),
+            "trial": self._trial.number,
+            "params": plain(params),
+            "seed": self._seed,
+        }
+        task = build(about, bench.device, bench.objective)
+        plan = Plan(
+            epochs=settings.epochs,
+            precision=self._precision,
+            device=bench.device,
+            metric=settings.metric,
+            checkpoint=checkpoint.file_of(self._bench.checkpoints, self._trial.number),
+            about=about,
+            predictions=bench.recording.samples,
+            predictions_every=bench.recording.every,
+        )
+        _logger.info("%s | %s", self._log, dict(params))
+        steps = settings.epochs * task.steps_per_epoch
+        self._beat.note(epoch=0, epochs=settings.epochs, step=0, steps=steps)
+        started_s = time.process_time()
+        try:
+            return engine.train(task, plan, self._told)
+        finally:
+            bench.training_cpu_s += time.process_time() - started_s
+
+    def _end(
+        self, state: TrialState, *, reason: str = "-", detail: str = "-", value: float | None = None
+    ) -> None:
+        """End trial, ticket and lease in one transaction."""
+        _logger.info("%s | %s %s %s", self._log, state.name.lower(), reason, detail)
+        self._write_attributes(reason=reason, detail=detail)
+        # Some samplers demand a constraint of all trials or of none.
+        # What did not fit into memory is as infeasible as what diverged.
+        is_infeasible = reason in (*guard.NONFINITE, "oom")
+        self._trial.set_constraint("nonfinite", float(is_infeasible))
+        self._study.tell(self._trial, value, state=state)
+        self._sweep_checkpoints()
+
+    def _standing(self, result: Result) -> str:
+        return f"{self._opened.config.metric} {result.value:.4g} after epoch {result.epochs}"
+
+    def _write_attributes(self, *, reason: str = "-", detail: str = "-") -> None:
+        """Set the trial's attributes, in the order in which they are to be shown."""
+        seconds = self._seconds or time.monotonic() - self._started_at
+        on_gpu = self._bench.device.type == "cuda"
+        attributes = {
+            "prune_reason": reason,
+            "prune_detail": detail,
+            "precision": self._precision,
+            "worker": self._bench.name,
+            "seconds": round(seconds, 3),
+            "gpu_seconds": round(seconds, 3) if on_gpu else 0.0,
+            "skipped_steps": self._told.skipped,
+            "run_uid": self._ticket.run_uid,
+            "seed": self._seed,
+            "git_sha": self._bench.git_sha,
+        }
+        if self._ticket.rerun_of is not None:
+            attributes[RERUN_OF] = self._ticket.rerun_of
+        if self._opened.config.forced:
+            attributes["forced"] = dict(self._opened.config.forced)
+        for name, value in attributes.items():
+            self._trial.set_user_attr(name, value)
+
+    def _sweep_checkpoints(self) -> None:
+        """Delete the checkpoints of ended trials, but for the best one's."""
+        trials = self._study.get_trials(deepcopy=False)
+        ended = {trial.number for trial in trials if trial.state.is_finished()}
+        best = best_trial(self._study)
+        checkpoint.sweep(self._bench.checkpoints, ended, keep=best.number if best else None)
+
+
+def _in_one_line(error: Exception) -> str:
+    """An error's message as far as it fits a line of a table."""
+    return " ".join(str(error).split())[:_DETAIL_CHARS]

@@ -1,0 +1,166 @@
+"""One process, one slot: take tickets until the budget is spent.
+
+Border: joins study, budget, records and engine for one trial after the other. Starting and
+restarting processes is the fleet's; it reaches this module by a command line alone.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import sqlalchemy as sa
+import torch
+from sqlalchemy.exc import SQLAlchemyError
+
+from hpo.database import records
+from hpo.database.artifacts import DatabaseArtifacts
+from hpo.database.connection import alone
+from hpo.engine.recording import Recording
+from hpo.errors import LeaseLost, RunFailed, StopRequested
+from hpo.guard.saved_step import context_of
+from hpo.study import study
+from hpo.tickets.budget import Tickets
+from hpo.tickets.ticket import Ticket
+from hpo.worker.attempt import Attempt
+from hpo.worker.heartbeat import Beat
+from hpo.worker.reporter import Bench
+
+# How often a worker without a ticket looks whether one was given back.
+_IDLE_S = 1.0
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerConfig:
+    """What a worker is told by its command line.
+
+    Attributes:
+        objective: Where the study's objective is on this host; None for where the study says.
+        recording: Which predictions its trials keep.
+    """
+
+    name: str
+    slot: str
+    device: str
+    checkpoints: Path
+    objective: str | None = None
+    recording: Recording = field(default_factory=Recording)
+
+
+class Worker:
+    """Runs the trials of one study on one device, one after the other."""
+
+    def __init__(
+        self, config: WorkerConfig, opened: study.OpenStudy, db: sa.Engine, stop: threading.Event
+    ) -> None:
+        self._slot, self._stop, self._opened = config.slot, stop, opened
+        self._source, self._db = opened.config.source, db
+        self._tickets = Tickets(db, opened.uid)
+        self._bench = Bench(
+            name=config.name,
+            checkpoints=config.checkpoints,
+            device=torch.device(config.device),
+            objective=study.load_objective(config.objective or opened.config.objective),
+            opened=opened,
+            records=records.Records(db, opened.uid),
+            artifacts=DatabaseArtifacts(db),
+            git_sha=records.git_sha(),
+            stop=stop,
+            recording=config.recording,
+        )
+
+    @property
+    def training_cpu_s(self) -> float:
+        """CPU seconds of this process in training and validation."""
+        return self._bench.training_cpu_s
+
+    def run(self) -> None:
+        """Take tickets until none is left or a stop is asked for."""
+        environment = records.environment(
+            device=_device_name(self._bench.device), threads=torch.get_num_threads()
+        )
+        self._bench.records.save_environment(self._bench.name, environment)
+        while not self._stop.is_set():
+            self._tickets.sweep()
+            ticket = self._tickets.take(worker=self._bench.name, slot=self._slot)
+            if ticket is not None:
+                self._run_ticket(ticket)
+                if ticket.ticket == 1:
+                    self._save_references()
+                continue
+            budget = self._tickets.count()
+            if budget.leased or budget.open:
+                # A peer may still give its ticket back, or somebody holds the tickets still.
+                self._stop.wait(_IDLE_S)
+            elif budget.total == 0:
+                raise RunFailed(f"study '{self._opened.name}' was deleted meanwhile")
+            else:
+                # Also where the worker that ought to have done it was lost.
+                self._save_references()
+                return
+
+    def _save_references(self) -> None:
+        """Keep in the study what other methods reach on the same validation set."""
+        try:
+            # One worker is enough: they may take a trial's time.
+            with alone(self._db, f"hpo references {self._opened.uid}") as is_alone:
+                if is_alone and not self._stop.is_set():
+                    self._find_references()
+        except SQLAlchemyError as error:
+            _logger.warning("the connection that kept others off broke: %s", error)
+
+    def _find_references(self) -> None:
+        found = self._opened.load()
+        if study.REFERENCES in found.user_attrs:
+            return
+        settings = self._opened.config
+        try:
+            context = context_of(asdict(settings), seed=settings.seed, device=self._bench.device)
+            context = replace(context, must_stop=self._stop.is_set)
+            references = self._bench.objective.references(context)
+        except InterruptedError as stopped:
+            _logger.info("the objective's references: %s", stopped)
+            return
+        except Exception:
+            _logger.exception("the objective's references cannot be computed")
+            return
+        found.set_user_attr(study.REFERENCES, dict(references))
+
+    def _run_ticket(self, ticket: Ticket) -> None:
+        """Run the ticket's trial, and the one that repeats it if there is to be one."""
+        try:
+            with Beat(self._tickets, ticket) as beat:
+                # Under the lease: from here on nobody changes it.
+                self._bench.opened = study.as_it_is(self._opened)
+                if self._bench.opened.config.source != self._source:
+                    raise RunFailed("the study's objective was changed; start this run again")
+                left: Ticket | None = ticket
+                while left is not None:
+                    self._opened.storage.hold(left)
+                    left = Attempt(self._bench, left, beat).run()
+        except StopRequested as stopped:
+            _logger.info("ticket %d | %s", ticket.ticket, stopped)
+            self._tickets.release(ticket.run_uid)
+        except LeaseLost as lost:
+            _logger.warning("ticket %d | %s", ticket.ticket, lost)
+        except RunFailed:
+            self._tickets.release(ticket.run_uid)
+            raise
+        finally:
+            self._opened.storage.hold(None)
+        _release_memory(self._bench.device)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _release_memory(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

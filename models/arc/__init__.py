@@ -1,0 +1,1 @@
+"""The grid-solving problem: tasks, encoding, networks and losses."""

@@ -1,0 +1,1 @@
+"""The RIS covariance problem: scenes, truth, estimators, network and files."""

@@ -1,0 +1,1 @@
+"""Classical estimators of covariance and positions."""

@@ -1,0 +1,1 @@
+"""Files of scenes: layout, reading, splitting, writing."""

@@ -1,0 +1,290 @@
+"""The network: sample covariances under known codes in, a low-rank covariance factor out.
+
+Each of K slots holds a belief about one source: power at each of many candidate positions. A layer
+visits the slots in turn. A visit scores every candidate by how well one more source there would
+explain what noise and the other slots leave over (`models/posterior.py`: exact, no parameters,
+fp32); the learned part (`models/slot_control.py`, one for all layers) turns scores into power and
+noise. That is a mean-field posterior over positions, unrolled. From its second visit on a slot also
+zooms in on its best candidate: by one Gauss–Newton step, and as far as the likelihood is wide. What
+leaves is R = Σ power · a aᴴ as a factor of its dominant directions.
+
+Only the learned part runs under autocast. Scores are constants for the gradient, which reaches each
+decision through the tokens and through R; so it never meets an inverse.
+
+Shapes: B scenes (or 1 where all share it); L codes; M antennas; N elements; K slots; R rank; G grid
+cells; C candidates, the G cells and then those of the zoom; W width of a token; S numbers that sum
+up a visit; 2 = real and imaginary part; 3 = a position as in `posterior`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log, sqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.linalg.gram import trace
+from models.ris.estimators.posterior import (
+    Responses,
+    add_noise,
+    candidate_steering,
+    fit_noise,
+    position_grid,
+    source_gain,
+    weighted_factor,
+)
+from models.ris.network.slot_control import Backbone, Head
+from models.ris.network.source_climb import climb_source
+from models.ris.scene.geometry import ArrayConfig
+from models.ris.scene.scenes import NOISE_FLOOR
+
+# Noise power times M before any source is found; noise and sources together have about 1.
+_FIRST_NOISE = 0.6
+# In nats: of a candidate that is not to count.
+_NOTHING = -1e4
+# Of a zoom, in cells of the grid: what a position is ever known to, at 24 dB.
+_LEAST_REACH = 0.01
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What the network is given, and what the whole grid looks like through it."""
+
+    sample_BLMM: Tensor
+    sensing_BLMN: Tensor
+    grid: Responses
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """What a visit found out about every candidate; constants for the gradient."""
+
+    gain_BC: Tensor  # in nats below the best, less what the zoom's smaller cells weigh less
+    power_BC: Tensor
+    best_B3: Tensor
+    summary_BS: Tensor
+    near_steering_BNC: Tensor
+    near: Responses
+
+
+@dataclass(frozen=True)
+class _Belief:
+    """What a slot believes: the power at each candidate, and its covariance under each code."""
+
+    scores: _Scores
+    weights_BC: Tensor  # carries gradient
+    response_BLMM: Tensor  # does not
+
+
+@dataclass
+class _Slot:
+    """One hypothetical source."""
+
+    token_BW: Tensor
+    belief: _Belief | None = None
+
+
+class RisCovarianceNet(nn.Module):
+    """Unrolled mean-field posterior over source positions with learned decisions.
+
+    Args:
+        config: The size: geometry of the surface, T, K.
+        width: Width W of a slot's token.
+        layers: Visits to every slot; the second and later ones zoom.
+        rank: Columns of the factor; default the size's.
+        oversampling: Grid cells per half beamwidth, 1/side rad, in either angle.
+        dropout: Dropout in the learned part.
+    """
+
+    positions_1G3: Tensor
+    low_3: Tensor
+    high_3: Tensor
+    cell_3: Tensor
+    offsets_C3: Tensor
+    steering_1NG: Tensor
+    start_1NR: Tensor
+
+    def __init__(
+        self,
+        config: ArrayConfig,
+        *,
+        width: int = 64,
+        layers: int = 1,
+        rank: int | None = None,
+        oversampling: float = 1.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.config, self.layers = config, layers
+        # What builds another one like it.
+        self.settings: dict[str, Any] = {
+            "width": width,
+            "layers": layers,
+            "rank": rank,
+            "oversampling": oversampling,
+            "dropout": dropout,
+        }
+        rank = config.rank if rank is None else rank
+        if min(width, layers, rank) < 1:
+            raise ValueError(f"width {width}, layers {layers}, rank {rank}: write 1 or more")
+        grid = position_grid(config, oversampling=oversampling)
+        offsets_C3 = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0])] * 3)
+        start_NR = torch.randn(config.elements, rank, generator=torch.Generator().manual_seed(0))
+        constants = {
+            "positions_1G3": grid.positions_G3.unsqueeze(0),
+            "low_3": grid.low_3,
+            "high_3": grid.high_3,
+            "cell_3": grid.cell_3,
+            "offsets_C3": offsets_C3,
+            "steering_1NG": candidate_steering(grid.positions_G3, config).unsqueeze(0),
+            "start_1NR": start_NR.to(torch.complex64).unsqueeze(0),
+        }
+        for name, constant in constants.items():
+            self.register_buffer(name, constant, persistent=False)
+        cells = len(grid.positions_G3)
+        self.backbone = Backbone(config.max_sources, cells, width=width, dropout=dropout)
+        self.head = Head(cells, width=width)
+
+    def forward(
+        self, sample_BLMM: Tensor, codes_BLN: Tensor, channel_BMN: Tensor
+    ) -> dict[str, Tensor]:
+        """Estimate the covariance of each scene.
+
+        Args:
+            sample_BLMM: S_l, complex64, scaled to mean_l tr S_l = 1.
+            codes_BLN: c_l, complex64, unit modulus; B is 1 or the number of scenes.
+            channel_BMN: H, complex64; B is 1 or the number of scenes.
+
+        Returns:
+            "factor": F of shape BNR2, R without noise scaled to about trace N; "log_noise": log of
+            the noise above the floor, of shape B, in the same units. `factor_from` reads them.
+        """
+        batch, antennas = len(sample_BLMM), sample_BLMM.shape[-1]
+        sensing_BLMN = channel_BMN.unsqueeze(1) * codes_BLN.unsqueeze(2) / sqrt(codes_BLN.shape[-1])
+        with _full_precision(sample_BLMM):
+            scene = _Scene(sample_BLMM, sensing_BLMN, Responses(self.steering_1NG, sensing_BLMN))
+        log_noise_B = sample_BLMM.real.new_full((batch,), log(_FIRST_NOISE / antennas))
+        slots = [_Slot(token_W.expand(batch, -1)) for token_W in self.backbone.first_token_KW]
+        for layer in range(self.layers):
+            steps: list[Tensor] = []
+            for slot in slots:
+                scores = self._score(scene, slots, slot, log_noise_B, layer)
+                slot.token_BW = self.backbone(slot.token_BW, scores.gain_BC, scores.summary_BS)
+                control_B4, prior_BG = self.head(slot.token_BW)
+                slot.belief = self._decide(scene, scores, control_B4, prior_BG)
+                steps.append(control_B4[:, 3])
+            with torch.no_grad(), _full_precision(sample_BLMM):
+                log_noise_B = fit_noise(sample_BLMM, _response(scene, slots), log_noise_B)
+            log_noise_B = log_noise_B + torch.stack(steps).mean(0)
+        return self._outputs(slots, log_noise_B)
+
+    @torch.no_grad()
+    def _score(
+        self, scene: _Scene, slots: Sequence[_Slot], slot: _Slot, log_noise_B: Tensor, layer: int
+    ) -> _Scores:
+        """Score the grid and, around the best candidate of the visit before, a finer one."""
+        sample_BLMM, cells = scene.sample_BLMM, self.positions_1G3.shape[1]
+        with _full_precision(sample_BLMM):
+            others_BLMM = _response(scene, [other for other in slots if other is not slot])
+            rest_BLMM = add_noise(others_BLMM, log_noise_B)
+            inverse_BLMM = torch.linalg.inv_ex(rest_BLMM).inverse
+            near_BC3, reach_B3 = self._near(scene, slot, inverse_BLMM)
+            near_steering_BNC = candidate_steering(near_BC3, self.config)
+            near = Responses(near_steering_BNC, scene.sensing_BLMN)
+            gain_BC, power_BC = source_gain(
+                sample_BLMM, inverse_BLMM, (scene.grid, near), snapshots=self.config.snapshots
+            )
+        grid_BG3 = self.positions_1G3.expand(len(near_BC3), -1, -1)
+        positions_BC3 = torch.cat((grid_BG3, near_BC3), 1)
+        most_B1, index_B1 = gain_BC.max(-1, keepdim=True)
+        best_B13 = positions_BC3.gather(1, index_B1.unsqueeze(-1).expand(-1, -1, 3))
+        gain_BC = gain_BC - most_B1
+        if near_BC3.shape[1]:
+            # The zoom stands for its box of 3 reaches a side; the grid must not count it again.
+            centre_B13 = near_BC3[:, len(self.offsets_C3) // 2].unsqueeze(1)
+            distance_BG3 = (self.positions_1G3 - centre_B13).abs()
+            is_twice_BG = (distance_BG3 < 1.5 * reach_B3.unsqueeze(1)).all(-1)
+            gain_BC[:, :cells] = gain_BC[:, :cells].masked_fill(is_twice_BG, _NOTHING)
+            gain_BC[:, cells:] += (reach_B3 / self.cell_3).log().sum(-1, keepdim=True)
+        belief_BC = gain_BC.softmax(-1)
+        # Shifted and scaled to about −1…1.
+        summary = (
+            torch.special.entr(belief_BC).sum(-1) - 2,
+            most_B1.squeeze(-1).clamp(min=0.1).log() - 2,
+            (belief_BC * power_BC).sum(-1).log() + 2.5,
+            trace(rest_BLMM).mean(-1).log() + 0.5,
+            torch.full_like(log_noise_B, layer - 1.0),
+        )
+        summary_BS = torch.stack(summary, -1)
+        return _Scores(gain_BC, power_BC, best_B13.squeeze(1), summary_BS, near_steering_BNC, near)
+
+    def _near(self, scene: _Scene, slot: _Slot, inverse_BLMM: Tensor) -> tuple[Tensor, Tensor]:
+        """27 positions about the slot's best so far, and how far apart they are.
+
+        They stand √3 standard deviations apart, so that weighted by the likelihood they have its
+        mean and about its spread, as in a Gauss–Hermite rule; at most half a cell of the grid,
+        beyond which its own points do better. None at the first visit.
+        """
+        batch = len(slot.token_BW)
+        if slot.belief is None:
+            return slot.token_BW.new_empty(batch, 0, 3), slot.token_BW.new_ones(batch, 3)
+        best_B3, largest_3 = slot.belief.scores.best_B3, self.cell_3 / 2
+        step_B3, deviation_B3 = climb_source(
+            scene.sample_BLMM, inverse_BLMM, best_B3, scene.sensing_BLMN, self.config
+        )
+        # Not further than to the cell's edge; what has no finite step stays.
+        step_B3 = torch.maximum(torch.minimum(step_B3, largest_3), -largest_3).nan_to_num(nan=0.0)
+        reach_B3 = sqrt(3) * deviation_B3.nan_to_num(nan=torch.inf)
+        reach_B3 = torch.maximum(torch.minimum(reach_B3, largest_3), _LEAST_REACH * self.cell_3)
+        near_BC3 = (best_B3 + step_B3).unsqueeze(1) + reach_B3.unsqueeze(1) * self.offsets_C3
+        near_BC3 = torch.minimum(torch.maximum(near_BC3, self.low_3), self.high_3)
+        return near_BC3, reach_B3
+
+    def _decide(
+        self, scene: _Scene, scores: _Scores, control_B4: Tensor, prior_BG: Tensor
+    ) -> _Belief:
+        """Weights = power · softmax(sharpness · gain + prior), and what they look like."""
+        sharper_B1, louder_B1, nearer_B1 = (control_B4[:, i : i + 1] for i in range(3))
+        cells = prior_BG.shape[-1]
+        near_count = scores.gain_BC.shape[-1] - cells
+        prior_BC = torch.cat((prior_BG, nearer_B1.expand(-1, near_count)), -1)
+        share_BC = (sharper_B1.exp() * scores.gain_BC + prior_BC).softmax(-1)
+        weights_BC = share_BC * scores.power_BC * louder_B1.exp()
+        with torch.no_grad(), _full_precision(weights_BC):
+            response_BLMM = scene.grid.covariance(weights_BC[:, :cells])
+            response_BLMM = response_BLMM + scores.near.covariance(weights_BC[:, cells:])
+        return _Belief(scores, weights_BC, response_BLMM)
+
+    def _outputs(self, slots: Sequence[_Slot], log_noise_B: Tensor) -> dict[str, Tensor]:
+        """The factor of R scaled to trace N, and the noise in the same units."""
+        beliefs = [slot.belief for slot in slots if slot.belief is not None]
+        cells, columns = self.positions_1G3.shape[1], self.start_1NR.shape[-1]
+        total_B = torch.stack([belief.weights_BC.sum(-1) for belief in beliefs]).sum(0)
+        weights = [belief.weights_BC / total_B.unsqueeze(-1) for belief in beliefs]
+        sets = [(self.steering_1NG, torch.stack([w_BC[:, :cells] for w_BC in weights]).sum(0))]
+        for belief, w_BC in zip(beliefs, weights, strict=True):
+            sets.append((belief.scores.near_steering_BNC, w_BC[:, cells:]))
+        with _full_precision(total_B):
+            best_BK3 = torch.stack([belief.scores.best_B3 for belief in beliefs], 1)
+            spare_BNR = self.start_1NR.expand(len(total_B), -1, -1)
+            start_BNR = torch.cat((candidate_steering(best_BK3, self.config), spare_BNR), -1)
+            factor_BNR = weighted_factor(sets, start_BNR[..., :columns])
+        log_noise_B = log_noise_B + self.head.log_noise_gain - total_B.log()
+        return {"factor": torch.view_as_real(factor_BNR), "log_noise": log_noise_B}
+
+
+def factor_from(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """F_BNR, complex64, and the noise s_B >= 1e-3 of the network's outputs: R = F Fᴴ + s I."""
+    factor_BNR = torch.view_as_complex(outputs["factor"].float().contiguous())
+    return factor_BNR, NOISE_FLOOR + outputs["log_noise"].float().exp()
+
+
+def _response(scene: _Scene, slots: Sequence[_Slot]) -> Tensor:
+    """Σ of what those slots that were visited look like under every code, BLMM."""
+    found = [slot.belief.response_BLMM for slot in slots if slot.belief is not None]
+    return torch.stack(found).sum(0) if found else torch.zeros_like(scene.sample_BLMM)
+
+
+def _full_precision(tensor: Tensor) -> torch.autocast:
+    return torch.autocast(tensor.device.type, enabled=False)

@@ -1,0 +1,1 @@
+"""Scenes: geometry, installation, and the simulator that draws them."""

@@ -1,0 +1,1 @@
+"""Comparison with the truth: metric, Fisher information, bounds, scores."""
