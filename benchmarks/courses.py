@@ -21,9 +21,16 @@ import numpy as np
 import torch
 
 from hpo.engine import trial
-from hpo.engine.reports import Epoch, Plan, Reporter
-from hpo.errors import Divergence
-from objectives import Context, Float, Int, Params, Space
+from hpo.engine.plan import Plan
+from hpo.engine.reports import Epoch, Reporter
+from hpo.guard.evidence import Divergence
+from objectives import (
+    Context,
+    Float,
+    Int,
+    Params,
+    Space,
+)
 from objectives.ris_covariance import objective
 
 EPOCHS = 12
@@ -191,7 +198,7 @@ class _Curve(Reporter):
     def must_stop(self) -> bool:
         return False
 
-    def report(self, epoch: Epoch) -> bool:
+    def on_epoch(self, epoch: Epoch) -> bool:
         self.values.append(epoch.metrics[objective.metric])
         return False
 

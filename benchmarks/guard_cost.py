@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 
 from hpo.engine import trial as engine
-from hpo.engine.reports import Plan
+from hpo.engine.plan import Plan
 from hpo.guard import forensics
 from hpo.guard.verdict import READ_EVERY
 from hpo.task.state import random_state

@@ -25,8 +25,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from hpo.engine import trial as engine
-from hpo.engine.reports import Epoch, Plan, Reporter
-from hpo.errors import Divergence
+from hpo.engine.plan import Plan
+from hpo.engine.reports import Epoch, Reporter
+from hpo.guard.evidence import Divergence
 from objectives import Context, load
 
 CANDIDATES: dict[str, BaseDistribution] = {
@@ -57,7 +58,7 @@ class _Quiet(Reporter):
     def must_stop(self) -> bool:
         return False
 
-    def report(self, epoch: Epoch) -> bool:
+    def on_epoch(self, epoch: Epoch) -> bool:
         self.value = epoch.metrics["J_db"]
         return False
 

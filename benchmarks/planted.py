@@ -25,9 +25,8 @@ from situations.expected import Outcome, Words
 from situations.task import Log, Planted, Situation
 
 from hpo.engine import trial
-from hpo.engine.reports import Plan, Result
-from hpo.errors import Divergence
-from hpo.guard.evidence import Evidence
+from hpo.engine.plan import Plan, Result
+from hpo.guard.evidence import Divergence, Evidence
 from hpo.task.forward import PRECISIONS
 
 Ended = Result | Exception

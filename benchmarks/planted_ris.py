@@ -17,8 +17,8 @@ from optuna.samplers import RandomSampler
 from situations.task import Log
 
 from hpo.engine import trial
-from hpo.engine.reports import Plan
-from hpo.errors import Divergence
+from hpo.engine.plan import Plan
+from hpo.guard.evidence import Divergence
 from hpo.task.forward import PRECISIONS
 from objectives import Context, Params
 from objectives.ris_covariance import objective

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from hpo.refit import weights
-from models.ris.estimators.posterior import pack_hermitian
+from models.linalg.hermitian import pack_hermitian
 from models.ris.estimators.ridge import music_of_covariance
 from models.ris.evaluation import (
     GUESS,

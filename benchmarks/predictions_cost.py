@@ -20,11 +20,12 @@ import torch
 
 from hpo import environ
 from hpo.database.connection import connect
+from hpo.database.migrations import create_tables
 from hpo.database.records import Records
-from hpo.database.storage import prepare
 from hpo.engine import trial
+from hpo.engine.plan import Plan
 from hpo.engine.predictions import predicted
-from hpo.engine.reports import Epoch, Plan, Reporter
+from hpo.engine.reports import Epoch, Reporter
 from hpo.study.request import usual
 from objectives import Context, load
 
@@ -42,7 +43,7 @@ class _Keeper(Reporter):
     def must_stop(self) -> bool:
         return False
 
-    def report(self, epoch: Epoch) -> bool:
+    def on_epoch(self, epoch: Epoch) -> bool:
         where: dict[str, Any] = {"epoch": epoch.epoch, "step": epoch.step}
         where["run_uid"] = str(uuid.uuid4())
         started_at = time.perf_counter()
@@ -50,7 +51,9 @@ class _Keeper(Reporter):
         plain_s = time.perf_counter() - started_at
         where["run_uid"] = str(uuid.uuid4())
         started_at = time.perf_counter()
-        rows = self._records.prediction_rows(epoch.samples, **where, trial_number=0)
+        rows = self._records.prediction_rows(
+            [vars(sample) for sample in epoch.samples], **where, trial_number=0
+        )
         self._records.save_epoch(**where, ticket=1, values=epoch.flat(), predictions=rows)
         self.seconds += time.perf_counter() - started_at - plain_s
         return False
@@ -99,7 +102,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     db = connect(environ.storage_url(None))
-    prepare(db)
+    create_tables(db)
     records = Records(db, str(uuid.uuid4()))
     print("| objective | trial, s | asking, ms | keeping, ms | share of the trial |")
     print("|---|---|---|---|---|")

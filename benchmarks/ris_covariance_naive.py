@@ -26,7 +26,18 @@ from models.ris.scene.scenes import (
     draw_scenes,
     stream_generator,
 )
-from objectives import Choice, Context, Float, Group, Int, Objective, Option, Params, Task, Term
+from objectives import (
+    Choice,
+    Context,
+    Float,
+    Group,
+    Int,
+    Objective,
+    Option,
+    Params,
+    Task,
+    Term,
+)
 
 _CONFIG = SIZES["full"]
 _BATCH = 4

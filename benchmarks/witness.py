@@ -21,8 +21,8 @@ from ris_covariance_naive import PENALTY, NaiveTask, objective
 from situations.task import Log
 
 from hpo.engine import trial
-from hpo.engine.reports import Plan, Result
-from hpo.errors import Divergence
+from hpo.engine.plan import Plan, Result
+from hpo.guard.evidence import Divergence
 from hpo.task.forward import PRECISIONS
 from objectives import Context
 

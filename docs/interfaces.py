@@ -15,9 +15,10 @@ from typing import Any
 import click
 
 from hpo import cli
-from hpo.api import run, train
+from hpo.api import run, study, train
 from hpo.fleet import events
-from hpo.refit import crew, evaluation, folder
+from hpo.refit import evaluation, results
+from hpo.refit import events as refit_events
 from hpo.search.narrowing import kind_of, values_of
 from hpo.study import config, request, status
 from hpo.tickets import budget
@@ -28,20 +29,20 @@ _DEFAULT = re.compile(r"\s*\((?:env: \w+; )?default: ([^()]*)\)$")
 
 # What the functions return and emit, by the names under which programs find them.
 _RETURNED: dict[str, type] = {
-    "hpo.Best": run.Best,
+    "hpo.Best": study.Best,
     "hpo.RunResult": events.RunResult,
     "hpo.fleet.events.Progress": events.Progress,
     "hpo.fleet.events.WorkerEnded": events.WorkerEnded,
     "hpo.fleet.events.Finishing": events.Finishing,
     "hpo.fleet.events.Stopping": events.Stopping,
-    "hpo.TrainingResult": folder.TrainingResult,
-    "hpo.refit.folder.SeedResult": folder.SeedResult,
+    "hpo.TrainingResult": results.TrainingResult,
+    "hpo.refit.results.SeedResult": results.SeedResult,
     "hpo.Evaluated": evaluation.Evaluated,
-    "hpo.refit.crew.TrainProgress": crew.TrainProgress,
-    "hpo.refit.crew.SeedProgress": crew.SeedProgress,
-    "hpo.refit.crew.SeedEnded": crew.SeedEnded,
-    "hpo.refit.crew.Remark": crew.Remark,
-    "hpo.refit.crew.StoppingSeeds": crew.StoppingSeeds,
+    "hpo.refit.events.TrainProgress": refit_events.TrainProgress,
+    "hpo.refit.events.SeedProgress": refit_events.SeedProgress,
+    "hpo.refit.events.SeedEnded": refit_events.SeedEnded,
+    "hpo.refit.events.Remark": refit_events.Remark,
+    "hpo.refit.events.StoppingSeeds": refit_events.StoppingSeeds,
     "hpo.study.config.StudyConfig": config.StudyConfig,
     "hpo.tickets.budget.Budget": budget.Budget,
     "hpo.study.status.Status": status.Status,
@@ -138,7 +139,7 @@ def _objective(objective: Objective) -> str:
 
 def python() -> str:
     """The functions and classes of `hpo`, and what they return."""
-    text = "".join(_function(f"hpo.{f.__name__}", f) for f in (run.run, run.open, run.best))
+    text = "".join(_function(f"hpo.{f.__name__}", f) for f in (run.run, study.open, study.best))
     fields = {field.name: field for field in dataclasses.fields(request.RunRequest)}
     trained = _function("hpo.train", train.train)
     trained += _function("hpo.evaluate", evaluation.evaluate)
@@ -150,8 +151,8 @@ def python() -> str:
         ("setting", "type", "default"), rows
     )
     text += trained
-    text += _class("hpo.Study", run.Study)
-    for name, member in vars(run.Study).items():
+    text += _class("hpo.Study", study.Study)
+    for name, member in vars(study.Study).items():
         if not name.startswith("_"):
             function = member.fget if isinstance(member, property) else member
             text += _function(f"Study.{name}", function, is_property=isinstance(member, property))

@@ -13,7 +13,7 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from interfaces import code, commands, objectives, python, table
@@ -85,20 +85,21 @@ def _tables() -> str:
 def _modules() -> str:
     config = tomllib.loads((ROOT / "pyproject.toml").read_text())
     (layers,) = (c for c in config["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
-    rows = [("-", "`hpo`", _purpose("hpo")), ("-", "`hpo.__main__`", _purpose("hpo.__main__"))]
-    for number, layer in enumerate(layers["layers"], start=1):
-        for name in layer.split(" | "):
-            rows += [(str(number), code(each), _purpose(each)) for each in _within(name)]
-    return table(("layer", "module", "what it is for"), rows)
+    rows = [
+        (str(number), code(name), _purpose(name), ", ".join(_within(name)))
+        for number, layer in enumerate(layers["layers"], start=1)
+        for name in layer.split(" | ")
+    ]
+    return table(("layer", "package", "what it is for", "modules"), rows)
 
 
-def _within(module: str) -> Iterator[str]:
-    """A module, and the modules of a package of the service."""
-    yield module
-    if module.startswith("hpo."):
-        folder = ROOT / module.replace(".", "/")
-        paths = sorted(folder.glob("*.py"))
-        yield from (f"{module}.{path.stem}" for path in paths if path.stem != "__init__")
+def _within(package: str) -> list[str]:
+    """The modules of a package, and the packages in it."""
+    folder = ROOT / package.replace(".", "/")
+    modules = (path.stem for path in folder.glob("*.py") if not path.stem.startswith("__"))
+    packages = (path.parent.name + "/" for path in folder.glob("*/__init__.py"))
+    within = sorted(modules) + sorted(packages)
+    return within if package != "hpo" else []
 
 
 def _purpose(module: str) -> str:

@@ -7,7 +7,14 @@ Try it with `python -m hpo check examples/own_objective.py`, then search with
 import torch
 from torch import nn
 
-from objectives import Choice, Float, Group, Objective, Task, Term
+from objectives import (
+    Choice,
+    Float,
+    Group,
+    Objective,
+    Task,
+    Term,
+)
 
 
 def spirals(count, *seed, device):

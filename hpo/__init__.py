@@ -7,26 +7,22 @@
     hpo.open(study="mine-wide-tiny").status()
     found = hpo.evaluate(hpo.train(study="mine-wide-tiny", epochs=200).file)
 
-The same as `python -m hpo` on the command line; `hpo.api.run` says more.
+The same as `python -m hpo` on the command line; the modules of `hpo.api` say more.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpo.api.run import (
-        Best,
-        Study,
-        best,
-        open,
-        run,
-    )
+    from hpo.api.run import run
+    from hpo.api.study import Best, Study, best, open
     from hpo.api.train import train
     from hpo.errors import HpoError
     from hpo.fleet.events import RunResult
     from hpo.refit.evaluation import Evaluated, evaluate
-    from hpo.refit.folder import TrainingResult
+    from hpo.refit.results import TrainingResult
 
 __all__ = [
     "Best",
@@ -42,18 +38,16 @@ __all__ = [
     "train",
 ]
 
+_MODULES = {
+    **{"Best": "api.study", "Study": "api.study", "best": "api.study", "open": "api.study"},
+    **{"run": "api.run", "RunResult": "fleet.events", "HpoError": "errors"},
+    **{"train": "api.train", "TrainingResult": "refit.results"},
+    **{"evaluate": "refit.evaluation", "Evaluated": "refit.evaluation"},
+}
+
 
 def __getattr__(name: str) -> Any:
-    # Lazily: `python -m hpo --help` must not wait for Optuna.
-    if name not in __all__:
+    # Imported when asked for: `python -m hpo --help` must not wait for Optuna.
+    if name not in _MODULES:
         raise AttributeError(f"module 'hpo' has no attribute '{name}'")
-    from hpo import errors
-    from hpo.api import run as api
-    from hpo.api import train as api_train
-    from hpo.fleet import events
-    from hpo.refit import evaluation, folder
-
-    for module in (api, api_train, errors, evaluation, events, folder):
-        if hasattr(module, name):
-            return getattr(module, name)
-    raise AttributeError(name)
+    return getattr(import_module(f"hpo.{_MODULES[name]}"), name)

@@ -17,12 +17,6 @@ by whoever builds the message (`storage.mask`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from hpo.guard.evidence import Evidence
-
 
 class HpoError(Exception):
     """Anything that the service raises on purpose."""
@@ -64,32 +58,3 @@ class LeaseLost(HpoError):
 
 class StopRequested(HpoError):
     """A signal asked this worker to stop; the trial can be resumed."""
-
-
-class Divergence(HpoError):
-    """The guard's verdict on a trial that is not worth going on with.
-
-    Attributes:
-        reason: One of the `prune_reason` values, for example `grad_nonfinite`.
-        detail: One sentence that names the term, the parameter, the step and the scale.
-        evidence: What is known of it.
-        saved: The step that shows it, as `saved.pack` gives it; None where none does.
-        skipped: Steps that had been withheld from the weights by then.
-        seconds: What the trial had taken by then, over interruptions.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        detail: str,
-        *,
-        evidence: Evidence,
-        saved: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
-        self.evidence = evidence
-        self.saved = saved
-        self.skipped = 0
-        self.seconds = 0.0

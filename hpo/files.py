@@ -22,19 +22,19 @@ def renamed(path: Path) -> Iterator[Path]:
     Raises:
         OSError: It cannot be renamed; all else is the block's.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield beside
-        beside.replace(path)
+        yield temporary
+        temporary.replace(path)
     except BaseException:
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise
 
 
-def target_name(beside: str) -> str | None:
+def target_name(temporary: str) -> str | None:
     """The name of the file that one of `renamed` was to become; None where it is none of these."""
-    found = _NAME.fullmatch(beside)
+    found = _NAME.fullmatch(temporary)
     return found and found["name"]
 
 
@@ -45,8 +45,8 @@ def write(path: Path, content: bytes) -> None:
         ConfigurationError: It cannot be written.
     """
     try:
-        with renamed(path) as beside:
-            beside.write_bytes(content)
+        with renamed(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise ConfigurationError(
             f"'{path}' cannot be written: {error.strerror or error}; make room, or give the right "

@@ -11,7 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from objectives import Context, Float, Group, Objective, Params, Task, Term
+from objectives import (
+    Context,
+    Float,
+    Group,
+    Objective,
+    Params,
+    Task,
+    Term,
+)
 
 _TARGET = 3.0
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from hpo.database.connection import connect
-from hpo.database.storage import prepare
+from hpo.database.migrations import create_tables
 from hpo.embedded import server as postgres
 
 torch.set_num_threads(1)
@@ -34,7 +34,7 @@ def server() -> Iterator[postgres.Server]:
     home = Path(tempfile.mkdtemp(prefix="hpo-test-"))
     home.chmod(0o755)
     server = postgres.start(home)
-    prepare(connect(server.url))
+    create_tables(connect(server.url))
     yield server
     postgres.stop(home, immediate=True)
     shutil.rmtree(home, ignore_errors=True)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from hpo.database.connection import connect
 from hpo.database.storage import open_storage
 from hpo.engine import trial
-from hpo.engine.reports import Plan
+from hpo.engine.plan import Plan
 from hpo.errors import ConfigurationError, ObjectiveError, StopRequested
 from hpo.study.join import prepare_study
 from hpo.study.request import RunRequest

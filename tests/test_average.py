@@ -9,8 +9,9 @@ import torch
 
 from hpo.engine import trial as engine
 from hpo.engine.average import Average, module_states
-from hpo.engine.reports import Plan
-from hpo.errors import Divergence, StopRequested
+from hpo.engine.plan import Plan
+from hpo.errors import StopRequested
+from hpo.guard.evidence import Divergence
 from hpo.refit.seed_process import schedule
 from objectives import Term
 from tests.toys import CPU, Log, ToyTask, weights

@@ -26,7 +26,7 @@ ONE = ("--objective", "quadratic", "--epochs_per_trial", "4", "--workers", "1")
 
 SETTINGS = {
     **{"objective": "ris_covariance", "source": "-", "metric": "J_db", "direction": "minimize"},
-    **{"size": "tiny", "epochs": 12, "precision": "fp32", "problem_seed": 5, "seed": 0},
+    **{"size": "tiny", "epochs_per_trial": 12, "precision": "fp32", "problem_seed": 5, "seed": 0},
     **{"sampler": "tpe", "pruner": "none"},
 }
 
@@ -136,7 +136,7 @@ def test_a_refused_run_changes_nothing(url: str):
     ):
         with pytest.raises(ConfigurationError):
             join(url, **asked)
-        assert study.as_it_is(created.opened).config == created.opened.config
+        assert study.refreshed(created.opened).config == created.opened.config
         assert created.tickets.count().total == 3
         assert created.tickets.free() == 2
     with created.tickets.held_still():

@@ -10,10 +10,10 @@ import torch
 from optuna.trial import TrialState
 
 from hpo.engine import trial as engine
-from hpo.engine.reports import Plan
-from hpo.errors import Divergence, StopRequested
-from hpo.guard.judge import validated
-from hpo.guard.saved_step import Setting
+from hpo.engine.plan import Plan
+from hpo.errors import StopRequested
+from hpo.guard.evidence import Divergence
+from hpo.task.validation import validated
 from objectives import Context, Term, load
 from objectives.ris_covariance import objective
 from tests.conftest import Program
@@ -133,10 +133,9 @@ def test_autocast_of_a_gpu_reaches_no_validation():
             return super().validate()
 
     task = Looking()
-    setting = Setting(device=CUDA, precision="fp16", metric="error", about={})
 
     with torch.autocast("cuda", dtype=torch.float16):
-        validated(task, setting)
+        validated(task, device=CUDA, metric="error")
 
     assert task.seen is False
 

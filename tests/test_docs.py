@@ -93,18 +93,24 @@ def test_the_default_that_a_flags_help_tells_is_the_one_it_has():
 
 
 def test_every_module_of_the_service_is_named_once_and_the_layers_are_in_their_order():
-    files = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "hpo").rglob("*.py")]
-    modules = [".".join(file.parts).removesuffix(".__init__") for file in files]
     part = page("architecture.md").split("<!-- generated: modules -->")[1].split("<!-- end -->")[0]
-    named = [(row[0], row[1].strip("`")) for row in list(rows(part))[1:]]
+    named = [(row[0], row[1].strip("`"), row[3]) for row in list(rows(part))[1:]]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    found = {}
+    for _, package, modules in named:
+        folder = ROOT / package.replace(".", "/")
+        stems = [p.stem for p in folder.glob("*.py") if not p.stem.startswith("__")]
+        found[package] = (stems, [m for m in modules.split(", ") if not m.endswith("/")])
+    inside = {p.stem if p.suffix else p.name for p in (ROOT / "hpo").iterdir()}
+    inside -= {"__init__", "__main__", "__pycache__"}
 
-    assert sorted(name for _, name in named if name.startswith("hpo")) == sorted(modules)
+    assert sorted(f"hpo.{name}" for name in inside) == sorted(
+        name for name in found if name.startswith("hpo.")
+    )
+    assert all(sorted(there) == said or said == ["-"] for there, said in found.values())
     for number, layer in enumerate(layers, start=1):
-        inside = [name for at, name in named if at == str(number)]
-        heads = [name for name in inside if name.rpartition(".")[0] not in inside]
-        assert " | ".join(heads) == layer
+        assert " | ".join(name for at, name, _ in named if at == str(number)) == layer
 
 
 @cache

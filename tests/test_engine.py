@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hpo.engine import trial as engine
-from hpo.engine.reports import Plan
+from hpo.engine.plan import Plan
 from hpo.errors import ObjectiveError, StopRequested
 from objectives import Term
 from tests.toys import CPU, Log, ToyTask, weights

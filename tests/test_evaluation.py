@@ -17,7 +17,7 @@ from hpo.errors import ConfigurationError
 from hpo.refit import evaluation, weights
 from hpo.refit.weights import Trained
 from hpo.study.config import StudyConfig, facts
-from hpo.study.study import source_hash
+from hpo.study.objective import source_hash
 from models.ris.estimators.ridge import RidgeMatching
 from models.ris.evaluation import (
     BARTLETT,
@@ -72,7 +72,7 @@ def settings_of(size="unit", **options):
         objective="ris_covariance",
         source=source_hash(objective),
         size=size,
-        epochs=12,
+        epochs_per_trial=12,
         space="wide",
         precision="fp32",
         seed=0,
@@ -93,7 +93,7 @@ def finished(tmp_path_factory) -> Path:
 
 def write_training(path, **options):
     objective = load("ris_covariance")
-    settings = vars(settings_of(**options))
+    settings = settings_of(**options).stored()
     params = dict(objective.defaults("wide"))
     about = {"study": settings, "params": params, "seed": 0, "trial": 3, "study_name": "s"}
     task = weights.build(about, torch.device("cpu"), objective)

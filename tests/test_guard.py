@@ -9,11 +9,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hpo.engine import trial as engine
-from hpo.engine.reports import Plan, Result
-from hpo.errors import Divergence
+from hpo.engine.plan import Plan, Result
 from hpo.guard import forensics
 from hpo.guard import verdict as guard
 from hpo.guard.counters import Counters
+from hpo.guard.evidence import Divergence
 from hpo.guard.verdict import Found, Probed, Reading
 from hpo.task.state import random_state
 from objectives import Term

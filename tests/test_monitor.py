@@ -9,19 +9,20 @@ import pytest
 import torch
 
 from hpo.engine import trial
-from hpo.engine.reports import Interval, Plan
+from hpo.engine.plan import Plan
+from hpo.engine.reports import Interval
 from hpo.errors import StopRequested
 from tests.toys import CPU, Log, ToyTask
 
 
-class Told(Log):
+class TrialReporter(Log):
     """A reporter that remembers intervals, too."""
 
     def __init__(self, **settings) -> None:
         super().__init__(**settings)
         self.intervals: list[Interval] = []
 
-    def note(self, interval: Interval) -> None:
+    def on_interval(self, interval: Interval) -> None:
         self.intervals.append(interval)
 
 
@@ -49,8 +50,8 @@ def plan(**changes) -> Plan:
     return Plan(**{"epochs": 6, "precision": "fp32", "device": CPU, "metric": "error", **changes})
 
 
-def train(task: ToyTask, **changes) -> Told:
-    log = Told()
+def train(task: ToyTask, **changes) -> TrialReporter:
+    log = TrialReporter()
     trial.train(task, plan(**changes), log)
     return log
 
@@ -133,7 +134,7 @@ def test_a_step_that_is_not_finite_leaves_the_means_of_the_others():
 @pytest.mark.parametrize("stop_after", [7, 25])
 def test_what_is_told_survives_an_interruption(stop_after, tmp_path):
     whole = train(Cached(every=3))
-    first, second = Told(stop_after=stop_after), Told()
+    first, second = TrialReporter(stop_after=stop_after), TrialReporter()
     where = {"checkpoint": tmp_path / "trial.pt"}
 
     with pytest.raises(StopRequested):

@@ -11,9 +11,9 @@ import torch
 from optuna.trial import TrialState
 
 from hpo.engine import trial as engine
-from hpo.engine.reports import Plan
-from hpo.guard.saved_step import build
-from hpo.task.forward import named_tensors
+from hpo.engine.plan import Plan
+from hpo.task.build import build
+from hpo.task.tensors import named_tensors
 from objectives import Objective, Task, load
 from tests.conftest import ROOT, Program
 from tests.toys import CPU, Log

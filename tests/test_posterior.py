@@ -8,15 +8,14 @@ import torch
 from torch import Tensor
 
 from models.linalg.gram import nystrom_factor
+from models.linalg.hermitian import pack_hermitian, unpack_hermitian
 from models.ris.estimators.posterior import (
     Responses,
     add_noise,
     candidate_steering,
     fit_noise,
-    pack_hermitian,
     position_grid,
     source_gain,
-    unpack_hermitian,
     weighted_factor,
 )
 from models.ris.network.source_climb import climb_source

@@ -19,12 +19,12 @@ from hpo.database.retention import Limits, collect
 from hpo.database.schema import predictions
 from hpo.display.predictions import print_predictions
 from hpo.engine import trial
+from hpo.engine.plan import Plan
 from hpo.engine.predictions import plain, predicted
 from hpo.engine.recording import Recording
-from hpo.engine.reports import Plan, Sample
+from hpo.engine.reports import Sample
 from hpo.errors import ConfigurationError
-from hpo.guard.judge import validated
-from hpo.guard.saved_step import Setting
+from hpo.task.validation import validated
 from objectives import Context, Prediction, Task, load
 from tests.conftest import Program
 from tests.toys import CPU, Log, ToyTask, weights
@@ -39,12 +39,12 @@ class Kept(Log):
         super().__init__(**settings)
         self.samples: dict[int, list[Sample]] = {}
 
-    def report(self, epoch) -> bool:
+    def on_epoch(self, epoch) -> bool:
         if epoch.samples:
             self.samples[epoch.step] = list(epoch.samples)
-        return super().report(epoch)
+        return super().on_epoch(epoch)
 
-    def keep(self, samples, *, epoch, step) -> None:
+    def on_predictions(self, samples, *, epoch, step) -> None:
         assert epoch == step // 10
         self.samples[step] = list(samples)
 
@@ -119,12 +119,11 @@ def test_autocast_of_neither_device_type_reaches_predictions_or_validation(kind)
             return super().validate()
 
     task = Looking()
-    setting = Setting(device=CPU, precision="bf16", metric="error", about={})
     before = torch.is_autocast_enabled(kind)
     torch.set_autocast_enabled(kind, True)
     try:
         predicted(task, range(1), CPU)
-        validated(task, setting)
+        validated(task, device=CPU, metric="error")
         still_on = torch.is_autocast_enabled(kind)
     finally:
         torch.set_autocast_enabled(kind, before)
@@ -160,7 +159,7 @@ def test_a_record_between_validations_is_of_the_weights_as_they_are():
     recorded, fresh = {}, {}
 
     class Comparing(Kept):
-        def keep(self, samples, *, epoch, step):
+        def on_predictions(self, samples, *, epoch, step):
             recorded[step] = samples[0].prediction
             task._validated = None
             fresh[step] = predicted(task, range(1), CPU)[0].prediction
@@ -183,7 +182,7 @@ def test_an_error_in_words_that_no_database_takes_is_kept_all_the_same(url):
     (found,) = predicted(Odd(), range(1), CPU)
 
     records.save_predictions(
-        records.prediction_rows([found], run_uid=UID, trial_number=3, epoch=0, step=0)
+        records.prediction_rows([vars(found)], run_uid=UID, trial_number=3, epoch=0, step=0)
     )
 
     assert records.predictions(3)[0]["error"] == r"ValueError: bad\0 byte \udc80"
@@ -363,7 +362,7 @@ def test_flags_that_make_no_sense_are_refused_by_name(given):
 def saved(records: Records, step: int, **changes) -> None:
     one = {"sample": 0, "kind": "x", "latency_s": 0.1, "prediction": [1], **changes}
     rows = records.prediction_rows(
-        [Sample(**one)], run_uid=UID, trial_number=3, epoch=step, step=step
+        [vars(Sample(**one))], run_uid=UID, trial_number=3, epoch=step, step=step
     )
     records.save_predictions(rows)
 
@@ -386,7 +385,7 @@ def test_what_a_later_attempt_trained_past_is_not_shown(url):
     records = Records(connect(url), UID)
     for step in (0, 3, 6):
         saved(records, step)
-    later = [Sample(sample=0, kind="x", latency_s=0.1, prediction=[2])]
+    later = [vars(Sample(sample=0, kind="x", latency_s=0.1, prediction=[2]))]
     for step in (4, 8):
         rows = records.prediction_rows(
             later, run_uid=UID.replace("1", "5"), trial_number=3, epoch=step, step=step

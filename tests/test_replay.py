@@ -18,11 +18,13 @@ from hpo.dashboard import make_dashboard
 from hpo.database.artifacts import DatabaseArtifacts
 from hpo.database.connection import connect
 from hpo.engine import trial as engine
-from hpo.engine.reports import Plan
-from hpo.errors import ConfigurationError, Divergence
+from hpo.engine.plan import Plan
+from hpo.errors import ConfigurationError
 from hpo.guard import replay, saved_step
+from hpo.guard.evidence import Divergence
 from hpo.guard.verdict import Reading
-from hpo.study.study import source_hash
+from hpo.study.objective import source_hash
+from hpo.task.build import build
 from objectives import load
 from tests.conftest import ROOT, Program
 from tests.fragile import objective
@@ -48,7 +50,7 @@ def diverge(fault: str, *, precision: str = "fp32", gain: float = 1e6, epochs: i
     }
     plan = Plan(epochs=epochs, precision=precision, device=CPU, metric="error", about=about)
     with pytest.raises(Divergence) as raised:
-        engine.train(saved_step.build(about, CPU, objective), plan, Log())
+        engine.train(build(about, CPU, objective), plan, Log())
     return raised.value
 
 
@@ -59,7 +61,7 @@ def on_disk(verdict: Divergence, folder: Path) -> dict:
 
 
 def again(file: dict, *, step: int | None = None) -> replay.Replayed:
-    return replay.again(file, objective, device=CPU, step=step)
+    return replay.replay(file, objective, device=CPU, step=step)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_the_weights_are_those_of_the_step_and_not_fresh_ones(tmp_path):
 
     found = again(file)
 
-    fresh = saved_step.build(file["about"], CPU, objective)
+    fresh = build(file["about"], CPU, objective)
     assert not torch.equal(file["modules"]["net"]["weight"], fresh.modules["net"].weight)
     assert found.evidence.passes["fp32"].terms == verdict.evidence.passes["fp32"].terms
 
@@ -141,7 +143,7 @@ def test_another_objective_is_refused(tmp_path):
     file = on_disk(diverge("root"), tmp_path)
 
     with pytest.raises(ConfigurationError, match="'quadratic' cannot be built with"):
-        replay.again(file, load("quadratic"), device=CPU)
+        replay.replay(file, load("quadratic"), device=CPU)
 
 
 def test_an_objective_whose_network_changed_is_refused(tmp_path):
@@ -159,7 +161,7 @@ def test_of_a_view_the_part_that_it_shows_is_saved(tmp_path):
     reading = Reading(*verdict.saved["reading"])
 
     packed = saved_step.pack(
-        saved_step.build(verdict.saved["about"], CPU, objective),
+        build(verdict.saved["about"], CPU, objective),
         {"x": whole[16:32]},
         setting,
         reason="grad_nonfinite",

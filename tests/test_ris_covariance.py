@@ -12,7 +12,7 @@ import torch
 from optuna.trial import TrialState
 
 from hpo.engine import trial as engine
-from hpo.engine.reports import Plan
+from hpo.engine.plan import Plan
 from hpo.task.forward import loss_terms, total
 from models.ris import problem as ris_problem
 from models.ris.estimators.ridge import RidgeMatching

@@ -14,7 +14,7 @@ import torch
 
 from hpo import cli
 from hpo.engine import trial as engine
-from hpo.engine.reports import Plan
+from hpo.engine.plan import Plan
 from models.ris import problem
 from models.ris.files import split
 from models.ris.files.file import SceneFile

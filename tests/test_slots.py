@@ -10,7 +10,6 @@ import torch
 
 from hpo.errors import ConfigurationError
 from hpo.machine import slots
-from hpo.study import request
 
 
 def test_an_nvidia_device_with_a_cpu_build_of_torch_is_told_with_the_cure(tmp_path, monkeypatch):
@@ -51,17 +50,17 @@ def test_cores_follow_the_affinity():
 def test_the_gpus_that_are_asked_for_are_used_and_others_named():
     found = slots.gpu_slots(3, per_gpu=2)
 
-    chosen = request.chosen(found, ["2", "0"])
+    chosen = slots.chosen(found, ["2", "0"])
 
     assert [slot.name for slot in chosen] == ["gpu:2.0", "gpu:2.1", "gpu:0.0", "gpu:0.1"]
     with pytest.raises(ConfigurationError, match="no GPU '5'; use some of 0, 1, 2"):
-        request.chosen(found, ["0", "5"])
+        slots.chosen(found, ["0", "5"])
 
 
 def test_a_device_that_is_named_gets_as_many_slots_as_asked_for():
     # One that torch has everywhere, and that is named with its number, as a GPU is.
-    one = request.slots_on("cpu:0", None, visible=None)
-    three = request.slots_on("cpu:0", 3, visible=None)
+    one = slots.slots_on("cpu:0", None, visible=None)
+    three = slots.slots_on("cpu:0", 3, visible=None)
 
     assert [(slot.name, slot.device) for slot in one] == [("cpu:0", "cpu:0")]
     assert [slot.name for slot in three] == ["cpu:0.0", "cpu:0.1", "cpu:0.2"]

@@ -16,8 +16,9 @@ from optuna.storages._rdb import models as tables
 from optuna.trial import TrialState
 
 from hpo.database.connection import connect, mask, parse_url
+from hpo.database.migrations import create_tables
 from hpo.database.schema import SCHEMA_VERSION, schema_version
-from hpo.database.storage import TrialStorage, open_storage, prepare
+from hpo.database.storage import TrialStorage, open_storage
 from hpo.errors import ConfigurationError, LeaseLost, StorageError
 from hpo.tickets.budget import Tickets
 
@@ -279,7 +280,7 @@ def test_tables_of_the_first_version_are_brought_along_with_what_they_hold(url):
         connection.exec_driver_sql(_VERSION_1)
 
     with ThreadPoolExecutor(4) as several:
-        list(several.map(lambda _: prepare(connect(url)), range(4)))
+        list(several.map(lambda _: create_tables(connect(url)), range(4)))
 
     assert schema_version(engine) == SCHEMA_VERSION
     tickets = Tickets(engine, "6f0c2c3e-0000-4000-8000-000000000001")
@@ -300,7 +301,7 @@ def test_tables_are_not_changed_under_workers_of_an_earlier_version(url):
         )
 
     with pytest.raises(StorageError, match="end their run with Ctrl-C"):
-        prepare(engine)
+        create_tables(engine)
 
     assert schema_version(engine) == 1
 
@@ -311,4 +312,4 @@ def test_tables_of_a_later_version_are_left_alone(url):
         connection.exec_driver_sql("UPDATE hpo.schema_version SET version = 99")
 
     with pytest.raises(StorageError, match="version 99"):
-        prepare(engine)
+        create_tables(engine)

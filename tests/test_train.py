@@ -21,13 +21,8 @@ from hpo.database.connection import connect
 from hpo.display.train import TrainDisplay, confirmation
 from hpo.errors import ConfigurationError, RunFailed
 from hpo.refit import crew, recipe, weights
-from hpo.refit.crew import (
-    Remark,
-    SeedEnded,
-    TrainConfig,
-    TrainProgress,
-    default_folder,
-)
+from hpo.refit.crew import TrainConfig, default_folder
+from hpo.refit.events import Remark, SeedEnded, TrainProgress
 from hpo.refit.recipe import Recipe, TrainRequest
 from hpo.refit.seed_process import Job, train_seed
 from hpo.search import configurations

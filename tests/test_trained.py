@@ -14,7 +14,8 @@ import torch
 
 from hpo import files
 from hpo.engine import checkpoint
-from hpo.errors import ConfigurationError, Divergence
+from hpo.errors import ConfigurationError
+from hpo.guard.evidence import Divergence
 from hpo.refit import seed_process
 from hpo.refit import weights as trained
 from hpo.refit.weights import Trained

@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from hpo import cli
 from hpo.database.artifacts import DatabaseArtifacts
 from hpo.database.connection import connect
+from hpo.database.migrations import create_tables
 from hpo.database.records import Records
 from hpo.database.schema import (
     OWN,
@@ -31,7 +32,7 @@ from hpo.database.schema import (
     metrics,
     tickets,
 )
-from hpo.database.storage import open_storage, prepare
+from hpo.database.storage import open_storage
 from hpo.engine.reports import Sample
 from hpo.errors import ConfigurationError, RunFailed, StorageError
 from hpo.guard import replay, saved_step
@@ -138,7 +139,7 @@ def test_a_study_copied_to_another_server_goes_on_there(
     diverged = next(t for t in here if t.user_attrs["prune_reason"] == "loss_nonfinite")
     kept = Records(db, uid).divergence(diverged.number)
     file = saved_step.read(DatabaseArtifacts(db).open_reader(kept["artifact_id"]).read(), "step")
-    assert replay.again(file, load(str(path)), device=CPU, step=None).reason == "loss_nonfinite"
+    assert replay.replay(file, load(str(path)), device=CPU, step=None).reason == "loss_nonfinite"
 
 
 def content(found: list[FrozenTrial]) -> list[dict[str, Any]]:
@@ -195,7 +196,9 @@ def create(url: str, name: str, folder: Path, *, uid: str | None = None) -> Open
         **where,
         ticket=1,
         values={"error": 1e-7, "nan": math.nan},
-        predictions=records.prediction_rows(samples, **where, trial_number=4),
+        predictions=records.prediction_rows(
+            [vars(one) for one in samples], **where, trial_number=4
+        ),
     )
     (folder / "step.pt").write_bytes(bytes(range(256)) * 5000)
     _, artifact_id = (
@@ -517,7 +520,7 @@ def test_every_table_of_ours_is_a_studys_or_known_not_to_be():
 def test_a_ticket_of_the_source_is_no_ticket_of_the_copy(
     url: str, empty_url: str, two: tuple[OpenStudy, OpenStudy], tmp_path: Path
 ):
-    prepare(connect(empty_url))
+    create_tables(connect(empty_url))
     copied = copy(url, two[0], empty_url, "s", tmp_path)
 
     taken = Tickets(connect(empty_url), copied.uid).take(worker="w", slot="cpu:0")

@@ -7,8 +7,8 @@ import math
 import pytest
 import witness
 
-from hpo.engine.reports import Result
-from hpo.errors import Divergence
+from hpo.engine.plan import Result
+from hpo.guard.evidence import Divergence
 from hpo.task.forward import PRECISIONS
 
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")

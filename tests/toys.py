@@ -90,7 +90,7 @@ class Log(Reporter):
         self.steps += 1
         return self.stop_after is not None and self.steps > self.stop_after
 
-    def report(self, epoch: Epoch) -> bool:
+    def on_epoch(self, epoch: Epoch) -> bool:
         self.epochs.append(epoch)
         return epoch.epoch == self.prune_at
 

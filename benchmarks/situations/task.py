@@ -172,7 +172,7 @@ class Log(Reporter):
     def must_stop(self) -> bool:
         return False
 
-    def report(self, epoch: Epoch) -> bool:
+    def on_epoch(self, epoch: Epoch) -> bool:
         self.epochs.append(epoch)
         return False
 

@@ -17,11 +17,12 @@ from pathlib import Path
 from hpo import environ
 from hpo.database.connection import connect
 from hpo.errors import ConfigurationError
+from hpo.machine.slots import slots_on
 from hpo.refit import crew, recipe
-from hpo.refit.crew import TrainConfig, TrainEvent
-from hpo.refit.folder import TrainingResult
+from hpo.refit.crew import TrainConfig
+from hpo.refit.events import TrainEvent
 from hpo.refit.recipe import Recipe, TrainRequest
-from hpo.study.request import slots_on
+from hpo.refit.results import TrainingResult
 from hpo.study.study import open_study
 
 
@@ -58,7 +59,7 @@ def train(
         ema: The decay of the averaged weights; 0 for none.
         options: The objective's own, where they are to be others than the study's.
         out: The folder of the results; None for one below `trained`.
-        on_event: Called with each event, for example `hpo.refit.crew.SeedEnded`.
+        on_event: Called with each event, for example `hpo.refit.events.SeedEnded`.
 
     Raises:
         HpoError: Whatever the command line would exit with 1 or 2 for.
@@ -73,7 +74,7 @@ def train(
         precision=precision,
         ema_decay=ema,
     )
-    found, config = prepare(
+    found, config = resolve(
         request,
         file=None if file is None else Path(file),
         study=study,
@@ -92,7 +93,7 @@ def train(
     return crew.train(found, config, emit=on_event or ignore, stop=threading.Event())
 
 
-def prepare(
+def resolve(
     request: TrainRequest,
     *,
     file: Path | None,

@@ -22,10 +22,11 @@ from hpo.check.findings import (
 from hpo.engine.predictions import predicted
 from hpo.engine.recording import DEFAULT_SAMPLES
 from hpo.guard import forensics
-from hpo.guard.gradients import parameter_names, trained
 from hpo.guard.verdict import Found
-from hpo.task.forward import named_tensors, to_full, total
+from hpo.task.forward import to_full, total
+from hpo.task.parameters import parameter_names, trained
 from hpo.task.state import evaluating, random_state
+from hpo.task.tensors import named_tensors
 from objectives import Task, Term
 
 

@@ -17,8 +17,9 @@ import torch
 from hpo.check.findings import Findings, listed
 from hpo.check.hooks import differing, state_of
 from hpo.check.trials import CURE, Trials
-from hpo.engine import trial
-from hpo.engine.reports import Epoch, Plan, Reporter
+from hpo.engine.plan import Plan
+from hpo.engine.reports import Epoch, Reporter
+from hpo.engine.trial import train
 from hpo.errors import StopRequested
 from objectives import Task
 
@@ -70,7 +71,7 @@ def _train(trials: Trials, plan: Plan, watch: _Stopwatch | None = None) -> Task:
     """A trial after some steps, resumed from its checkpoint where there is one."""
     task = trials.build()
     with suppress(StopRequested):
-        trial.train(task, plan, watch or _Stopwatch(_STEPS, trials.device))
+        train(task, plan, watch or _Stopwatch(_STEPS, trials.device))
     return task
 
 
@@ -88,7 +89,7 @@ class _Stopwatch(Reporter):
         self._left -= 1
         return self._left < 0
 
-    def report(self, epoch: Epoch) -> bool:
+    def on_epoch(self, epoch: Epoch) -> bool:
         # The step that ends an epoch comes with a validation.
         self._note(self._validation_s)
         self._since = None

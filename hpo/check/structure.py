@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hpo.check.findings import Check, Findings, listed
-from hpo.guard.gradients import parameter_names
+from hpo.task.parameters import parameter_names
 from objectives import Group, Task
 
 

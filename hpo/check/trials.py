@@ -21,8 +21,8 @@ from hpo.check.findings import (
     some,
 )
 from hpo.check.hooks import figures, unlike
-from hpo.guard import saved_step
-from hpo.guard.gradients import trained
+from hpo.task.build import build, plain
+from hpo.task.parameters import trained
 from objectives import Objective, Params, Task
 
 # Beside the default configuration.
@@ -68,7 +68,7 @@ class Trials:
 
     def build(self, *, seed: int = 1) -> Task:
         """A trial of the default configuration as it begins."""
-        return saved_step.build(self.about(seed), self.device, self._objective)
+        return build(self.about(seed), self.device, self._objective)
 
     def about(self, seed: int = 1) -> dict[str, Any]:
         """What a trial is, as its checkpoint says it."""
@@ -127,7 +127,7 @@ class Trials:
                     # Away from what a trial begins with, and a new one has by itself.
                     parameter.add_(0.01 * torch.randn_like(parameter))
             modules = {name: module.state_dict() for name, module in task.modules.items()}
-            _read_back(check, "what suggest() gave", saved_step.plain(self._params))
+            _read_back(check, "what suggest() gave", plain(self._params))
             states = (
                 _read_back(check, "the state of modules", modules),
                 _read_back(check, "state_dict()", task.state_dict()),

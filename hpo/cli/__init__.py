@@ -18,11 +18,12 @@ from hpo.cli.doctor import doctor
 from hpo.cli.evaluate import evaluate
 from hpo.cli.objectives import check, objectives
 from hpo.cli.predictions import gc, predictions
+from hpo.cli.replay import replay
 from hpo.cli.run import run
 from hpo.cli.scenes import scenes
 from hpo.cli.server import dashboard, stop, url
 from hpo.cli.shared import INTERRUPTED
-from hpo.cli.studies import best, replay, status, studies
+from hpo.cli.studies import best, status, studies
 from hpo.cli.train import train, train_seed
 from hpo.cli.whole import copy, delete
 from hpo.cli.worker import worker

@@ -56,7 +56,7 @@ def _has_unknown(args: Sequence[str], command: click.Command, ctx: click.Context
 
 def _objective_options(spec: str) -> list[click.Parameter]:
     """An objective's own options as flags."""
-    from hpo.study.study import load_objective
+    from hpo.study.objective import load_objective
 
     return [
         click.Option(

@@ -55,7 +55,7 @@ def check(
     torch.set_num_threads(1)
     found = rehearse(
         objective,
-        epochs=DEFAULTS["epochs"],
+        epochs=DEFAULTS["epochs_per_trial"],
         size=size,
         space=space,
         precisions=precisions or ("fp32", "bf16", "fp16"),
@@ -83,7 +83,7 @@ def objectives(objective: str | None, as_json: bool) -> None:
     say("reading objectives")
     from hpo.display.objectives import as_data, print_objective, print_objectives
     from hpo.study.declared import declared
-    from hpo.study.study import load_objective
+    from hpo.study.objective import load_objective
     from objectives import names
 
     chosen = names() if objective is None else [objective]

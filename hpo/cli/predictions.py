@@ -38,7 +38,7 @@ def predictions(
         python -m hpo predictions 17
         python -m hpo predictions 17 --sample 0 --csv > sample.csv
     """
-    from hpo.api.run import Study
+    from hpo.api.study import Study
     from hpo.display.predictions import print_predictions
     from hpo.study import table
 
@@ -95,8 +95,9 @@ def gc(
         python -m hpo gc --older_than 7 --larger_than 200
     """
     from hpo.database.connection import connect
+    from hpo.database.migrations import create_tables
     from hpo.database.retention import Limits, collect
-    from hpo.database.storage import open_storage, prepare
+    from hpo.database.storage import open_storage
     from hpo.display.predictions import print_collected
     from hpo.environ import storage_url
     from hpo.study.study import uid_of
@@ -104,7 +105,7 @@ def gc(
     limits = Limits(days=older_than, megabytes=larger_than)
     url = storage_url(storage)
     db = connect(url)
-    prepare(db)
+    create_tables(db)
     uids = (uid_of(study.user_attrs) for study in open_storage(url).get_all_studies())
     found = collect(db, limits, living=[uid for uid in uids if uid], dry_run=dry_run)
     if as_json:

@@ -57,13 +57,18 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
 
     # Heavy, and so only after the first line, and after what a wrong storage is told.
     from hpo.database.connection import connect, mask
-    from hpo.study.request import find_slots
+    from hpo.machine.slots import find_slots
 
     db = connect(url, application="fleet")
     if is_plain and not is_embedded:
         errors.print(labelled("storage", mask(url)))
     request = _request(ctx, flags, enqueue=enqueue, workers=workers)
-    slots = find_slots(request, visible=visible_gpus())
+    slots = find_slots(
+        visible=visible_gpus(),
+        workers=request.workers,
+        per_gpu=request.workers_per_gpu,
+        gpus=request.gpus,
+    )
 
     from hpo.display.run import Display, Level
     from hpo.fleet import fleet

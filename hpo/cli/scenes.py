@@ -62,8 +62,8 @@ def scenes(ctx: click.Context, /, path: Path, **flags: Any) -> None:
     name, count = flags["objective"], flags["count"]
     import torch
 
+    from hpo.study.objective import load_objective
     from hpo.study.request import usual
-    from hpo.study.study import load_objective
     from objectives import Context
 
     # As many as a worker on a core has.

@@ -23,11 +23,11 @@ def dashboard(storage: str | None, host: str, port: int) -> None:
     """
     from hpo.dashboard import make_dashboard
     from hpo.database.connection import connect
-    from hpo.database.storage import prepare
+    from hpo.database.migrations import create_tables
     from hpo.environ import storage_url
 
     url = storage_url(storage)
-    prepare(connect(url))
+    create_tables(connect(url))
     server = make_dashboard(url, host=host, port=port)
     click.echo(f"http://{host}:{server.server_port}/  (Ctrl-C ends)", err=True)
     try:
@@ -71,19 +71,20 @@ def stop(force: bool) -> None:
     Example:
         python -m hpo stop
     """
-    from hpo.embedded import server as postgres
+    from hpo.embedded.server import running
+    from hpo.embedded.server import stop as stop_server
     from hpo.environ import home
 
     workers: list[str] = []
     if not force:
-        server = postgres.running(home())
+        server = running(home())
         workers = _working(server.url) if server else []
     if workers:
         raise ConfigurationError(
             f"the server is in use by {', '.join(workers[:4])}; end that with Ctrl-C first, or "
             "write 'python -m hpo stop --force'"
         )
-    if postgres.stop(home()):
+    if stop_server(home()):
         click.echo("the embedded server is stopped; the next command starts it again", err=True)
     else:
         click.echo("the embedded server is not running", err=True)

@@ -123,7 +123,7 @@ def train(ctx: click.Context, /, **flags: Any) -> None:
     best = "the best trial" if flags["trial"] is None else f"trial {flags['trial']}"
     say(f"training {flags['file'] or best}")
 
-    from hpo.api.train import prepare
+    from hpo.api.train import resolve
     from hpo.display.train import TrainDisplay, print_training
     from hpo.refit import crew
     from hpo.refit.recipe import TrainRequest
@@ -134,7 +134,7 @@ def train(ctx: click.Context, /, **flags: Any) -> None:
         options=given_options(ctx, flags),
     )
     where = {name: flags[name] for name in ("file", "trial", "storage", "device", "out", "force")}
-    recipe, config = prepare(request, study=flags["study_name"], workers=workers, **where)
+    recipe, config = resolve(request, study=flags["study_name"], workers=workers, **where)
     shown = TrainDisplay(recipe, config)
     shown.begin()
     stop = stop_on_signals()

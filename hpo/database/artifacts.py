@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from optuna.artifacts.exceptions import ArtifactNotFound
 from sqlalchemy.dialects.postgresql import insert
 
-from hpo.database.connection import patiently
+from hpo.database.connection import with_retries
 from hpo.database.schema import artifacts
 
 _PART = 1 << 20
@@ -49,7 +49,7 @@ class DatabaseArtifacts:
                     # Again after an answer that was lost: the parts are there.
                     connection.execute(insert(artifacts).values(row).on_conflict_do_nothing())
 
-        patiently(once)
+        with_retries(once)
 
     def remove(self, artifact_id: str) -> None:
         """Delete a file; raises `ArtifactNotFound` where there is none."""

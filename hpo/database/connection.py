@@ -156,7 +156,7 @@ def is_hurried() -> bool:
     return _hurried.is_set()
 
 
-def patiently(work: Callable[[], T]) -> T:
+def with_retries(work: Callable[[], T]) -> T:
     """The result of `work`, tried again while the database is away.
 
     `work` is one transaction, or repeats without harm.

@@ -5,61 +5,22 @@ Border: rows in, rows out. Optuna's tables are `storage`'s, tickets are `budget`
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import Insert, insert
 
-from hpo.database.connection import patiently
+from hpo.database.connection import with_retries
 from hpo.database.schema import (
     divergences,
     environments,
     metrics,
     predictions,
 )
-from hpo.engine.reports import Sample
-from hpo.errors import Divergence
-
-_PACKAGES = ("torch", "optuna", "sqlalchemy", "psycopg2-binary", "optuna-dashboard", "numpy")
 
 
-def environment(*, device: str, threads: int) -> dict[str, Any]:
-    """What a result may depend on: host, interpreter, packages, device, threads."""
-    return {
-        "host": platform.node(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "device": device,
-        "threads": threads,
-        "cpus": os.cpu_count(),
-    }
-
-
-def git_sha() -> str:
-    """The commit that this program was started from; '-' where it is no clone."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
-        return "-"
-    return found.stdout.strip() or "-"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _of_one_course(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _without_overtaken(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows by step, without those that a later attempt has trained past in another rhythm."""
     begun: dict[str, tuple[Any, int]] = {}
     for row in rows:
@@ -121,11 +82,17 @@ class Records:
         self._execute((insert(metrics).on_conflict_do_nothing(), [row]), (_RENEWED, predictions))
 
     def prediction_rows(
-        self, samples: Sequence[Sample], *, run_uid: str, trial_number: int, epoch: int, step: int
+        self,
+        samples: Sequence[Mapping[str, Any]],
+        *,
+        run_uid: str,
+        trial_number: int,
+        epoch: int,
+        step: int,
     ) -> list[dict[str, Any]]:
-        """What the networks made of some samples, as rows of `predictions`."""
+        """Rows of `predictions` from what the networks made of some samples."""
         where = {"trial_number": trial_number, "step": step, "epoch": epoch, "run_uid": run_uid}
-        return [{"study_uid": self._study_uid, **where, **vars(sample)} for sample in samples]
+        return [{"study_uid": self._study_uid, **where, **sample} for sample in samples]
 
     def save_predictions(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep predictions; those of a step that is repeated take the place of the first."""
@@ -149,7 +116,7 @@ class Records:
             with self._engine.connect() as connection:
                 return [dict(row) for row in connection.execute(statement).mappings()]
 
-        return _of_one_course(patiently(once))
+        return _without_overtaken(with_retries(once))
 
     def figures(self, run_uid: str) -> dict[str, Any]:
         """What the last epoch of an attempt measured, by name; empty where none is kept."""
@@ -164,35 +131,17 @@ class Records:
             with self._engine.connect() as connection:
                 return dict(connection.scalar(statement) or {})
 
-        return patiently(once)
+        return with_retries(once)
 
-    def divergence_row(
-        self,
-        verdict: Divergence,
-        *,
-        run_uid: str,
-        ticket: int,
-        trial_number: int,
-        precision: str,
-        artifact_id: str | None,
-    ) -> Insert:
-        """The statement that keeps why the guard ended a trial, for the transaction that does."""
-        found = verdict.evidence
-        values = {
-            "ticket": ticket,
-            "run_uid": run_uid,
-            "reason": verdict.reason,
-            "detail": verdict.detail,
-            "precision": precision,
-            "term": found.term,
-            "parameter": found.parameter,
-            "operation": found.operation,
-            "evidence": found.flat(),
-            "artifact_id": artifact_id,
-        }
+    def divergence_statement(self, trial_number: int, values: Mapping[str, Any]) -> Insert:
+        """The statement that keeps why the guard ended a trial, for the transaction that does.
+
+        Args:
+            values: By the columns of `divergences`, without its key.
+        """
         key = {"study_uid": self._study_uid, "trial_number": trial_number}
         statement = insert(divergences).values(**key, **values)
-        return statement.on_conflict_do_update(index_elements=list(key), set_=values)
+        return statement.on_conflict_do_update(index_elements=list(key), set_=dict(values))
 
     def divergence(self, trial_number: int) -> Mapping[str, Any] | None:
         """What is kept of a trial's divergence, by the table's columns; None where nothing is."""
@@ -205,7 +154,7 @@ class Records:
                 row = connection.execute(statement).mappings().one_or_none()
                 return None if row is None else dict(row)
 
-        return patiently(once)
+        return with_retries(once)
 
     def _execute(self, *parts: tuple[Insert, Sequence[Mapping[str, Any]]]) -> None:
         """Insert rows, in one transaction."""
@@ -216,4 +165,4 @@ class Records:
                     if rows:
                         connection.execute(statement, rows)
 
-        patiently(once)
+        with_retries(once)

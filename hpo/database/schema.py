@@ -127,17 +127,6 @@ artifacts = sa.Table(
     sa.Column("body", sa.LargeBinary, nullable=False),
 )
 
-# What brings the tables of an earlier version to each one; new tables are created beside it.
-MIGRATIONS = {
-    2: ("ALTER TABLE hpo.tickets ADD COLUMN IF NOT EXISTS rerun_of integer",),
-    3: (
-        "ALTER TABLE hpo.tickets ADD COLUMN IF NOT EXISTS params jsonb",
-        "ALTER TABLE hpo.leases ADD COLUMN IF NOT EXISTS step integer",
-        "ALTER TABLE hpo.leases ADD COLUMN IF NOT EXISTS steps integer",
-    ),
-    4: (),
-}
-
 
 def schema_version(engine: sa.Engine) -> int | None:
     """The version of our own tables in the database; None where there are none."""

@@ -33,18 +33,9 @@ from sqlalchemy.dialects import postgresql
 
 from hpo.database.connection import (
     engine_kwargs,
-    locked,
     parse_url,
-    patiently,
+    with_retries,
 )
-from hpo.database.schema import (
-    MIGRATIONS,
-    OWN,
-    SCHEMA_VERSION,
-    schema_version,
-    version_table,
-)
-from hpo.errors import StorageError
 
 # Other workers' trials are read again at most this often while a trial trains: half of bare
 # Optuna's cost per report is that reading.
@@ -52,8 +43,6 @@ _REFRESH_S = 1.0
 
 T = TypeVar("T")
 
-# Leases that beat within a lease's life (leases.LEASE_S), in any version of the tables.
-_WORKING = "SELECT count(*) FROM hpo.leases WHERE beat_at > now() - interval '90 s'"
 
 # Optuna reads a trial's attributes in the order in which their rows happen to lie, which an update
 # changes; the dashboard shows the first six. By id they come in the order of writing.
@@ -75,45 +64,6 @@ class Fence(Protocol):
 
     def end(self, session: orm.Session, state: str) -> None:
         """Close what belongs to the trial: state is `complete`, `pruned` or `failed`."""
-
-
-def prepare(engine: sa.Engine) -> None:
-    """Create Optuna's tables and ours, once, however many processes ask at the same time.
-
-    Tables of an earlier version are brought to this one; what they hold stays. A role without the
-    right to create tables passes when everything exists already.
-
-    Raises:
-        StorageError: The tables belong to a later version of this program.
-    """
-    if schema_version(engine) == SCHEMA_VERSION:
-        return
-    # Opened by 12 processes at once, an empty database fails in 11 of them without a lock.
-    with locked(engine, "hpo schema"):
-        found = schema_version(engine)
-        if found == SCHEMA_VERSION:
-            return
-        if found is not None and found > SCHEMA_VERSION:
-            raise StorageError(
-                f"the tables in schema hpo have version {found}, this program knows "
-                f"{SCHEMA_VERSION}; use the version of hpo that created them, or a later one"
-            )
-        url = engine.url.render_as_string(hide_password=False)
-        RDBStorage(url, engine_kwargs=engine_kwargs("prepare")).engine.dispose()
-        with engine.begin() as connection:
-            if found is not None and connection.scalar(sa.text(_WORKING)):
-                raise StorageError(
-                    f"workers of an earlier version of hpo are at work in this database (its "
-                    f"tables have version {found}); end their run with Ctrl-C, then repeat this "
-                    "command, and both go on"
-                )
-            connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS hpo"))
-            for version in range((found or SCHEMA_VERSION) + 1, SCHEMA_VERSION + 1):
-                for statement in MIGRATIONS[version]:
-                    connection.execute(sa.text(statement))
-            OWN.create_all(connection)
-            connection.execute(version_table.delete())
-            connection.execute(version_table.insert().values(version=SCHEMA_VERSION))
 
 
 def open_storage(url: str, *, application: str = "client") -> TrialStorage:
@@ -144,13 +94,19 @@ class TrialStorage(_CachedStorage):
         self._user: dict[str, Any] = {}
         self._system: dict[str, Any] = {}
         self._reports: dict[int, float] = {}
+        self._at_end: list[sa.Executable] = []
         self._read_at = 0.0
 
     def hold(self, fence: Fence | None) -> None:
         """Write the next trial under this fence; forget what was not written of the last one."""
         self._fence = fence
         self._forget()
+        self._at_end.clear()
         self._read_at = 0.0
+
+    def at_end(self, statement: sa.Executable) -> None:
+        """Execute a statement of the holder's in the transaction that ends the trial at hand."""
+        self._at_end.append(statement)
 
     def create_trial(
         self, study_id: int, *, user_attrs: dict[str, Any], system_attrs: dict[str, Any]
@@ -241,6 +197,8 @@ class TrialStorage(_CachedStorage):
                 self._backend._set_trial_value_without_commit(session, trial, position, value)
             trial.state = state
             trial.datetime_complete = datetime.now()
+            for statement in self._at_end:
+                session.execute(statement)
             fence.end(session, _OUTCOMES[state])
 
         self._transact(end)
@@ -280,7 +238,7 @@ class TrialStorage(_CachedStorage):
                 _upsert(session, model, [{"trial_id": trial_id, **row} for row in rows])
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        return patiently(lambda: super(TrialStorage, self).get_trial(trial_id))
+        return with_retries(lambda: super(TrialStorage, self).get_trial(trial_id))
 
     def get_all_trials(
         self,
@@ -288,7 +246,7 @@ class TrialStorage(_CachedStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        return patiently(
+        return with_retries(
             lambda: super(TrialStorage, self).get_all_trials(study_id, deepcopy, states)
         )
 
@@ -305,13 +263,13 @@ class TrialStorage(_CachedStorage):
                     self._fence.check(session)
                 return work(session)
 
-        return patiently(once)
+        return with_retries(once)
 
 
-def _patient(method: Callable[..., T]) -> Callable[..., T]:
+def _retrying(method: Callable[..., T]) -> Callable[..., T]:
     @wraps(method)
     def wrapped(*args: Any, **kwargs: Any) -> T:
-        return patiently(lambda: method(*args, **kwargs))
+        return with_retries(lambda: method(*args, **kwargs))
 
     return wrapped
 
@@ -322,7 +280,7 @@ for _name in (
     *("get_study_system_attrs", "set_study_user_attr", "get_best_trial"),
     *("get_trial_id_from_study_id_trial_number", "get_trial_system_attrs"),
 ):
-    setattr(TrialStorage, _name, _patient(getattr(_CachedStorage, _name)))
+    setattr(TrialStorage, _name, _retrying(getattr(_CachedStorage, _name)))
 
 _OUTCOMES = {
     TrialState.COMPLETE: "complete",

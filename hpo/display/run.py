@@ -76,7 +76,7 @@ class Display:
 
     def begin(self, *, asked: Mapping[str, Any]) -> None:
         """Say each resolved decision and its reason."""
-        settings, budget = self._opened.config, self._prepared.tickets.count()
+        config, budget = self._opened.config, self._prepared.tickets.count()
         slots = self._config.slots
         on_gpu = slots[0].device == "cuda"
         is_new, smaller = self._prepared.is_new, self._prepared.smaller_sizes
@@ -86,13 +86,13 @@ class Display:
         reason = {name: "asked for" if name in asked else chosen for name in ("size", "precision")}
         lines = {
             "study": f"{self._opened.name} ({state}, {budget.total} in all)",
-            "objective": f"{settings.objective}, space {settings.space}, "
-            f"{settings.epochs} epochs a trial"
-            + "".join(f", {name} {value}" for name, value in settings.options.items() if value),
-            "size": f"{settings.size} ({reason['size']})"
+            "objective": f"{config.objective}, space {config.space}, "
+            f"{config.epochs_per_trial} epochs a trial"
+            + "".join(f", {name} {value}" for name, value in config.options.items() if value),
+            "size": f"{config.size} ({reason['size']})"
             + (f"; --size {' or '.join(smaller)} takes less time" if on_gpu and smaller else ""),
-            "precision": f"{settings.precision} ({reason['precision']})",
-            "search": f"{settings.sampler}, pruner {settings.pruner}, seed {settings.seed}; "
+            "precision": f"{config.precision} ({reason['precision']})",
+            "search": f"{config.sampler}, pruner {config.pruner}, seed {config.seed}; "
             + (
                 "with several workers a trial is reproducible, the study is not"
                 if len(slots) > 1
@@ -101,8 +101,8 @@ class Display:
             "workers": f"{len(slots)} ({', '.join(slot.name for slot in slots)})",
             "logs": str(self._config.logs),
         }
-        own = [f"{name}={value}" for name, value in settings.fixed.items()]
-        own += [f"{name} in {_range(value)}" for name, value in settings.ranges.items()]
+        own = [f"{name}={value}" for name, value in config.fixed.items()]
+        own += [f"{name} in {_range(value)}" for name, value in config.ranges.items()]
         if own:
             lines["own space"] = "; ".join(own)
         for name, value in lines.items():

@@ -11,16 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from hpo.display.console import duration, errors, labelled, results
-from hpo.refit.crew import (
+from hpo.refit.crew import TrainConfig
+from hpo.refit.events import (
     Remark,
     SeedEnded,
     SeedProgress,
-    TrainConfig,
     TrainEvent,
     TrainProgress,
 )
-from hpo.refit.folder import SeedResult, TrainingFolder, TrainingResult
+from hpo.refit.folder import TrainingFolder
 from hpo.refit.recipe import Recipe
+from hpo.refit.results import SeedResult, TrainingResult
 
 # Without a terminal: a line a seed for each tenth of its epochs, but not oftener than this, and
 # at least this often.
@@ -41,7 +42,7 @@ class TrainDisplay:
     def begin(self) -> None:
         """Say each resolved decision and its reason."""
         recipe, slots = self._recipe, self._config.slots
-        own = recipe.settings
+        own = recipe.config
         origin = f"{recipe.study_name}, trial {recipe.trial}" if recipe.study_name else "a file"
         studied = recipe.studied.get("value")
         if studied is not None:
@@ -57,7 +58,7 @@ class TrainDisplay:
             "training": origin,
             "objective": f"{own.objective}, size {own.size}{options}",
             "params": ", ".join(f"{name} {_short(v)}" for name, v in recipe.params.items()),
-            "epochs": f"{own.epochs}, {count}",
+            "epochs": f"{recipe.epochs}, {count}",
             "precision": f"{recipe.precision} ({recipe.why})",
             "average": average,
             "workers": f"{len(slots)} ({', '.join(slot.name for slot in slots)})",
@@ -92,7 +93,7 @@ class TrainDisplay:
             else:
                 self._say_when_due(event.changed)
         elif isinstance(event, SeedEnded):
-            errors.print(f"{event.label} {_ended(event.result, self._recipe.settings.metric)}")
+            errors.print(f"{event.label} {_ended(event.result, self._recipe.config.metric)}")
         elif isinstance(event, Remark):
             errors.print(Text(f"{event.label}: {event.text}", style="yellow"))
         else:
@@ -110,7 +111,7 @@ class TrainDisplay:
             value, best = _short(seed.value), _short(seed.best)
             errors.print(
                 f"{seed.label} | epoch {seed.epoch}/{seed.epochs} | "
-                f"{self._recipe.settings.metric} {value} | best epoch {best}{left}"
+                f"{self._recipe.config.metric} {value} | best epoch {best}{left}"
             )
 
     def end(self, result: TrainingResult) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpo.guard.gradients import trained
+from hpo.task.parameters import trained
 from objectives import Task
 
 

@@ -16,7 +16,7 @@ from hpo.engine.reports import Interval
 from objectives import Task
 
 # So many steps are told of in one line; a synchronisation in 20 steps is not felt.
-TELL_EVERY = 20
+INTERVAL_STEPS = 20
 # A group without a gradient for so long, and not by construction, is not being trained.
 _ZEROS_TO_WARN = 20
 
@@ -77,7 +77,7 @@ class Monitor:
             self._masks[idle] = torch.tensor(is_idle, device=self._device)
         return self._masks[idle]
 
-    def tell(self, step: int, scale: float) -> Interval:
+    def interval(self, step: int, scale: float) -> Interval:
         """What the steps since the last time came to, at the price of a synchronisation."""
         self._fold()
         sums, self._interval = self._interval, _Sums(self._none())

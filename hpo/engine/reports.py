@@ -6,42 +6,12 @@ Border: plain data and one protocol; `engine` trains.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
-
-import torch
-from torch import Tensor
 
 # What `Epoch.flat` says of an epoch beside its metrics; further names of the kind hold a dot.
 TRAINING_FIGURES = ("loss", "scale", "skipped", "spikes")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How a task is trained.
-
-    Attributes:
-        metric: The key of `validate()` that is reported.
-        checkpoint: File to resume from and to keep up to date; None keeps nothing.
-        about: What the trial is, plain data, kept in its checkpoint and its saved step.
-        predictions: Samples to predict for the record; 0 for none.
-        predictions_every: Steps from one record to the next; None for once an epoch.
-        schedule: The learning rates' multiplier by progress, in place of the task's own.
-        ema_decay: Of the average of the weights that is validated; None for the weights themselves.
-    """
-
-    epochs: int
-    precision: str
-    device: torch.device
-    metric: str
-    checkpoint: Path | None = None
-    about: Mapping[str, Any] = field(default_factory=dict)
-    predictions: int = 0
-    predictions_every: int | None = None
-    schedule: Callable[[float], float] | None = None
-    ema_decay: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,10 +147,10 @@ class Reporter(Protocol):
     def must_stop(self) -> bool:
         """Whether to stop after this step; asked at every step."""
 
-    def report(self, epoch: Epoch) -> bool:
+    def on_epoch(self, epoch: Epoch) -> bool:
         """Take note of an epoch; whether to prune the trial now."""
 
-    def note(self, interval: Interval) -> None:
+    def on_interval(self, interval: Interval) -> None:
         """Take note of some steps; nobody has to."""
         return
 
@@ -192,32 +162,9 @@ class Reporter(Protocol):
         """Take back what `state_dict` gave when the checkpoint was written."""
         return
 
-    def keep(self, samples: Sequence[Sample], *, epoch: int, step: int) -> None:
+    def on_predictions(self, samples: Sequence[Sample], *, epoch: int, step: int) -> None:
         """Keep predictions made between two epochs' ends; nobody has to."""
         return
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """How a trial's training ended.
-
-    Attributes:
-        value: The metric after the last epoch done.
-        epochs: How many were done.
-        is_pruned: Whether the reporter ended it early.
-        skipped: Steps withheld from the weights.
-        spikes: Runs of non-finite steps that ended by themselves and were no overflow.
-        seconds: Wall time, over interruptions.
-        averaged: The modules' states with averaged weights, on the CPU; None without an average.
-    """
-
-    value: float
-    epochs: int
-    is_pruned: bool
-    skipped: int
-    spikes: int
-    seconds: float
-    averaged: Mapping[str, Mapping[str, Tensor]] | None = None
 
 
 def _finite(loss: float) -> str:

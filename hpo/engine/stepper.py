@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from hpo.errors import ObjectiveError
-from hpo.guard.gradients import parameter_names, trained
+from hpo.task.parameters import parameter_names, trained
 from objectives import Group, Task
 
 

@@ -16,22 +16,21 @@ from torch import Tensor
 
 from hpo.engine import checkpoint
 from hpo.engine.average import Average
-from hpo.engine.monitor import TELL_EVERY, Monitor
+from hpo.engine.monitor import INTERVAL_STEPS, Monitor
+from hpo.engine.plan import Plan, Result
 from hpo.engine.predictions import predicted
 from hpo.engine.reports import (
     Epoch,
     Interval,
-    Plan,
     Reporter,
-    Result,
     Sample,
 )
 from hpo.engine.stepper import Stepper
-from hpo.errors import Divergence, StopRequested
+from hpo.errors import StopRequested
 from hpo.guard import judge
-from hpo.guard import verdict as guard
 from hpo.guard.counters import Counters
 from hpo.guard.saved_step import Setting
+from hpo.guard.verdict import READ_EVERY
 from hpo.task.forward import (
     LinAlgError,
     is_matrix_refused,
@@ -39,6 +38,7 @@ from hpo.task.forward import (
     total,
 )
 from hpo.task.state import MovingBuffers, random_state, set_random_state
+from hpo.task.validation import validated
 from objectives import Task
 
 # A trial of the smallest size takes 6 s; longer ones lose no more than this to kill -9.
@@ -56,11 +56,7 @@ def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
         ObjectiveError: The task breaks its contract.
     """
     trial = _Trial(task, plan)
-    try:
-        is_pruned = _train(trial, reporter)
-    except Divergence as verdict:
-        verdict.skipped, verdict.seconds = trial.counters.withheld(), trial.elapsed_s
-        raise
+    is_pruned = _train(trial, reporter)
     return Result(
         value=trial.value,
         epochs=trial.step // task.steps_per_epoch,
@@ -76,7 +72,7 @@ def _train(trial: _Trial, reporter: Reporter) -> bool:
     """The loop; whether the reporter pruned the trial."""
     task, plan = trial.task, trial.plan
     if not trial.resume(reporter):
-        reporter.report(trial.validate())
+        reporter.on_epoch(trial.validate())
     trial.note_saved()
     while trial.step < trial.steps:
         if reporter.must_stop():
@@ -88,11 +84,11 @@ def _train(trial: _Trial, reporter: Reporter) -> bool:
         trial.train_step(batch)
         if is_read_due:
             trial.judge(batch, rng)
-        if trial.step % TELL_EVERY == 0:
-            reporter.note(trial.tell())
+        if trial.step % INTERVAL_STEPS == 0:
+            reporter.on_interval(trial.interval())
         if not trial.is_epoch_end:
             trial.predict(reporter)
-        elif reporter.report(trial.validate()):
+        elif reporter.on_epoch(trial.validate()):
             return True
         if trial.is_save_due:
             trial.save(reporter)
@@ -134,7 +130,7 @@ class _Trial:
     def is_read_due(self) -> bool:
         """Whether the guard's counters are read after the step to come."""
         done = self.step + 1
-        return done % guard.READ_EVERY == 0 or done % self.task.steps_per_epoch == 0
+        return done % READ_EVERY == 0 or done % self.task.steps_per_epoch == 0
 
     @property
     def _is_prediction_due(self) -> bool:
@@ -216,20 +212,22 @@ class _Trial:
             counters=self.counters,
             scale=self._scaler.scale(self._one),
             rng=rng,
+            seconds=self.elapsed_s,
         )
 
     def validate(self) -> Epoch:
         """Validate the networks as they are, and sum up the epoch that led there."""
         task, plan = self.task, self.plan
         with self._averaged():
-            metrics = judge.validated(task, self._setting)
+            metrics = validated(task, device=plan.device, metric=plan.metric)
             self.value = metrics[plan.metric]
             judge.judge_metric(
                 task,
                 self._setting,
                 value=self.value,
                 step=self.step,
-                scales=tuple(self.counters.history),
+                counters=self.counters,
+                seconds=self.elapsed_s,
             )
             # After validation, of which a task may have kept something.
             samples = self._predicted()
@@ -253,9 +251,9 @@ class _Trial:
         """The modules' states with the averaged weights; None without an average."""
         return None if self._average is None else self._average.modules()
 
-    def tell(self) -> Interval:
+    def interval(self) -> Interval:
         """What the steps since the last time came to."""
-        return self._monitor.tell(self.step, self._scaler.get_scale())
+        return self._monitor.interval(self.step, self._scaler.get_scale())
 
     def predict(self, reporter: Reporter) -> None:
         """Hand the reporter predictions that are due between two validations."""
@@ -265,7 +263,7 @@ class _Trial:
             samples = self._predicted()
         if samples:
             epoch = self.step // self.task.steps_per_epoch
-            reporter.keep(samples, epoch=epoch, step=self.step)
+            reporter.on_predictions(samples, epoch=epoch, step=self.step)
 
     def _predicted(self) -> Sequence[Sample]:
         if not self._is_prediction_due:

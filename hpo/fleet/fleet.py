@@ -94,9 +94,9 @@ def run(
     """
     fleet = _Fleet(prepared, config, launcher, emit)
     is_interrupted = fleet.work(stop)
-    study_ = prepared.opened.load()
+    opened_study = prepared.opened.load()
     spent = prepared.tickets.count()
-    trials = study_.get_trials(deepcopy=False)
+    trials = opened_study.get_trials(deepcopy=False)
     if not is_interrupted and spent.failed == spent.total:
         last = trials[-1].user_attrs.get("prune_detail", "-")
         raise RunFailed(
@@ -109,9 +109,9 @@ def run(
         budget=spent,
         reasons=prune_reasons(trials),
         diverged={t.number: reason for t in trials if (reason := divergence(t))},
-        best=best_trial(study_),
+        best=best_trial(opened_study),
         default_value=default.value if default else None,
-        references=study_.user_attrs.get(study.REFERENCES, {}),
+        references=opened_study.user_attrs.get(study.REFERENCES, {}),
         seconds=fleet.seconds,
         is_interrupted=is_interrupted,
     )
@@ -146,7 +146,7 @@ class _Fleet:
         self._best: FrozenTrial | None = None
         self._seen_ended = -1
         self._finishing_since: float | None = None
-        self._has_told = False
+        self._has_announced = False
 
     @property
     def seconds(self) -> float:
@@ -188,8 +188,8 @@ class _Fleet:
             return False
         if self._finishing_since is None:
             self._finishing_since = time.monotonic()
-        elif time.monotonic() - self._finishing_since > _FINISHING_S and not self._has_told:
-            self._has_told = True
+        elif time.monotonic() - self._finishing_since > _FINISHING_S and not self._has_announced:
+            self._has_announced = True
             self._emit(Finishing())
         return True
 

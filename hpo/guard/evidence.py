@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from hpo.errors import HpoError
+
 Direction = Literal["forward", "backward", "weights", "batch", "validation"]
 
 
@@ -132,3 +134,34 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
+
+
+class Divergence(HpoError):
+    """The guard's verdict on a trial that is not worth going on with.
+
+    Attributes:
+        reason: One of the `prune_reason` values, for example `grad_nonfinite`.
+        detail: One sentence that names the term, the parameter, the step and the scale.
+        evidence: What is known of it.
+        saved: The step that shows it, as `saved.pack` gives it; None where none does.
+        skipped: Steps that had been withheld from the weights by then.
+        seconds: What the trial had taken by then, over interruptions.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        detail: str,
+        *,
+        evidence: Evidence,
+        saved: Mapping[str, Any] | None = None,
+        skipped: int = 0,
+        seconds: float = 0.0,
+    ) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+        self.evidence = evidence
+        self.saved = saved
+        self.skipped = skipped
+        self.seconds = seconds

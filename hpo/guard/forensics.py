@@ -25,8 +25,6 @@ from hpo.guard.gradients import (
     at,
     kind,
     norm,
-    parameter_names,
-    trained,
 )
 from hpo.guard.trace import (
     Operation,
@@ -39,10 +37,11 @@ from hpo.task.forward import (
     LinAlgError,
     is_matrix_refused,
     loss_terms,
-    named_tensors,
     total,
 )
+from hpo.task.parameters import parameter_names, trained
 from hpo.task.state import undisturbed
+from hpo.task.tensors import named_tensors
 from objectives import Task
 
 # Their backward divides by the gaps between eigenvalues.

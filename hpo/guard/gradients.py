@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hpo.guard.evidence import Evidence
 from hpo.guard.trace import Operation, Trace
+from hpo.task.parameters import parameter_names, trained
 from objectives import Task
 
 
@@ -60,19 +61,6 @@ class Gradients:
         return Evidence(
             kind=kind(bad[first]), direction="backward", parameter=first, parameters=tuple(bad)
         )
-
-
-def trained(task: Task) -> list[Tensor]:
-    """The parameters of all groups that are not frozen, in order."""
-    return [p for group in task.groups for p in group.parameters if p.requires_grad]
-
-
-def parameter_names(task: Task) -> dict[int, str]:
-    """`module.parameter` by the parameter's identity; its group's name where no module has it."""
-    names = {id(p): f"{g.name}[{i}]" for g in task.groups for i, p in enumerate(g.parameters)}
-    for module_name, module in task.modules.items():
-        names |= {id(p): f"{module_name}.{name}" for name, p in module.named_parameters()}
-    return names
 
 
 def norm(gradients: Sequence[Tensor | None]) -> float:

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from torch import Tensor
 
-from hpo.errors import Divergence, ObjectiveError
 from hpo.guard import forensics, saved_step, verdict
 from hpo.guard.counters import Counters
-from hpo.guard.evidence import Evidence
-from hpo.guard.gradients import trained
+from hpo.guard.evidence import Divergence, Evidence
 from hpo.guard.saved_step import Setting
 from hpo.guard.verdict import Reading
-from hpo.task.forward import LinAlgError
+from hpo.task.parameters import trained
 from hpo.task.state import evaluating, random_state
 from objectives import Task
 
@@ -36,12 +34,14 @@ def judge_step(
     counters: Counters,
     scale: Tensor,
     rng: Mapping[str, Tensor],
+    seconds: float,
 ) -> None:
     """Read the counters, and raise `Divergence` if the trial is not worth going on with.
 
     Args:
         batch: Of the step just done.
         rng: The random state that it started from.
+        seconds: Training time of the trial so far, over interruptions.
     """
     reading = counters.read(scale)
     if not (reading.is_suspect or reading.is_stalled):
@@ -66,37 +66,9 @@ def judge_step(
         saved=_packed(
             lambda: saved_step.pack(task, batch, setting, reason=reason, reading=reading, rng=rng)
         ),
+        skipped=counters.withheld(),
+        seconds=seconds,
     )
-
-
-def validated(task: Task, setting: Setting) -> dict[str, float]:
-    """The figures of a validation; the metric NaN where a decomposition refused its matrix."""
-    try:
-        with evaluating(task, setting.device):
-            return _figures(task.validate(), setting.metric)
-    except LinAlgError as error:
-        _logger.warning("validation: %s", error)
-        return {setting.metric: math.nan}
-
-
-def _figures(found: Any, metric: str) -> dict[str, float]:
-    """What a validation returned, as numbers.
-
-    Raises:
-        ObjectiveError: It is no mapping of names to numbers, or lacks the metric.
-    """
-    if not isinstance(found, Mapping) or metric not in found:
-        given = sorted(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
-        raise ObjectiveError(f"validate() returned {given} without the metric '{metric}'")
-    figures = {}
-    for name, value in found.items():
-        try:
-            figures[str(name)] = float(value)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ObjectiveError(
-                f"validate() returned {value!r} for '{name}', which is no number"
-            ) from error
-    return figures
 
 
 def judge_metric(
@@ -105,16 +77,23 @@ def judge_metric(
     *,
     value: float,
     step: int,
-    scales: Sequence[tuple[int, float, int]] = (),
+    counters: Counters | None = None,
+    seconds: float = 0.0,
 ) -> None:
-    """Raise `Divergence` if the metric of a validation is not finite."""
+    """Raise `Divergence` if the metric of a validation is not finite.
+
+    Args:
+        counters: Of the trial; None where a saved step is judged again.
+        seconds: Training time of the trial so far, over interruptions.
+    """
     if math.isfinite(value):
         return
     rng = random_state(setting.device)
     with evaluating(task, setting.device):
         evidence = _examined(lambda: forensics.examine_validation(task))
     kind = "NaN" if math.isnan(value) else "infinite"
-    evidence = replace(evidence, kind=kind, scales=tuple(scales))
+    history = () if counters is None else tuple(counters.history)
+    evidence = replace(evidence, kind=kind, scales=history)
     reason = "metric_nonfinite"
     reading = Reading(
         step=step, run=0, withheld=0, early=0, spikes=0, is_bad_loss=False, scale=None
@@ -126,6 +105,8 @@ def judge_metric(
         saved=_packed(
             lambda: saved_step.pack(task, None, setting, reason=reason, reading=reading, rng=rng)
         ),
+        skipped=0 if counters is None else counters.withheld(),
+        seconds=seconds,
     )
 
 

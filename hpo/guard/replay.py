@@ -8,18 +8,18 @@ from typing import Any
 
 import torch
 
-from hpo.errors import ConfigurationError, Divergence
+from hpo.errors import ConfigurationError
 from hpo.guard import forensics
-from hpo.guard import verdict as guard
-from hpo.guard.evidence import Evidence
-from hpo.guard.judge import judge_metric, sentence, validated
+from hpo.guard.evidence import Divergence, Evidence
+from hpo.guard.judge import judge_metric, sentence
 from hpo.guard.saved_step import Setting, restore, with_tensors
-from hpo.guard.verdict import Reading
+from hpo.guard.verdict import SUSPECT_RUN, Reading, verdict
 from hpo.task.state import set_random_state
+from hpo.task.validation import validated
 from objectives import Objective, Task
 
 _UNKNOWN = Reading(
-    step=0, run=guard.SUSPECT_RUN, withheld=0, early=0, spikes=0, is_bad_loss=False, scale=1.0
+    step=0, run=SUSPECT_RUN, withheld=0, early=0, spikes=0, is_bad_loss=False, scale=1.0
 )
 
 
@@ -50,7 +50,7 @@ class Replayed:
         }
 
 
-def again(
+def replay(
     saved: Mapping[str, Any],
     objective: Objective,
     *,
@@ -81,7 +81,7 @@ def again(
                 "the verdict was about a validation, which takes no batch; leave "
                 "--batch_of_step out"
             )
-        return _metric_again(task, setting, saved, reading)
+        return _replay_metric(task, setting, saved, reading)
     batch = task.batch((step or reading.step) - 1)
     if step is None:
         batch = with_tensors(batch, saved["batch"], device)
@@ -89,10 +89,10 @@ def again(
     # Of another batch neither a run nor a scale is known: the probe alone decides.
     known = reading if step is None else _UNKNOWN
     probed = forensics.probe(task, batch, **how) if known.is_suspect else None
-    reason = guard.verdict(known, probed)
+    reason = verdict(known, probed)
     evidence = forensics.examine(task, batch, **how)
-    told = reading if step is None else None
-    detail = "-" if reason is None else sentence(reason, evidence, told, setting.precision)
+    known_reading = reading if step is None else None
+    detail = "-" if reason is None else sentence(reason, evidence, known_reading, setting.precision)
     return Replayed(
         about=saved["about"],
         precision=setting.precision,
@@ -104,16 +104,16 @@ def again(
     )
 
 
-def _metric_again(
+def _replay_metric(
     task: Task, setting: Setting, saved: Mapping[str, Any], reading: Reading
 ) -> Replayed:
     set_random_state(saved["rng"], setting.device)
     found: Divergence | None = None
-    value = validated(task, setting)[setting.metric]
+    value = validated(task, device=setting.device, metric=setting.metric)[setting.metric]
     try:
         judge_metric(task, setting, value=value, step=reading.step)
-    except Divergence as verdict:
-        found = verdict
+    except Divergence as diverged:
+        found = diverged
     return Replayed(
         about=saved["about"],
         precision=setting.precision,

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from hpo.errors import ConfigurationError
 from hpo.guard.verdict import Reading
-from hpo.task.forward import map_tensors, named_tensors
-from objectives import Context, Objective, Params, Task
+from hpo.task.build import build
+from hpo.task.tensors import map_tensors, named_tensors
+from objectives import Objective, Task
 
 _VERSION = 1
 
@@ -89,34 +90,6 @@ def read(content: bytes, name: str) -> dict[str, Any]:
             f"program reads {_VERSION})"
         )
     return saved
-
-
-def context_of(settings: Mapping[str, Any], *, seed: int, device: torch.device) -> Context:
-    """What a trial with this seed is built for, from the settings of its study."""
-    return Context(
-        device=device,
-        size=settings["size"],
-        epochs=settings["epochs"],
-        seed=seed,
-        problem_seed=settings["problem_seed"],
-        options=settings["options"],
-    )
-
-
-def plain(params: Params) -> dict[str, Any]:
-    """Parameters as Python has them: a numpy number would make a checkpoint unreadable."""
-    return {name: v.item() if hasattr(v, "item") else v for name, v in params.items()}
-
-
-def build(about: Mapping[str, Any], device: torch.device, objective: Objective) -> Task:
-    """The task of a trial as its training begins.
-
-    Args:
-        about: `study`, the settings of its study; `params`; and `seed`, the trial's.
-    """
-    torch.manual_seed(about["seed"])
-    context = context_of(about["study"], seed=about["seed"], device=device)
-    return objective.build(about["params"], context)
 
 
 def restore(saved: Mapping[str, Any], device: torch.device, objective: Objective) -> Task:

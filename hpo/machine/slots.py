@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -161,3 +162,70 @@ def torch_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigurationError(f"no device '{name}' here: {reason} (--device)") from error
     return device
+
+
+def find_slots(
+    *, visible: str | None, workers: int | None = None, per_gpu: int = 1, gpus: Sequence[str] = ()
+) -> list[Slot]:
+    """The slots of this machine that a run gets.
+
+    Args:
+        visible: CUDA_VISIBLE_DEVICES.
+
+    Raises:
+        ConfigurationError: There are fewer than were asked for.
+    """
+    count = gpu_count(visible=visible)
+    if not count:
+        if gpus:
+            raise ConfigurationError(
+                f"--gpus {','.join(gpus)}: torch sees no GPU here; leave --gpus out to "
+                "train on the CPU ('python -m hpo doctor' looks for the reason)"
+            )
+        return cpu_slots(workers or usable_cores())
+    found = gpu_slots(count, visible=visible, per_gpu=per_gpu)
+    if gpus:
+        found = chosen(found, gpus)
+    if workers is not None and workers > len(found):
+        raise ConfigurationError(
+            f"--workers {workers} is more than {len(found) // per_gpu} GPUs hold; write "
+            "--workers_per_gpu K too"
+        )
+    return found[:workers]
+
+
+def slots_on(device: str | None, workers: int | None, *, visible: str | None) -> list[Slot]:
+    """The slots of this machine on one device, or as a run gets them.
+
+    Args:
+        device: `cpu`, `cuda` for all GPUs, one of them as `cuda:1`; None as a run.
+        workers: How many, which share a device that is named; None for one a GPU, else one a
+            usable core.
+        visible: CUDA_VISIBLE_DEVICES.
+
+    Raises:
+        ConfigurationError: There is no such device, or fewer slots than were asked for.
+    """
+    if device == "cpu":
+        return cpu_slots(workers or usable_cores())
+    if device in (None, "cuda"):
+        found = find_slots(workers=workers, visible=visible)
+        if device is None or found[0].device == "cuda":
+            return found
+    name, count = str(torch_device(str(device))), workers or 1
+    names = [name] if count == 1 else [f"{name}.{share}" for share in range(count)]
+    return [Slot(name=each, device=name) for each in names]
+
+
+def chosen(found: Sequence[Slot], gpus: Sequence[str]) -> list[Slot]:
+    """The slots on the GPUs of these names."""
+    by_gpu: dict[str, list[Slot]] = {}
+    for slot in found:
+        by_gpu.setdefault(dict(slot.environment)["CUDA_VISIBLE_DEVICES"], []).append(slot)
+    unknown = [name for name in gpus if name not in by_gpu]
+    if unknown:
+        raise ConfigurationError(
+            f"--gpus {','.join(gpus)}: there is no GPU '{unknown[0]}'; use some of "
+            f"{', '.join(by_gpu)}"
+        )
+    return [slot for name in dict.fromkeys(gpus) for slot in by_gpu[name]]

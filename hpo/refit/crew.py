@@ -21,16 +21,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpo.database import records
 from hpo.errors import ConfigurationError, RunFailed
+from hpo.machine.provenance import environment, git_sha
 from hpo.machine.slots import Slot
-from hpo.refit.folder import (
-    BESIDE,
-    SeedResult,
-    TrainingFolder,
-    TrainingResult,
+from hpo.refit.events import (
+    Remark,
+    SeedEnded,
+    SeedProgress,
+    StoppingSeeds,
+    TrainEvent,
+    TrainProgress,
+    label_of,
 )
+from hpo.refit.folder import CONFIRMATION, TrainingFolder
 from hpo.refit.recipe import Recipe
+from hpo.refit.results import SeedResult, TrainingResult
 from hpo.refit.seed_process import Job
 
 # How often a signal is looked for.
@@ -62,70 +67,6 @@ def default_folder(recipe: Recipe, file: Path | None) -> Path:
         name = file.stem if file is not None else "training"
     # A study's name may hold what would lead elsewhere.
     return Path("trained") / name.replace("/", "_").lstrip(".")
-
-
-def label_of(name: str) -> str:
-    """What people call a seed, by the name of its file."""
-    return "seed 0 in fp32" if name == BESIDE else name.replace("_", " ")
-
-
-@dataclass(kw_only=True)
-class SeedProgress:
-    """How a seed stands.
-
-    Attributes:
-        name: Of its file, without the ending.
-        state: `waiting`, `training`, `complete`, `diverged`, `stopped`, or `failed`.
-        best: The best value of the metric up to now.
-        left_s: As long as the epochs that were seen took; None before the first.
-    """
-
-    name: str
-    epochs: int
-    slot: str = ""
-    state: str = "waiting"
-    epoch: int = 0
-    step: int = 0
-    value: float | None = None
-    best: float | None = None
-    left_s: float | None = None
-
-    @property
-    def label(self) -> str:
-        """What people call it."""
-        return label_of(self.name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainProgress:
-    """All seeds, and which of them this event is about."""
-
-    seeds: Sequence[SeedProgress]
-    changed: SeedProgress
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedEnded:
-    """A seed is finished."""
-
-    label: str
-    result: SeedResult
-
-
-@dataclass(frozen=True, kw_only=True)
-class Remark:
-    """Something that the user should know of a seed."""
-
-    label: str
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoppingSeeds:
-    """It was interrupted; every process writes its checkpoint."""
-
-
-TrainEvent = TrainProgress | SeedEnded | Remark | StoppingSeeds
 
 
 def train(
@@ -182,7 +123,7 @@ def train(
 def _environment(config: TrainConfig) -> dict[str, Any]:
     """What the result may depend on, without the host's name."""
     device = config.slots[0].device
-    found = {**records.environment(device=device, threads=1), "git_sha": records.git_sha()}
+    found = {**environment(device=device, threads=1), "git_sha": git_sha()}
     found.pop("host")
     return found
 
@@ -208,11 +149,11 @@ class _Crew:
         emit: Callable[[TrainEvent], None],
     ) -> None:
         self._recipe, self._config, self._folder, self._emit = recipe, config, folder, emit
-        self._best = min if recipe.settings.direction == "minimize" else max
+        self._best = min if recipe.config.direction == "minimize" else max
         self._news: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
         self._running: dict[str, _Worker] = {}
         self._seeds = {
-            name: SeedProgress(name=name, epochs=recipe.settings.epochs) for name in folder.names()
+            name: SeedProgress(name=name, epochs=recipe.epochs) for name in folder.names()
         }
         for name, seed in self._seeds.items():
             result = folder.result_of(name)
@@ -240,12 +181,12 @@ class _Crew:
 
     def _start(self, name: str, slot: Slot) -> None:
         recipe, folder = self._recipe, self._folder
-        is_beside = name == BESIDE
+        is_confirmation = name == CONFIRMATION
         job = Job(
             name=name,
             objective=recipe.objective,
-            about=recipe.about(0 if is_beside else int(name.removeprefix("seed_"))),
-            precision="fp32" if is_beside else recipe.precision,
+            about=recipe.about(0 if is_confirmation else int(name.removeprefix("seed_"))),
+            precision="fp32" if is_confirmation else recipe.precision,
             ema_decay=recipe.ema_decay,
             device=slot.device,
             folder=str(folder.path.absolute()),
@@ -276,7 +217,7 @@ class _Crew:
             assert process.stdin is not None
             process.stdin.write(job.line() + "\n")
             process.stdin.flush()
-        self._tell(seed)
+        self._emit_progress(seed)
 
     def _listen(self, name: str, process: subprocess.Popen[str]) -> None:
         """Hand on what a process says, and that it has ended."""
@@ -313,7 +254,7 @@ class _Crew:
             seed.state = event
         elif event == "steps":
             seed.step = news["step"]
-            self._tell(seed)
+            self._emit_progress(seed)
         elif event == "epoch":
             seed.epoch, seed.step, seed.value = news["epoch"], news["step"], news["value"]
             seed.best = self._best(v for v in (seed.value, seed.best) if v is not None)
@@ -322,7 +263,7 @@ class _Crew:
             worker.began = worker.began or (time.monotonic(), seed.epoch)
             seen_s, done = time.monotonic() - worker.began[0], seed.epoch - worker.began[1]
             seed.left_s = seen_s / done * (seed.epochs - seed.epoch) if done else None
-            self._tell(seed)
+            self._emit_progress(seed)
 
     def _note_end(self, name: str, worker: _Worker) -> None:
         """A process has ended: as it said, or by a kill."""
@@ -338,16 +279,16 @@ class _Crew:
                 text += f" ({last})"
             self.failures[seed.label] = text
             self._emit(Remark(label=seed.label, text=text))
-        self._tell(seed)
+        self._emit_progress(seed)
 
     def _finish(self, seed: SeedProgress, result: SeedResult) -> None:
         seed.state, seed.value, seed.left_s = result.outcome, result.value, None
-        metric = self._recipe.settings.metric
+        metric = self._recipe.config.metric
         if result.rows:
             seed.epoch = result.rows[-1]["epoch"]
             seed.best = self._best(row["figures"][metric] for row in result.rows)
 
-    def _tell(self, seed: SeedProgress) -> None:
+    def _emit_progress(self, seed: SeedProgress) -> None:
         self._emit(TrainProgress(seeds=tuple(self._seeds.values()), changed=seed))
 
     def _end(self, hurry: threading.Event) -> None:

@@ -24,7 +24,7 @@ class Curve:
     epochs: Sequence[int]
     metric: Sequence[float]
     loss: Sequence[float]
-    is_beside: bool = False
+    is_confirmation: bool = False
 
 
 def picture(curves: Sequence[Curve], *, metric: str, title: str) -> bytes:
@@ -39,7 +39,7 @@ def picture(curves: Sequence[Curve], *, metric: str, title: str) -> bytes:
 def _draw(figure: Any, curves: Sequence[Curve], *, metric: str, title: str) -> None:
     left, right = figure.subplots(1, 2)
     for curve in curves:
-        style = {"linestyle": "--", "color": "black"} if curve.is_beside else {}
+        style = {"linestyle": "--", "color": "black"} if curve.is_confirmation else {}
         left.plot(curve.epochs, curve.metric, label=curve.label, linewidth=1.2, **style)
         right.plot(curve.epochs, curve.loss, label=curve.label, linewidth=1.2, **style)
     left.set_title(f"validation: {metric}")

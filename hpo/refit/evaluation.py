@@ -20,9 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpo import files as beside
 from hpo.errors import ConfigurationError
-from hpo.guard.saved_step import context_of
+from hpo.files import write as write_file
 from hpo.machine.slots import torch_device
 from hpo.refit import pictures
 from hpo.refit.weights import (
@@ -32,9 +31,18 @@ from hpo.refit.weights import (
     restore,
 )
 from hpo.study.objective import objective_of
+from hpo.task.build import context_of
 from hpo.task.forward import is_out_of_memory
 from hpo.task.state import evaluating
-from objectives import Asked, CannotEvaluate, Evaluation, Figure, Objective, Table, names
+from objectives import (
+    Asked,
+    CannotEvaluate,
+    Evaluation,
+    Figure,
+    Objective,
+    Table,
+    names,
+)
 
 _DPI = 110
 _SUMMARY = "evaluation.json"
@@ -113,14 +121,14 @@ def evaluate(
     """
     file = locate(Path(path))
     trained = read(file)
-    settings = trained.about["study"]
+    config = trained.about["study"]
     found, is_changed = objective_of(
-        settings, objective, is_file=True, what=f"the training in '{file}'"
+        config, objective, is_file=True, what=f"the training in '{file}'"
     )
-    _refuse_another(file, settings, found, size)
+    _refuse_another(file, config, found, size)
     where = torch_device(device)
     task = restore(trained, where, found)
-    context = context_of(settings, seed=trained.about["seed"], device=where)
+    context = context_of(config, seed=trained.about["seed"], device=where)
     asked = Asked(
         quick=quick,
         samples=None if samples is None else Path(samples).absolute(),
@@ -147,16 +155,16 @@ def evaluate(
 
 
 def _refuse_another(
-    file: Path, settings: Mapping[str, Any], objective: Objective, size: str | None
+    file: Path, config: Mapping[str, Any], objective: Objective, size: str | None
 ) -> None:
     """Raise `ConfigurationError` where a training is of another objective, or another size."""
     # An own file may have another name by now; whether its network fits is told when it is loaded.
-    if settings["objective"] in names() and settings["objective"] != objective.name:
+    if config["objective"] in names() and config["objective"] != objective.name:
         raise ConfigurationError(
-            f"'{file}' is a training of '{settings['objective']}', not of '{objective.name}'; "
+            f"'{file}' is a training of '{config['objective']}', not of '{objective.name}'; "
             "leave --objective out, or name that one (--objective)"
         )
-    if size is None or size == settings["size"]:
+    if size is None or size == config["size"]:
         return
     cure = (
         f"leave --size out, or train one with 'python -m hpo --size {size}'"
@@ -164,7 +172,7 @@ def _refuse_another(
         else f"'{objective.name}' has the sizes {', '.join(objective.sizes)}; leave --size out"
     )
     raise ConfigurationError(
-        f"'{file}' was trained at size '{settings['size']}', not '{size}': its network is of that "
+        f"'{file}' was trained at size '{config['size']}', not '{size}': its network is of that "
         f"size alone; {cure} (--size)"
     )
 
@@ -221,7 +229,7 @@ def write(evaluated: Evaluated, folder: Path) -> list[Path]:
     files = [*contents, _SUMMARY]
     summary = {"format": _FORMAT, **evaluated.flat(), "files": files}
     for name, content in contents.items():
-        beside.write(folder / name, content)
+        write_file(folder / name, content)
     # Of other scenes, perhaps: beside these they would be taken for the same evaluation's. Some
     # file systems take names that differ in their case for one.
     kept = {name.casefold() for name in files}
@@ -230,7 +238,7 @@ def write(evaluated: Evaluated, folder: Path) -> list[Path]:
             with suppress(OSError, ValueError):
                 (folder / name).unlink()
     # Last: until all is there, the summary of before tells which files are its.
-    beside.write(folder / _SUMMARY, json.dumps(summary, indent=2, default=str).encode())
+    write_file(folder / _SUMMARY, json.dumps(summary, indent=2, default=str).encode())
     return [folder / name for name in files]
 
 

@@ -19,7 +19,6 @@ import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,104 +26,15 @@ from hpo import files
 from hpo.errors import ConfigurationError
 from hpo.refit.curves import Curve, picture
 from hpo.refit.recipe import Recipe
+from hpo.refit.results import SeedResult, TrainingResult
 from hpo.refit.weights import SUMMARY
 
 _VERSION = 1
 # Seed 0 once more in fp32, where the others are not.
-BESIDE = "seed_0_fp32"
+CONFIRMATION = "seed_0_fp32"
 _TABLE, _PICTURE = "training.csv", "curves.png"
-_SEED = re.compile(rf"seed_\d+|{BESIDE}")
+_SEED = re.compile(rf"seed_\d+|{CONFIRMATION}")
 _RESULT = re.compile(rf"({_SEED.pattern})(\.step)?\.pt|{re.escape(_TABLE)}|{re.escape(_PICTURE)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedResult:
-    """How a seed ended.
-
-    Attributes:
-        outcome: `complete`, or `diverged`.
-        value: The metric of the last validation; None where it diverged.
-        reason: Why it diverged, as a trial's `prune_reason`; and `detail`, in a sentence.
-        seconds: Of its training, over interruptions.
-        skipped: Steps withheld from the weights.
-        file: Its weights; of a diverged one the step that shows it, if it could be kept.
-        source: The hash of the objective's file that it was trained with, where known.
-        rows: What each epoch measured.
-    """
-
-    seed: int
-    precision: str
-    outcome: str
-    seconds: float
-    skipped: int
-    value: float | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    reason: str | None = None
-    detail: str | None = None
-    file: Path | None = None
-    source: str | None = None
-    rows: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
-
-    def flat(self) -> dict[str, Any]:
-        """As plain data, without its rows."""
-        plain = {name: value for name, value in vars(self).items() if name != "rows"}
-        # JSON has no NaN.
-        metrics = {n: v if math.isfinite(v) else None for n, v in self.metrics.items()}
-        return {**plain, "metrics": metrics, "file": self.file and self.file.name}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingResult:
-    """What a training came to.
-
-    Attributes:
-        seeds: How each finished one ended.
-        confirmation: Seed 0 in fp32; None where the precision is fp32, or it is not finished.
-        mean: Of the metric over the complete seeds, and `std`, from two of them on.
-        seconds: Of all seeds together, over interruptions.
-        is_complete: Whether every seed has ended; if not, the same call goes on.
-        is_interrupted: Whether that is because it was to stop.
-    """
-
-    folder: Path
-    study: str | None
-    trial: int | None
-    metric: str
-    direction: str
-    precision: str
-    epochs: int
-    seeds: Sequence[SeedResult]
-    confirmation: SeedResult | None
-    mean: float | None
-    std: float | None
-    best_seed: int | None
-    seconds: float
-    is_complete: bool
-    is_interrupted: bool = False
-
-    @property
-    def file(self) -> Path | None:
-        """The weights of the best seed."""
-        return None if self.best_seed is None else self.folder / f"seed_{self.best_seed}.pt"
-
-    @property
-    def is_confirmed(self) -> bool | None:
-        """Whether fp32 comes to the same, within two deviations over seeds; None if unknown."""
-        zero = next((one for one in self.seeds if one.seed == 0), None)
-        other = self.confirmation
-        if zero is None or other is None or zero.value is None or self.std is None:
-            return None
-        return other.value is not None and abs(other.value - zero.value) <= 2 * self.std
-
-    def flat(self) -> dict[str, Any]:
-        """As plain data for JSON."""
-        return {
-            **vars(self),
-            "folder": str(self.folder),
-            "seeds": [one.flat() for one in self.seeds],
-            "confirmation": self.confirmation and self.confirmation.flat(),
-            "is_confirmed": self.is_confirmed,
-        }
 
 
 class TrainingFolder:
@@ -203,7 +113,7 @@ class TrainingFolder:
         """What the earlier training was to train, if its summary says it."""
         try:
             found = self._summary()
-            return [] if found is None else [BESIDE, *map(_name, range(found["asked_seeds"]))]
+            return [] if found is None else [CONFIRMATION, *map(_name, range(found["asked_seeds"]))]
         except (ConfigurationError, TypeError):
             return []
 
@@ -214,17 +124,17 @@ class TrainingFolder:
         before, now = found["asked"], json.loads(json.dumps(self._recipe.asked()))
         names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         if names:
-            told = "; ".join(
+            changes = "; ".join(
                 f"{n} {_shown(before.get(n))} (now {_shown(now.get(n))})" for n in names
             )
             raise ConfigurationError(
-                f"the training in '{self.path}' is of {told}: leave that as it was to go on with "
-                "it, name another folder with --out, or write --force to start over"
+                f"the training in '{self.path}' is of {changes}: leave that as it was to go on "
+                "with it, name another folder with --out, or write --force to start over"
             )
 
     def of_other_source(self) -> list[str]:
         """What was trained with the objective's file as it is no longer."""
-        now = self._recipe.settings.source
+        now = self._recipe.config.source
         ended = {name: self.result_of(name) for name in self.names()}
         return [n for n, one in ended.items() if one and one.source not in (None, now)]
 
@@ -265,13 +175,13 @@ class TrainingFolder:
         """All that is to be trained, by the names of their files."""
         names = [_name(number) for number in range(self.seeds())]
         # Beside seed 0, and early: it takes longest.
-        return names if self._recipe.precision == "fp32" else [names[0], BESIDE, *names[1:]]
+        return names if self._recipe.precision == "fp32" else [names[0], CONFIRMATION, *names[1:]]
 
     def collect(self, *, is_interrupted: bool = False) -> TrainingResult:
         """What is finished up to now."""
-        recipe, config = self._recipe, self._recipe.settings
+        recipe, config = self._recipe, self._recipe.config
         ended = {name: self.result_of(name) for name in self.names()}
-        confirmation = ended.pop(BESIDE, None)
+        confirmation = ended.pop(CONFIRMATION, None)
         seeds = [one for one in ended.values() if one is not None]
         values = {one.seed: one.value for one in seeds if one.value is not None}
         best = min if config.direction == "minimize" else max
@@ -282,7 +192,7 @@ class TrainingFolder:
             metric=config.metric,
             direction=config.direction,
             precision=recipe.precision,
-            epochs=config.epochs,
+            epochs=recipe.epochs,
             seeds=seeds,
             confirmation=confirmation,
             mean=statistics.fmean(values.values()) if values else None,
@@ -308,7 +218,7 @@ class TrainingFolder:
             "asked_seeds": self.seeds(),
             "studied": dict(recipe.studied),
             "params": dict(recipe.params),
-            "settings": asdict(recipe.settings),
+            "settings": recipe.stored_config(),
             "environment": dict(environment),
         }
         files.write_json(self.path / SUMMARY, content)
@@ -359,11 +269,11 @@ def _table(runs: Sequence[SeedResult]) -> str:
     return text.getvalue()
 
 
-def _curve(run: SeedResult, metric: str, is_beside: bool) -> Curve:
+def _curve(run: SeedResult, metric: str, is_confirmation: bool) -> Curve:
     return Curve(
-        label=f"seed {run.seed}, {run.precision}" if is_beside else f"seed {run.seed}",
+        label=f"seed {run.seed}, {run.precision}" if is_confirmation else f"seed {run.seed}",
         epochs=[row["epoch"] for row in run.rows],
         metric=[row["figures"][metric] for row in run.rows],
         loss=[row["figures"].get("loss", math.nan) for row in run.rows],
-        is_beside=is_beside,
+        is_confirmation=is_confirmation,
     )

@@ -18,16 +18,16 @@ import torch
 from optuna.trial import FrozenTrial
 
 from hpo.errors import ConfigurationError
-from hpo.guard.saved_step import plain
 from hpo.search import configurations
 from hpo.search.configurations import Saved
-from hpo.study import config as settings
-from hpo.study import join, study
-from hpo.study.config import StudyConfig
-from hpo.study.objective import objective_of
+from hpo.study import study
+from hpo.study.config import StudyConfig, facts
+from hpo.study.objective import objective_of, source_hash
 from hpo.study.outcomes import best_trial
 from hpo.study.request import DEFAULTS, usual
+from hpo.study.resolve import DEFAULT_TRIALS, absolute, check, settle, settled
 from hpo.study.study import OpenStudy
+from hpo.task.build import plain
 from hpo.task.forward import PRECISIONS
 from objectives import Objective, Params
 
@@ -77,7 +77,8 @@ class Recipe:
 
     Attributes:
         objective: Where its code is here.
-        settings: As the study had them, but for the epochs of this training, its options and size.
+        config: The study's, but for its objective's place, options and size.
+        epochs: Of this training.
         studied: Epochs and precision of the trial, and the value that it reached, where known.
         precision: Of this training.
         why: The reason for that precision.
@@ -85,8 +86,9 @@ class Recipe:
     """
 
     objective: str
-    settings: StudyConfig
+    config: StudyConfig
     params: Params
+    epochs: int
     precision: str
     why: str
     seeds: int
@@ -99,20 +101,24 @@ class Recipe:
     def about(self, seed: int) -> dict[str, Any]:
         """What one training is, as `saved.build` takes it."""
         return {
-            "study": asdict(self.settings),
+            "study": self.stored_config(),
             "params": dict(self.params),
             "seed": seed,
             "trial": self.trial,
             "study_name": self.study_name,
         }
 
+    def stored_config(self) -> dict[str, Any]:
+        """The configuration as files keep it, with the epochs of this training."""
+        return {**self.config.stored(), "epochs": self.epochs}
+
     def asked(self) -> dict[str, Any]:
         """All that the result hangs on, by the flags' names: another value is another training."""
-        own = self.settings
+        own = self.config
         return {
             "objective": own.objective,
             "size": own.size,
-            "epochs": own.epochs,
+            "epochs": self.epochs,
             "precision": self.precision,
             "ema": self.ema_decay,
             **{f"params.{name}": value for name, value in self.params.items()},
@@ -132,7 +138,7 @@ def of_study(
     config = study.as_begun(opened, trial).config
     found = Saved(
         params=trial.params,
-        settings=asdict(config),
+        config=config.stored(),
         study=opened.name,
         trial=trial.number,
         precision=trial.user_attrs.get("precision"),
@@ -172,7 +178,7 @@ def of_file(path: Path, request: TrainRequest, *, on_gpu: bool) -> Recipe:
         ConfigurationError: It cannot be read, or says too little and no flag says the rest.
     """
     found = configurations.read_one(path)
-    if found.settings is None and request.objective is None:
+    if found.config is None and request.objective is None:
         raise ConfigurationError(
             f"'{path}' does not say what it configures; write --objective NAME with it (and "
             "--size, --space, where these are not the usual ones), or write the file with "
@@ -185,14 +191,14 @@ def _recipe(
     found: Saved, request: TrainRequest, *, what: str, is_file: bool, on_gpu: bool
 ) -> Recipe:
     notes: list[str] = []
-    config = None if found.settings is None else _stored(found.settings, what)
+    config = None if found.config is None else _stored(found.config, what)
     known = asdict(config) if config else {"objective": request.objective, "source": ""}
     objective, has_changed = objective_of(known, request.objective, is_file=is_file, what=what)
     if config and has_changed:
         notes.append(
             "the objective's file has changed since the study was created; so may the result"
         )
-    spec = str(join.absolute(request.objective) or known["objective"])
+    spec = str(absolute(request.objective) or known["objective"])
     usually = usual(on_gpu=on_gpu)
     studied = found.precision or (config.precision if config else usually["precision"])
     precision, why = _precision(request.precision, studied, on_gpu=on_gpu)
@@ -203,8 +209,8 @@ def _recipe(
         wanted = {**DEFAULTS, "size": size, "precision": precision}
         given = {"size": request.size, "space": request.space}
         wanted |= {name: value for name, value in given.items() if value not in (None, "auto")}
-        wanted |= {"epochs": request.epochs, "options": dict(request.options)}
-        made = join.settled(objective, spec, wanted, n_trials=join.DEFAULT_TRIALS)
+        wanted |= {"options": dict(request.options)}
+        made = settled(objective, spec, wanted, n_trials=DEFAULT_TRIALS)
     else:
         made = _trained_with(config, objective, spec, request, precision=precision)
         if made.size != config.size:
@@ -214,18 +220,19 @@ def _recipe(
     params, others = _params(found.params, objective, made.space, what)
     if others:
         notes.append(f"not in {what}, so by default: {others}")
-    told: dict[str, Any] = {"precision": studied, "value": found.value}
+    reached: dict[str, Any] = {"precision": studied, "value": found.value}
     return Recipe(
         objective=spec,
-        settings=made,
+        config=made,
         params=params,
+        epochs=request.epochs,
         precision=precision,
         why=why,
         seeds=request.seeds,
         ema_decay=request.ema_decay,
         study_name=found.study,
         trial=found.trial,
-        studied={**told, "epochs": config.epochs} if config else {},
+        studied={**reached, "epochs": config.epochs_per_trial} if config else {},
         notes=tuple(notes),
     )
 
@@ -233,7 +240,7 @@ def _recipe(
 def _stored(stored: Mapping[str, Any], what: str) -> StudyConfig:
     """The settings of a study as they were stored."""
     try:
-        config = study.from_stored(stored)
+        config = StudyConfig.from_stored(stored)
         # Whatever was written there by hand.
         if not all(isinstance(v, str) for v in (config.objective, config.size, config.space)):
             raise TypeError("objective, size and space are texts")
@@ -258,18 +265,17 @@ def _trained_with(
     whole = {
         **asdict(config),
         "objective": spec,
-        "source": study.source_hash(objective),
+        "source": source_hash(objective),
         "size": size,
-        "epochs": request.epochs,
         "options": {**config.options, **request.options},
     }
-    join.check(objective, whole)
+    check(objective, whole)
     defaults = {name: option.default for name, option in objective.options.items()}
     # A study of before an option existed has none of it.
-    whole["options"] = join.settle(
+    whole["options"] = settle(
         objective, {**defaults, **whole["options"]}, {**whole, "precision": precision}
     )
-    return replace(config, **{**whole, **settings.facts(objective, whole)})
+    return replace(config, **{**whole, **facts(objective, whole)})
 
 
 def _usual_size(objective: Objective, size: str) -> str:

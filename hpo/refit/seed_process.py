@@ -21,21 +21,19 @@ from typing import Any
 import torch
 
 from hpo import files
-from hpo.database import records
-from hpo.engine import trial
 from hpo.engine.average import module_states
-from hpo.engine.reports import (
-    Epoch,
-    Interval,
-    Plan,
-    Reporter,
-)
-from hpo.errors import Divergence, HpoError, StopRequested
-from hpo.guard.saved_step import build
+from hpo.engine.plan import Plan
+from hpo.engine.reports import Epoch, Interval, Reporter
+from hpo.engine.trial import train
+from hpo.errors import HpoError, StopRequested
+from hpo.guard.evidence import Divergence
+from hpo.machine.provenance import environment, git_sha
 from hpo.refit import weights
 from hpo.refit.weights import Trained
-from hpo.study.study import load_objective
-from hpo.task.forward import is_out_of_memory, map_tensors
+from hpo.study.objective import load_objective
+from hpo.task.build import build
+from hpo.task.forward import is_out_of_memory
+from hpo.task.tensors import map_tensors
 from objectives import Task
 
 # Adam's second moment is a mean of its last 1000 squared gradients; while it is of a few dozen, a
@@ -105,15 +103,15 @@ def train_seed(job: Job, emit: Emit, stop: Event) -> None:
 
 
 def _train(job: Job, emit: Emit, stop: Event) -> None:
-    settings, device = job.about["study"], torch.device(job.device)
+    config, device = job.about["study"], torch.device(job.device)
     task = build(job.about, device, load_objective(job.objective))
-    course = _Course(settings["metric"], emit, stop)
+    reporter = _SeedReporter(config["metric"], emit, stop)
     checkpoint = Path(job.state) / f"{job.name}.pt"
     plan = Plan(
-        epochs=settings["epochs"],
+        epochs=config["epochs"],
         precision=job.precision,
         device=device,
-        metric=settings["metric"],
+        metric=config["metric"],
         checkpoint=checkpoint,
         about={**job.about, "precision": job.precision, "ema_decay": job.ema_decay},
         schedule=schedule,
@@ -121,7 +119,7 @@ def _train(job: Job, emit: Emit, stop: Event) -> None:
     )
     result: dict[str, Any]
     try:
-        done = trial.train(task, plan, course)
+        done = train(task, plan, reporter)
     except Divergence as verdict:
         result = {
             **{"outcome": "diverged", "reason": verdict.reason, "detail": verdict.detail},
@@ -130,12 +128,12 @@ def _train(job: Job, emit: Emit, stop: Event) -> None:
         }
     else:
         result = {
-            **{"outcome": "complete", "value": done.value, "metrics": course.metrics},
+            **{"outcome": "complete", "value": done.value, "metrics": reporter.metrics},
             **{"seconds": done.seconds, "skipped": done.skipped},
         }
-        found = _trained(job, task, done.averaged, course.metrics)
+        found = _trained(job, task, done.averaged, reporter.metrics)
         weights.write(Path(job.folder) / f"{job.name}.pt", found)
-    result |= {"source": settings["source"], "rows": course.rows}
+    result |= {"source": config["source"], "rows": reporter.rows}
     files.write_json(Path(job.state) / f"{job.name}.json", result)
     # It has done its work; the other files tell all that it told.
     checkpoint.unlink(missing_ok=True)
@@ -146,9 +144,9 @@ def _trained(job: Job, task: Task, averaged: Any, metrics: Mapping[str, float]) 
     live = module_states(task)
     device = torch.device(job.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    environment = records.environment(device=name, threads=torch.get_num_threads())
+    found = environment(device=name, threads=torch.get_num_threads())
     # Whose machine it was is nobody's business where the file goes.
-    environment.pop("host")
+    found.pop("host")
     return Trained(
         about=job.about,
         precision=job.precision,
@@ -157,7 +155,7 @@ def _trained(job: Job, task: Task, averaged: Any, metrics: Mapping[str, float]) 
         modules=averaged or live,
         last=live if averaged else None,
         task=_on_cpu(task.state_dict()),
-        environment={"torch": str(torch.__version__), "git_sha": records.git_sha(), **environment},
+        environment={"torch": str(torch.__version__), "git_sha": git_sha(), **found},
     )
 
 
@@ -179,19 +177,19 @@ def _keep_step(verdict: Divergence, path: Path) -> str | None:
     return path.name
 
 
-class _Course(Reporter):
+class _SeedReporter(Reporter):
     """The engine's reporter: hands its figures on, and keeps those of all epochs."""
 
     def __init__(self, metric: str, emit: Emit, stop: Event) -> None:
         self._metric, self._emit, self._stop = metric, emit, stop
-        self._began, self._told_at = time.monotonic(), 0.0
+        self._began, self._reported_at = time.monotonic(), 0.0
         self.rows: list[dict[str, Any]] = []
         self.metrics: dict[str, float] = {}
 
     def must_stop(self) -> bool:
         return self._stop.is_set()
 
-    def report(self, epoch: Epoch) -> bool:
+    def on_epoch(self, epoch: Epoch) -> bool:
         self.metrics = dict(epoch.metrics)
         seconds = round(time.monotonic() - self._began, 3)
         where = {"epoch": epoch.epoch, "step": epoch.step}
@@ -199,9 +197,9 @@ class _Course(Reporter):
         self._emit("epoch", {**where, "value": epoch.metrics[self._metric]})
         return False
 
-    def note(self, interval: Interval) -> None:
-        if time.monotonic() - self._told_at > _STEPS_EVERY_S:
-            self._told_at = time.monotonic()
+    def on_interval(self, interval: Interval) -> None:
+        if time.monotonic() - self._reported_at > _STEPS_EVERY_S:
+            self._reported_at = time.monotonic()
             self._emit("steps", {"step": interval.step})
 
     def state_dict(self) -> dict[str, Any]:
@@ -213,5 +211,5 @@ class _Course(Reporter):
             # Over interruptions.
             self._began -= self.rows[-1]["seconds"]
             for row in self.rows:
-                told = {"epoch": row["epoch"], "step": row["step"], "is_earlier": True}
-                self._emit("epoch", {**told, "value": row["figures"][self._metric]})
+                event = {"epoch": row["epoch"], "step": row["step"], "is_earlier": True}
+                self._emit("epoch", {**event, "value": row["figures"][self._metric]})

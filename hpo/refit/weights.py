@@ -25,7 +25,7 @@ from torch import Tensor
 
 from hpo import files
 from hpo.errors import ConfigurationError
-from hpo.guard.saved_step import build
+from hpo.task.build import build
 from objectives import Objective, Task
 
 FORMAT = "hpo-trained"

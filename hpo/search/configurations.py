@@ -21,11 +21,11 @@ class Saved:
     """One configuration, and what its file says of where it comes from.
 
     Attributes:
-        settings: What its study was created with; None in what was written by hand.
+        config: What its study was created with, as stored; None in what was written by hand.
     """
 
     params: Params
-    settings: Mapping[str, Any] | None = None
+    config: Mapping[str, Any] | None = None
     study: str | None = None
     trial: int | None = None
     precision: str | None = None
@@ -50,8 +50,8 @@ def read_one(path: Path) -> Saved:
     Raises:
         ConfigurationError: It cannot be read, or holds none, or several.
     """
-    found = _loaded(path, "FILE")
-    entries = found if isinstance(found, list) else [found]
+    loaded = _loaded(path, "FILE")
+    entries = loaded if isinstance(loaded, list) else [loaded]
     if not (entries and all(isinstance(entry, Mapping) for entry in entries)):
         raise ConfigurationError(f"'{path}' holds no configuration; write {_ONE_FORM}")
     if len(entries) > 1:
@@ -62,9 +62,12 @@ def read_one(path: Path) -> Saved:
     entry = entries[0]
     if not isinstance(entry.get("params"), Mapping):
         return Saved(params=entry)
-    kinds = {"settings": Mapping, "study": str, "trial": int, "precision": str, "value": float}
-    told = {name: entry[name] for name, kind in kinds.items() if isinstance(entry.get(name), kind)}
-    return Saved(params=entry["params"], **told)
+    kinds = {"study": str, "trial": int, "precision": str, "value": float}
+    found = {name: entry[name] for name, kind in kinds.items() if isinstance(entry.get(name), kind)}
+    config = entry.get("settings")
+    return Saved(
+        params=entry["params"], config=config if isinstance(config, Mapping) else None, **found
+    )
 
 
 def _loaded(path: Path, flag: str) -> Any:

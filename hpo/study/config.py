@@ -15,8 +15,8 @@ from hpo.search.pruners import check_pruner
 from hpo.search.samplers import check_sampler
 from objectives import Objective
 
-# Where a setting's name and its flag's differ.
-_FLAGS = {"epochs": "epochs_per_trial"}
+# Fields that studies, checkpoints, saved steps and weights keep under another name.
+_STORED = {"epochs_per_trial": "epochs"}
 # Values of a study that one of these changed would not compare, or Optuna would not take.
 _NEVER = ("metric", "direction")
 _FACTS = ("metric", "direction", "problem_seed")
@@ -29,7 +29,6 @@ class StudyConfig:
     Attributes:
         objective: As `objectives.load` takes it; a file's path is absolute.
         source: Hash of the objective's file, to notice a change.
-        epochs: Epochs of a trial.
         seed: Of the search, the initialization and the training draws; not of the problem.
         on_precision_range: What becomes of a configuration that only its precision lost: `prune`,
             or `rerun` once more in a wider one.
@@ -46,7 +45,7 @@ class StudyConfig:
     metric: str
     direction: Literal["minimize", "maximize"]
     size: str
-    epochs: int
+    epochs_per_trial: int
     space: str
     precision: str
     problem_seed: int
@@ -70,15 +69,25 @@ class StudyConfig:
     def narrowing(self) -> Narrowing:
         return Narrowing(fixed=self.fixed, ranges=self.ranges)
 
+    def stored(self) -> dict[str, Any]:
+        """The configuration as plain data, by the keys that studies and files keep it under."""
+        return {_STORED.get(name, name): value for name, value in asdict(self).items()}
 
-def facts(objective: Objective, settings: Mapping[str, Any]) -> dict[str, Any]:
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> StudyConfig:
+        """A configuration that was stored, without fields that this version does not know."""
+        names = {_STORED.get(name, name): name for name in cls.__dataclass_fields__}
+        return cls(**{names[key]: value for key, value in stored.items() if key in names})
+
+
+def facts(objective: Objective, config: Mapping[str, Any]) -> dict[str, Any]:
     """What an objective says of a study with these settings, by `StudyConfig`'s names."""
-    narrowing = Narrowing(fixed=settings.get("fixed", {}), ranges=settings.get("ranges", {}))
-    space = narrowing.apply(objective.spaces[settings["space"]])
+    narrowing = Narrowing(fixed=config.get("fixed", {}), ranges=config.get("ranges", {}))
+    space = narrowing.apply(objective.spaces[config["space"]])
     return {
         "metric": objective.metric,
         "direction": objective.direction,
-        "problem_seed": objective.problem_seed(settings["size"]),
+        "problem_seed": objective.problem_seed(config["size"]),
         "parameters": {
             name: {"kind": kind_of(spec), "values": values_of(spec)} for name, spec in space.items()
         },
@@ -116,7 +125,7 @@ def differences(
             continue
         found.append(
             Difference(
-                label=f"--{_FLAGS.get(name, name)}" if name in asked else name,
+                label=f"--{name}" if name in asked else name,
                 created=old[name],
                 now=new[name],
                 is_asked=name in asked,

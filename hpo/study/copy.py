@@ -21,13 +21,13 @@ from optuna.storages._rdb import models
 from sqlalchemy.exc import DBAPIError
 
 from hpo.database.connection import mask
+from hpo.database.migrations import create_tables
 from hpo.database.schema import (
     artifacts,
     leases,
     metrics,
     tickets,
 )
-from hpo.database.storage import prepare
 from hpo.errors import ConfigurationError, RunFailed, StorageError
 from hpo.study.deletion import (
     STUDIES,
@@ -87,7 +87,7 @@ def copy(
     """
     uid = str(uuid.uuid4())
     try:
-        prepare(target)
+        create_tables(target)
         with target.connect() as connection:
             _refuse_existing(connection, name)
         with _staged(checkpoints, opened.uid, uid) as publish, target.begin() as there:

@@ -19,13 +19,13 @@ import sqlalchemy as sa
 from optuna.storages._rdb import models
 from sqlalchemy.exc import DBAPIError
 
+from hpo.database.migrations import create_tables
 from hpo.database.schema import (
     OWN,
     artifacts,
     divergences,
     tickets,
 )
-from hpo.database.storage import prepare
 from hpo.errors import ConfigurationError, StorageError
 from hpo.study.study import UID, check_name
 from hpo.tickets.budget import Tickets
@@ -121,7 +121,7 @@ def find(engine: sa.Engine, name: str | None) -> Whole:
         ConfigurationError: There is none, or there are several and none was named.
     """
     check_name(name)
-    prepare(engine)
+    create_tables(engine)
     uids = sa.select(_ATTRIBUTES.c.value_json).where(_ATTRIBUTES.c.key == UID)
     with engine.connect() as connection:
         names = sorted(connection.scalars(sa.select(STUDIES.c.study_name)))

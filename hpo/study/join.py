@@ -4,28 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from hpo.database.connection import locked
-from hpo.database.storage import open_storage, prepare
+from hpo.database.migrations import create_tables
+from hpo.database.storage import open_storage
 from hpo.errors import ConfigurationError, ObjectiveError
 from hpo.search import configurations
 from hpo.search.narrowing import Narrowing, narrowing
-from hpo.search.pruners import make_pruner
-from hpo.search.samplers import make_sampler, resolve
-from hpo.study import config as settings
 from hpo.study import study
-from hpo.study.config import StudyConfig
+from hpo.study.config import StudyConfig, differences, facts, forced, refuse
 from hpo.study.declared import declared
+from hpo.study.objective import load_objective, source_hash
 from hpo.study.request import DEFAULTS, RunRequest, usual
+from hpo.study.resolve import DEFAULT_TRIALS, _check_search, absolute, check, settle, settled
 from hpo.study.study import OpenStudy
 from hpo.tickets.budget import Tickets
 from objectives import DEFAULT, Objective, Params
-
-DEFAULT_TRIALS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +55,12 @@ def prepare_study(db: sa.Engine, request: RunRequest, *, on_gpu: bool) -> Prepar
         StorageError: The database cannot be used.
     """
     study.check_name(request.study_name)
-    prepare(db)
+    create_tables(db)
     url = db.url.render_as_string(hide_password=False)
     storage = open_storage(url, application="fleet")
     known = study.find(storage, request.study_name) if request.study_name else None
     spec = absolute(request.objective) or (known.config.objective if known else DEFAULT)
-    objective = study.load_objective(spec)
+    objective = load_objective(spec)
     for finding in declared(objective):
         if finding.state == "failed":
             raise ObjectiveError(f"objective '{spec}': {finding.detail}")
@@ -113,48 +110,6 @@ def _created(
     return config
 
 
-def absolute(objective: str | None) -> str | None:
-    """A file is found again by workers whatever their working folder."""
-    if objective is not None and objective.endswith(".py"):
-        return str(Path(objective).absolute())
-    return objective
-
-
-def settled(
-    objective: Objective, spec: str, wanted: Mapping[str, Any], *, n_trials: int
-) -> StudyConfig:
-    """The settings of a new study.
-
-    Raises:
-        ConfigurationError: The objective has no such space, size, parameter or option.
-    """
-    check(objective, wanted)
-    space = objective.spaces[wanted["space"]]
-    own = narrowing(space, wanted.get("fixed", {}), wanted.get("ranges", {}))
-    defaults = {name: option.default for name, option in objective.options.items()}
-    options = settle(objective, {**defaults, **wanted.get("options", {})}, wanted)
-    sampler = resolve(wanted["sampler"], own.apply(space), n_trials=n_trials)
-    whole = {
-        **wanted,
-        "sampler": sampler,
-        "options": options,
-        "fixed": own.fixed,
-        "ranges": own.ranges,
-    }
-    source = study.source_hash(objective)
-    config = StudyConfig(
-        objective=spec, source=source, **{**whole, **settings.facts(objective, whole)}
-    )
-    _check_search(config)
-    return config
-
-
-def _check_search(config: StudyConfig) -> None:
-    """Refuse a sampler or a pruner that cannot be made here: it could not in a worker either."""
-    make_sampler(config.sampler, seed=0)
-    make_pruner(config.pruner, epochs=config.epochs)
-
-
 def _joined(
     opened: OpenStudy, db: sa.Engine, objective: Objective, spec: str, request: RunRequest
 ) -> tuple[OpenStudy, list[str]]:
@@ -165,7 +120,7 @@ def _joined(
     options = settle(objective, {**created.options, **asked.get("options", {})}, now)
     if "options" in asked:
         asked["options"] = {name: options[name] for name in asked["options"]}
-    is_same_source = study.source_hash(objective) == created.source
+    is_same_source = source_hash(objective) == created.source
     if not is_same_source:
         notes.append(
             f"the objective's file has changed since study '{opened.name}' was created; "
@@ -180,9 +135,9 @@ def _joined(
                 "it remember this one, for runs that do not name it"
             )
     wanted = _wanted(created, objective, asked)
-    found = settings.differences(created, wanted, asked)
+    found = differences(created, wanted, asked)
     if found and not (request.force and all(one.can_be_forced for one in found)):
-        settings.refuse(opened.name, found)
+        refuse(opened.name, found)
     _check_search(wanted)
     tickets = Tickets(db, opened.uid)
     _refuse_too_many(tickets, opened, _to_try(wanted, objective, request), request)
@@ -194,7 +149,7 @@ def _joined(
                     f"study '{opened.name}' is being worked on by {names}, and --force would "
                     "change it under them; end that run first"
                 )
-            opened = study.change(opened, settings.forced(created, wanted, found))
+            opened = study.change(opened, forced(created, wanted, found))
         notes.append(f"from here on: {'; '.join(map(str, found))}")
     return opened, notes
 
@@ -223,7 +178,7 @@ def _wanted(created: StudyConfig, objective: Objective, asked: Mapping[str, Any]
         fixed={name: v for name, v in created.fixed.items() if name not in new.ranges},
         ranges={name: v for name, v in created.ranges.items() if name not in new.fixed},
     )
-    moved = {"source": study.source_hash(objective)} if "objective" in asked else {}
+    moved = {"source": source_hash(objective)} if "objective" in asked else {}
     whole = {
         **asdict(created),
         **asked,
@@ -232,7 +187,7 @@ def _wanted(created: StudyConfig, objective: Objective, asked: Mapping[str, Any]
         "fixed": {**kept.fixed, **new.fixed},
         "ranges": {**kept.ranges, **new.ranges},
     }
-    return replace(created, **{**whole, **settings.facts(objective, whole)})
+    return replace(created, **{**whole, **facts(objective, whole)})
 
 
 def _effective(request: RunRequest, opened: OpenStudy, *, total: int) -> dict[str, Any]:
@@ -243,7 +198,7 @@ def _effective(request: RunRequest, opened: OpenStudy, *, total: int) -> dict[st
         "study_name": opened.name,
         "n_trials": total,
         **{name: getattr(config, name) for name in same},
-        "epochs_per_trial": config.epochs,
+        "epochs_per_trial": config.epochs_per_trial,
         "on_precision_range": config.on_precision_range,
         "set": dict(config.fixed),
         "range": {name: list(bounds) for name, bounds in config.ranges.items()},
@@ -258,42 +213,6 @@ def _effective(request: RunRequest, opened: OpenStudy, *, total: int) -> dict[st
         "checkpoint_dir": folder and str(folder.absolute()),
         **dict(zip(("predictions", "predictions_every"), request.recording.flags(), strict=True)),
     }
-
-
-def check(objective: Objective, wanted: Mapping[str, Any]) -> None:
-    """Refuse a space, a size or an option that the objective does not have."""
-    for what, known in (("space", objective.spaces), ("size", objective.sizes)):
-        if wanted[what] not in known:
-            raise ConfigurationError(
-                f"objective '{objective.name}' has no {what} '{wanted[what]}'; use one of "
-                f"{', '.join(known)} (--{what})"
-            )
-    for name, value in wanted.get("options", {}).items():
-        option = objective.options.get(name)
-        if option is None:
-            raise ConfigurationError(
-                f"objective '{objective.name}' has no option '{name}'; it has "
-                f"{', '.join(objective.options) or 'none'}"
-            )
-        if option.choices and value not in option.choices:
-            raise ConfigurationError(
-                f"--{name} '{value}' is none of {', '.join(option.choices)} of objective "
-                f"'{objective.name}'"
-            )
-
-
-def settle(
-    objective: Objective, options: Mapping[str, str], wanted: Mapping[str, Any]
-) -> dict[str, str]:
-    """The options as the study keeps them.
-
-    Raises:
-        ConfigurationError: The objective cannot train with them.
-    """
-    try:
-        return dict(objective.settle(options, wanted["size"], wanted["precision"]))
-    except (ValueError, OSError) as error:
-        raise ConfigurationError(f"objective '{objective.name}': {error}") from error
 
 
 def _to_try(config: StudyConfig, objective: Objective, request: RunRequest) -> list[dict[str, Any]]:

@@ -5,16 +5,18 @@ Border: which objective, and whether it changed since; what is done with it is t
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from hpo.errors import ConfigurationError
-from hpo.study.study import load_objective, source_hash
-from objectives import Objective, names
+from hpo.errors import ConfigurationError, ObjectiveError
+from objectives import Objective, load, names
 
 
 def objective_of(
-    settings: Mapping[str, Any], given: str | None, *, is_file: bool, what: str
+    config: Mapping[str, Any], given: str | None, *, is_file: bool, what: str
 ) -> tuple[Objective, bool]:
     """The objective of stored settings, and whether its file has changed since.
 
@@ -27,7 +29,7 @@ def objective_of(
         ConfigurationError: It is code that does not come with the project, and nobody named it.
         ObjectiveError: There is none, or it cannot be imported.
     """
-    spec = given or settings["objective"]
+    spec = given or config["objective"]
     if is_file and given is None and spec not in names():
         # A file may come from anywhere, and an objective is code.
         raise ConfigurationError(
@@ -35,4 +37,26 @@ def objective_of(
             f"so with --objective '{spec}', or where it is on this machine"
         )
     found = load_objective(spec)
-    return found, source_hash(found) != settings["source"]
+    return found, source_hash(found) != config["source"]
+
+
+def load_objective(spec: str) -> Objective:
+    """The objective of this name, module or file.
+
+    Raises:
+        ObjectiveError: There is none, or it cannot be imported.
+    """
+    try:
+        return load(spec)
+    except LookupError as error:
+        raise ObjectiveError(f"{error.args[0]} (--objective)") from error
+    except Exception as error:
+        raise ObjectiveError(
+            f"objective '{spec}' cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+
+
+def source_hash(objective: Objective) -> str:
+    """A short hash of the file that an objective is written in."""
+    path = inspect.getsourcefile(type(objective))
+    return hashlib.blake2b(Path(path or "").read_bytes(), digest_size=8).hexdigest()

@@ -12,13 +12,11 @@ from typing import Any
 
 from hpo.engine.recording import DEFAULT_SAMPLES, Recording
 from hpo.errors import ConfigurationError
-from hpo.machine import slots
-from hpo.machine.slots import Slot
 from objectives import Params
 
 # What a new study takes for what nobody asked for; size and precision depend on the machine.
 DEFAULTS: Mapping[str, Any] = {
-    "epochs": 12,
+    "epochs_per_trial": 12,
     "space": "wide",
     "seed": 0,
     "sampler": "tpe",
@@ -114,77 +112,12 @@ class RunRequest:
     def asked(self) -> dict[str, Any]:
         """The settings of the study that were given explicitly, by their names in its config."""
         values = {
-            "epochs": self.epochs_per_trial,
-            **{name: getattr(self, name) for name in ("space", "size", "precision", "seed")},
-            **{name: getattr(self, name) for name in ("sampler", "pruner", "on_precision_range")},
+            name: getattr(self, name)
+            for name in (
+                *("epochs_per_trial", "space", "size", "precision", "seed"),
+                *("sampler", "pruner", "on_precision_range"),
+            )
         }
         asked = {name: value for name, value in values.items() if value not in (None, "auto")}
         own = {"options": self.options, "fixed": self.fixed, "ranges": self.ranges}
         return asked | {name: dict(value) for name, value in own.items() if value}
-
-
-def find_slots(request: RunRequest, *, visible: str | None) -> list[Slot]:
-    """The slots of this machine that a run gets.
-
-    Args:
-        visible: CUDA_VISIBLE_DEVICES.
-
-    Raises:
-        ConfigurationError: There are fewer than were asked for.
-    """
-    wanted, per_gpu = request.workers, request.workers_per_gpu
-    count = slots.gpu_count(visible=visible)
-    if not count:
-        if request.gpus:
-            raise ConfigurationError(
-                f"--gpus {','.join(request.gpus)}: torch sees no GPU here; leave --gpus out to "
-                "train on the CPU ('python -m hpo doctor' looks for the reason)"
-            )
-        return slots.cpu_slots(wanted or slots.usable_cores())
-    found = slots.gpu_slots(count, visible=visible, per_gpu=per_gpu)
-    if request.gpus:
-        found = chosen(found, request.gpus)
-    if wanted is not None and wanted > len(found):
-        raise ConfigurationError(
-            f"--workers {wanted} is more than {len(found) // per_gpu} GPUs hold; write "
-            "--workers_per_gpu K too"
-        )
-    return found[:wanted]
-
-
-def slots_on(device: str | None, workers: int | None, *, visible: str | None) -> list[Slot]:
-    """The slots of this machine on one device, or as a run gets them.
-
-    Args:
-        device: `cpu`, `cuda` for all GPUs, one of them as `cuda:1`; None as a run.
-        workers: How many, which share a device that is named; None for one a GPU, else one a
-            usable core.
-        visible: CUDA_VISIBLE_DEVICES.
-
-    Raises:
-        ConfigurationError: There is no such device, or fewer slots than were asked for.
-    """
-    request = RunRequest(workers=workers)
-    if device == "cpu":
-        return slots.cpu_slots(workers or slots.usable_cores())
-    if device in (None, "cuda"):
-        found = find_slots(request, visible=visible)
-        if device is None or found[0].device == "cuda":
-            return found
-    name, count = str(slots.torch_device(str(device))), workers or 1
-    names = [name] if count == 1 else [f"{name}.{share}" for share in range(count)]
-    return [slots.Slot(name=each, device=name) for each in names]
-
-
-def chosen(found: Sequence[Slot], gpus: Sequence[str]) -> list[Slot]:
-    """The slots on the GPUs of these names."""
-    by_gpu: dict[str, list[Slot]] = {}
-    for slot in found:
-        by_gpu.setdefault(dict(slot.environment)["CUDA_VISIBLE_DEVICES"], []).append(slot)
-    unknown = [name for name in gpus if name not in by_gpu]
-    if unknown:
-        raise ConfigurationError(
-            f"--gpus {','.join(gpus)}: there is no GPU '{unknown[0]}'; use some of "
-            f"{', '.join(by_gpu)}"
-        )
-    return [slot for name in dict.fromkeys(gpus) for slot in by_gpu[name]]

@@ -7,24 +7,22 @@ them. What a trial computes is the engine's, how many trials there are is `budge
 from __future__ import annotations
 
 import hashlib
-import inspect
 import uuid
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial
 
-from hpo.database.storage import TrialStorage, open_storage, prepare
-from hpo.errors import ConfigurationError, ObjectiveError, RunFailed
+from hpo.database.migrations import create_tables
+from hpo.database.storage import TrialStorage, open_storage
+from hpo.errors import ConfigurationError, RunFailed
 from hpo.search.pruners import make_pruner
 from hpo.search.samplers import make_sampler
 from hpo.study.config import StudyConfig
-from objectives import Objective, load
 
 _CONFIG = "config"
 UID = "study_uid"
@@ -54,7 +52,7 @@ class OpenStudy:
             study_name=self.name,
             storage=self.storage,
             sampler=make_sampler(self.config.sampler, seed=sampler_seed),
-            pruner=make_pruner(self.config.pruner, epochs=self.config.epochs),
+            pruner=make_pruner(self.config.pruner, epochs=self.config.epochs_per_trial),
         )
 
 
@@ -62,28 +60,6 @@ def derive_seed(*parts: object) -> int:
     """A 32-bit seed from a tuple, the same in every process."""
     text = "\0".join(str(part) for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")
-
-
-def load_objective(spec: str) -> Objective:
-    """The objective of this name, module or file.
-
-    Raises:
-        ObjectiveError: There is none, or it cannot be imported.
-    """
-    try:
-        return load(spec)
-    except LookupError as error:
-        raise ObjectiveError(f"{error.args[0]} (--objective)") from error
-    except Exception as error:
-        raise ObjectiveError(
-            f"objective '{spec}' cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-
-
-def source_hash(objective: Objective) -> str:
-    """A short hash of the file that an objective is written in."""
-    path = inspect.getsourcefile(type(objective))
-    return hashlib.blake2b(Path(path or "").read_bytes(), digest_size=8).hexdigest()
 
 
 def uid_of(attributes: Mapping[str, Any]) -> str | None:
@@ -97,13 +73,7 @@ def config_of(attributes: Mapping[str, Any]) -> StudyConfig | None:
     # That one may have an attribute of the same name.
     if UID not in attributes or _CONFIG not in attributes:
         return None
-    return from_stored(attributes[_CONFIG])
-
-
-def from_stored(stored: Mapping[str, Any]) -> StudyConfig:
-    """Settings as they were stored, without those that this version does not know."""
-    known = StudyConfig.__dataclass_fields__
-    return StudyConfig(**{name: value for name, value in stored.items() if name in known})
+    return StudyConfig.from_stored(attributes[_CONFIG])
 
 
 def check_name(name: str | None) -> None:
@@ -148,7 +118,7 @@ def open_study(engine: sa.Engine, name: str | None) -> OpenStudy:
         ConfigurationError: There is none, or there are several and none was named.
     """
     check_name(name)
-    prepare(engine)
+    create_tables(engine)
     storage = open_storage(engine.url.render_as_string(hide_password=False))
     names = sorted(study.study_name for study in storage.get_all_studies())
     if name is None and not names:
@@ -171,14 +141,14 @@ def change(opened: OpenStudy, config: StudyConfig) -> OpenStudy:
     """Have trials that begin from now on take other settings; earlier ones keep theirs."""
     study_id = opened.storage.get_study_id_from_name(opened.name)
     history = opened.storage.get_study_user_attrs(study_id).get(_HISTORY, [])
-    earlier = [*history[: opened.config.revision], asdict(opened.config)]
+    earlier = [*history[: opened.config.revision], opened.config.stored()]
     config = replace(config, revision=opened.config.revision + 1)
     opened.storage.set_study_user_attr(study_id, _HISTORY, earlier)
-    opened.storage.set_study_user_attr(study_id, _CONFIG, asdict(config))
+    opened.storage.set_study_user_attr(study_id, _CONFIG, config.stored())
     return replace(opened, config=config)
 
 
-def as_it_is(opened: OpenStudy) -> OpenStudy:
+def refreshed(opened: OpenStudy) -> OpenStudy:
     """The study with its settings as they are now: another host may have changed them."""
     found = find(opened.storage, opened.name)
     if found is None:
@@ -186,18 +156,18 @@ def as_it_is(opened: OpenStudy) -> OpenStudy:
     return found
 
 
-def as_it_was(opened: OpenStudy, revision: int) -> OpenStudy:
+def at_revision(opened: OpenStudy, revision: int) -> OpenStudy:
     """The study with the settings of an earlier revision."""
     if revision == opened.config.revision:
         return opened
     study_id = opened.storage.get_study_id_from_name(opened.name)
     history = opened.storage.get_study_user_attrs(study_id).get(_HISTORY, [])
-    return replace(opened, config=from_stored(history[revision]))
+    return replace(opened, config=StudyConfig.from_stored(history[revision]))
 
 
 def as_begun(opened: OpenStudy, trial: FrozenTrial) -> OpenStudy:
     """The study with the settings that a trial began with."""
-    return as_it_was(opened, trial.system_attrs.get(REVISION, 0))
+    return at_revision(opened, trial.system_attrs.get(REVISION, 0))
 
 
 def note_run(opened: OpenStudy, effective: Mapping[str, Any]) -> None:
@@ -222,7 +192,7 @@ def create(storage: TrialStorage, name: str, config: StudyConfig) -> OpenStudy:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([config.metric])
-    study.set_user_attr(_CONFIG, asdict(config))
+    study.set_user_attr(_CONFIG, config.stored())
     # Last: what has a uid is whole.
     study.set_user_attr(UID, uid)
     return OpenStudy(name=name, uid=uid, config=config, storage=storage)

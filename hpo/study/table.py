@@ -69,16 +69,16 @@ def write_bytes(path: Path, content: bytes, *, flag: str) -> None:
         ConfigurationError: It cannot be written.
     """
     path = path.resolve()
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         if path.exists() and not path.is_file():
             path.write_bytes(content)
             return
-        beside.write_bytes(content)
-        beside.replace(path)
+        temporary.write_bytes(content)
+        temporary.replace(path)
     except OSError as error:
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise ConfigurationError(
             f"'{path}' cannot be written: {error.strerror or error} ({flag})"
         ) from error

@@ -5,10 +5,8 @@ Border: no optimizer, no verdict; the one forward that training, probes and test
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -16,6 +14,7 @@ from torch import Tensor
 from torch.linalg import LinAlgError as LinAlgError  # type: ignore[attr-defined]
 
 from hpo.errors import ObjectiveError
+from hpo.task.tensors import map_tensors
 from objectives import Task, Term
 
 Precision = Literal["fp16", "bf16", "fp32"]
@@ -52,45 +51,6 @@ def wider(precision: str, device: torch.device) -> str | None:
         has_bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
         return "bf16" if has_bf16 else "fp32"
     return "fp32" if precision == "bf16" else None
-
-
-def map_tensors(tree: Any, change: Callable[[str, Tensor], Tensor], path: str = "") -> Any:
-    """The same structure with every tensor changed by `change(path, tensor)`.
-
-    Walks mappings, sequences, named tuples and dataclasses; anything else stays what it is. A path
-    reads `scenes.factor_BNK` or `0.x`.
-    """
-
-    def walk(key: object, value: Any) -> Any:
-        return map_tensors(value, change, f"{path}.{key}" if path else str(key))
-
-    if isinstance(tree, Tensor):
-        return change(path, tree)
-    if isinstance(tree, Mapping):
-        return {key: walk(key, value) for key, value in tree.items()}
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(walk(key, getattr(tree, key)) for key in tree._fields))
-    if isinstance(tree, list | tuple):
-        return type(tree)(walk(key, value) for key, value in enumerate(tree))
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        changed = copy.copy(tree)
-        for field in dataclasses.fields(tree):
-            # Also where the dataclass is frozen: the copy is ours alone.
-            object.__setattr__(changed, field.name, walk(field.name, getattr(tree, field.name)))
-        return changed
-    return tree
-
-
-def named_tensors(tree: Any) -> dict[str, Tensor]:
-    """Every tensor of a structure by its path."""
-    found: dict[str, Tensor] = {}
-
-    def note(path: str, tensor: Tensor) -> Tensor:
-        found[path] = tensor
-        return tensor
-
-    map_tensors(tree, note)
-    return found
 
 
 def to_full(tree: Any) -> Any:

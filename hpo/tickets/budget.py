@@ -17,7 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from hpo.database.connection import lock, patiently
+from hpo.database.connection import lock, with_retries
 from hpo.database.schema import leases, tickets
 from hpo.tickets.leases import (
     LEASE_S,
@@ -190,7 +190,7 @@ class Tickets:
                 return None
             return Ticket(study_uid=self._study_uid, run_uid=run_uid, **row)
 
-        return patiently(once)
+        return with_retries(once)
 
     def beat(self, run_uid: str, progress: Mapping[str, float | int | None]) -> bool:
         """Renew a lease and note its progress; False when it is no longer ours."""
@@ -233,7 +233,7 @@ class Tickets:
                 result = connection.execute(statement, values)
                 return result.all() if result.returns_rows else []
 
-        return patiently(once)
+        return with_retries(once)
 
     def count(self) -> Budget:
         """How many tickets there are in each state."""
@@ -247,7 +247,7 @@ class Tickets:
             with self._engine.connect() as connection:
                 return Budget(**{row.state: row.n for row in connection.execute(statement)})
 
-        return patiently(once)
+        return with_retries(once)
 
     def live(self) -> list[Lease]:
         """The leases of this study, longest held first."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from hpo.database.connection import patiently
+from hpo.database.connection import with_retries
 from hpo.database.schema import leases, tickets
 
 # A partitioned host was noticed only after 56 s by the schedulers that were tried; a lease must
@@ -119,4 +119,4 @@ def read_leases(engine: sa.Engine, which: sa.ColumnElement[bool]) -> list[Lease]
         with engine.connect() as connection:
             return [Lease(**row) for row in connection.execute(statement).mappings()]
 
-    return patiently(once)
+    return with_retries(once)

@@ -25,7 +25,6 @@ class Ticket:
         trial_number: The ticket's Optuna trial, once it has one.
         rerun_of: The trial before that, which its precision alone lost and this one repeats.
         params: What its trial is to try, whole or in part; None leaves it to the sampler.
-        closing: Written in the transaction that ends the trial.
     """
 
     study_uid: str
@@ -36,7 +35,6 @@ class Ticket:
     run_uid: str
     rerun_of: int | None = None
     params: Mapping[str, Any] | None = None
-    closing: tuple[sa.Executable, ...] = ()
 
     def check(self, session: orm.Session) -> None:
         """Raise `LeaseLost` unless the lease is ours; hold off a takeover until we commit."""
@@ -61,17 +59,12 @@ class Ticket:
 
     def end(self, session: orm.Session, state: str) -> None:
         """End the ticket and its lease."""
-        self._close(session)
         session.execute(self._row().values(state=state))
         session.execute(leases.delete().where(leases.c.run_uid == self.run_uid))
 
     def to_rerun(self, trial_number: int) -> Rerun:
         """The fence under which a trial ends and leaves the ticket to another one."""
         return Rerun(**{**vars(self), "trial_number": None, "rerun_of": trial_number})
-
-    def _close(self, session: orm.Session) -> None:
-        for statement in self.closing:
-            session.execute(statement)
 
     def _row(self) -> sa.Update:
         return tickets.update().where(
@@ -85,5 +78,4 @@ class Rerun(Ticket):
 
     def end(self, session: orm.Session, state: str) -> None:
         """Leave ticket and lease to the trial that repeats this one."""
-        self._close(session)
         session.execute(self._row().values(trial_number=None, rerun_of=self.rerun_of))

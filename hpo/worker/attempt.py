@@ -9,7 +9,6 @@ import logging
 import tempfile
 import time
 import traceback
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,21 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.engine import checkpoint
-from hpo.engine import trial as engine
-from hpo.engine.reports import Plan, Result
-from hpo.errors import Divergence, LeaseLost, StopRequested
-from hpo.guard import verdict as guard
-from hpo.guard.saved_step import build, plain
+from hpo.engine.plan import Plan, Result
+from hpo.engine.trial import train
+from hpo.errors import LeaseLost, StopRequested
+from hpo.guard.evidence import Divergence
+from hpo.guard.verdict import NONFINITE
 from hpo.search.samplers import RERUN_OF
 from hpo.study import study
 from hpo.study.outcomes import ENQUEUED, best_trial
+from hpo.task.build import build, plain
 from hpo.task.forward import is_out_of_memory, wider
 from hpo.tickets import budget
 from hpo.tickets.ticket import Ticket
+from hpo.worker.context import WorkerContext
 from hpo.worker.heartbeat import Beat
-from hpo.worker.reporter import Bench, Told
+from hpo.worker.reporter import TrialReporter
 from objectives import Params
 
 # Weights and a batch are some MB; what is far beyond that would fill the study's own database.
@@ -47,19 +48,19 @@ _logger = logging.getLogger(__name__)
 class Attempt:
     """One attempt at one ticket's trial."""
 
-    def __init__(self, bench: Bench, ticket: Ticket, beat: Beat) -> None:
-        self._bench, self._ticket, self._beat = bench, ticket, beat
-        self._opened = self._as_begun(bench.opened)
+    def __init__(self, context: WorkerContext, ticket: Ticket, beat: Beat) -> None:
+        self._context, self._ticket, self._beat = context, ticket, beat
+        self._opened = self._as_begun(context.opened)
         self._started_at = time.monotonic()
         self._seconds = 0.0
-        settings = self._opened.config
+        config = self._opened.config
         # Not by the attempt: an ask that was cut off must come out the same when repeated.
-        self._seed = study.derive_seed(settings.seed, ticket.ticket)
+        self._seed = study.derive_seed(config.seed, ticket.ticket)
         self._study = self._opened.load(sampler_seed=self._seed)
         self._trial = self._begin()
         self._precision = self._choose_precision()
         self._log = f"ticket {ticket.ticket} | trial {self._trial.number}"
-        self._told = Told(bench, ticket, beat, self._trial, self._opened)
+        self._reporter = TrialReporter(context, ticket, beat, self._trial, self._opened)
 
     def _as_begun(self, opened: study.OpenStudy) -> study.OpenStudy:
         """The study with the settings that the trial, or the one that it repeats, began with."""
@@ -86,7 +87,7 @@ class Attempt:
                 system["fixed_params"] = self._original().params
             elif ticket.ticket == 1:
                 # The default configuration, which the result is compared with.
-                defaults = config.narrowing.defaults(self._bench.objective, config.space)
+                defaults = config.narrowing.defaults(self._context.objective, config.space)
                 system["fixed_params"] = dict(defaults)
             elif ticket.params is not None:
                 system["fixed_params"] = dict(ticket.params)
@@ -108,16 +109,16 @@ class Attempt:
         if self._ticket.rerun_of is None:
             return asked
         begun: str | None = self._trial.user_attrs.get("precision")
-        return begun or wider(asked, self._bench.device) or asked
+        return begun or wider(asked, self._context.device) or asked
 
     def run(self) -> Ticket | None:
         """Train the trial and end it; the ticket, if another trial is to repeat it."""
-        trial, settings = self._trial, self._opened.config
+        trial, config = self._trial, self._opened.config
         if self._ticket.losses >= budget.MAX_LOSSES:
             self._end(TrialState.FAIL, detail=f"lost its worker {self._ticket.losses} times")
             return None
         try:
-            params = settings.narrowing.suggest(self._bench.objective, trial, settings.space)
+            params = config.narrowing.suggest(self._context.objective, trial, config.space)
             self._write_attributes()
             self._opened.storage.flush(trial._trial_id)
             result = self._train(params)
@@ -130,7 +131,7 @@ class Attempt:
             if is_out_of_memory(error):
                 self._end(TrialState.PRUNED, reason="oom", detail=_in_one_line(error))
                 return None
-            if self._bench.device.type == "cuda":
+            if self._context.device.type == "cuda":
                 # An error that broke the device raises again here and ends this process, so that
                 # the ticket goes on elsewhere.
                 torch.cuda.synchronize()
@@ -139,7 +140,7 @@ class Attempt:
             self._trial.set_user_attr("traceback", traceback.format_exc()[-_TRACEBACK_CHARS:])
             self._end(TrialState.FAIL, detail=f"{type(error).__name__}: {_in_one_line(error)}")
         else:
-            self._seconds, self._told.skipped = result.seconds, result.skipped
+            self._seconds, self._reporter.skipped = result.seconds, result.skipped
             if result.is_pruned:
                 self._end(TrialState.PRUNED, reason="pruner", detail=self._standing(result))
             else:
@@ -148,23 +149,29 @@ class Attempt:
 
     def _diverged(self, verdict: Divergence) -> Ticket | None:
         """Keep the evidence and end the trial; the ticket, if it is due a second chance."""
-        self._seconds, self._told.skipped = verdict.seconds, verdict.skipped
-        row = self._bench.records.divergence_row(
-            verdict,
-            run_uid=self._ticket.run_uid,
-            ticket=self._ticket.ticket,
-            trial_number=self._trial.number,
-            precision=self._precision,
-            artifact_id=self._keep(verdict),
-        )
+        self._seconds, self._reporter.skipped = verdict.seconds, verdict.skipped
+        found, storage = verdict.evidence, self._opened.storage
+        row = {
+            "ticket": self._ticket.ticket,
+            "run_uid": self._ticket.run_uid,
+            "reason": verdict.reason,
+            "detail": verdict.detail,
+            "precision": self._precision,
+            "term": found.term,
+            "parameter": found.parameter,
+            "operation": found.operation,
+            "evidence": found.flat(),
+            "artifact_id": self._keep(verdict),
+        }
         is_due = (
             verdict.reason == "precision_range"
             and self._opened.config.on_precision_range == "rerun"
             and self._ticket.rerun_of is None
         )
         ticket = self._ticket.to_rerun(self._trial.number) if is_due else self._ticket
-        self._opened.storage.flush(self._trial._trial_id)
-        self._opened.storage.hold(replace(ticket, closing=(row,)))
+        storage.flush(self._trial._trial_id)
+        storage.hold(ticket)
+        storage.at_end(self._context.records.divergence_statement(self._trial.number, row))
         self._end(TrialState.PRUNED, reason=verdict.reason, detail=verdict.detail)
         # The fence that let the trial end without its ticket has done its work.
         return Ticket(**vars(ticket)) if is_due else None
@@ -182,7 +189,7 @@ class Attempt:
                     _logger.warning("%s | a step of %d MB is not kept", self._log, size_mb)
                     return None
                 return upload_artifact(
-                    artifact_store=self._bench.artifacts,
+                    artifact_store=self._context.artifacts,
                     file_path=str(path),
                     study_or_trial=self._trial,
                     mimetype="application/octet-stream",
@@ -193,32 +200,32 @@ class Attempt:
             return None
 
     def _train(self, params: Params) -> Result:
-        bench, settings = self._bench, self._opened.config
+        context, config = self._context, self._opened.config
         about = {
-            "study": asdict(settings),
+            "study": config.stored(),
             "trial": self._trial.number,
             "params": plain(params),
             "seed": self._seed,
         }
-        task = build(about, bench.device, bench.objective)
+        task = build(about, context.device, context.objective)
         plan = Plan(
-            epochs=settings.epochs,
+            epochs=config.epochs_per_trial,
             precision=self._precision,
-            device=bench.device,
-            metric=settings.metric,
-            checkpoint=checkpoint.file_of(self._bench.checkpoints, self._trial.number),
+            device=context.device,
+            metric=config.metric,
+            checkpoint=checkpoint.file_of(self._context.checkpoints, self._trial.number),
             about=about,
-            predictions=bench.recording.samples,
-            predictions_every=bench.recording.every,
+            predictions=context.recording.samples,
+            predictions_every=context.recording.every,
         )
         _logger.info("%s | %s", self._log, dict(params))
-        steps = settings.epochs * task.steps_per_epoch
-        self._beat.note(epoch=0, epochs=settings.epochs, step=0, steps=steps)
+        steps = config.epochs_per_trial * task.steps_per_epoch
+        self._beat.note(epoch=0, epochs=config.epochs_per_trial, step=0, steps=steps)
         started_s = time.process_time()
         try:
-            return engine.train(task, plan, self._told)
+            return train(task, plan, self._reporter)
         finally:
-            bench.training_cpu_s += time.process_time() - started_s
+            context.training_cpu_s += time.process_time() - started_s
 
     def _end(
         self, state: TrialState, *, reason: str = "-", detail: str = "-", value: float | None = None
@@ -228,7 +235,7 @@ class Attempt:
         self._write_attributes(reason=reason, detail=detail)
         # Some samplers demand a constraint of all trials or of none.
         # What did not fit into memory is as infeasible as what diverged.
-        is_infeasible = reason in (*guard.NONFINITE, "oom")
+        is_infeasible = reason in (*NONFINITE, "oom")
         self._trial.set_constraint("nonfinite", float(is_infeasible))
         self._study.tell(self._trial, value, state=state)
         self._sweep_checkpoints()
@@ -239,18 +246,18 @@ class Attempt:
     def _write_attributes(self, *, reason: str = "-", detail: str = "-") -> None:
         """Set the trial's attributes, in the order in which they are to be shown."""
         seconds = self._seconds or time.monotonic() - self._started_at
-        on_gpu = self._bench.device.type == "cuda"
+        on_gpu = self._context.device.type == "cuda"
         attributes = {
             "prune_reason": reason,
             "prune_detail": detail,
             "precision": self._precision,
-            "worker": self._bench.name,
+            "worker": self._context.name,
             "seconds": round(seconds, 3),
             "gpu_seconds": round(seconds, 3) if on_gpu else 0.0,
-            "skipped_steps": self._told.skipped,
+            "skipped_steps": self._reporter.skipped,
             "run_uid": self._ticket.run_uid,
             "seed": self._seed,
-            "git_sha": self._bench.git_sha,
+            "git_sha": self._context.git_sha,
         }
         if self._ticket.rerun_of is not None:
             attributes[RERUN_OF] = self._ticket.rerun_of
@@ -264,7 +271,7 @@ class Attempt:
         trials = self._study.get_trials(deepcopy=False)
         ended = {trial.number for trial in trials if trial.state.is_finished()}
         best = best_trial(self._study)
-        checkpoint.sweep(self._bench.checkpoints, ended, keep=best.number if best else None)
+        checkpoint.sweep(self._context.checkpoints, ended, keep=best.number if best else None)
 
 
 def _in_one_line(error: Exception) -> str:

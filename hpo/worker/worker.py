@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -21,13 +21,15 @@ from hpo.database.artifacts import DatabaseArtifacts
 from hpo.database.connection import alone
 from hpo.engine.recording import Recording
 from hpo.errors import LeaseLost, RunFailed, StopRequested
-from hpo.guard.saved_step import context_of
+from hpo.machine.provenance import environment, git_sha
 from hpo.study import study
+from hpo.study.objective import load_objective
+from hpo.task.build import context_of
 from hpo.tickets.budget import Tickets
 from hpo.tickets.ticket import Ticket
 from hpo.worker.attempt import Attempt
+from hpo.worker.context import WorkerContext
 from hpo.worker.heartbeat import Beat
-from hpo.worker.reporter import Bench
 
 # How often a worker without a ticket looks whether one was given back.
 _IDLE_S = 1.0
@@ -61,15 +63,15 @@ class Worker:
         self._slot, self._stop, self._opened = config.slot, stop, opened
         self._source, self._db = opened.config.source, db
         self._tickets = Tickets(db, opened.uid)
-        self._bench = Bench(
+        self._context = WorkerContext(
             name=config.name,
             checkpoints=config.checkpoints,
             device=torch.device(config.device),
-            objective=study.load_objective(config.objective or opened.config.objective),
+            objective=load_objective(config.objective or opened.config.objective),
             opened=opened,
             records=records.Records(db, opened.uid),
             artifacts=DatabaseArtifacts(db),
-            git_sha=records.git_sha(),
+            git_sha=git_sha(),
             stop=stop,
             recording=config.recording,
         )
@@ -77,17 +79,17 @@ class Worker:
     @property
     def training_cpu_s(self) -> float:
         """CPU seconds of this process in training and validation."""
-        return self._bench.training_cpu_s
+        return self._context.training_cpu_s
 
     def run(self) -> None:
         """Take tickets until none is left or a stop is asked for."""
-        environment = records.environment(
-            device=_device_name(self._bench.device), threads=torch.get_num_threads()
+        found = environment(
+            device=_device_name(self._context.device), threads=torch.get_num_threads()
         )
-        self._bench.records.save_environment(self._bench.name, environment)
+        self._context.records.save_environment(self._context.name, found)
         while not self._stop.is_set():
             self._tickets.sweep()
-            ticket = self._tickets.take(worker=self._bench.name, slot=self._slot)
+            ticket = self._tickets.take(worker=self._context.name, slot=self._slot)
             if ticket is not None:
                 self._run_ticket(ticket)
                 if ticket.ticket == 1:
@@ -118,11 +120,11 @@ class Worker:
         found = self._opened.load()
         if study.REFERENCES in found.user_attrs:
             return
-        settings = self._opened.config
+        config = self._opened.config
         try:
-            context = context_of(asdict(settings), seed=settings.seed, device=self._bench.device)
+            context = context_of(config.stored(), seed=config.seed, device=self._context.device)
             context = replace(context, must_stop=self._stop.is_set)
-            references = self._bench.objective.references(context)
+            references = self._context.objective.references(context)
         except InterruptedError as stopped:
             _logger.info("the objective's references: %s", stopped)
             return
@@ -136,13 +138,13 @@ class Worker:
         try:
             with Beat(self._tickets, ticket) as beat:
                 # Under the lease: from here on nobody changes it.
-                self._bench.opened = study.as_it_is(self._opened)
-                if self._bench.opened.config.source != self._source:
+                self._context.opened = study.refreshed(self._opened)
+                if self._context.opened.config.source != self._source:
                     raise RunFailed("the study's objective was changed; start this run again")
                 left: Ticket | None = ticket
                 while left is not None:
                     self._opened.storage.hold(left)
-                    left = Attempt(self._bench, left, beat).run()
+                    left = Attempt(self._context, left, beat).run()
         except StopRequested as stopped:
             _logger.info("ticket %d | %s", ticket.ticket, stopped)
             self._tickets.release(ticket.run_uid)
@@ -153,7 +155,7 @@ class Worker:
             raise
         finally:
             self._opened.storage.hold(None)
-        _release_memory(self._bench.device)
+        _release_memory(self._context.device)
 
 
 def _device_name(device: torch.device) -> str:

@@ -18,8 +18,8 @@ from math import log
 import torch
 from torch import Tensor
 
+from models.linalg.hermitian import pack_hermitian
 from models.ris.estimators.peaks import region
-from models.ris.estimators.posterior import pack_hermitian
 from models.ris.scene.geometry import (
     ArrayConfig,
     as_positions,

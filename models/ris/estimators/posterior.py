@@ -12,12 +12,13 @@ in rad, reciprocal range in 1/m (in which the prior is uniform).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log, pi, sqrt
+from math import log, pi
 
 import torch
 from torch import Tensor
 
 from models.linalg.gram import nystrom_factor, trace
+from models.linalg.hermitian import pack_hermitian, unpack_hermitian
 from models.ris.scene.geometry import (
     ArrayConfig,
     as_positions,
@@ -198,22 +199,3 @@ def _times(matrix_BXY: Tensor, columns_BYR: Tensor) -> Tensor:
     b, y, r = columns_BYR.shape
     flat_XC = matrix_BXY[0] @ columns_BYR.transpose(0, 1).reshape(y, b * r)
     return flat_XC.view(len(flat_XC), b, r).transpose(0, 1)
-
-
-def pack_hermitian(matrix_MM: Tensor) -> Tensor:
-    """M² reals of a Hermitian matrix, (…, M, M) to (…, X), so that tr(A B) is their dot product."""
-    m = matrix_MM.shape[-1]
-    row, column = torch.tril_indices(m, m, -1, device=matrix_MM.device)
-    below = matrix_MM[..., row, column] * sqrt(2)
-    return torch.cat((matrix_MM.diagonal(dim1=-2, dim2=-1).real, below.real, below.imag), -1)
-
-
-def unpack_hermitian(packed_X: Tensor, m: int) -> Tensor:
-    """Inverse of `pack_hermitian` for an m×m matrix."""
-    row, column = torch.tril_indices(m, m, -1, device=packed_X.device)
-    real_X, imag_X = packed_X[..., : m + len(row)], packed_X[..., m + len(row) :]
-    below = torch.complex(real_X[..., m:], imag_X) / sqrt(2)
-    matrix_MM = torch.diag_embed(real_X[..., :m]).to(below.dtype)
-    matrix_MM[..., row, column] = below
-    matrix_MM[..., column, row] = below.conj()
-    return matrix_MM

@@ -1,0 +1,93 @@
+"""What a new study is created with: every choice made, and checked against its objective."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpo.errors import ConfigurationError
+from hpo.search.narrowing import narrowing
+from hpo.search.pruners import make_pruner
+from hpo.search.samplers import make_sampler, resolve
+from hpo.study.config import StudyConfig, facts
+from hpo.study.objective import source_hash
+from objectives import Objective
+
+DEFAULT_TRIALS = 50
+
+
+def absolute(objective: str | None) -> str | None:
+    """A file is found again by workers whatever their working folder."""
+    if objective is not None and objective.endswith(".py"):
+        return str(Path(objective).absolute())
+    return objective
+
+
+def settled(
+    objective: Objective, spec: str, wanted: Mapping[str, Any], *, n_trials: int
+) -> StudyConfig:
+    """The settings of a new study.
+
+    Raises:
+        ConfigurationError: The objective has no such space, size, parameter or option.
+    """
+    check(objective, wanted)
+    space = objective.spaces[wanted["space"]]
+    own = narrowing(space, wanted.get("fixed", {}), wanted.get("ranges", {}))
+    defaults = {name: option.default for name, option in objective.options.items()}
+    options = settle(objective, {**defaults, **wanted.get("options", {})}, wanted)
+    sampler = resolve(wanted["sampler"], own.apply(space), n_trials=n_trials)
+    whole = {
+        **wanted,
+        "sampler": sampler,
+        "options": options,
+        "fixed": own.fixed,
+        "ranges": own.ranges,
+    }
+    source = source_hash(objective)
+    config = StudyConfig(objective=spec, source=source, **{**whole, **facts(objective, whole)})
+    _check_search(config)
+    return config
+
+
+def _check_search(config: StudyConfig) -> None:
+    """Refuse a sampler or a pruner that cannot be made here: it could not in a worker either."""
+    make_sampler(config.sampler, seed=0)
+    make_pruner(config.pruner, epochs=config.epochs_per_trial)
+
+
+def check(objective: Objective, wanted: Mapping[str, Any]) -> None:
+    """Refuse a space, a size or an option that the objective does not have."""
+    for what, known in (("space", objective.spaces), ("size", objective.sizes)):
+        if wanted[what] not in known:
+            raise ConfigurationError(
+                f"objective '{objective.name}' has no {what} '{wanted[what]}'; use one of "
+                f"{', '.join(known)} (--{what})"
+            )
+    for name, value in wanted.get("options", {}).items():
+        option = objective.options.get(name)
+        if option is None:
+            raise ConfigurationError(
+                f"objective '{objective.name}' has no option '{name}'; it has "
+                f"{', '.join(objective.options) or 'none'}"
+            )
+        if option.choices and value not in option.choices:
+            raise ConfigurationError(
+                f"--{name} '{value}' is none of {', '.join(option.choices)} of objective "
+                f"'{objective.name}'"
+            )
+
+
+def settle(
+    objective: Objective, options: Mapping[str, str], wanted: Mapping[str, Any]
+) -> dict[str, str]:
+    """The options as the study keeps them.
+
+    Raises:
+        ConfigurationError: The objective cannot train with them.
+    """
+    try:
+        return dict(objective.settle(options, wanted["size"], wanted["precision"]))
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(f"objective '{objective.name}': {error}") from error

@@ -1,0 +1,20 @@
+"""The parameters that a task trains, and their names."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from objectives import Task
+
+
+def trained(task: Task) -> list[Tensor]:
+    """The parameters of all groups that are not frozen, in order."""
+    return [p for group in task.groups for p in group.parameters if p.requires_grad]
+
+
+def parameter_names(task: Task) -> dict[int, str]:
+    """`module.parameter` by the parameter's identity; its group's name where no module has it."""
+    names = {id(p): f"{g.name}[{i}]" for g in task.groups for i, p in enumerate(g.parameters)}
+    for module_name, module in task.modules.items():
+        names |= {id(p): f"{module_name}.{name}" for name, p in module.named_parameters()}
+    return names
