@@ -87,6 +87,10 @@ class Worker:
             device=_device_name(self._context.device), threads=torch.get_num_threads()
         )
         self._context.records.save_environment(self._context.name, found)
+        # Imported modules never become garbage: without them a collection after a trial takes 5 ms
+        # of CPU in place of 200.
+        gc.collect()
+        gc.freeze()
         while not self._stop.is_set():
             self._tickets.sweep()
             ticket = self._tickets.take(worker=self._context.name, slot=self._slot)
