@@ -31,6 +31,8 @@ _DEFAULT = re.compile(r"\s*\((?:env: \w+; )?default: ([^()]*)\)$")
 _RETURNED: dict[str, type] = {
     "hpo.Best": study.Best,
     "hpo.RunResult": events.RunResult,
+    "hpo.fleet.events.Connected": events.Connected,
+    "hpo.fleet.events.Starting": events.Starting,
     "hpo.fleet.events.Progress": events.Progress,
     "hpo.fleet.events.WorkerEnded": events.WorkerEnded,
     "hpo.fleet.events.Finishing": events.Finishing,
@@ -141,11 +143,12 @@ def python() -> str:
     """The functions and classes of `hpo`, and what they return."""
     text = "".join(_function(f"hpo.{f.__name__}", f) for f in (run.run, study.open, study.best))
     fields = {field.name: field for field in dataclasses.fields(request.RunRequest)}
+    names = {"options": "options", **{flag.name: flag.field for flag in run.SETTINGS}}
     trained = _function("hpo.train", train.train)
     trained += _function("hpo.evaluate", evaluation.evaluate)
     rows = [
         (code(flag), code(fields[name].type), code(_default(fields[name])))
-        for flag, name in run._FLAGS.items()
+        for flag, name in names.items()
     ]
     text += "Further settings of `hpo.run`, by the flags' names:\n\n" + table(
         ("setting", "type", "default"), rows

@@ -1,14 +1,12 @@
-"""The service for notebooks and programs: what the command line does, as functions of data.
+"""`hpo.run`: what `python -m hpo run` does, as a function that returns data.
 
     import hpo
 
     result = hpo.run(objective="mine.py", n_trials=20, workers=2)
     result.best.params
-    hpo.open(study="mine-wide-tiny").trials()     # rows; pandas.DataFrame(rows) is a table
-    hpo.best(study="mine-wide-tiny").value
 
 Nothing is printed. The storage is the one that is named, else HPO_STORAGE's, else the embedded
-server, as on the command line.
+server, as on the command line, which calls this function.
 """
 
 from __future__ import annotations
@@ -19,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from hpo import environ
-from hpo.database.connection import connect
+from hpo.database.connection import connect, mask
 from hpo.errors import ConfigurationError
-from hpo.fleet import fleet
-from hpo.fleet.events import Event, RunResult
-from hpo.fleet.fleet import FleetConfig
-from hpo.launch.local import LocalLauncher
+from hpo.fleet.events import Connected, Event, RunResult, Starting
 from hpo.machine.slots import find_slots
 from hpo.search import configurations
-from hpo.study.join import prepare_study
-from hpo.study.request import RunRequest
+from hpo.study.request import FLAGS, RunRequest
 from objectives import Params
+
+# The parameters of `run` that are flags; the other flags are its further settings.
+_NAMED = ("objective", "n_trials", "study_name", "set", "range", "enqueue")
+SETTINGS = [flag for flag in FLAGS if flag.name not in _NAMED]
 
 
 def run(
@@ -43,6 +41,7 @@ def run(
     range: Mapping[str, Any] | None = None,
     enqueue: Params | Sequence[Params] | str | Path = (),
     on_event: Callable[[Event], None] | None = None,
+    stop: threading.Event | None = None,
     **settings: Any,
 ) -> RunResult:
     """Create or resume a study and run workers until it is done, as `python -m hpo run` does.
@@ -58,7 +57,8 @@ def run(
         set: Values of parameters that are not to be searched.
         range: Narrower ranges: (low, high) or (low, high, 'log').
         enqueue: A configuration to try next, several of them, or the JSON file that holds them.
-        on_event: Called with each of the fleet's events, for example `Progress`.
+        on_event: Called with each event of the run, for example `hpo.fleet.events.Progress`.
+        stop: Set it to end the run as Ctrl-C does on the command line.
         settings: Further flags by their names, for example `workers=2` or `timeout=600`; and
             `options`, the objective's own.
 
@@ -70,54 +70,56 @@ def run(
             f"objective {objective!r} lives in this process, and workers are processes of their "
             "own; write it to a file and give the file's path"
         )
-    request = RunRequest(
-        objective=None if objective is None else str(objective),
-        n_trials=n_trials,
-        study_name=study,
-        fixed=set or {},
-        ranges=range or {},
-        enqueue=configurations.given(enqueue),
-        **_settings(settings),
+    known = [*(flag.name for flag in SETTINGS), "options"]
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise ConfigurationError(f"hpo.run has no '{unknown[0]}'; it has {', '.join(known)}")
+    request = RunRequest.of(
+        {
+            "objective": None if objective is None else str(objective),
+            "n_trials": n_trials,
+            "study_name": study,
+            "set": set or {},
+            "range": range or {},
+            "enqueue": configurations.given(enqueue),
+            **settings,
+        }
     )
     folder = Path(home).absolute() if home is not None else environ.home()
+    emit, stop = on_event or _ignore, threading.Event() if stop is None else stop
+    db = connect(environ.storage_url(storage, home_folder=folder), application="fleet")
+    shown = mask(db.url)
+    emit(Connected(storage=shown))
     slots = find_slots(
         visible=environ.visible_gpus(),
         workers=request.workers,
         per_gpu=request.workers_per_gpu,
         gpus=request.gpus,
     )
-    db = connect(environ.storage_url(storage, home_folder=folder), application="fleet")
+
+    # Importing these takes a second; a database that does not answer is reported before.
+    from hpo.fleet import fleet
+    from hpo.launch.local import LocalLauncher
+    from hpo.study.join import prepare_study
+
     prepared = prepare_study(db, request, on_gpu=slots[0].device == "cuda")
-    config = FleetConfig.below(folder, request, prepared, slots)
-    launcher = LocalLauncher(environ.variables())
-
-    def ignore(_: Event) -> None:
-        pass
-
-    return fleet.run(prepared, config, launcher, emit=on_event or ignore, stop=threading.Event())
-
-
-# A flag's name, and where a request has it.
-_FLAGS = {
-    **{name: name for name in ("epochs_per_trial", "space", "size", "precision", "sampler")},
-    **{name: name for name in ("pruner", "on_precision_range", "seed", "force", "options")},
-    **{name: name for name in ("workers", "workers_per_gpu", "gpus", "checkpoint_dir")},
-    **{name: name for name in ("predictions", "predictions_every")},
-    "timeout": "timeout_s",
-    "grace": "grace_s",
-}
+    config = fleet.FleetConfig.below(folder, request, prepared, slots)
+    emit(
+        Starting(
+            opened=prepared.opened,
+            budget=prepared.tickets.count(),
+            slots=slots,
+            checkpoints=config.checkpoints,
+            logs=config.logs,
+            is_new=prepared.is_new,
+            storage=shown,
+            asked=request.asked(),
+            smaller_sizes=prepared.smaller_sizes,
+            notes=prepared.notes,
+        )
+    )
+    return fleet.run(prepared, config, LocalLauncher(environ.variables()), emit=emit, stop=stop)
 
 
-def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags as a request takes them."""
-    unknown = [name for name in given if name not in _FLAGS]
-    if unknown:
-        raise ConfigurationError(f"hpo.run has no '{unknown[0]}'; it has {', '.join(_FLAGS)}")
-    found = {_FLAGS[name]: value for name, value in given.items()}
-    if found.get("workers") == "auto":
-        del found["workers"]
-    if isinstance(found.get("gpus"), str):
-        found["gpus"] = found["gpus"].split(",")
-    if "checkpoint_dir" in found:
-        found["checkpoint_dir"] = Path(found["checkpoint_dir"])
-    return found
+def _ignore(_: Event) -> None:
+    """Take an event of a run that nothing shows."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,12 @@ from hpo.cli.objective_flags import given_options
 from hpo.cli.run_flags import RunCommand, run_flags
 from hpo.cli.shared import INTERRUPTED, stop_on_signals, workers_of
 from hpo.errors import ConfigurationError, HpoError
+from hpo.study.request import FLAGS
 
 if TYPE_CHECKING:
-    from hpo.study.request import RunRequest
+    from hpo.display.run import Display
+    from hpo.fleet.events import Event
     from hpo.study.study import OpenStudy
-    from objectives import Params
 
 
 @click.command(cls=RunCommand)
@@ -41,90 +43,86 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
     With --objective, --help shows the objective's own flags, too.
     """
     from hpo.display.console import errors, labelled
-    from hpo.environ import home, named_storage, storage_url, variables, visible_gpus
-    from hpo.search import configurations
+    from hpo.environ import home, named_storage, storage_url
     from hpo.study import table
 
-    workers, csv_path = workers_of(flags["workers"]), flags["export_csv"]
+    csv_path, is_embedded = flags["export_csv"], named_storage(flags["storage"]) is None
     if csv_path is not None:
         table.refuse_unwritable(csv_path, flag="--export_csv")
-    enqueue = configurations.read(flags["enqueue"]) if flags["enqueue"] else ()
-    is_plain = not (flags["quiet"] or flags["log_json"])
-    is_embedded = named_storage(flags["storage"]) is None
-    if is_plain and is_embedded:
+    given = {flag.name: flags[flag.name] for flag in FLAGS}
+    given["workers"] = workers_of(given["workers"])
+    for pairs in ("set", "range"):
+        given[pairs] = _pairs(given[pairs], f"--{pairs}")
+    if is_embedded and not (flags["quiet"] or flags["log_json"]):
         errors.print(labelled("storage", f"the embedded PostgreSQL in {home()}"))
     url = storage_url(flags["storage"])
 
-    # Heavy, and so only after the first line, and after what a wrong storage is told.
-    from hpo.database.connection import connect, mask
-    from hpo.machine.slots import find_slots
+    # Importing these takes a second, so the first line and a wrong URL's message go before.
+    from hpo.api.run import run as run_study
 
-    db = connect(url, application="fleet")
-    if is_plain and not is_embedded:
-        errors.print(labelled("storage", mask(url)))
-    request = _request(ctx, flags, enqueue=enqueue, workers=workers)
-    slots = find_slots(
-        visible=visible_gpus(),
-        workers=request.workers,
-        per_gpu=request.workers_per_gpu,
-        gpus=request.gpus,
-    )
-
-    from hpo.display.run import Display, Level
-    from hpo.fleet import fleet
-    from hpo.launch.local import LocalLauncher
-    from hpo.study.join import prepare_study
-
-    prepared = prepare_study(db, request, on_gpu=slots[0].device == "cuda")
-    config = fleet.FleetConfig.below(home(), request, prepared, slots)
-    shown = Display(prepared, config, Level.of(flags))
-    shown.begin(asked=request.asked())
-    stop = stop_on_signals()
-    try:
-        with shown:
-            result = fleet.run(
-                prepared, config, LocalLauncher(variables()), emit=shown.show, stop=stop
+    stop = threading.Event()
+    with _Shown(flags, stop, is_embedded=is_embedded) as shown:
+        try:
+            result = run_study(
+                study=given.pop("study_name"),
+                enqueue=given.pop("enqueue") or (),
+                storage=url,
+                options=given_options(ctx, flags),
+                on_event=shown.show,
+                stop=stop,
+                **given,
             )
-    except HpoError:
-        if csv_path is not None:
-            with suppress(HpoError):
-                _export(csv_path, prepared.opened)
-        raise
+        except HpoError:
+            if csv_path is not None and shown.opened is not None:
+                with suppress(HpoError):
+                    _export(csv_path, shown.opened)
+            raise
     if flags["as_json"]:
-        shown.note_end(result)
+        shown.display.note_end(result)
         click.echo(json.dumps(result.flat(), indent=2))
     else:
-        shown.end(result, is_embedded=is_embedded)
-    if csv_path is not None:
+        shown.display.end(result, is_embedded=is_embedded)
+    if csv_path is not None and shown.opened is not None:
         # After the result, which a full disk must not hide.
-        _export(csv_path, prepared.opened)
-        shown.say(f"the trials are in {csv_path}")
+        _export(csv_path, shown.opened)
+        shown.display.say(f"the trials are in {csv_path}")
     if result.is_interrupted:
         ctx.exit(INTERRUPTED)
 
 
-def _request(
-    ctx: click.Context, flags: Mapping[str, Any], *, enqueue: Sequence[Params], workers: int | None
-) -> RunRequest:
-    """The flags as what is asked for."""
-    from hpo.study.request import RunRequest
+class _Shown:
+    """The run's display, made when its database answers: a dead one is reported at once."""
 
-    same = (
-        *("n_trials", "objective", "study_name", "epochs_per_trial", "space", "size", "precision"),
-        *("sampler", "pruner", "on_precision_range", "seed", "force", "workers_per_gpu"),
-        *("checkpoint_dir", "predictions", "predictions_every"),
-    )
-    return RunRequest(
-        **{name: flags[name] for name in same},
-        options=given_options(ctx, flags),
-        fixed=_pairs(flags["fixed"], "--set"),
-        ranges=_pairs(flags["ranges"], "--range"),
-        enqueue=enqueue,
-        workers=workers,
-        gpus=[name.strip() for name in (flags["gpus"] or "").split(",") if name.strip()],
-        timeout_s=flags["timeout"],
-        grace_s=flags["grace"],
-    )
+    display: Display
+    opened: OpenStudy | None = None
+
+    def __init__(
+        self, flags: Mapping[str, Any], stop: threading.Event, *, is_embedded: bool
+    ) -> None:
+        self._flags, self._stop, self._is_embedded = flags, stop, is_embedded
+        self._stack = ExitStack()
+
+    def __enter__(self) -> _Shown:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.close()
+
+    def show(self, event: Event) -> None:
+        """Take an event of the run."""
+        from hpo.display.run import Display, Level
+        from hpo.fleet.events import Connected, Starting
+
+        if isinstance(event, Connected):
+            self.display = Display(Level.of(self._flags))
+            if self._is_embedded:
+                return
+        self.display.show(event)
+        if isinstance(event, Starting):
+            self.opened = event.opened
+            # From here on workers are at work, and an interruption has them stop in good order.
+            stop_on_signals(self._stop)
+            self._stack.enter_context(self.display)
 
 
 def _export(path: Path, opened: OpenStudy) -> None:

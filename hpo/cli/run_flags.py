@@ -10,14 +10,8 @@ import click
 
 from hpo.cli.config_file import flag_value, read_config, refuse_unknown
 from hpo.cli.objective_flags import ObjectiveCommand
-from hpo.cli.shared import (
-    json_option,
-    predictions_every_option,
-    predictions_option,
-    storage_option,
-)
-from hpo.study.request import CHOICES
-from objectives import DEFAULT
+from hpo.cli.shared import json_option, storage_option
+from hpo.study.request import FLAGS, Flag
 
 
 class RunCommand(ObjectiveCommand):
@@ -61,124 +55,42 @@ class _NameOrAttribute(click.Choice[str]):
         return "|".join([*self.choices, "module:attr"])
 
 
-_FLAGS: Sequence[Callable[[Any], Any]] = (
-    click.option(
-        "--n_trials",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="the study's total of trials, over all workers and runs (default: the study's, "
-        "else 50)",
-    ),
-    click.option(
-        "--objective",
-        metavar="NAME|module:attr|path.py",
-        help=f"what to optimize (default: the study's, else {DEFAULT})",
-    ),
-    click.option(
-        "--epochs_per_trial",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="after each of which a trial is validated and perhaps pruned (default: 12)",
-    ),
-    click.option("--space", metavar="narrow|wide", help="the search space (default: wide)"),
-    click.option(
-        "--size",
-        metavar="auto|tiny|base|full",
-        help="of the problem (default: auto, full on a GPU and tiny on a CPU)",
-    ),
-    click.option(
-        "--precision",
-        type=click.Choice(CHOICES["precision"]),
-        help="of the forward pass (default: auto, fp16 on a GPU and fp32 on a CPU)",
-    ),
-    click.option(
-        "--study_name", metavar="NAME", help="created or resumed (default: objective-space-size)"
-    ),
-    storage_option,
-    click.option(
-        "--config",
-        type=click.Path(path_type=Path),
-        metavar="FILE.toml",
-        help="flags from a file, its keys their names; flags on the command line win",
-    ),
-    click.option(
-        "--set",
-        "fixed",
-        multiple=True,
-        metavar="NAME=VALUE",
-        help="fix a parameter in place of searching it; can be repeated",
-    ),
-    click.option(
-        "--range",
-        "ranges",
-        multiple=True,
-        metavar="NAME=LOW,HIGH[,log]",
-        help="search a parameter in less than its range; can be repeated",
-    ),
-    click.option(
-        "--enqueue",
-        type=click.Path(path_type=Path),
-        metavar="FILE.json",
-        help="configurations to try next, whole or in part: an object, a list of them, or a file "
-        "of 'best --save'",
-    ),
-    click.option(
-        "--sampler",
-        type=_NameOrAttribute(["auto", "tpe", "gp", "cmaes", "random"]),
-        help="what proposes configurations; each learns from divergence; auto: gp for five or more "
-        "numbers in up to 200 trials, else tpe (default: tpe)",
-    ),
-    click.option(
-        "--pruner",
-        type=_NameOrAttribute(["median", "percentile", "sha", "hyperband", "none"]),
-        help="what ends trials early (default: percentile, the best quarter at each epoch goes on)",
-    ),
-    click.option(
-        "--on_precision_range",
-        type=click.Choice(CHOICES["on_precision_range"]),
-        help="a configuration that only its precision lost: prune it, or rerun it once in the next "
-        "wider one (default: prune, a winner must train in the precision asked for)",
-    ),
-    click.option(
-        "--seed", type=int, help="of search, initialization and training draws (default: 0)"
-    ),
-    click.option(
-        "--force",
-        is_flag=True,
-        help="go on with a study that was created with something else; recorded on the trials that "
-        "follow, in their attribute 'forced'",
-    ),
-    click.option(
-        "--workers",
-        metavar="N|auto",
-        default="auto",
-        help="worker processes (default: auto, one a GPU, else one a usable core)",
-    ),
-    click.option(
-        "--workers_per_gpu",
-        type=click.IntRange(min=1),
-        default=1,
-        metavar="K",
-        help="workers that share a GPU (default: 1)",
-    ),
-    click.option("--gpus", metavar="0,2", help="the GPUs to use (default: all that are visible)"),
-    click.option(
-        "--timeout", type=click.FloatRange(min=1), metavar="S", help="wall time, then as Ctrl-C"
-    ),
-    click.option(
-        "--grace",
-        type=click.FloatRange(min=0),
-        default=30.0,
-        metavar="S",
-        help="seconds that workers have to stop before they are killed (default: 30)",
-    ),
-    click.option(
-        "--checkpoint_dir",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="checkpoints of running trials and of the best (default: below HPO_HOME)",
-    ),
-    predictions_option,
-    predictions_every_option,
+def option_of(flag: Flag) -> Callable[[Any], Any]:
+    """The option of the command line that a flag of `run` declares."""
+    names, help = (f"--{flag.name}",), flag.help
+    if flag.kind == "switch":
+        return click.option(*names, is_flag=True, help=help)
+    if flag.kind == "pairs":
+        return click.option(*names, multiple=True, metavar=flag.metavar, help=help)
+    types: dict[str, Any] = {
+        "count": click.IntRange(min=1),
+        "integer": int,
+        "seconds": click.FloatRange(min=flag.at_least or 0),
+        "choice": click.Choice(flag.choices),
+        "plugin": _NameOrAttribute(flag.choices),
+        "file": click.Path(path_type=Path),
+        "folder": click.Path(file_okay=False, path_type=Path),
+    }
+    default = {"workers": "auto", "names": None, "file": None}.get(flag.kind, flag.default)
+    if flag.kind == "text" and default is not None:
+        default = str(default)
+    return click.option(
+        *names, type=types.get(flag.kind, str), metavar=flag.metavar, default=default, help=help
+    )
+
+
+def named(name: str) -> Callable[[Any], Any]:
+    """The option of one of `run`'s flags, for another command that has it too."""
+    return option_of(next(flag for flag in FLAGS if flag.name == name))
+
+
+_CONFIG = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="flags from a file, its keys their names; flags on the command line win",
+)
+_OUTPUT: Sequence[Callable[[Any], Any]] = (
     click.option(
         "--export_csv",
         type=click.Path(path_type=Path),
@@ -194,8 +106,18 @@ _FLAGS: Sequence[Callable[[Any], Any]] = (
 )
 
 
+def _options() -> list[Callable[[Any], Any]]:
+    """All options of `run`, in the order of its help."""
+    options: list[Callable[[Any], Any]] = []
+    for flag in FLAGS:
+        options.append(option_of(flag))
+        if flag.name == "study_name":
+            options += [storage_option, _CONFIG]
+    return [*options, *_OUTPUT]
+
+
 def run_flags(function: Callable[..., None]) -> Callable[..., None]:
     """Declare all flags of `run` on a function."""
-    for flag in reversed(_FLAGS):
-        function = flag(function)
+    for option in reversed(_options()):
+        function = option(function)
     return function

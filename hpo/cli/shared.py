@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpo.engine.recording import DEFAULT_SAMPLES
 from hpo.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -27,19 +26,6 @@ storage_option = click.option(
 )
 study_option = click.option(
     "--study_name", metavar="NAME", help="the study (default: the only one there is)"
-)
-predictions_option = click.option(
-    "--predictions",
-    default=str(DEFAULT_SAMPLES),
-    metavar="N|off",
-    help="validation samples, up to 100, whose predictions are kept as a trial trains "
-    f"(default: {DEFAULT_SAMPLES})",
-)
-predictions_every_option = click.option(
-    "--predictions_every",
-    default="epoch",
-    metavar="epoch|STEPS",
-    help="how often they are kept (default: epoch)",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="as JSON")
 
@@ -77,11 +63,11 @@ def open_study(study_name: str | None, storage: str | None) -> tuple[OpenStudy, 
     return opened(db, study_name), db
 
 
-def stop_on_signals() -> threading.Event:
-    """An event that Ctrl-C, SIGTERM and a closed terminal set."""
+def stop_on_signals(stop: threading.Event | None = None) -> threading.Event:
+    """An event that Ctrl-C, SIGTERM and a closed terminal set from now on."""
     from hpo.database.connection import stop_waiting
 
-    stop = threading.Event()
+    stop = threading.Event() if stop is None else stop
 
     def obey(*_: object) -> None:
         stop.set()

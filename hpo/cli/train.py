@@ -20,7 +20,7 @@ from hpo.cli.shared import (
     study_option,
     workers_of,
 )
-from hpo.study.request import CHOICES
+from hpo.study.request import FLAGS
 
 
 @click.command(cls=ObjectiveCommand)
@@ -52,7 +52,7 @@ from hpo.study.request import CHOICES
 )
 @click.option(
     "--precision",
-    type=click.Choice(CHOICES["precision"]),
+    type=click.Choice(next(flag.choices for flag in FLAGS if flag.name == "precision")),
     default="auto",
     help="of the forward pass; one that is not fp32 has seed 0 trained in fp32, too (default: "
     "auto, the trial's own, but fp32 for fp16 on a CPU)",

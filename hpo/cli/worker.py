@@ -8,13 +8,8 @@ from pathlib import Path
 
 import click
 
-from hpo.cli.shared import (
-    Command,
-    predictions_every_option,
-    predictions_option,
-    stop_on_signals,
-    storage_option,
-)
+from hpo.cli.run_flags import named
+from hpo.cli.shared import Command, stop_on_signals, storage_option
 from hpo.errors import RunFailed, StorageError
 
 
@@ -36,8 +31,8 @@ from hpo.errors import RunFailed, StorageError
     metavar="NAME|module:attr|path.py",
     help="where the study's objective is on this host (default: where the study says)",
 )
-@predictions_option
-@predictions_every_option
+@named("predictions")
+@named("predictions_every")
 @click.option(
     "--with_parent", type=int, metavar="PID", help="stop when this parent process is gone"
 )

@@ -17,18 +17,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hpo.database.connection import mask
 from hpo.display.console import duration, errors, labelled, results
 from hpo.display.study import counts, print_trial, running
 from hpo.fleet.events import (
+    Connected,
     Event,
     Finishing,
     Progress,
     RunResult,
+    Starting,
     WorkerEnded,
 )
-from hpo.fleet.fleet import FleetConfig
-from hpo.study.join import Prepared
 from hpo.study.outcomes import outcome
 
 # Without a terminal a line at least this often, so that a log shows that something goes on.
@@ -51,9 +50,9 @@ class Level:
 class Display:
     """One run's lines, and its live picture while it is on a terminal."""
 
-    def __init__(self, prepared: Prepared, config: FleetConfig, level: Level) -> None:
-        self._prepared, self._opened, self._config = prepared, prepared.opened, config
+    def __init__(self, level: Level) -> None:
         self._level = level
+        self._started: Starting
         self._live: Live | None = None
         self._ended = -1
         self._said_at = 0.0
@@ -74,18 +73,18 @@ class Display:
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             click.echo(json.dumps({"at": now, "event": event, **values}), err=True)
 
-    def begin(self, *, asked: Mapping[str, Any]) -> None:
+    def _begin(self, start: Starting) -> None:
         """Say each resolved decision and its reason."""
-        config, budget = self._opened.config, self._prepared.tickets.count()
-        slots = self._config.slots
+        self._started = start
+        config, budget, slots = start.opened.config, start.budget, start.slots
         on_gpu = slots[0].device == "cuda"
-        is_new, smaller = self._prepared.is_new, self._prepared.smaller_sizes
+        is_new, smaller, asked = start.is_new, start.smaller_sizes, start.asked
         state = "new" if is_new else f"resumed, {budget.ended} trials done"
         machine = "a GPU" if on_gpu else "no GPU"
         chosen = f"auto: {machine}" if is_new else "the study's"
         reason = {name: "asked for" if name in asked else chosen for name in ("size", "precision")}
         lines = {
-            "study": f"{self._opened.name} ({state}, {budget.total} in all)",
+            "study": f"{start.opened.name} ({state}, {budget.total} in all)",
             "objective": f"{config.objective}, space {config.space}, "
             f"{config.epochs_per_trial} epochs a trial"
             + "".join(f", {name} {value}" for name, value in config.options.items() if value),
@@ -99,7 +98,7 @@ class Display:
                 else "with one worker the same seed gives the same study"
             ),
             "workers": f"{len(slots)} ({', '.join(slot.name for slot in slots)})",
-            "logs": str(self._config.logs),
+            "logs": str(start.logs),
         }
         own = [f"{name}={value}" for name, value in config.fixed.items()]
         own += [f"{name} in {_range(value)}" for name, value in config.ranges.items()]
@@ -107,12 +106,11 @@ class Display:
             lines["own space"] = "; ".join(own)
         for name, value in lines.items():
             self.say(labelled(name, value))
-        for note in self._prepared.notes:
+        for note in start.notes:
             self.say(labelled("note", note, style="yellow"))
         if budget.ended == budget.total:
             self.say("all of its trials are done; a larger --n_trials adds some")
-        url, notes = mask(self._prepared.url), list(self._prepared.notes)
-        self._log("start", storage=url, **lines, notes=notes)
+        self._log("start", storage=start.storage, **lines, notes=list(start.notes))
 
     def __enter__(self) -> Display:
         if self._is_plain and errors.is_terminal:
@@ -130,8 +128,12 @@ class Display:
             self._live.stop()
 
     def show(self, event: Event) -> None:
-        """Take an event of the fleet."""
-        if isinstance(event, Progress):
+        """Take an event of the run."""
+        if isinstance(event, Connected):
+            self.say(labelled("storage", event.storage))
+        elif isinstance(event, Starting):
+            self._begin(event)
+        elif isinstance(event, Progress):
             self._show_progress(event)
         elif isinstance(event, WorkerEnded):
             text = (
@@ -197,7 +199,7 @@ class Display:
         if self._has_estimate or not steps or not progress.trial_s or not progress.left_s:
             return
         self._has_estimate = True
-        workers = len(self._config.slots)
+        workers = len(self._started.slots)
         text = (
             f"a whole trial is {steps[0]:,} steps, about {duration(progress.trial_s)}; the study "
             f"{duration(progress.left_s)} on {workers} worker{'s' if workers > 1 else ''}, less "
@@ -215,7 +217,7 @@ class Display:
         if budget.failed:
             self.say(
                 f"{budget.failed} trials failed: their attributes prune_detail and traceback say "
-                f"why, and the logs in {self._config.logs}"
+                f"why, and the logs in {self._started.logs}"
             )
         if result.diverged:
             self.say(
@@ -232,18 +234,18 @@ class Display:
         """Say what the run came to, and how to look at it."""
         self.note_end(result)
         if result.best is not None:
-            print_trial(self._opened, result.best)
-            metric = self._opened.config.metric
+            print_trial(self._started.opened, result.best)
+            metric = self._started.opened.config.metric
             others = dict(result.references)
             if result.default_value is not None:
                 others["default configuration (the first trial)"] = result.default_value
             for name, value in others.items():
                 results.print(f"{metric} of {name}: {value:.4g}")
-            checkpoint = self._config.checkpoints / f"trial_{result.best.number:05d}.pt"
+            checkpoint = self._started.checkpoints / f"trial_{result.best.number:05d}.pt"
             if checkpoint.exists():
                 results.print(f"checkpoint  {checkpoint}")
-        results.print(f"storage     {mask(self._prepared.url)}")
-        results.print(f"study       {self._opened.name}")
+        results.print(f"storage     {self._started.storage}")
+        results.print(f"study       {self._started.opened.name}")
         where = "" if is_embedded else "HPO_STORAGE=<the storage's URL> "
         results.print(f"look at it  {where}python -m hpo dashboard")
 

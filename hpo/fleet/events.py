@@ -5,12 +5,49 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from optuna.trial import FrozenTrial
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
-from hpo.tickets.budget import Budget
-from hpo.tickets.leases import Lease
+    from hpo.machine.slots import Slot
+    from hpo.study.study import OpenStudy
+    from hpo.tickets.budget import Budget
+    from hpo.tickets.leases import Lease
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connected:
+    """The database answers.
+
+    Attributes:
+        storage: Its URL, the password masked.
+    """
+
+    storage: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Starting:
+    """The study is there, its budget stands, and workers are about to start.
+
+    Attributes:
+        budget: Of the study before this run.
+        asked: What was given explicitly, by the fields of the study's configuration.
+        smaller_sizes: Of the objective's problem, largest first.
+        notes: What the user should know before it starts.
+    """
+
+    opened: OpenStudy
+    budget: Budget
+    slots: Sequence[Slot]
+    checkpoints: Path
+    logs: Path
+    is_new: bool
+    storage: str
+    asked: Mapping[str, Any]
+    smaller_sizes: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +93,7 @@ class Finishing:
     """All trials have ended, and a worker still finds the objective's references."""
 
 
-Event = Progress | WorkerEnded | Stopping | Finishing
+Event = Connected | Starting | Progress | WorkerEnded | Stopping | Finishing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from hpo.study import study
 from hpo.study.config import StudyConfig, differences, facts, forced, refuse
 from hpo.study.declared import declared
 from hpo.study.objective import load_objective, source_hash
-from hpo.study.request import DEFAULTS, RunRequest, usual
+from hpo.study.request import DEFAULTS, FLAGS, RunRequest, usual
 from hpo.study.resolve import DEFAULT_TRIALS, _check_search, absolute, check, settle, settled
 from hpo.study.study import OpenStudy
 from hpo.tickets.budget import Tickets
@@ -191,28 +191,26 @@ def _wanted(created: StudyConfig, objective: Objective, asked: Mapping[str, Any]
 
 
 def _effective(request: RunRequest, opened: OpenStudy, *, total: int) -> dict[str, Any]:
-    """What a run comes down to, by the flags' names, as plain data."""
+    """The effective configuration of a run, by the flags' names, as plain data."""
     config, folder = opened.config, request.checkpoint_dir
-    same = ("objective", "space", "size", "precision", "sampler", "pruner", "seed")
-    return {
+    values = {
+        one.field: getattr(config if one.is_of_study else request, one.field) for one in FLAGS
+    }
+    samples, every = request.recording.flags()
+    values |= {
         "study_name": opened.name,
         "n_trials": total,
-        **{name: getattr(config, name) for name in same},
-        "epochs_per_trial": config.epochs_per_trial,
-        "on_precision_range": config.on_precision_range,
-        "set": dict(config.fixed),
-        "range": {name: list(bounds) for name, bounds in config.ranges.items()},
-        **config.options,
+        "objective": config.objective,
+        "fixed": dict(config.fixed),
+        "ranges": {name: list(bounds) for name, bounds in config.ranges.items()},
         "enqueue": [dict(one) for one in request.enqueue],
-        "force": request.force,
         "workers": request.workers or "auto",
-        "workers_per_gpu": request.workers_per_gpu,
         "gpus": list(request.gpus) or "all",
-        "timeout": request.timeout_s,
-        "grace": request.grace_s,
         "checkpoint_dir": folder and str(folder.absolute()),
-        **dict(zip(("predictions", "predictions_every"), request.recording.flags(), strict=True)),
+        "predictions": samples,
+        "predictions_every": every,
     }
+    return {**{flag.name: values[flag.field] for flag in FLAGS}, **config.options}
 
 
 def _to_try(config: StudyConfig, objective: Objective, request: RunRequest) -> list[dict[str, Any]]:

@@ -1,123 +1,286 @@
-"""What a run is asked for, as its user says it; and the slots that it gets on this machine.
+"""A run as it is asked for: every flag of `run`, declared once, in the metadata of a field.
 
-Border: names are the flags'. What becomes of it, given the study that there is, is `prepare`'s.
+The command line, `hpo.run`, the defaults of a new study and the reference are made from these
+declarations. Border: values by the flags' names. What becomes of them, given the study that there
+is, is decided in `join`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hpo.engine.recording import DEFAULT_SAMPLES, Recording
 from hpo.errors import ConfigurationError
-from objectives import Params
+from objectives import DEFAULT, Params
 
-# What a new study takes for what nobody asked for; size and precision depend on the machine.
-DEFAULTS: Mapping[str, Any] = {
-    "epochs_per_trial": 12,
-    "space": "wide",
-    "seed": 0,
-    "sampler": "tpe",
-    "pruner": "percentile",
-    "on_precision_range": "prune",
-}
-# A ticket is a row; a slip of the finger must not fill a disk with them.
+# A ticket is a row, and a slip of the finger must not fill a disk with them.
 MOST_TRIALS = 1_000_000
-CHOICES: Mapping[str, Sequence[str]] = {
-    "precision": ("auto", "fp16", "bf16", "fp32"),
-    "on_precision_range": ("prune", "rerun"),
-}
+
+# `plugin` is one of the choices or `module:attr`, `pairs` a repeated NAME=VALUE.
+Kind = Literal[
+    "text",
+    "count",
+    "integer",
+    "seconds",
+    "choice",
+    "plugin",
+    "switch",
+    "pairs",
+    "file",
+    "folder",
+    "workers",
+    "names",
+]
 
 
-def usual(*, on_gpu: bool) -> dict[str, str]:
-    """The size and the precision that a new study takes on a GPU, or on a CPU."""
-    return (
-        {"size": "full", "precision": "fp16"} if on_gpu else {"size": "tiny", "precision": "fp32"}
-    )
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """A flag of `run`.
+
+    Attributes:
+        name: On the command line and in `hpo.run`.
+        field: Of `RunRequest`.
+        help: A clause for `--help`, the default at its end.
+        at_least: The smallest value of a number.
+        is_of_study: Whether a study is created with it, and later runs inherit it.
+        usual: The value in a new study for which it is not given.
+    """
+
+    name: str
+    field: str
+    kind: Kind
+    help: str
+    metavar: str | None = None
+    choices: Sequence[str] = ()
+    at_least: float | None = None
+    is_of_study: bool = False
+    usual: Any = None
+    default: Any = None
+
+
+def _flag(default: Any, kind: Kind, help: str, **more: Any) -> Any:
+    """A field of `RunRequest` with what its flag needs; `usual` makes it a study's."""
+    more.setdefault("is_of_study", "usual" in more)
+    metadata = {"kind": kind, "help": help, **more}
+    if isinstance(default, type):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """What a run is asked for; None leaves a choice to the study, else to the defaults.
+    """A run as it is asked for; None leaves a choice to the study, else to the defaults.
 
     Attributes:
-        n_trials: The study's total, over all workers and runs.
-        objective: A name, `module:attr`, or the path of a file.
         options: The objective's own options.
-        fixed: Values of parameters that are not to be searched.
-        ranges: Narrower ranges: 'low,high', 'low,high,log', 'low,high,linear'.
-        enqueue: Configurations to try next, each of them whole or in part.
-        force: Change what the study was created with, for the trials that follow.
-        workers: How many; None for one a GPU, else one a usable core.
-        gpus: Those to use, as CUDA_VISIBLE_DEVICES names them; none for all.
-        timeout_s: Wall time of this run.
-        grace_s: How long workers have to stop before they are killed.
-        checkpoint_dir: Where checkpoints go; None for below the home.
-        predictions: Validation samples whose predictions are kept, up to 100, or `off`.
-        predictions_every: How often: `epoch`, or a number of steps.
     """
 
-    n_trials: int | None = None
-    objective: str | None = None
-    study_name: str | None = None
-    epochs_per_trial: int | None = None
-    space: str | None = None
-    size: str | None = None
-    precision: str | None = None
-    sampler: str | None = None
-    pruner: str | None = None
-    on_precision_range: str | None = None
-    seed: int | None = None
+    n_trials: int | None = _flag(
+        None,
+        "count",
+        "the study's total of trials, over all workers and runs (default: the study's, else 50)",
+        metavar="N",
+    )
+    objective: str | None = _flag(
+        None,
+        "text",
+        f"what to optimize (default: the study's, else {DEFAULT})",
+        metavar="NAME|module:attr|path.py",
+    )
+    epochs_per_trial: int | None = _flag(
+        None,
+        "count",
+        "after each of which a trial is validated and perhaps pruned (default: 12)",
+        metavar="N",
+        usual=12,
+    )
+    space: str | None = _flag(
+        None, "text", "the search space (default: wide)", metavar="narrow|wide", usual="wide"
+    )
+    size: str | None = _flag(
+        None,
+        "text",
+        "of the problem (default: auto, full on a GPU and tiny on a CPU)",
+        metavar="auto|tiny|base|full",
+        is_of_study=True,
+    )
+    precision: str | None = _flag(
+        None,
+        "choice",
+        "of the forward pass (default: auto, fp16 on a GPU and fp32 on a CPU)",
+        choices=("auto", "fp16", "bf16", "fp32"),
+        is_of_study=True,
+    )
+    study_name: str | None = _flag(
+        None, "text", "created or resumed (default: objective-space-size)", metavar="NAME"
+    )
+    fixed: Mapping[str, Any] = _flag(
+        dict,
+        "pairs",
+        "fix a parameter in place of searching it; can be repeated",
+        name="set",
+        metavar="NAME=VALUE",
+    )
+    ranges: Mapping[str, Any] = _flag(
+        dict,
+        "pairs",
+        "search a parameter in less than its range; can be repeated",
+        name="range",
+        metavar="NAME=LOW,HIGH[,log]",
+    )
+    enqueue: Sequence[Params] = _flag(
+        (),
+        "file",
+        "configurations to try next, whole or in part: an object, a list of them, or a file of "
+        "'best --save'",
+        metavar="FILE.json",
+    )
+    sampler: str | None = _flag(
+        None,
+        "plugin",
+        "what proposes configurations; each learns from divergence; auto: gp for five or more "
+        "numbers in up to 200 trials, else tpe (default: tpe)",
+        choices=("auto", "tpe", "gp", "cmaes", "random"),
+        usual="tpe",
+    )
+    pruner: str | None = _flag(
+        None,
+        "plugin",
+        "what ends trials early (default: percentile, the best quarter at each epoch goes on)",
+        choices=("median", "percentile", "sha", "hyperband", "none"),
+        usual="percentile",
+    )
+    on_precision_range: str | None = _flag(
+        None,
+        "choice",
+        "a configuration that only its precision lost: prune it, or rerun it once in the next "
+        "wider one (default: prune, a winner must train in the precision asked for)",
+        choices=("prune", "rerun"),
+        usual="prune",
+    )
+    seed: int | None = _flag(
+        None, "integer", "of search, initialization and training draws (default: 0)", usual=0
+    )
+    force: bool = _flag(
+        False,
+        "switch",
+        "go on with a study that was created with something else; recorded on the trials that "
+        "follow, in their attribute 'forced'",
+    )
+    workers: int | None = _flag(
+        None,
+        "workers",
+        "worker processes (default: auto, one a GPU, else one a usable core)",
+        metavar="N|auto",
+    )
+    workers_per_gpu: int = _flag(1, "count", "workers that share a GPU (default: 1)", metavar="K")
+    gpus: Sequence[str] = _flag(
+        (), "names", "the GPUs to use (default: all that are visible)", metavar="0,2"
+    )
+    timeout_s: float | None = _flag(
+        None, "seconds", "wall time, then as Ctrl-C", name="timeout", metavar="S", at_least=1
+    )
+    grace_s: float = _flag(
+        30.0,
+        "seconds",
+        "seconds that workers have to stop before they are killed (default: 30)",
+        name="grace",
+        metavar="S",
+    )
+    checkpoint_dir: Path | None = _flag(  # noqa: RUF009
+        None,
+        "folder",
+        "checkpoints of running trials and of the best (default: below HPO_HOME)",
+    )
+    predictions: int | str = _flag(
+        DEFAULT_SAMPLES,
+        "text",
+        "validation samples, up to 100, whose predictions are kept as a trial trains "
+        f"(default: {DEFAULT_SAMPLES})",
+        metavar="N|off",
+    )
+    predictions_every: int | str = _flag(
+        "epoch", "text", "how often they are kept (default: epoch)", metavar="epoch|STEPS"
+    )
     options: Mapping[str, str] = field(default_factory=dict)
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    ranges: Mapping[str, Any] = field(default_factory=dict)
-    enqueue: Sequence[Params] = ()
-    force: bool = False
-    workers: int | None = None
-    workers_per_gpu: int = 1
-    gpus: Sequence[str] = ()
-    timeout_s: float | None = None
-    grace_s: float = 30.0
-    checkpoint_dir: Path | None = None
-    predictions: int | str = DEFAULT_SAMPLES
-    predictions_every: int | str = "epoch"
 
     def __post_init__(self) -> None:
-        for name in ("n_trials", "epochs_per_trial", "workers", "workers_per_gpu"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value >= 1):
-                raise ConfigurationError(f"{name} {value!r} is no whole number of at least 1")
+        for flag in FLAGS:
+            _check(flag, getattr(self, flag.field))
         if self.n_trials is not None and self.n_trials > MOST_TRIALS:
             raise ConfigurationError(
                 f"n_trials {self.n_trials} is more than a study holds ({MOST_TRIALS:,})"
             )
-        if self.seed is not None and not isinstance(self.seed, int):
-            raise ConfigurationError(f"seed {self.seed!r} is no whole number")
         Recording.of(self.predictions, self.predictions_every)
-        for name, value in (("timeout", self.timeout_s), ("grace", self.grace_s)):
-            if value is not None and not (isinstance(value, int | float) and value >= 0):
-                raise ConfigurationError(f"{name} {value!r} is no number of seconds")
-        for name, known in CHOICES.items():
-            value = getattr(self, name)
-            if value is not None and value not in known:
-                raise ConfigurationError(f"{name} {value!r} is none of {', '.join(known)}")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> RunRequest:
+        """A request from values by the flags' names, and `options`.
+
+        Texts are taken as the command line has them: `auto` workers, GPUs with commas between.
+        """
+        asked = {flag.field: given.get(flag.name) for flag in FLAGS}
+        values = {name: value for name, value in asked.items() if value is not None}
+        if values.get("workers") == "auto":
+            del values["workers"]
+        if isinstance(values.get("gpus"), str):
+            names = (name.strip() for name in values["gpus"].split(","))
+            values["gpus"] = [name for name in names if name]
+        if "checkpoint_dir" in values:
+            values["checkpoint_dir"] = Path(values["checkpoint_dir"])
+        return cls(**values, options=given.get("options", {}))
 
     @property
     def recording(self) -> Recording:
-        """Which predictions the trials of this run keep."""
+        """The predictions that the trials of this run keep."""
         return Recording.of(self.predictions, self.predictions_every)
 
     def asked(self) -> dict[str, Any]:
-        """The settings of the study that were given explicitly, by their names in its config."""
-        values = {
-            name: getattr(self, name)
-            for name in (
-                *("epochs_per_trial", "space", "size", "precision", "seed"),
-                *("sampler", "pruner", "on_precision_range"),
-            )
-        }
+        """The part of a study's configuration that was given explicitly, by its fields."""
+        values = {flag.field: getattr(self, flag.field) for flag in FLAGS if flag.is_of_study}
         asked = {name: value for name, value in values.items() if value not in (None, "auto")}
         own = {"options": self.options, "fixed": self.fixed, "ranges": self.ranges}
         return asked | {name: dict(value) for name, value in own.items() if value}
+
+
+def _check(flag: Flag, value: Any) -> None:
+    """Raise `ConfigurationError` for a value that the flag's kind excludes."""
+    if value is None:
+        return
+    if flag.kind in ("count", "workers") and not (isinstance(value, int) and value >= 1):
+        raise ConfigurationError(f"{flag.name} {value!r} is no whole number of at least 1")
+    if flag.kind == "integer" and not isinstance(value, int):
+        raise ConfigurationError(f"{flag.name} {value!r} is no whole number")
+    if flag.kind == "seconds" and not (isinstance(value, int | float) and value >= 0):
+        raise ConfigurationError(f"{flag.name} {value!r} is no number of seconds")
+    if flag.kind == "choice" and value not in flag.choices:
+        raise ConfigurationError(f"{flag.name} {value!r} is none of {', '.join(flag.choices)}")
+
+
+def _flags() -> tuple[Flag, ...]:
+    declared = (one for one in dataclasses.fields(RunRequest) if one.metadata)
+    return tuple(
+        Flag(
+            **{"name": one.name, "field": one.name, **one.metadata},
+            default=None if one.default is dataclasses.MISSING else one.default,
+        )
+        for one in declared
+    )
+
+
+# In the order of `--help`.
+FLAGS: Sequence[Flag] = _flags()
+
+# Defaults of a new study; its size and precision depend on the machine.
+DEFAULTS: Mapping[str, Any] = {flag.field: flag.usual for flag in FLAGS if flag.usual is not None}
+
+
+def usual(*, on_gpu: bool) -> dict[str, str]:
+    """The size and the precision of a new study on a GPU, or on a CPU."""
+    return (
+        {"size": "full", "precision": "fp16"} if on_gpu else {"size": "tiny", "precision": "fp32"}
+    )
