@@ -1,7 +1,7 @@
-"""A trial's checkpoint: one file, written beside the old one and renamed into its place.
+"""A trial's checkpoint: one file, written under a temporary name and renamed into place.
 
-A checkpoint is an insurance: where it cannot be written, the trial goes on without; where it
-cannot be read, the trial starts over.
+A checkpoint is an insurance: if it cannot be written, the trial goes on without it; if it cannot be
+read, the trial starts over.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _logger = logging.getLogger(__name__)
 
 
 def file_of(folder: Path, trial_number: int) -> Path:
-    """Where a trial's checkpoint is."""
+    """Path of a trial's checkpoint."""
     return folder / f"trial_{trial_number:05d}.pt"
 
 
 def sweep(folder: Path, ended: Container[int], *, keep: int | None) -> None:
-    """Delete the checkpoints of trials that have ended, but for that of one to keep."""
+    """Delete the checkpoints of ended trials, except that of trial `keep`."""
     for file in (*folder.glob("trial_*"), *folder.glob(".trial_*.tmp")):
         number = int(file.name.lstrip(".").split(".")[0].removeprefix("trial_"))
         if number in ended and (number != keep or file.suffix == ".tmp"):
@@ -34,7 +34,7 @@ def sweep(folder: Path, ended: Container[int], *, keep: int | None) -> None:
 
 
 def write(path: Path, about: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Write a state, and what it is of."""
+    """Write a trial's description and its state."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with files.renamed(path) as file:
@@ -44,7 +44,7 @@ def write(path: Path, about: Mapping[str, Any], state: Mapping[str, Any]) -> Non
 
 
 def read(path: Path, about: Mapping[str, Any], device: torch.device) -> dict[str, Any] | None:
-    """The state in a file; None where there is none of this trial that can be read."""
+    """Read a trial's state; None without a readable file of this trial and version."""
     if not path.exists():
         return None
     try:

@@ -1,6 +1,6 @@
 """Train one trial: autocast forward, fp32 loss, scaled backward, report, checkpoint.
 
-Border: sees a `Task` and a `Reporter`, no database and no Optuna.
+Border: uses a `Task` and a `Reporter`; no database, no Optuna.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from hpo.task.state import MovingBuffers, random_state, set_random_state
 from hpo.task.validation import validated
 from objectives import Task
 
-# A trial of the smallest size takes 6 s; longer ones lose no more than this to kill -9.
+# A kill -9 costs a trial 10 s of training at most; one of the smallest size takes 6 s in all.
 _CHECKPOINT_EVERY_S = 10.0
-# Of the time that writing one takes: weights of some GB must not be written all the time.
+# Checkpoints are 20 write times apart: weights of some GB must not be written all the time.
 _CHECKPOINT_SHARE = 20.0
 
 
 def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
-    """Train a task, from its checkpoint where there is one, to its end.
+    """Train a task to its end, from its checkpoint if there is one.
 
     Raises:
-        Divergence: The guard's verdict.
+        Divergence: The guard's verdict that the trial is to be pruned.
         StopRequested: The reporter asked to stop; the checkpoint is up to date.
         ObjectiveError: The task breaks its contract.
     """
@@ -69,7 +69,7 @@ def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
 
 
 def _train(trial: _Trial, reporter: Reporter) -> bool:
-    """The loop; whether the reporter pruned the trial."""
+    """Run the training loop; return whether the reporter pruned the trial."""
     task, plan = trial.task, trial.plan
     if not trial.resume(reporter):
         reporter.on_epoch(trial.validate())
@@ -97,7 +97,7 @@ def _train(trial: _Trial, reporter: Reporter) -> bool:
 
 
 class _Trial:
-    """A task in training: its optimizer, scaler, counters, and where it stands."""
+    """A task in training: its optimizer, scaler, counters and progress."""
 
     def __init__(self, task: Task, plan: Plan) -> None:
         self.task, self.plan = task, plan
@@ -128,7 +128,7 @@ class _Trial:
 
     @property
     def is_read_due(self) -> bool:
-        """Whether the guard's counters are read after the step to come."""
+        """True if the guard's counters are read after the coming step."""
         done = self.step + 1
         return done % READ_EVERY == 0 or done % self.task.steps_per_epoch == 0
 
@@ -142,7 +142,7 @@ class _Trial:
         return self._earlier_s + time.monotonic() - self._started_at
 
     def train_step(self, batch: Any) -> None:
-        """Forward, loss, backward, one unscale, check, clip, step, update."""
+        """Run forward, loss, backward, one unscale, check, clip, step and scale update."""
         task, stepper = self.task, self._stepper
         stepper.begin(self.counters.taken)
         self.step += 1
@@ -150,7 +150,7 @@ class _Trial:
         try:
             terms = loss_terms(task, batch, device=self.plan.device, precision=self.plan.precision)
         except LinAlgError:
-            # A decomposition refused its matrix, mostly for a NaN in it: a bad step as any other.
+            # A decomposition refused its matrix, mostly for a NaN: this is an ordinary bad step.
             self._skip(self._one * math.nan)
             return
         loss = total(terms)
@@ -174,7 +174,7 @@ class _Trial:
         )
 
     def _backward(self, loss: Tensor) -> bool:
-        """Gradients of the scaled loss; False where a decomposition's backward refused."""
+        """Compute gradients of the scaled loss; return False if a decomposition refused."""
         try:
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         except torch.OutOfMemoryError:
@@ -190,12 +190,12 @@ class _Trial:
         nothing = self._one * math.nan
         self._buffers.put_back(self.counters.observe(loss, nothing.expand(len(self.task.groups))))
         if self._scaler.is_enabled() and torch.isfinite(loss):
-            # As an overflow: on a scaled gradient a backward's own checks may be too strict.
+            # It counts as an overflow: a backward's own checks may reject a scaled gradient.
             self._scaler.update(self._scaler.scale(self._one) / 2)
         self._monitor.add(loss, {})
 
     def _update_scale(self, loss: Tensor) -> None:
-        """Let the scaler search on; but a loss that is not finite is no fault of its scale."""
+        """Update the loss scale, except after a non-finite loss, for which no scale is to blame."""
         if not self._scaler.is_enabled():
             return
         before = self._scaler.scale(self._one)
@@ -204,7 +204,7 @@ class _Trial:
         self._scaler.update(torch.where(torch.isfinite(loss), after, before))
 
     def judge(self, batch: Any, rng: Mapping[str, Tensor]) -> None:
-        """Ask the guard about the steps since it was asked last."""
+        """Have the guard judge the steps since its last read."""
         judge.judge_step(
             self.task,
             batch,
@@ -216,7 +216,7 @@ class _Trial:
         )
 
     def validate(self) -> Epoch:
-        """Validate the networks as they are, and sum up the epoch that led there."""
+        """Validate the networks as they are, and sum up the epoch before."""
         task, plan = self.task, self.plan
         with self._averaged():
             metrics = validated(task, device=plan.device, metric=plan.metric)
@@ -229,7 +229,7 @@ class _Trial:
                 counters=self.counters,
                 seconds=self.elapsed_s,
             )
-            # After validation, of which a task may have kept something.
+            # Predictions follow validation, as a task may use what it kept from that.
             samples = self._predicted()
         return Epoch(
             epoch=self.step // task.steps_per_epoch,
@@ -244,7 +244,7 @@ class _Trial:
         )
 
     def _averaged(self) -> AbstractContextManager[None]:
-        """The averaged weights in place of the live ones, where there is an average."""
+        """Put the averaged weights in place of the live ones, if there is an average."""
         return nullcontext() if self._average is None else self._average.in_place()
 
     def averaged(self) -> dict[str, dict[str, Tensor]] | None:
@@ -252,11 +252,11 @@ class _Trial:
         return None if self._average is None else self._average.modules()
 
     def interval(self) -> Interval:
-        """What the steps since the last time came to."""
+        """Means over the steps since the last interval."""
         return self._monitor.interval(self.step, self._scaler.get_scale())
 
     def predict(self, reporter: Reporter) -> None:
-        """Hand the reporter predictions that are due between two validations."""
+        """Pass the predictions that are due between two validations to the reporter."""
         if not self._is_prediction_due:
             return
         with self._averaged():
@@ -272,16 +272,16 @@ class _Trial:
 
     @property
     def is_save_due(self) -> bool:
-        """Whether so much was trained since the last checkpoint that it is worth one."""
+        """True if the last checkpoint is so old that a new one is worth its time."""
         every_s = max(_CHECKPOINT_EVERY_S, _CHECKPOINT_SHARE * self._save_s)
         return time.monotonic() - self._saved_at > every_s
 
     def note_saved(self) -> None:
-        """What was trained up to now need not be saved again."""
+        """Count all training up to now as saved."""
         self._saved_at = time.monotonic()
 
     def save(self, reporter: Reporter) -> None:
-        """Keep everything that the next step depends on."""
+        """Write everything that the next step depends on to the checkpoint."""
         if self.plan.checkpoint is None:
             return
         began = time.monotonic()
@@ -305,7 +305,7 @@ class _Trial:
         self._save_s = self._saved_at - began
 
     def resume(self, reporter: Reporter) -> bool:
-        """Go on from the checkpoint; False where there is none that can be read."""
+        """Resume from the checkpoint; return False if none can be used."""
         path, device = self.plan.checkpoint, self.plan.device
         state = None if path is None else checkpoint.read(path, self.plan.about, device)
         if state is None or (self._average is not None and "average" not in state):
@@ -322,6 +322,6 @@ class _Trial:
         self._earlier_s = state["seconds"]
         if self._average is not None:
             self._average.load_state_dict(state["average"])
-        # Of a checkpoint by an earlier version there is none.
+        # A checkpoint by an earlier version has no reporter state.
         reporter.load_state_dict(state.get("reporter", {}))
         return True
