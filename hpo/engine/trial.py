@@ -19,25 +19,15 @@ from hpo.engine.average import Average
 from hpo.engine.monitor import INTERVAL_STEPS, Monitor
 from hpo.engine.plan import Plan, Result
 from hpo.engine.predictions import predicted
-from hpo.engine.reports import (
-    Epoch,
-    Interval,
-    Reporter,
-    Sample,
-)
+from hpo.engine.reports import Epoch, Interval, Reporter, Sample
 from hpo.engine.stepper import Stepper
 from hpo.errors import StopRequested
 from hpo.guard import judge
 from hpo.guard.counters import Counters
 from hpo.guard.saved_step import Setting
 from hpo.guard.verdict import READ_EVERY
-from hpo.task.forward import (
-    LinAlgError,
-    is_matrix_refused,
-    loss_terms,
-    total,
-)
-from hpo.task.state import MovingBuffers, random_state, set_random_state
+from hpo.task.forward import LinAlgError, is_matrix_refused, loss_terms, total
+from hpo.task.state import MovingBuffers, random_state
 from hpo.task.validation import validated
 from objectives import Task
 
@@ -120,6 +110,14 @@ class _Trial:
             task, plan.device, steps=self.steps, has_scaler=has_scaler, schedule=plan.schedule
         )
         self._average = None if plan.ema_decay is None else Average(task, plan.ema_decay)
+        self._parts = checkpoint.Parts(
+            task=task,
+            optimizer=self._stepper.optimizer,
+            scaler=self._scaler,
+            counters=self.counters,
+            monitor=self._monitor,
+            average=self._average,
+        )
         self._save_s, self._saved_at = 0.0, time.monotonic()
 
     @property
@@ -282,46 +280,16 @@ class _Trial:
 
     def save(self, reporter: Reporter) -> None:
         """Write everything that the next step depends on to the checkpoint."""
-        if self.plan.checkpoint is None:
-            return
         began = time.monotonic()
-        state = {
-            "step": self.step,
-            "value": self.value,
-            "seconds": self.elapsed_s,
-            "modules": {name: module.state_dict() for name, module in self.task.modules.items()},
-            "optimizer": self._stepper.optimizer.state_dict(),
-            "scaler": self._scaler.state_dict(),
-            "counters": self.counters.state_dict(),
-            "monitor": self._monitor.state_dict(),
-            "task": self.task.state_dict(),
-            "rng": random_state(self.plan.device),
-            "reporter": reporter.state_dict(),
-        }
-        if self._average is not None:
-            state["average"] = self._average.state_dict()
-        checkpoint.write(self.plan.checkpoint, self.plan.about, state)
+        progress = checkpoint.Progress(self.step, self.value, self.elapsed_s)
+        checkpoint.save(self.plan, self._parts, reporter, progress)
         self.note_saved()
         self._save_s = self._saved_at - began
 
     def resume(self, reporter: Reporter) -> bool:
         """Resume from the checkpoint; return False if none can be used."""
-        path, device = self.plan.checkpoint, self.plan.device
-        state = None if path is None else checkpoint.read(path, self.plan.about, device)
-        if state is None or (self._average is not None and "average" not in state):
+        progress = checkpoint.resume(self.plan, self._parts, reporter)
+        if progress is None:
             return False
-        for name, module in self.task.modules.items():
-            module.load_state_dict(state["modules"][name])
-        self._stepper.optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
-        self.counters.load_state_dict(state["counters"])
-        self.task.load_state_dict(state["task"])
-        set_random_state(state["rng"], device)
-        self._monitor.load_state_dict(state["monitor"])
-        self.step, self.value = state["step"], state["value"]
-        self._earlier_s = state["seconds"]
-        if self._average is not None:
-            self._average.load_state_dict(state["average"])
-        # A checkpoint by an earlier version has no reporter state.
-        reporter.load_state_dict(state.get("reporter", {}))
+        self.step, self.value, self._earlier_s = progress
         return True
