@@ -1,1 +1,1 @@
-"""Train one trial; sees neither Optuna nor SQL."""
+"""Train one trial, independently of Optuna and SQL."""

@@ -1,12 +1,12 @@
-"""An exponential moving average of the trained weights, which validation is made with.
+"""Exponential moving average of the trained weights, used for validation.
 
     a ← a + (1 − d) (w − a),   d = min(decay, (1 + t) / (10 + t)) after the t-th step
 
-The warm-up of d is what TensorFlow's `ExponentialMovingAverage` calls `num_updates`: without it the
+The warm-up of d is what TensorFlow's `ExponentialMovingAverage` calls `num_updates`. Without it the
 untrained weights would still hold a share of decay^t.
 
-Border: on the device, without a word to the host. Which figures are of the averaged weights, the
-engine says. Buffers, running means for example, are the live module's.
+Border: on the device, with no host synchronisation; `trial` decides which figures use the average.
+Buffers, running means for example, remain those of the live module.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from objectives import Task
 
 
 class Average:
-    """The averages of a task's trained parameters, in float32."""
+    """Averages of a task's trained parameters, in float32."""
 
     def __init__(self, task: Task, decay: float) -> None:
         self._task, self._decay = task, decay
@@ -32,11 +32,11 @@ class Average:
 
     @torch.no_grad()
     def take(self, taken: Tensor, withhold: Tensor) -> None:
-        """Take the weights after a step.
+        """Move the averages towards the weights after a step.
 
         Args:
-            taken: Steps that reached the weights, this one among them; on the device, (1,).
-            withhold: 1 where this step did not reach them, else 0.
+            taken: Steps that reached the weights, this one included; on the device, (1,).
+            withhold: 1 if this step did not reach the weights, else 0.
         """
         steps = taken.float().squeeze(0)
         decay = ((1 + steps) / (10 + steps)).clamp(max=self._decay)
@@ -46,10 +46,10 @@ class Average:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Have the task's modules hold the averages; afterwards they are what they were, exactly.
+        """Put the averages into the task's modules; restore the weights exactly on exit.
 
-        By copies, not by exchanging storages: what holds a weight's memory, as cuDNN's recurrent
-        layers do, need not know.
+        Values are copied, not storages exchanged: others, such as cuDNN's recurrent layers, may
+        hold a weight's memory.
         """
         with torch.no_grad():
             kept = [weight.detach().clone() for weight in self._weights]
@@ -65,7 +65,7 @@ class Average:
             weight.copy_(value)
 
     def modules(self) -> dict[str, dict[str, Tensor]]:
-        """The state of each module with the averages in it, as copies on the CPU."""
+        """State of each module with the averages in it, as copies on the CPU."""
         with self.in_place():
             return module_states(self._task)
 
@@ -78,10 +78,10 @@ class Average:
 
 
 def module_states(task: Task) -> dict[str, dict[str, Tensor]]:
-    """The state of each module of a task, as copies on the CPU."""
+    """State of each module of a task, as copies on the CPU."""
 
     def copied(value: Any) -> Any:
-        # What get_extra_state gave may be anything.
+        # A module's get_extra_state may return anything, not only tensors.
         return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
 
     return {

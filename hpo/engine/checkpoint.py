@@ -1,32 +1,107 @@
-"""A trial's checkpoint: one file, written beside the old one and renamed into its place.
+"""A trial's checkpoint: one file, written under a temporary name and renamed into place.
 
-A checkpoint is an insurance: where it cannot be written, the trial goes on without; where it
-cannot be read, the trial starts over.
+A checkpoint is an insurance: if it cannot be written, the trial goes on without it; if it cannot be
+read, the trial starts over.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Container, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from hpo import files
+from hpo.engine.average import Average
+from hpo.engine.monitor import Monitor
+from hpo.engine.plan import Plan
+from hpo.engine.reports import Reporter
+from hpo.guard.counters import Counters
+from hpo.task.state import random_state, set_random_state
+from objectives import Task
 
 CHECKPOINT_VERSION = 3
 
 _logger = logging.getLogger(__name__)
 
 
+class Progress(NamedTuple):
+    """Progress of a training.
+
+    Attributes:
+        step: Steps done.
+        value: The metric after the last validation.
+        seconds: Wall time, summed over interruptions.
+    """
+
+    step: int
+    value: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The parts of a training that have a state of their own."""
+
+    task: Task
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    counters: Counters
+    monitor: Monitor
+    average: Average | None
+
+
+def save(plan: Plan, parts: Parts, reporter: Reporter, progress: Progress) -> None:
+    """Write everything that the next step depends on to the plan's checkpoint, if it has one."""
+    if plan.checkpoint is None:
+        return
+    state = {
+        **progress._asdict(),
+        "modules": {name: module.state_dict() for name, module in parts.task.modules.items()},
+        "optimizer": parts.optimizer.state_dict(),
+        "scaler": parts.scaler.state_dict(),
+        "counters": parts.counters.state_dict(),
+        "monitor": parts.monitor.state_dict(),
+        "task": parts.task.state_dict(),
+        "rng": random_state(plan.device),
+        "reporter": reporter.state_dict(),
+    }
+    if parts.average is not None:
+        state["average"] = parts.average.state_dict()
+    write(plan.checkpoint, plan.about, state)
+
+
+def resume(plan: Plan, parts: Parts, reporter: Reporter) -> Progress | None:
+    """Restore the parts from the plan's checkpoint; None, and no change, if it cannot be used."""
+    path = plan.checkpoint
+    state = None if path is None else read(path, plan.about, plan.device)
+    if state is None or (parts.average is not None and "average" not in state):
+        return None
+    for name, module in parts.task.modules.items():
+        module.load_state_dict(state["modules"][name])
+    parts.optimizer.load_state_dict(state["optimizer"])
+    parts.scaler.load_state_dict(state["scaler"])
+    parts.counters.load_state_dict(state["counters"])
+    parts.task.load_state_dict(state["task"])
+    set_random_state(state["rng"], plan.device)
+    parts.monitor.load_state_dict(state["monitor"])
+    if parts.average is not None:
+        parts.average.load_state_dict(state["average"])
+    # A checkpoint by an earlier version has no reporter state.
+    reporter.load_state_dict(state.get("reporter", {}))
+    return Progress(state["step"], state["value"], state["seconds"])
+
+
 def file_of(folder: Path, trial_number: int) -> Path:
-    """Where a trial's checkpoint is."""
+    """Path of a trial's checkpoint."""
     return folder / f"trial_{trial_number:05d}.pt"
 
 
 def sweep(folder: Path, ended: Container[int], *, keep: int | None) -> None:
-    """Delete the checkpoints of trials that have ended, but for that of one to keep."""
+    """Delete the checkpoints of ended trials, except that of trial `keep`."""
     for file in (*folder.glob("trial_*"), *folder.glob(".trial_*.tmp")):
         number = int(file.name.lstrip(".").split(".")[0].removeprefix("trial_"))
         if number in ended and (number != keep or file.suffix == ".tmp"):
@@ -34,7 +109,7 @@ def sweep(folder: Path, ended: Container[int], *, keep: int | None) -> None:
 
 
 def write(path: Path, about: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Write a state, and what it is of."""
+    """Write a trial's description and its state."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with files.renamed(path) as file:
@@ -44,7 +119,7 @@ def write(path: Path, about: Mapping[str, Any], state: Mapping[str, Any]) -> Non
 
 
 def read(path: Path, about: Mapping[str, Any], device: torch.device) -> dict[str, Any] | None:
-    """The state in a file; None where there is none of this trial that can be read."""
+    """Read a trial's state; None without a readable file of this trial and version."""
     if not path.exists():
         return None
     try:

@@ -1,6 +1,6 @@
-"""What a trial's steps add up to: loss, terms, figures and gradient norms, summed on the device.
+"""Sums over a trial's steps, on the device: loss, terms, figures and gradient norms.
 
-Border: figures only, and no word to the host but where one is asked for.
+Border: figures only; the host waits for the device only when an interval or an epoch is read.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from torch import Tensor
 from hpo.engine.reports import Interval
 from objectives import Task
 
-# So many steps are told of in one line; a synchronisation in 20 steps is not felt.
+# One log line covers 20 steps; one synchronisation in 20 does not slow training noticeably.
 INTERVAL_STEPS = 20
-# A group without a gradient for so long, and not by construction, is not being trained.
+# A group with zero gradients for 20 steps, and not by construction, is not being trained.
 _ZEROS_TO_WARN = 20
 
 
 class Monitor:
-    """Sums over the steps since the last line, and since the epoch began."""
+    """Sums over the steps since the last interval, and since the epoch began."""
 
     def __init__(self, task: Task, device: torch.device) -> None:
         self._groups = [group.name for group in task.groups]
         self._device = device
         self._epoch, self._interval, self._latest = (_Sums(self._none()) for _ in range(3))
-        # Steps in a row in which a group's gradient was exactly zero, though not by construction;
-        # and the longest such row since the last line.
+        # Both count steps in a row in which a group's gradient was exactly zero, though not by
+        # construction: the row up to now, and the longest row since the last interval.
         self._zeros_G, self._longest_G = self._none(), self._none()
         self._warned: set[str] = set()
         self._masks: dict[frozenset[str], Tensor] = {}
@@ -46,11 +46,11 @@ class Monitor:
         figures: Mapping[str, Tensor] | None = None,
         idle: Collection[str] = (),
     ) -> None:
-        """Note a step.
+        """Add a step.
 
         Args:
-            norms_G: Of the groups' gradients; None where the step has none.
-            figures: The task's own.
+            norms_G: Norms of the groups' gradients; None if the step has no gradients.
+            figures: The task's own figures, from `Task.monitor`.
             idle: The groups that had no gradient by construction.
         """
         latest = self._latest
@@ -59,7 +59,7 @@ class Monitor:
         latest.steps += 1
         if norms_G is None:
             return
-        # x − x is 0 for what is finite; one without a gradient is not counted either.
+        # x − x is 0 only if x is finite. A group without a gradient is not counted either.
         is_moved_G = (norms_G - norms_G).eq(0) & norms_G.gt(0)
         latest.norms_G = latest.norms_G + norms_G.where(is_moved_G, 0)
         latest.moved_G = latest.moved_G + is_moved_G
@@ -71,14 +71,14 @@ class Monitor:
         self._zeros_G, self._longest_G = zeros_G, torch.maximum(self._longest_G, zeros_G)
 
     def _mask(self, idle: frozenset[str]) -> Tensor:
-        """Which groups these are; made once, for its way to the device is a synchronisation."""
+        """Mask of these groups; cached, as copying it to the device is a synchronisation."""
         if idle not in self._masks:
             is_idle = [name in idle for name in self._groups]
             self._masks[idle] = torch.tensor(is_idle, device=self._device)
         return self._masks[idle]
 
     def interval(self, step: int, scale: float) -> Interval:
-        """What the steps since the last time came to, at the price of a synchronisation."""
+        """Means over the steps since the last call, at the price of a synchronisation."""
         self._fold()
         sums, self._interval = self._interval, _Sums(self._none())
         unmoved = {
@@ -105,7 +105,7 @@ class Monitor:
         return dict(zip(self._groups, map(int, counts_G.tolist()), strict=True))
 
     def end_epoch(self) -> dict[str, Any]:
-        """What the epoch's steps came to, by `Epoch`'s names; the next one begins."""
+        """Return the means over the epoch's steps by `Epoch`'s fields, and start the next epoch."""
         self._fold()
         sums, self._epoch = self._epoch, _Sums(self._none())
         return {
@@ -117,7 +117,7 @@ class Monitor:
         }
 
     def _fold(self) -> None:
-        """Count the latest steps in both sums; they are added up once."""
+        """Add the latest steps to both sums, so that a step itself is added up only once."""
         for sums in (self._epoch, self._interval):
             sums.fold(self._latest)
         self._latest = _Sums(self._none())
@@ -146,10 +146,10 @@ class _Sums:
     def __init__(self, nothing_G: Tensor) -> None:
         self.steps = 0
         self.values: dict[str, Tensor] = {}
-        # How many steps gave each of them: a skipped one has a loss and no terms.
+        # Each value counts its own steps, as a skipped step has a loss but no terms.
         self.counts: dict[str, int] = {}
-        # Over the steps in which a group had a finite gradient above 0; how many these were, and
-        # in how many it was exactly 0.
+        # These hold, by group, the sum of the norms over the steps with a finite gradient above 0,
+        # the number of these steps, and the number of steps with a gradient of exactly 0.
         self.norms_G, self.moved_G, self.zero_G = nothing_G, nothing_G, nothing_G
         self.idle: set[str] = set()
 
@@ -159,7 +159,7 @@ class _Sums:
             self.counts[name] = self.counts.get(name, 0) + (counts[name] if counts else 1)
 
     def fold(self, other: _Sums) -> None:
-        """Take another's steps in."""
+        """Add the steps of other sums."""
         self.add(other.values, other.counts)
         self.steps += other.steps
         self.norms_G = self.norms_G + other.norms_G
@@ -171,12 +171,12 @@ class _Sums:
         return self.values[name].item() / self.counts[name] if name in self.values else math.nan
 
     def means(self, prefix: str) -> dict[str, float]:
-        """The means of what is called by a prefix, without it."""
+        """Means of the values whose names have a prefix, by name without it."""
         names = [name for name in self.values if name.startswith(prefix)] if prefix else []
         return {name.removeprefix(prefix): self.mean(name) for name in names}
 
     def grad_norms(self, groups: Collection[str]) -> dict[str, float]:
-        """The mean of each group over the steps in which it had a finite gradient; else 0."""
+        """Mean norm of each group over its steps with a finite gradient above 0; 0 without any."""
         means = (self.norms_G / self.moved_G.clamp_min(1)).tolist()
         return dict(zip(groups, means, strict=True))
 

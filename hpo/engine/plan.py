@@ -1,6 +1,7 @@
-"""How a task is to be trained, and how its training ended.
+"""Plan of a task's training, and its result.
 
-Border: plain data; `trial` trains."""
+Border: plain data; `trial` trains.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +16,16 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a task is trained.
+    """Plan of a task's training.
 
     Attributes:
         metric: The key of `validate()` that is reported.
         checkpoint: File to resume from and to keep up to date; None keeps nothing.
-        about: What the trial is, plain data, kept in its checkpoint and its saved step.
-        predictions: Samples to predict for the record; 0 for none.
+        about: Plain-data description of the trial, stored in its checkpoint and its saved step.
+        predictions: Number of samples to predict for the record; 0 for none.
         predictions_every: Steps from one record to the next; None for once an epoch.
-        schedule: The learning rates' multiplier by progress, in place of the task's own.
-        ema_decay: Of the average of the weights that is validated; None for the weights themselves.
+        schedule: Multiplier of the learning rates by progress, in place of the task's own.
+        ema_decay: Decay of the averaged weights to validate; None to validate the live weights.
     """
 
     epochs: int
@@ -41,15 +42,15 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """How a trial's training ended.
+    """Result of a trial's training.
 
     Attributes:
         value: The metric after the last epoch done.
-        epochs: How many were done.
-        is_pruned: Whether the reporter ended it early.
+        epochs: Number of epochs done.
+        is_pruned: True if the reporter ended the training early.
         skipped: Steps withheld from the weights.
-        spikes: Runs of non-finite steps that ended by themselves and were no overflow.
-        seconds: Wall time, over interruptions.
+        spikes: Runs of non-finite steps that recovered and were no overflow.
+        seconds: Wall time, summed over interruptions.
         averaged: The modules' states with averaged weights, on the CPU; None without an average.
     """
 

@@ -1,8 +1,9 @@
-"""What the networks make of some validation samples, for the record: asked for without a trace.
+"""Predictions for some validation samples, made without any effect on training.
 
-Evaluation mode, inference mode, no autocast on any device, random state and modes put back: a
-trial's weights are the same to the bit whether its predictions are kept or not. Border: samples as
-plain data; where they are kept is `records`'.
+They run in evaluation and inference mode, without autocast on any device; random state and modes
+are restored. A trial's weights are the same to the bit with and without them.
+
+Border: returns samples as plain data; `database.records` stores them.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from hpo.engine.reports import Sample
 from hpo.task.state import evaluating
 from objectives import Prediction, Task
 
-# Positions take .7 kB and grids 2 kB; what is far larger is no sample to look at.
+# Positions take 0.7 kB and grids 2 kB; a far larger sample cannot be read by eye.
 _MOST_BYTES = 64 << 10
 _ERROR_CHARS = 400
 
 
 def predicted(task: Task, samples: range, device: torch.device) -> list[Sample]:
-    """A sample each, as far as the task has them; one that fails is its error."""
+    """Predict the samples that the task has; a failed one holds its error."""
     if type(task).predict is Task.predict or not samples:
         return []
     with evaluating(task, device), torch.inference_mode():
         try:
             return _asked(task, samples)
         except Exception:
-            # One of them spoils it: which, is found out one by one.
+            # One bad sample fails the whole call, so each is tried alone.
             found: list[Sample] = []
             for sample in samples:
                 one = _one(task, sample)
@@ -44,7 +45,7 @@ def predicted(task: Task, samples: range, device: torch.device) -> list[Sample]:
 
 
 def _one(task: Task, sample: int) -> Sample | None:
-    """A sample or its error; None where the task has no more."""
+    """Predict one sample, or catch its error; None if the task has no such sample."""
     started_at = time.perf_counter()
     try:
         found = _asked(task, range(sample, sample + 1))
@@ -62,7 +63,7 @@ def _asked(task: Task, samples: range) -> list[Sample]:
     started_at = time.perf_counter()
     found = task.predict(samples)
     latency_s = (time.perf_counter() - started_at) / max(1, len(found))
-    # Fewer where the task has fewer.
+    # The task may have fewer samples than requested.
     return [_sample(number, one, latency_s) for number, one in zip(samples, found, strict=False)]
 
 
@@ -85,10 +86,10 @@ def _sample(number: int, given: Prediction, latency_s: float) -> Sample:
 
 
 def plain(value: Any, name: str) -> Any:
-    """A value as JSON has it: tensors as lists, and what is not finite by its name.
+    """Convert a value to JSON's types: tensors to lists, non-finite numbers to strings.
 
     Raises:
-        TypeError: There is something in it that JSON has not.
+        TypeError: The value holds something that JSON cannot represent.
     """
     if isinstance(value, Tensor) or hasattr(value, "tolist"):
         return plain(value.tolist(), name)
@@ -106,5 +107,5 @@ def plain(value: Any, name: str) -> Any:
 
 
 def _text(value: str) -> str:
-    """A text that the database takes: it knows no character 0, and no half of a pair."""
+    """Escape what the database rejects in a text: NUL characters and lone surrogates."""
     return value.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

@@ -1,6 +1,6 @@
-"""Which predictions a trial keeps, as flags and programs say it.
+"""Settings of the predictions that a trial keeps, as flags and programs give them.
 
-Border: how many and how often; what they are is `predictions`'.
+Border: how many and how often; `predictions` makes them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _MOST_SAMPLES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """Which predictions a trial keeps.
+    """Number and frequency of the predictions that a trial keeps.
 
     Attributes:
-        samples: How many, 0 to 100; 0 for none.
+        samples: Number of samples, 0 to 100; 0 for none.
         every: Steps from one record to the next; None for once an epoch.
     """
 
@@ -40,17 +40,17 @@ class Recording:
 
     @classmethod
     def of(cls, samples: object, every: object) -> Recording:
-        """What flags ask for: a number or `off`, and `epoch` or a number."""
+        """Parse the flags' values: a number or `off`, and `epoch` or a number."""
         return cls(
             samples=0 if samples == "off" else _number(samples),
             every=None if every == "epoch" else _number(every),
         )
 
     def flags(self) -> tuple[str, str]:
-        """As flags say it."""
+        """Values of the flags."""
         return str(self.samples or "off"), str(self.every or "epoch")
 
 
 def _number(value: Any) -> Any:
-    """A text of digits as the number that it is, anything else as it is."""
+    """Convert a text of digits to its number; return anything else unchanged."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value

@@ -1,6 +1,6 @@
-"""What a trial's training is told, and what it tells of its course.
+"""Data into and out of the training loop.
 
-Border: plain data and one protocol; `engine` trains.
+Border: plain data and one protocol; `trial` trains.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-# What `Epoch.flat` says of an epoch beside its metrics; further names of the kind hold a dot.
+# `Epoch.flat` has these keys besides the metrics; its other training figures hold a dot.
 TRAINING_FIGURES = ("loss", "scale", "skipped", "spikes")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """What some steps in a row came to, as means.
+    """Means over some consecutive steps.
 
     Attributes:
-        step: The last of them.
-        grad_norms: By group, before clipping, over the steps in which it had a finite gradient.
-        moved: How many these were, by group.
-        zero: In how many steps it was exactly zero.
-        idle: Groups that had none in some steps by construction.
-        figures: The task's own.
+        step: The last of the steps.
+        grad_norms: Mean gradient norm by group, before clipping, over the steps in `moved`.
+        moved: Number of steps by group with a finite gradient above zero.
+        zero: Number of steps by group with a gradient of exactly zero.
+        idle: Groups that had no gradient in some steps by construction.
+        figures: The task's own figures, from `Task.monitor`.
         unmoved: Groups whose gradient has been exactly zero for so long that a warning is due.
     """
 
@@ -40,7 +40,7 @@ class Interval:
     unmoved: Sequence[str] = ()
 
     def line(self) -> str:
-        """The steps in one line of a log."""
+        """The steps as one line of a log."""
         norms = ", ".join(f"{name} {self._norm(name)}" for name in self.grad_norms)
         figures = "".join(f" | {name} {value:.3g}" for name, value in self.figures.items())
         return (
@@ -64,13 +64,13 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What the networks made of one validation sample, as plain data for the record.
+    """Prediction for one validation sample, as plain data for the record.
 
     Attributes:
-        sample: Its number, 0…
-        kind: How it is shown; see `objectives.Prediction`. `error` where there is an error alone.
-        error: Why there is no prediction; None where there is one.
-        latency_s: What it took, its share where several were asked for at once.
+        sample: Number of the sample, from 0.
+        kind: Form of display, see `objectives.Prediction`; `error` if there is only an error.
+        error: The error that prevented the prediction; None without one.
+        latency_s: Time taken; an equal share of it if several samples were predicted at once.
     """
 
     sample: int
@@ -85,16 +85,17 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What an epoch did, and what validation found after it. Epoch 0 is the untrained network.
+    """Results of an epoch and of the validation after it. Epoch 0 is the untrained network.
 
     Attributes:
         loss: Mean over the epoch's steps; NaN for epoch 0.
-        figures: The task's own of its steps, means.
-        grad_norms: By group, before clipping; means over the steps with a finite gradient.
-        idle: Groups that had none in some steps by construction.
-        scale: Of the loss; 1 without a scaler.
+        figures: Means of the task's own figures over the epoch's steps.
+        grad_norms: Mean gradient norm by group, before clipping, over the steps with a finite
+            gradient above zero.
+        idle: Groups that had no gradient in some steps by construction.
+        scale: The loss scale; 1 without a scaler.
         skipped: Steps withheld from the weights since the trial began.
-        spikes: Runs of non-finite steps since then that ended by themselves and were no overflow.
+        spikes: Runs of non-finite steps since then that recovered and were no overflow.
         samples: Predictions to keep.
     """
 
@@ -113,7 +114,7 @@ class Epoch:
     samples: Sequence[Sample] = ()
 
     def line(self) -> str:
-        """The epoch in one line of a log."""
+        """The epoch as one line of a log."""
         norms = ", ".join(
             f"{name} {norm:.3g}" + " by construction" * (not norm and name in self.idle)
             for name, norm in self.grad_norms.items()
@@ -136,34 +137,34 @@ class Epoch:
             **{f"loss.{name}": value for name, value in self.terms.items()},
             **{f"monitor.{name}": value for name, value in self.figures.items()},
             **{f"grad_norm.{name}": norm for name, norm in self.grad_norms.items()},
-            # Last: one of them may be called `loss`, too.
+            # The metrics come last and prevail, as one of them may be called `loss`, too.
             **self.metrics,
         }
 
 
 class Reporter(Protocol):
-    """Who hears of a trial's course, and may end it."""
+    """Receiver of a trial's reports, which may also end the trial."""
 
     def must_stop(self) -> bool:
-        """Whether to stop after this step; asked at every step."""
+        """Return whether to stop now; called before every step."""
 
     def on_epoch(self, epoch: Epoch) -> bool:
-        """Take note of an epoch; whether to prune the trial now."""
+        """Receive an epoch; return whether to prune the trial now."""
 
     def on_interval(self, interval: Interval) -> None:
-        """Take note of some steps; nobody has to."""
+        """Receive the means over some steps; optional."""
         return
 
     def state_dict(self) -> dict[str, Any]:
-        """What is to be kept with the trial's checkpoint; plain data."""
+        """Plain data to keep in the trial's checkpoint."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave when the checkpoint was written."""
+        """Restore what `state_dict` returned when the checkpoint was written."""
         return
 
     def on_predictions(self, samples: Sequence[Sample], *, epoch: int, step: int) -> None:
-        """Keep predictions made between two epochs' ends; nobody has to."""
+        """Receive predictions made between two epochs' ends; optional."""
         return
 
 

@@ -1,6 +1,6 @@
-"""The optimizer's side of a step: rates by the schedule, gradient norms, steps that are withheld.
+"""The optimizer's side of a step: scheduled learning rates, gradient norms, withheld steps.
 
-Border: what a step's gradient is, and whether it is bad, is the engine's and the counters'.
+Border: `trial` computes the gradient, `guard.counters` decides whether it is bad.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from objectives import Group, Task
 
 
 class Stepper:
-    """A task's optimizer, driven without a word to the host where it is our own.
+    """A task's optimizer with its schedule; the default one needs no host synchronisation.
 
     Attributes:
-        optimizer: The task's, or fused AdamW.
+        optimizer: The task's own, or fused AdamW by default.
 
     Raises:
-        ObjectiveError: The task has another number of groups, or parameters that no step trains.
+        ObjectiveError: The task's own optimizer has another number of groups than the task, or the
+            task trains half-precision parameters that no step can train.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Stepper:
         self._lrs_GS = torch.stack([group.lr * factors_S for group in task.groups])
 
     def begin(self, taken: Tensor) -> None:
-        """Forget the last gradient, and take the learning rates of a step.
+        """Clear the gradients and set the learning rates of a step.
 
         The schedule follows the steps that reached the weights, not the steps tried.
         """
@@ -66,13 +67,13 @@ class Stepper:
                 group["lr"] = lr.item()
 
     def norms(self) -> Tensor:
-        """The norm of each group's gradient, (G,); 0 where no parameter has one."""
+        """Norm of each group's gradient, (G,); 0 if no parameter has one."""
         return torch.stack([_norm(group, self._device) for group in self._groups])
 
     def step_unless(self, withhold: Tensor, norms_G: Tensor) -> None:
-        """Clip and step; leave the weights alone where the step is not finite.
+        """Clip and step, but leave the weights unchanged if `withhold` is 1.
 
-        Not by the scaler's own step, which looks at gradients alone and exists in fp16 alone.
+        The scaler's own step would not do: it checks gradients only, and exists for fp16 only.
         """
         for group, norm in zip(self._groups, norms_G, strict=True):
             if math.isfinite(group.clip):
@@ -87,7 +88,7 @@ class Stepper:
 
 
 def _refuse_half(task: Task, *, has_scaler: bool) -> None:
-    """Refuse parameters that no step could train: frozen ones may be in half, these may not."""
+    """Refuse half-precision parameters that no step could train; frozen ones are allowed."""
     names = parameter_names(task)
     for parameter in trained(task):
         is_bf16 = parameter.dtype == torch.bfloat16
@@ -105,7 +106,7 @@ def _refuse_half(task: Task, *, has_scaler: bool) -> None:
 
 
 def _adamw(task: Task, device: torch.device) -> torch.optim.Optimizer:
-    """Fused AdamW, which takes rate and found_inf on the device, so that no step waits for it."""
+    """Fused AdamW, which takes the rate and found_inf on the device, so that no step waits."""
     groups = [
         {
             "params": list(group.parameters),
@@ -118,7 +119,7 @@ def _adamw(task: Task, device: torch.device) -> torch.optim.Optimizer:
 
 
 def _norm(group: Group, device: torch.device) -> Tensor:
-    """The norm of a group's gradient, 0 where no parameter has one."""
+    """Norm of a group's gradient; 0 if no parameter has one."""
     gradients = [p.grad for p in group.parameters if p.grad is not None]
     if not gradients:
         return torch.zeros((), device=device)

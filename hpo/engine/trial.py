@@ -1,6 +1,6 @@
 """Train one trial: autocast forward, fp32 loss, scaled backward, report, checkpoint.
 
-Border: sees a `Task` and a `Reporter`, no database and no Optuna.
+Border: uses a `Task` and a `Reporter`; no database, no Optuna.
 """
 
 from __future__ import annotations
@@ -19,39 +19,29 @@ from hpo.engine.average import Average
 from hpo.engine.monitor import INTERVAL_STEPS, Monitor
 from hpo.engine.plan import Plan, Result
 from hpo.engine.predictions import predicted
-from hpo.engine.reports import (
-    Epoch,
-    Interval,
-    Reporter,
-    Sample,
-)
+from hpo.engine.reports import Epoch, Interval, Reporter, Sample
 from hpo.engine.stepper import Stepper
 from hpo.errors import StopRequested
 from hpo.guard import judge
 from hpo.guard.counters import Counters
 from hpo.guard.saved_step import Setting
 from hpo.guard.verdict import READ_EVERY
-from hpo.task.forward import (
-    LinAlgError,
-    is_matrix_refused,
-    loss_terms,
-    total,
-)
-from hpo.task.state import MovingBuffers, random_state, set_random_state
+from hpo.task.forward import LinAlgError, is_matrix_refused, loss_terms, total
+from hpo.task.state import MovingBuffers, random_state
 from hpo.task.validation import validated
 from objectives import Task
 
-# A trial of the smallest size takes 6 s; longer ones lose no more than this to kill -9.
+# A kill -9 costs a trial 10 s of training at most; one of the smallest size takes 6 s in all.
 _CHECKPOINT_EVERY_S = 10.0
-# Of the time that writing one takes: weights of some GB must not be written all the time.
+# Checkpoints are 20 write times apart: weights of some GB must not be written all the time.
 _CHECKPOINT_SHARE = 20.0
 
 
 def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
-    """Train a task, from its checkpoint where there is one, to its end.
+    """Train a task to its end, from its checkpoint if there is one.
 
     Raises:
-        Divergence: The guard's verdict.
+        Divergence: The guard's verdict that the trial is to be pruned.
         StopRequested: The reporter asked to stop; the checkpoint is up to date.
         ObjectiveError: The task breaks its contract.
     """
@@ -69,7 +59,7 @@ def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
 
 
 def _train(trial: _Trial, reporter: Reporter) -> bool:
-    """The loop; whether the reporter pruned the trial."""
+    """Run the training loop; return whether the reporter pruned the trial."""
     task, plan = trial.task, trial.plan
     if not trial.resume(reporter):
         reporter.on_epoch(trial.validate())
@@ -97,7 +87,7 @@ def _train(trial: _Trial, reporter: Reporter) -> bool:
 
 
 class _Trial:
-    """A task in training: its optimizer, scaler, counters, and where it stands."""
+    """A task in training: its optimizer, scaler, counters and progress."""
 
     def __init__(self, task: Task, plan: Plan) -> None:
         self.task, self.plan = task, plan
@@ -120,6 +110,14 @@ class _Trial:
             task, plan.device, steps=self.steps, has_scaler=has_scaler, schedule=plan.schedule
         )
         self._average = None if plan.ema_decay is None else Average(task, plan.ema_decay)
+        self._parts = checkpoint.Parts(
+            task=task,
+            optimizer=self._stepper.optimizer,
+            scaler=self._scaler,
+            counters=self.counters,
+            monitor=self._monitor,
+            average=self._average,
+        )
         self._save_s, self._saved_at = 0.0, time.monotonic()
 
     @property
@@ -128,7 +126,7 @@ class _Trial:
 
     @property
     def is_read_due(self) -> bool:
-        """Whether the guard's counters are read after the step to come."""
+        """True if the guard's counters are read after the coming step."""
         done = self.step + 1
         return done % READ_EVERY == 0 or done % self.task.steps_per_epoch == 0
 
@@ -142,7 +140,7 @@ class _Trial:
         return self._earlier_s + time.monotonic() - self._started_at
 
     def train_step(self, batch: Any) -> None:
-        """Forward, loss, backward, one unscale, check, clip, step, update."""
+        """Run forward, loss, backward, one unscale, check, clip, step and scale update."""
         task, stepper = self.task, self._stepper
         stepper.begin(self.counters.taken)
         self.step += 1
@@ -150,7 +148,7 @@ class _Trial:
         try:
             terms = loss_terms(task, batch, device=self.plan.device, precision=self.plan.precision)
         except LinAlgError:
-            # A decomposition refused its matrix, mostly for a NaN in it: a bad step as any other.
+            # A decomposition refused its matrix, mostly for a NaN: this is an ordinary bad step.
             self._skip(self._one * math.nan)
             return
         loss = total(terms)
@@ -174,7 +172,7 @@ class _Trial:
         )
 
     def _backward(self, loss: Tensor) -> bool:
-        """Gradients of the scaled loss; False where a decomposition's backward refused."""
+        """Compute gradients of the scaled loss; return False if a decomposition refused."""
         try:
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         except torch.OutOfMemoryError:
@@ -190,12 +188,12 @@ class _Trial:
         nothing = self._one * math.nan
         self._buffers.put_back(self.counters.observe(loss, nothing.expand(len(self.task.groups))))
         if self._scaler.is_enabled() and torch.isfinite(loss):
-            # As an overflow: on a scaled gradient a backward's own checks may be too strict.
+            # It counts as an overflow: a backward's own checks may reject a scaled gradient.
             self._scaler.update(self._scaler.scale(self._one) / 2)
         self._monitor.add(loss, {})
 
     def _update_scale(self, loss: Tensor) -> None:
-        """Let the scaler search on; but a loss that is not finite is no fault of its scale."""
+        """Update the loss scale, except after a non-finite loss, for which no scale is to blame."""
         if not self._scaler.is_enabled():
             return
         before = self._scaler.scale(self._one)
@@ -204,7 +202,7 @@ class _Trial:
         self._scaler.update(torch.where(torch.isfinite(loss), after, before))
 
     def judge(self, batch: Any, rng: Mapping[str, Tensor]) -> None:
-        """Ask the guard about the steps since it was asked last."""
+        """Have the guard judge the steps since its last read."""
         judge.judge_step(
             self.task,
             batch,
@@ -216,7 +214,7 @@ class _Trial:
         )
 
     def validate(self) -> Epoch:
-        """Validate the networks as they are, and sum up the epoch that led there."""
+        """Validate the networks as they are, and sum up the epoch before."""
         task, plan = self.task, self.plan
         with self._averaged():
             metrics = validated(task, device=plan.device, metric=plan.metric)
@@ -229,7 +227,7 @@ class _Trial:
                 counters=self.counters,
                 seconds=self.elapsed_s,
             )
-            # After validation, of which a task may have kept something.
+            # Predictions follow validation, as a task may use what it kept from that.
             samples = self._predicted()
         return Epoch(
             epoch=self.step // task.steps_per_epoch,
@@ -244,7 +242,7 @@ class _Trial:
         )
 
     def _averaged(self) -> AbstractContextManager[None]:
-        """The averaged weights in place of the live ones, where there is an average."""
+        """Put the averaged weights in place of the live ones, if there is an average."""
         return nullcontext() if self._average is None else self._average.in_place()
 
     def averaged(self) -> dict[str, dict[str, Tensor]] | None:
@@ -252,11 +250,11 @@ class _Trial:
         return None if self._average is None else self._average.modules()
 
     def interval(self) -> Interval:
-        """What the steps since the last time came to."""
+        """Means over the steps since the last interval."""
         return self._monitor.interval(self.step, self._scaler.get_scale())
 
     def predict(self, reporter: Reporter) -> None:
-        """Hand the reporter predictions that are due between two validations."""
+        """Pass the predictions that are due between two validations to the reporter."""
         if not self._is_prediction_due:
             return
         with self._averaged():
@@ -272,56 +270,26 @@ class _Trial:
 
     @property
     def is_save_due(self) -> bool:
-        """Whether so much was trained since the last checkpoint that it is worth one."""
+        """True if the last checkpoint is so old that a new one is worth its time."""
         every_s = max(_CHECKPOINT_EVERY_S, _CHECKPOINT_SHARE * self._save_s)
         return time.monotonic() - self._saved_at > every_s
 
     def note_saved(self) -> None:
-        """What was trained up to now need not be saved again."""
+        """Count all training up to now as saved."""
         self._saved_at = time.monotonic()
 
     def save(self, reporter: Reporter) -> None:
-        """Keep everything that the next step depends on."""
-        if self.plan.checkpoint is None:
-            return
+        """Write everything that the next step depends on to the checkpoint."""
         began = time.monotonic()
-        state = {
-            "step": self.step,
-            "value": self.value,
-            "seconds": self.elapsed_s,
-            "modules": {name: module.state_dict() for name, module in self.task.modules.items()},
-            "optimizer": self._stepper.optimizer.state_dict(),
-            "scaler": self._scaler.state_dict(),
-            "counters": self.counters.state_dict(),
-            "monitor": self._monitor.state_dict(),
-            "task": self.task.state_dict(),
-            "rng": random_state(self.plan.device),
-            "reporter": reporter.state_dict(),
-        }
-        if self._average is not None:
-            state["average"] = self._average.state_dict()
-        checkpoint.write(self.plan.checkpoint, self.plan.about, state)
+        progress = checkpoint.Progress(self.step, self.value, self.elapsed_s)
+        checkpoint.save(self.plan, self._parts, reporter, progress)
         self.note_saved()
         self._save_s = self._saved_at - began
 
     def resume(self, reporter: Reporter) -> bool:
-        """Go on from the checkpoint; False where there is none that can be read."""
-        path, device = self.plan.checkpoint, self.plan.device
-        state = None if path is None else checkpoint.read(path, self.plan.about, device)
-        if state is None or (self._average is not None and "average" not in state):
+        """Resume from the checkpoint; return False if none can be used."""
+        progress = checkpoint.resume(self.plan, self._parts, reporter)
+        if progress is None:
             return False
-        for name, module in self.task.modules.items():
-            module.load_state_dict(state["modules"][name])
-        self._stepper.optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
-        self.counters.load_state_dict(state["counters"])
-        self.task.load_state_dict(state["task"])
-        set_random_state(state["rng"], device)
-        self._monitor.load_state_dict(state["monitor"])
-        self.step, self.value = state["step"], state["value"]
-        self._earlier_s = state["seconds"]
-        if self._average is not None:
-            self._average.load_state_dict(state["average"])
-        # Of a checkpoint by an earlier version there is none.
-        reporter.load_state_dict(state.get("reporter", {}))
+        self.step, self.value, self._earlier_s = progress
         return True

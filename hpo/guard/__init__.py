@@ -1,1 +1,1 @@
-"""Divergence told apart from overflow, explained, saved and replayed."""
+"""Divergence guard: distinguish divergence from overflow; explain, save and replay it."""

@@ -1,6 +1,6 @@
-"""Bad steps, counted on the device without a word to the host between two reads.
+"""Counters of bad steps, on the device, with no host synchronisation between two reads.
 
-Border: figures only; what they mean is `guard`'s.
+Border: counts only; `verdict` interprets them.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from torch import Tensor
 
 from hpo.guard.verdict import STALL_AFTER, Reading
 
-# Reads kept for the scaler's history: the last 512 steps.
+# 64 reads hold the scaler's history over 512 steps, at one read in 8 steps.
 _HISTORY = 64
 
 
 class Counters:
     """Counts of a trial's steps.
 
-    A step is bad when its loss or a gradient is not finite, and is then withheld from the weights.
-    With a finite loss and under a scaler it is an overflow; any other makes its run one that only
-    a spike explains, should it end by itself.
+    A step is bad if its loss or a gradient is not finite; it is then withheld from the weights.
+    Under a scaler, a bad step with a finite loss is an overflow. Any other bad step makes its run
+    a spike, which is counted if the run recovers.
 
     Attributes:
-        history: (step, scale, withheld) of the last reads.
+        history: (step, loss scale, steps withheld so far) at the last reads.
     """
 
     def __init__(self, device: torch.device, *, has_scaler: bool) -> None:
-        # run of bad steps, whether a spike is in it, spikes that ended, withheld, and whether the
-        # last step's loss was not finite
+        # The entries are the length of the current run of bad steps, 1 if a spike is in it, the
+        # spikes that recovered, the steps withheld, and 1 if the last loss was not finite.
         self._counts = torch.zeros(5, dtype=torch.int64, device=device)
         self._has_scaler = has_scaler
         self._step = self._early = 0
         self.history: deque[tuple[int, float, int]] = deque(maxlen=_HISTORY)
 
     def observe(self, loss: Tensor, norms_G: Tensor) -> Tensor:
-        """Note a step's loss and its groups' gradient norms; whether to withhold it, as 0 or 1."""
+        """Count a step by its loss and gradient norms; return 1.0 to withhold it, else 0.0."""
         self._step += 1
         run, spike, spikes, withheld, _ = self._counts.unbind()
-        # x − x is NaN for what is not finite, and NaN is not 0: half the kernels of isfinite.
+        # x − x is NaN if x is not finite, and NaN ≠ 0: this takes half the kernels of isfinite.
         is_bad_loss = (loss - loss).ne(0)
         bad = is_bad_loss | (norms_G - norms_G).sum().ne(0)
         is_spike = (is_bad_loss if self._has_scaler else bad) | spike.bool()
@@ -61,7 +61,7 @@ class Counters:
         return self._step - self._counts[3:4]
 
     def read(self, scale: Tensor) -> Reading:
-        """The counts and the loss scale, at the price of one synchronisation."""
+        """Read the counts and the loss scale, with one synchronisation."""
         figures = torch.cat((self._counts.double(), scale.double().view(1))).tolist()
         run, _, spikes, withheld, is_bad_loss = (int(n) for n in figures[:5])
         if self._step <= STALL_AFTER:
@@ -78,11 +78,11 @@ class Counters:
         )
 
     def withheld(self) -> int:
-        """Steps that did not reach the weights; one synchronisation."""
+        """Steps that did not reach the weights; takes one synchronisation."""
         return int(self._counts[3])
 
     def spikes(self) -> int:
-        """Runs of bad steps that recovered and were no overflow; one synchronisation."""
+        """Runs of bad steps that recovered and were no overflow; takes one synchronisation."""
         return int(self._counts[2])
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What is known of a divergence, as plain data and as a clause of a sentence.
+"""Evidence on a divergence, as plain data and as a clause of a sentence.
 
-Border: computes nothing; `forensics` finds it, `records` keeps it, `display` shows it.
+Border: computes nothing; `forensics` collects it, `database.records` stores it, `display` shows it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ Direction = Literal["forward", "backward", "weights", "batch", "validation"]
 
 @dataclass(frozen=True, kw_only=True)
 class Spectrum:
-    """What a decomposition was given, looked at in float64: eigenvalues of what `eigh` took, the
-    singular values of any other matrix.
+    """Spectrum of a decomposition's input, computed in float64.
+
+    The values are the eigenvalues for `eigh`, the singular values for any other operation.
 
     Attributes:
         shape: Rows and columns of a matrix.
-        matrices: How many there were; the first 16 were looked at.
-        condition: The largest ratio of the largest to the smallest, in magnitude.
-        smallest_gap: The smallest difference of neighbours, as a part of the largest.
-        ties: Neighbours nearer than the dtype resolves, in the matrix that has most of them.
+        matrices: Number of matrices; the first 16 were analysed.
+        condition: The largest ratio of the largest to the smallest value, in magnitude.
+        smallest_gap: The smallest difference of neighbours, as a fraction of the largest value.
+        ties: Neighbours closer than the dtype resolves, in the matrix with the most of them.
     """
 
     operation: str
@@ -43,8 +44,8 @@ class Pass:
 
     Attributes:
         terms: Weighted value of each loss term.
-        grad_norms: Of each term's gradient, by parameter group.
-        error: What it ended with, if it could not be finished.
+        grad_norms: Gradient norms of each term, by parameter group.
+        error: The error that kept the replay from finishing, if any.
     """
 
     terms: Mapping[str, float] = field(default_factory=dict)
@@ -53,32 +54,32 @@ class Pass:
 
     @property
     def is_finite(self) -> bool:
-        """Whether it was finished with finite terms and gradients."""
+        """True if the replay finished with finite terms and gradients."""
         norms = [norm for of_term in self.grad_norms.values() for norm in of_term.values()]
         return self.error is None and all(map(math.isfinite, (*self.terms.values(), *norms)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What is known of a divergence.
+    """Evidence on a divergence.
 
     Attributes:
-        term: The loss term that is not finite or whose gradient is not; None where it is no one
-            term's doing, or where the loss raised before it was known.
+        term: The loss term that is not finite or has a non-finite gradient. None if no single term
+            is the cause, or if the loss raised before the term was known.
         kind: 'NaN' or 'infinite'.
-        direction: Where the first non-finite tensor is: made in the forward (or loss), in the
-            backward, or in validation; or handed in, as a weight or as a part of the batch.
+        direction: Origin of the first non-finite tensor: computed in the forward (or loss), the
+            backward or validation, or passed in as a weight or as a part of the batch.
         parameter: The first parameter, in the order of the groups, whose gradient is not finite,
-            or that is not finite itself (a buffer too).
-        parameters: All of them.
-        handed_in: The weight, or the part of the batch, that was not finite to begin with.
+            or the first parameter or buffer that is not finite itself.
+        parameters: All such parameters.
+        handed_in: The weight, or the part of the batch, that was not finite from the start.
         operation: The torch function that made the first non-finite tensor.
-        where: Its line in the objective's code or in what that calls.
-        module: The module it ran in.
-        passes: By precision: fp32, fp64, and the one trained in.
-        spectra: Of the matrices that were decomposed or solved with.
-        scales: (step, loss scale, steps withheld by then) at the guard's last reads.
-        advice: What would mend it, where that is known.
+        where: Source line of the operation, in the objective's code or in code that it calls.
+        module: The module in which the operation ran.
+        passes: Replays by precision: fp32, fp64 and the training precision.
+        spectra: Spectra of the matrices that were decomposed or used in a solve.
+        scales: (step, loss scale, steps withheld so far) at the guard's last reads.
+        advice: The remedy, if one is known.
     """
 
     term: str | None = None
@@ -96,12 +97,12 @@ class Evidence:
     advice: str | None = None
 
     def flat(self) -> dict[str, Any]:
-        """As plain data for JSON, which has no NaN: such a value is its name."""
+        """Plain data for JSON; non-finite numbers become strings, as JSON has no NaN."""
         found: dict[str, Any] = _as_json(asdict(self))
         return found
 
     def clause(self) -> str:
-        """What is not finite and where that began, in words."""
+        """Clause that names what is not finite and where it began."""
         kind = self.kind or "not finite"
         if self.direction == "backward":
             more = len(self.parameters) - 1
@@ -113,7 +114,7 @@ class Evidence:
         return f"{what} is {kind}{self.origin()}"
 
     def origin(self) -> str:
-        """Where it began, as the end of a clause; empty where that is unknown."""
+        """End of a clause that names where it began; empty if unknown."""
         if self.handed_in is not None:
             if self.direction == "batch":
                 return f", as '{self.handed_in}' of the batch is"
@@ -137,15 +138,15 @@ def _as_json(value: Any) -> Any:
 
 
 class Divergence(HpoError):
-    """The guard's verdict on a trial that is not worth going on with.
+    """The guard's verdict that a trial is to be pruned.
 
     Attributes:
         reason: One of the `prune_reason` values, for example `grad_nonfinite`.
         detail: One sentence that names the term, the parameter, the step and the scale.
-        evidence: What is known of it.
-        saved: The step that shows it, as `saved.pack` gives it; None where none does.
-        skipped: Steps that had been withheld from the weights by then.
-        seconds: What the trial had taken by then, over interruptions.
+        evidence: The evidence that was collected.
+        saved: The step that reproduces it, as `saved_step.pack` returns it; None without one.
+        skipped: Steps withheld from the weights so far.
+        seconds: Wall time of the trial so far, summed over interruptions.
     """
 
     def __init__(

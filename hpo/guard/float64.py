@@ -1,6 +1,6 @@
-"""Run code that was written for float32 in float64, without changing a tensor of it.
+"""Run code that was written for float32 in float64, without changing its tensors.
 
-Border: knows nothing of tasks or terms.
+Border: independent of tasks and loss terms.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ WIDER = {
 
 
 class Widened(TorchFunctionMode):
-    """Every torch function in float64 and complex128, with the tensors handed in left as they are.
+    """Mode that runs every torch function in float64 and complex128; its inputs stay unchanged.
 
-    Widening at each function instead of the tensors themselves keeps constants of the user's code,
-    which no walk over modules would find, from meeting float64 as float32.
+    Inputs are widened at each call. Converting the modules instead would miss constants in the
+    user's code, which would then meet float64 as float32.
 
     Attributes:
-        leaves: What stands for the parameters, to differentiate by.
+        leaves: Float64 stand-ins for the parameters, to differentiate with respect to.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
@@ -53,7 +53,7 @@ class Widened(TorchFunctionMode):
             return self._widen(args[0]).double()
         is_in_place = (name.endswith("_") and not name.endswith("__")) or name == "__setitem__"
         if is_in_place or "out" in kwargs:
-            # What is written into keeps its width, and takes what it is given.
+            # The tensor that is written into keeps its dtype, so the inputs are cast to it.
             fit = _narrow_to(args[0].dtype)
             return func(args[0], *tree_map(fit, args[1:]), **tree_map(fit, kwargs))
         return func(*tree_map(self._widen, args), **tree_map(self._widen, kwargs))

@@ -1,10 +1,11 @@
-"""Why a step is not finite: the probe that decides, and the evidence of a true divergence.
+"""Probe a batch that gave a bad step, and collect the evidence on a true divergence.
 
-`probe` runs a batch once in fp32 and once in the precision trained in, and says which of them is
-finite. `examine` runs it again in fp32, in that precision and in float64, term by term and watched,
-and names the loss term, the first non-finite tensor and its operation, and the parameters. Both
-leave weights, gradients, buffers and random state as they were. Border: computes and describes;
-what follows from it is `guard`'s.
+`probe` runs a batch in fp32 and in the training precision, and returns which run is finite.
+`examine` runs it again in fp32, in the training precision and in float64, traced and term by term.
+It names the loss term, the first non-finite tensor with its operation, and the parameters. Both
+leave weights, buffers and random state as they were; `probe` clears the gradients.
+
+Border: computes and describes; `verdict` decides what follows.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from hpo.task.state import undisturbed
 from hpo.task.tensors import named_tensors
 from objectives import Task
 
-# Their backward divides by the gaps between eigenvalues.
+# The backward of these divides by the gaps between eigenvalues.
 _GAPS = ("linalg_eigh", "linalg_eig", "linalg_svd", "eigh", "svd")
 _ADVICE = "eigh_signal and eigh_broadened of models.linalg have a finite gradient"
 
@@ -52,12 +53,12 @@ _ADVICE = "eigh_signal and eigh_broadened of models.linalg have a finite gradien
 def probe(
     task: Task, batch: Any, *, device: torch.device, precision: str, rng: Mapping[str, Tensor]
 ) -> Probed:
-    """Run a batch once in fp32, and where that is clean in the precision trained in.
+    """Run a batch once in fp32 and, if that is clean, once in the training precision.
 
-    There the loss is scaled by `SCALE_FLOOR`: what a scaler could cure is no divergence.
+    An fp16 loss is scaled by `SCALE_FLOOR`: what a smaller loss scale could cure is no divergence.
 
     Args:
-        rng: The random state that the step started from, as `random_state` gives it.
+        rng: The random state that the step started from, as `random_state` returns it.
     """
 
     def look(precision: str) -> Found:
@@ -72,10 +73,10 @@ def probe(
             if not loss.requires_grad:
                 return Found.CLEAN
             try:
-                # Not autograd.grad, which reentrant checkpoints refuse.
+                # Reentrant checkpoints refuse autograd.grad, so this calls backward().
                 scaled = loss * (SCALE_FLOOR if precision == "fp16" else 1.0)
                 scaled.backward()  # type: ignore[no-untyped-call]
-                # By group, as the counters look: a norm overflows before its elements do.
+                # The counters, too, judge norms by group: a norm overflows before its elements do.
                 norms = [norm([p.grad for p in group.parameters]) for group in task.groups]
                 return Found.CLEAN if all(map(math.isfinite, norms)) else Found.GRADIENT
             except RuntimeError as error:
@@ -94,9 +95,9 @@ def probe(
 def examine(
     task: Task, batch: Any, *, device: torch.device, precision: str, rng: Mapping[str, Tensor]
 ) -> Evidence:
-    """The evidence on a batch that is not finite.
+    """Collect the evidence on a batch that is not finite.
 
-    What is named is the first finding of fp32, or, where that is clean, of `precision`.
+    It names the first finding in fp32 or, if fp32 is clean, in `precision`.
     """
     looks: dict[str, _Look] = {}
     for name in dict.fromkeys(("fp32", precision, "fp64")):
@@ -113,7 +114,7 @@ def examine(
 
 
 def examine_validation(task: Task) -> Evidence:
-    """The evidence on a metric that is not finite; validates as the caller has prepared it."""
+    """Collect the evidence on a non-finite metric; the caller has set the task's modes."""
     states = _states(task)
     trace = Trace(modules=task.modules, named={id(t): name for name, t in states.items()})
     with trace, suppress(Exception):
@@ -123,7 +124,7 @@ def examine_validation(task: Task) -> Evidence:
 
 
 class _Look(NamedTuple):
-    """What one watched pass over a batch gave: figures, the first finding, decompositions."""
+    """Result of one traced pass over a batch: figures, the first finding, decompositions."""
 
     figures: Pass
     found: Evidence | None
@@ -131,7 +132,7 @@ class _Look(NamedTuple):
 
 
 def _look(task: Task, batch: Any, *, device: torch.device, precision: str) -> _Look:
-    """One watched forward and, term by term, backward of a batch in one precision."""
+    """Trace the forward and, term by term, the backward of a batch in one precision."""
     widened = Widened(trained(task)) if precision == "fp64" else None
     states = _states(task)
     named = {**named_tensors(batch), **states}
@@ -141,7 +142,7 @@ def _look(task: Task, batch: Any, *, device: torch.device, precision: str) -> _L
         with widened or nullcontext(), trace:
             terms = loss_terms(task, batch, device=device, precision=width)
     except Exception as error:
-        # Also where the user's code refuses float64: no evidence then, and no harm.
+        # The user's code may refuse float64: that pass then gives no evidence, but does no harm.
         made = trace.last if isinstance(error, LinAlgError) else None
         found = _made_by(made, states) if made else None
         return _Look(Pass(error=_in_a_line(error)), found, tuple(trace.spectra))
@@ -154,13 +155,13 @@ def _look(task: Task, batch: Any, *, device: torch.device, precision: str) -> _L
     gradients = Gradients(task, widened.leaves if widened else trained(task))
     norms, refused = {}, None
     for name, value in values.items():
-        # Of what is not finite there is nothing to learn backward, and eigh's may raise.
+        # The backward of a non-finite value shows nothing, and that of eigh may raise.
         if not (value.requires_grad and is_finite(value)):
             continue
         try:
             norms[name], found = gradients.of(name, value, trace)
         except Exception as error:
-            # A decomposition that refuses its gradient, or a graph that runs once only.
+            # A decomposition may refuse its gradient, and a graph may run backward only once.
             refused = _in_a_line(error)
             found = _refused(name, error)
         findings += [found] if found else []
@@ -171,7 +172,7 @@ def _look(task: Task, batch: Any, *, device: torch.device, precision: str) -> _L
 
 
 def _made_by(operation: Operation, states: Mapping[str, Tensor]) -> Evidence:
-    """Where a non-finite result came from: an operation, or something that was handed in."""
+    """Origin of a non-finite result: an operation, a weight or a part of the batch."""
     first = origin(operation)
     bad = tuple(name for name, tensor in states.items() if not is_finite(tensor))
     if not first.leaves:
@@ -185,7 +186,7 @@ def _made_by(operation: Operation, states: Mapping[str, Tensor]) -> Evidence:
 def _of_value(
     name: str, value: Tensor, made: Operation | None, states: Mapping[str, Tensor]
 ) -> Evidence:
-    """A term that is not finite once it is weighted."""
+    """Evidence on a term whose weighted value is not finite."""
     if made is None:
         found = Evidence(direction="forward")
     elif made.is_finite:
@@ -196,7 +197,7 @@ def _of_value(
 
 
 def _refused(term: str, error: Exception) -> Evidence | None:
-    """A backward that refused its gradient, as that of a complex eigh does with a NaN."""
+    """Evidence on a backward that refused its gradient, as a complex eigh's does for a NaN."""
     if not (isinstance(error, RuntimeError) and is_matrix_refused(error)):
         return None
     name = str(error).partition("_backward")[0].rpartition(" ")[2]
@@ -210,7 +211,7 @@ def _of_sum(loss: Tensor) -> Evidence | None:
 
 
 def _states(task: Task) -> dict[str, Tensor]:
-    """Parameters and buffers by name, those that are trained first."""
+    """Parameters and buffers by name, trained parameters first."""
     names = parameter_names(task)
     found: dict[str, Tensor] = {names[id(p)]: p for p in trained(task)}
     for key, module in task.modules.items():

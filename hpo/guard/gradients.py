@@ -1,6 +1,6 @@
-"""The gradients of a loss term by term: norms by group, and which parameters' are not finite.
+"""Gradients of each loss term: norms by group, and the parameters where they are not finite.
 
-Border: describes; what is looked for and why is `forensics`'.
+Border: describes only; `forensics` decides what to search for.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Gradients:
     def of(
         self, term: str, value: Tensor, trace: Trace
     ) -> tuple[dict[str, float], Evidence | None]:
-        """Norms by group, and what is not finite."""
+        """Norms of a term's gradient by group, and the evidence on a non-finite one."""
         gradients, made = trace.backward(value, self._leaves)
         by_parameter = dict(zip(map(id, trained(self._task)), gradients, strict=True))
         norms = {}
@@ -44,7 +44,7 @@ class Gradients:
         return norms, replace(at(made, found), term=term)
 
     def of_sum(self) -> Evidence | None:
-        """What only the sum of the terms' gradients overflows."""
+        """Evidence on an overflow in the sum of the terms' gradients."""
         return self._not_finite(self._sums)
 
     def _not_finite(
@@ -70,17 +70,17 @@ def norm(gradients: Sequence[Tensor | None]) -> float:
 
 
 def _is_bounded(gradient: Tensor) -> bool:
-    """Whether a parameter's gradient has a finite norm."""
+    """Return whether a parameter's gradient has a finite norm."""
     return bool(torch.isfinite(torch.linalg.vector_norm(gradient.detach())))
 
 
 def kind(tensor: Tensor) -> str:
-    """What a tensor that is not finite is."""
+    """Kind of a non-finite tensor: 'NaN' or 'infinite'."""
     return "NaN" if torch.isnan(tensor.detach()).any() else "infinite"
 
 
 def at(operation: Operation, found: Evidence) -> Evidence:
-    """The finding with its operation; our own cast before the loss is called what it is."""
+    """Add its operation to a finding; the engine's own cast before the loss gets a plain name."""
     if operation.where is None and operation.name == "to":
         return replace(found, operation="the cast to float32 before the loss")
     return replace(found, operation=operation.name, where=operation.where, module=operation.module)

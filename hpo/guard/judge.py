@@ -1,6 +1,6 @@
 """Judge a trial in training: read the counters, probe, explain, and raise the verdict.
 
-Border: raises `Divergence` with all that is known; does not know what becomes of the trial then.
+Border: raises `Divergence` with all evidence; the caller decides what becomes of the trial.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ def judge_step(
     rng: Mapping[str, Tensor],
     seconds: float,
 ) -> None:
-    """Read the counters, and raise `Divergence` if the trial is not worth going on with.
+    """Read the counters, and raise `Divergence` if the trial is to be pruned.
 
     Args:
-        batch: Of the step just done.
-        rng: The random state that it started from.
-        seconds: Training time of the trial so far, over interruptions.
+        batch: The batch of the step just done.
+        rng: The random state that the step started from.
+        seconds: Wall time of the trial so far, summed over interruptions.
     """
     reading = counters.read(scale)
     if not (reading.is_suspect or reading.is_stalled):
         return
     how: dict[str, Any] = {"device": setting.device, "precision": setting.precision, "rng": rng}
-    # They have been used, and a probe in fp32 needs the room.
+    # The gradients have been used, and a probe in fp32 needs their memory.
     for parameter in trained(task):
         parameter.grad = None
     probed = None
     if reading.is_suspect:
-        # A trial whose probe fails, for want of memory say, may well be searching its scale.
+        # A failed probe (out of memory, say) is no verdict: the scaler may still be searching.
         probed = _tried("a batch cannot be probed", lambda: forensics.probe(task, batch, **how))
     reason = verdict.verdict(reading, probed)
     if reason is None:
@@ -83,8 +83,8 @@ def judge_metric(
     """Raise `Divergence` if the metric of a validation is not finite.
 
     Args:
-        counters: Of the trial; None where a saved step is judged again.
-        seconds: Training time of the trial so far, over interruptions.
+        counters: The trial's counters; None if a saved step is replayed.
+        seconds: Wall time of the trial so far, summed over interruptions.
     """
     if math.isfinite(value):
         return
@@ -111,7 +111,7 @@ def judge_metric(
 
 
 def _tried(failing: str, work: Callable[[], T]) -> T | None:
-    """What comes of it, or None and a line in the log: a verdict stands without."""
+    """Return the result of `work`; log an error and return None, as a verdict stands without it."""
     try:
         return work()
     except Exception:
@@ -128,10 +128,10 @@ def _packed(pack: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def sentence(reason: str, evidence: Evidence, reading: Reading | None, precision: str) -> str:
-    """The verdict in one sentence: term, parameter, operation, step, scale.
+    """Verdict in one sentence: term, parameter, operation, step, scale.
 
     Args:
-        reading: None where the batch is not that of a step in training.
+        reading: None if the batch is not the one of the step in training.
     """
     where = ""
     if reading is not None:

@@ -1,4 +1,4 @@
-"""Judge a saved step again, on any machine: the verdict computed afresh, not read back."""
+"""Replay a saved step on any machine: the verdict is computed afresh, not read from the file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _UNKNOWN = Reading(
 
 @dataclass(frozen=True, kw_only=True)
 class Replayed:
-    """A saved step judged again; reason None is benign. `step` counts from 1."""
+    """Result of a replayed step; reason None means benign. `step` counts from 1."""
 
     about: Mapping[str, Any]
     precision: str
@@ -36,7 +36,7 @@ class Replayed:
     evidence: Evidence
 
     def flat(self) -> dict[str, Any]:
-        """As plain data for JSON."""
+        """Plain data for JSON."""
         return {
             "trial": self.about["trial"],
             "objective": self.about["study"]["objective"],
@@ -57,15 +57,15 @@ def replay(
     device: torch.device,
     step: int | None = None,
 ) -> Replayed:
-    """Judge a saved step afresh.
+    """Replay a saved step and judge it afresh.
 
     Args:
-        step: Take the batch of this step, counted from 1, in place of the saved one: is it the
-            batch's doing, or the weights'?
+        step: Step, counted from 1, whose batch replaces the saved one. The result shows whether
+            the batch or the weights are to blame.
 
     Raises:
-        ConfigurationError: The objective builds another network, or gives another kind of batch,
-            than what was saved.
+        ConfigurationError: The objective builds another network, or returns another kind of
+            batch, than the saved one; or `step` is given for a verdict on a validation.
     """
     task = restore(saved, device, objective)
     setting = Setting(
@@ -86,7 +86,7 @@ def replay(
     if step is None:
         batch = with_tensors(batch, saved["batch"], device)
     how: dict[str, Any] = {"device": device, "precision": setting.precision, "rng": saved["rng"]}
-    # Of another batch neither a run nor a scale is known: the probe alone decides.
+    # Neither a run nor a scale is known for another batch, so the probe alone decides.
     known = reading if step is None else _UNKNOWN
     probed = forensics.probe(task, batch, **how) if known.is_suspect else None
     reason = verdict(known, probed)

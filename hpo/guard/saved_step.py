@@ -1,6 +1,6 @@
-"""The step that shows a divergence, as a file: all that it depends on, and the way back from it.
+"""Saved step: pack everything that a diverged step depends on, and restore it from the file.
 
-Border: packs and unpacks; judges nothing. Where the file is kept is the worker's.
+Border: judges nothing; the worker decides where the file is kept.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a step was taken in.
+    """Conditions that a step ran under.
 
     Attributes:
-        about: What the trial is, as `build` takes it: study, params, seed, trial.
+        about: Description of the trial, as `task.build` takes it: study, params, seed, trial.
     """
 
     device: torch.device
@@ -45,13 +45,13 @@ def pack(
     reading: Reading,
     rng: Mapping[str, Tensor],
 ) -> dict[str, Any]:
-    """All that a step depends on, as plain data and tensors that `weights_only=True` loads.
+    """Pack all that a step depends on into plain data and tensors that `weights_only=True` loads.
 
-    Of the batch its tensors are kept by their paths; the rest of it `Task.batch` gives again.
+    Only the batch's tensors are kept, by path; `Task.batch` makes the rest again.
     """
 
     def compact(tree: Any) -> Any:
-        # Of a view torch.save writes all that it is a view of: a slice of a data set, all of it.
+        # torch.save writes the whole storage of a view: a slice would bring its whole data set.
         return map_tensors(tree, lambda _, tensor: tensor.detach().cpu().contiguous().clone())
 
     return {
@@ -69,10 +69,10 @@ def pack(
 
 
 def read(content: bytes, name: str) -> dict[str, Any]:
-    """A saved step from a file's content.
+    """Load a saved step from a file's content.
 
     Raises:
-        ConfigurationError: It is none, or was written by another version.
+        ConfigurationError: The content is no saved step, or another version wrote it.
     """
     try:
         saved: dict[str, Any] = torch.load(
@@ -80,7 +80,7 @@ def read(content: bytes, name: str) -> dict[str, Any]:
         )
         version = saved["version"]
     except Exception as error:
-        # torch's own words advise to load it unsafely.
+        # torch's own message is left out, as it advises to load the file unsafely.
         raise ConfigurationError(
             f"{name} is no saved step of a trial: it is cut off, damaged or another kind of file"
         ) from error
@@ -93,10 +93,10 @@ def read(content: bytes, name: str) -> dict[str, Any]:
 
 
 def restore(saved: Mapping[str, Any], device: torch.device, objective: Objective) -> Task:
-    """The task of a saved step, with the weights that the step was taken with.
+    """Rebuild the task of a saved step, with the weights that the step started from.
 
     Raises:
-        ConfigurationError: The objective builds another network than the one that was saved.
+        ConfigurationError: The objective cannot build the task, or builds another network.
     """
     try:
         task = build(saved["about"], device, objective)
@@ -120,7 +120,7 @@ def restore(saved: Mapping[str, Any], device: torch.device, objective: Objective
 
 
 def with_tensors(batch: Any, saved: Mapping[str, Tensor], device: torch.device) -> Any:
-    """The batch with the tensors that were saved of it."""
+    """Replace the batch's tensors with the saved ones."""
     if set(named_tensors(batch)) != set(saved):
         raise ConfigurationError(
             f"the objective's batches hold {sorted(named_tensors(batch))}, the saved step "

@@ -1,4 +1,4 @@
-"""What a decomposition was given: condition, gaps and ties of its matrices."""
+"""Spectra of a decomposition's input: condition, gaps and ties of its matrices."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from hpo.guard.evidence import Spectrum
 from hpo.guard.float64 import WIDER
 
-# Taking a matrix apart is where losses of covariances break: what these see is kept.
+# Losses on covariances break in decompositions and solves, so the inputs of these are analysed.
 DECOMPOSITIONS = (
     *("eigh", "eigvalsh", "eig", "svd", "svdvals", "cholesky", "cholesky_ex", "qr"),
     *("solve", "solve_ex", "inv", "inv_ex", "lu_factor", "ldl_factor", "lstsq", "pinv"),
 )
-# Of a batch of matrices so many are looked at.
+# Only the first 16 matrices of a batch are analysed, which bounds the cost.
 _MATRICES = 16
 
 
 def spectrum(operation: str, where: str, matrices: Tensor) -> Spectrum | None:
-    """The spectrum of a batch of matrices; None where none of those looked at is finite."""
+    """Spectrum of a batch of matrices; None if none of those analysed is finite."""
     if matrices.ndim < 2 or not matrices.numel():
         return None
     rows, columns = matrices.shape[-2:]

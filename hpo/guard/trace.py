@@ -1,10 +1,11 @@
-"""Watch a computation operation by operation: where the first non-finite tensor came from.
+"""Trace a computation by operation to find where the first non-finite tensor came from.
 
-`Trace` notes every torch function that runs under it: its name, its line in the user's code, the
-module, which earlier operations it took its inputs from, and whether its result is finite. Going
-back from a non-finite value along non-finite inputs ends at the operation that made it, so that a
-masked branch or a −inf before a softmax is not blamed.
-Border: knows nothing of tasks, terms or verdicts.
+`Trace` records every torch function that runs under it: its name, its line in the user's code, the
+module, the earlier operations that made its inputs, and whether its result is finite. Going back
+from a non-finite value along non-finite inputs ends at the operation that made it. A masked branch
+or a −inf before a softmax is therefore not blamed.
+
+Border: independent of tasks, loss terms and verdicts.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from hpo.guard.spectra import DECOMPOSITIONS, spectrum
 
 _TORCH = str(Path(torch.__file__).parent)
 _OWN = f"{Path(__file__).parent.parent}{os.sep}"
-# Attributes that are asked for all the time and are no results.
+# These attributes are read all the time and are no results, so they are not recorded.
 _PLAIN = ("shape", "dtype", "device", "ndim", "layout", "grad_fn", "requires_grad", "is_leaf")
-# So many decompositions of a step are looked at, and so many of one line: a network that takes the
-# same inverse at every layer is not to hide what its loss takes apart.
+# At most 24 decompositions of a step are analysed, and at most 2 of one line: a network that takes
+# the same inverse at every layer must not crowd out the decompositions in its loss.
 _SPECTRA, _SPECTRA_OF_A_LINE = 24, 2
 
 
@@ -41,13 +42,13 @@ class Operation:
     """One torch function that ran.
 
     Attributes:
-        name: As torch calls it: `sqrt`, `linalg_eigh`, `linear`.
-        where: `file.py:12 in function`, the innermost line that is not torch's own.
-        module: Dotted name of the module it ran in; None outside of all.
-        is_finite: Whether all of its results are.
-        is_nan: Whether a NaN is in them.
-        inputs: The operations whose results it took.
-        leaves: Non-finite tensors it took that no operation made: by name, where known.
+        name: Torch's name for it: `sqrt`, `linalg_eigh`, `linear`.
+        where: `file.py:12 in function`, the innermost line outside torch; None inside `hpo`.
+        module: Dotted name of the module that it ran in; None outside of any.
+        is_finite: True if all of its results are finite.
+        is_nan: True if a result holds a NaN.
+        inputs: The operations that made its non-finite inputs.
+        leaves: Names of its non-finite inputs that no operation made; '' for an unknown name.
     """
 
     name: str
@@ -64,9 +65,9 @@ class Trace(TorchFunctionMode):
     """The operations of the code that runs in this context.
 
     Attributes:
-        modules: By name, to say which of them an operation ran in.
-        named: What no operation makes, parameters and the batch, by `id`.
-        spectra: Of what was decomposed.
+        modules: Modules by name, to record which of them an operation ran in.
+        named: Names, by `id`, of the tensors that no operation makes: parameters and the batch.
+        spectra: Spectra of the matrices that were decomposed.
         last: The last operation whose result is not finite, or that refused its input.
     """
 
@@ -122,7 +123,7 @@ class Trace(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", str(func))
         if name == "__get__":
-            # An attribute; of those that are tensors (T, real, ...) it is known by its own name.
+            # This reads an attribute; one that gives a tensor (T, real, ...) goes by its own name.
             name = getattr(getattr(func, "__self__", None), "__name__", name)
             if name in _PLAIN:
                 return func(*args, **kwargs)
@@ -134,7 +135,7 @@ class Trace(TorchFunctionMode):
         try:
             result = func(*args, **kwargs)
         except Exception:
-            # The operation that refused its input: the end of the way back.
+            # The operation refused its input, so the way back to the origin starts here.
             self.last = self._operation(name, None, earlier, leaves)
             raise
         made = args[0] if name == "__setitem__" else result
@@ -149,7 +150,7 @@ class Trace(TorchFunctionMode):
         return result
 
     def of(self, tensor: Tensor) -> Operation | None:
-        """The operation that made a tensor."""
+        """The operation that made a tensor; None if unknown."""
         found: Operation | None = self._made.get(tensor)  # type: ignore[no-untyped-call]
         return found
 
@@ -166,7 +167,7 @@ class Trace(TorchFunctionMode):
             module=self._path[-1] if self._path else None,
             is_finite=results is not None and all(map(is_finite, results)),
             is_nan=any(not is_finite(t) and bool(torch.isnan(t).any()) for t in results or ()),
-            # A chain of finite ones is never walked; what is not kept is freed.
+            # A chain of finite operations is never walked; leaving it out frees its memory.
             inputs=tuple(op for op in earlier if not op.is_finite),
             leaves=leaves,
         )
@@ -175,7 +176,7 @@ class Trace(TorchFunctionMode):
         return [self._made[tensor] for tensor in tensors if tensor in self._made]
 
     def _keep_spectrum(self, name: str, matrices: Tensor) -> None:
-        """Look at what is decomposed, unless enough of this line, or of all, was looked at."""
+        """Analyse a decomposition's input, unless its line or the trace has reached its limit."""
         where = _where() or "-"
         seen = sum(one.where == where for one in self.spectra)
         if len(self.spectra) < _SPECTRA and seen < _SPECTRA_OF_A_LINE:
@@ -189,7 +190,7 @@ class Trace(TorchFunctionMode):
     def backward(
         self, value: Tensor, inputs: Sequence[Tensor]
     ) -> tuple[tuple[Tensor | None, ...], Operation | None]:
-        """Gradients of a scalar, and the operation whose backward first left the finite ones."""
+        """Gradients of a scalar, and the operation whose backward first made a non-finite one."""
         culprit: list[Operation] = []
 
         def watch(node: Any, operation: Operation | None) -> Any:
@@ -209,7 +210,7 @@ class Trace(TorchFunctionMode):
         return gradients, culprit[0] if culprit else None
 
     def _graph(self, value: Tensor) -> Iterator[tuple[Any, Operation | None]]:
-        """Every node of a value's graph, and the operation that it is a part of."""
+        """Nodes of a value's graph, each with the operation that it belongs to."""
         waiting: list[tuple[Any, Operation | None]] = [(value.grad_fn, None)]
         seen = set()
         while waiting:
@@ -217,7 +218,7 @@ class Trace(TorchFunctionMode):
             if node is None or node in seen:
                 continue
             seen.add(node)
-            # A function made of several nodes is known by its last, one of the user's by its class.
+            # A function of several nodes goes by its last node, a user's own by its class.
             is_own = isinstance(node, torch.autograd.function.BackwardCFunction)
             operation = self._nodes.get(node, _by_node(node) if is_own else consumer)
             yield node, operation
@@ -225,16 +226,16 @@ class Trace(TorchFunctionMode):
 
 
 def origin(operation: Operation) -> Operation:
-    """The operation that made what is not finite in the result of another."""
+    """The operation that made the non-finite values in the result of another."""
     while operation.inputs:
-        # A NaN comes of a NaN where there is one; an infinite input may be a mask beside it.
+        # A NaN is traced to a NaN input if there is one: an infinite input may be a mask.
         of_nan = [earlier for earlier in operation.inputs if earlier.is_nan]
         operation = of_nan[0] if operation.is_nan and of_nan else operation.inputs[0]
     return operation
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all of a tensor is finite; True for what cannot be otherwise."""
+    """Return whether all of a tensor is finite; True for dtypes without infinities."""
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return True
     if tensor.dtype is torch.complex32:
@@ -247,19 +248,19 @@ def _all_finite(tensors: Sequence[Tensor | None]) -> bool:
 
 
 def _by_node(node: Any) -> Operation:
-    """What is known of a node that no noted function made, for example a custom backward."""
+    """Operation of a node that no recorded function made, for example a custom backward."""
     name = node.name().partition("Backward")[0]
     return Operation(name=name, where=None, module=None, is_finite=False)
 
 
 def _bases(name: str, results: Sequence[Tensor]) -> list[Tensor]:
-    """What was written into by way of a view of it."""
+    """Tensors that an in-place operation wrote into through a view."""
     is_in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
     return [t._base for t in results if is_in_place and t._base is not None]
 
 
 def _where() -> str | None:
-    """The innermost line that is not torch's; None where that is one of our own."""
+    """Innermost line outside torch; None if that line is in `hpo`."""
     frame = sys._getframe(1)
     while frame.f_back is not None:
         file = frame.f_code.co_filename

@@ -1,1 +1,1 @@
-"""Run an objective's task in a given precision and put everything back as it was."""
+"""Run an objective's task in a given precision, and restore its state afterwards."""

@@ -1,4 +1,4 @@
-"""Build a trial's task from what is stored of the trial."""
+"""Build a trial's task from the trial's stored description."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from objectives import Context, Objective, Params, Task
 
 
 def context_of(config: Mapping[str, Any], *, seed: int, device: torch.device) -> Context:
-    """What a trial with this seed is built for, from the settings of its study."""
+    """Context of a trial with this seed, from its study's configuration."""
     return Context(
         device=device,
         size=config["size"],
@@ -23,15 +23,15 @@ def context_of(config: Mapping[str, Any], *, seed: int, device: torch.device) ->
 
 
 def plain(params: Params) -> dict[str, Any]:
-    """Parameters as Python has them: a numpy number would make a checkpoint unreadable."""
+    """Parameters as plain Python values: a numpy number would make a checkpoint unreadable."""
     return {name: v.item() if hasattr(v, "item") else v for name, v in params.items()}
 
 
 def build(about: Mapping[str, Any], device: torch.device, objective: Objective) -> Task:
-    """The task of a trial as its training begins.
+    """Build a trial's task, in its state before the first step.
 
     Args:
-        about: `study`, the settings of its study; `params`; and `seed`, the trial's.
+        about: Description of the trial: `study`, its study's configuration; `params`; `seed`.
     """
     torch.manual_seed(about["seed"])
     context = context_of(about["study"], seed=about["seed"], device=device)

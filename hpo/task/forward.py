@@ -1,6 +1,6 @@
-"""What runs in which dtype: the forward under autocast, the loss in fp32 on everything.
+"""Forward and loss in their dtypes: the forward under autocast, the loss in fp32.
 
-Border: no optimizer, no verdict; the one forward that training, probes and tests share.
+Border: no optimizer, no verdict; training, probes and tests share this one forward.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from objectives import Task, Term
 
 Precision = Literal["fp16", "bf16", "fp32"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-# How torch's backwards of decompositions begin what they raise.
+# The errors of torch's decomposition backwards begin like this.
 _REFUSED = re.compile(r"\b(linalg_\w+|svd|eigh?)_backward: ")
 _AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def is_matrix_refused(error: RuntimeError) -> bool:
-    """Whether a decomposition refused its matrix, forward or backward: NaN in it, mostly.
+    """Return whether a decomposition refused its matrix, forward or backward, mostly for a NaN.
 
-    The backward of a complex eigh or svd raises a plain RuntimeError where the loss seems to depend
-    on the phase of its vectors, which it judges by an absolute tolerance: NaN does that, and so
-    does a gradient that a loss scale of 65,536 has magnified.
+    The backward of a complex eigh or svd raises a plain RuntimeError if the loss seems to depend on
+    the phase of its vectors. The check has an absolute tolerance: a NaN fails it, and so does a
+    gradient magnified by a loss scale of 65,536.
     """
     return isinstance(error, LinAlgError) or _REFUSED.search(str(error)) is not None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: a GPU's, or, by torch's allocator or Python's, the host's."""
+    """Return whether memory ran out: the GPU's, or the host's in torch's allocator or in Python."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # The allocator of the CPU raises a plain RuntimeError.
+    # torch's CPU allocator raises a plain RuntimeError.
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
 def wider(precision: str, device: torch.device) -> str | None:
     """The next wider precision that the hardware has; None above fp32.
 
-    bf16 has fp32's range; on a CPU autocast has it everywhere, at about fp32's speed.
+    bf16 has fp32's range. Every CPU supports it under autocast, at about fp32's speed.
     """
     if precision == "fp16":
         has_bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
@@ -54,9 +54,9 @@ def wider(precision: str, device: torch.device) -> str | None:
 
 
 def to_full(tree: Any) -> Any:
-    """The same structure with every floating tensor as float32 and complex one as complex64.
+    """Cast every floating tensor of a structure to float32, every complex one to complex64.
 
-    No decomposition exists in half precision, so a loss must not depend on what promotion gives.
+    No decomposition exists in half precision, so a loss must not depend on type promotion.
     """
 
     def full(_: str, tensor: Tensor) -> Tensor:
@@ -68,11 +68,11 @@ def to_full(tree: Any) -> Any:
 
 
 def loss_terms(task: Task, batch: Any, *, device: torch.device, precision: str) -> dict[str, Term]:
-    """Forward in the given precision, then the loss in fp32 on outputs and labels."""
+    """Run the forward in the given precision, then the loss in fp32 on outputs and labels."""
     half = _AUTOCAST.get(precision)
     with torch.autocast(device.type, dtype=half, enabled=half is not None):
         outputs = task.forward(batch)
-    # Also where our own autocast is off: a caller's may be on.
+    # A caller's autocast may be on even if our own is off.
     with torch.autocast(device.type, enabled=False):
         terms = task.loss(to_full(outputs), to_full(batch))
     if not isinstance(terms, Mapping):
@@ -84,5 +84,5 @@ def loss_terms(task: Task, batch: Any, *, device: torch.device, precision: str) 
 
 
 def total(terms: Mapping[str, Term]) -> Tensor:
-    """The weighted sum of the terms, a scalar."""
+    """Weighted sum of the terms, a scalar."""
     return torch.stack([term.weight * term.value for term in terms.values()]).sum()

@@ -13,7 +13,7 @@ def trained(task: Task) -> list[Tensor]:
 
 
 def parameter_names(task: Task) -> dict[int, str]:
-    """`module.parameter` by the parameter's identity; its group's name where no module has it."""
+    """Names `module.parameter` by the parameter's `id`; `group[i]` if no module has it."""
     names = {id(p): f"{g.name}[{i}]" for g in task.groups for i, p in enumerate(g.parameters)}
     for module_name, module in task.modules.items():
         names |= {id(p): f"{module_name}.{name}" for name, p in module.named_parameters()}

@@ -1,6 +1,6 @@
-"""What a look at a task must leave as it was: modes, buffers, the state of random generators.
+"""Save and restore a task's modes, buffers and random state.
 
-Border: puts things back; knows nothing of losses or verdicts.
+Border: independent of losses and verdicts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
-    """Put torch's own generators back to a state."""
+    """Set torch's own generators to a saved state."""
     torch.set_rng_state(state["cpu"].cpu())
     if "cuda" in state and device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)
@@ -32,7 +32,7 @@ def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
 
 @contextmanager
 def undisturbed(task: Task, device: torch.device, rng: Mapping[str, Tensor]) -> Iterator[None]:
-    """Start from a random state; put random state, buffers and the task's own state back."""
+    """Start from a random state; restore random state, buffers and the task's own state on exit."""
     buffers = [
         (part, name, buffer, buffer.clone()) for part, name, buffer in _buffers(_parts(task))
     ]
@@ -50,11 +50,11 @@ def undisturbed(task: Task, device: torch.device, rng: Mapping[str, Tensor]) -> 
 
 
 class MovingBuffers:
-    """The buffers that a task's forward changes, put back where the step is withheld.
+    """Buffers that a task's forward changes, restored if the step is withheld.
 
-    A running mean that has seen one NaN stays NaN, whatever becomes of the step. Which buffers move
-    is learnt in the first step, at the price of one synchronisation for each, and from version
-    counters in later ones (which batch normalization does not keep): constants are copied once.
+    A running mean that has seen one NaN stays NaN, even if the step is withheld. The first step
+    compares every buffer to find those that change, with one synchronisation each. Later steps rely
+    on version counters, which batch normalization does not advance. Constants are copied once.
     """
 
     def __init__(self, task: Task) -> None:
@@ -63,7 +63,7 @@ class MovingBuffers:
         self._before: list[tuple[nn.Module, str, Tensor, int, Tensor | None]] = []
 
     def note(self) -> None:
-        """Before a forward: keep the buffers that may change in it."""
+        """Copy the buffers that the coming forward may change."""
         self._before = []
         for part, name, buffer in _buffers(self._parts):
             moves = self._moving is None or (id(part), name) in self._moving
@@ -71,7 +71,7 @@ class MovingBuffers:
             self._before.append((part, name, buffer, buffer._version, value))
 
     def put_back(self, withhold: Tensor) -> None:
-        """After the step: where it is withheld (1), the buffers are what they were."""
+        """Restore the buffers after a step that is withheld (`withhold` is 1)."""
         changed = set()
         for part, name, buffer, version, value in self._before:
             now = part._buffers[name]
@@ -96,7 +96,7 @@ class MovingBuffers:
 
 
 def _parts(task: Task) -> list[nn.Module]:
-    """Every module of a task once."""
+    """Every module of a task, once."""
     return list({part: None for module in task.modules.values() for part in module.modules()})
 
 
@@ -112,7 +112,7 @@ def _buffers(parts: Sequence[nn.Module]) -> list[tuple[nn.Module, str, Tensor]]:
 
 @contextmanager
 def evaluating(task: Task, device: torch.device) -> Iterator[None]:
-    """Evaluation mode, no gradient, no autocast; modes and random state are put back."""
+    """Set evaluation mode, no gradient, no autocast; restore modes and random state on exit."""
     parts = _parts(task)
     modes = [part.training for part in parts]
     devices = [device] if device.type == "cuda" else []
@@ -122,11 +122,11 @@ def evaluating(task: Task, device: torch.device) -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(torch.random.fork_rng(devices))
             stack.enter_context(torch.no_grad())
-            # Of every device type: what validates on the CPU may train on a GPU.
+            # It is off for every device type: a task may train on a GPU and validate on the CPU.
             for kind in dict.fromkeys((device.type, "cpu", "cuda")):
                 stack.enter_context(torch.autocast(kind, enabled=False))
             yield
     finally:
-        # One by one: train() on the whole would thaw a part that was frozen on purpose.
+        # Modes go back part by part: train() on the whole would thaw a part frozen on purpose.
         for part, mode in zip(parts, modes, strict=True):
             part.training = mode

@@ -1,4 +1,4 @@
-"""Tensors in nested data: changed in place of one another, and found by their paths."""
+"""Tensors in nested data: replace them, or list them by their paths."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch.linalg import LinAlgError as LinAlgError  # type: ignore[attr-defined
 
 
 def map_tensors(tree: Any, change: Callable[[str, Tensor], Tensor], path: str = "") -> Any:
-    """The same structure with every tensor changed by `change(path, tensor)`.
+    """Copy a structure with every tensor replaced by `change(path, tensor)`.
 
-    Walks mappings, sequences, named tuples and dataclasses; anything else stays what it is. A path
+    Walks mappings, sequences, named tuples and dataclasses; anything else stays as it is. A path
     reads `scenes.factor_BNK` or `0.x`.
     """
 
@@ -32,7 +32,7 @@ def map_tensors(tree: Any, change: Callable[[str, Tensor], Tensor], path: str = 
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         changed = copy.copy(tree)
         for field in dataclasses.fields(tree):
-            # Also where the dataclass is frozen: the copy is ours alone.
+            # The dataclass may be frozen; setting its fields is safe, as the copy is ours alone.
             object.__setattr__(changed, field.name, walk(field.name, getattr(tree, field.name)))
         return changed
     return tree

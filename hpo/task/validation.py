@@ -18,7 +18,7 @@ _logger = logging.getLogger(__name__)
 
 
 def validated(task: Task, *, device: torch.device, metric: str) -> dict[str, float]:
-    """The figures of a validation; the metric NaN where a decomposition refused its matrix."""
+    """Figures of a validation; the metric is NaN if a decomposition refused its matrix."""
     try:
         with evaluating(task, device):
             return _figures(task.validate(), metric)
@@ -28,10 +28,10 @@ def validated(task: Task, *, device: torch.device, metric: str) -> dict[str, flo
 
 
 def _figures(found: Any, metric: str) -> dict[str, float]:
-    """What a validation returned, as numbers.
+    """Convert what a validation returned to numbers.
 
     Raises:
-        ObjectiveError: It is no mapping of names to numbers, or lacks the metric.
+        ObjectiveError: `found` is no mapping of names to numbers, or lacks the metric.
     """
     if not isinstance(found, Mapping) or metric not in found:
         given = sorted(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
