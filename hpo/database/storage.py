@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Container, Sequence
 from datetime import datetime
 from functools import wraps
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import optuna
 import sqlalchemy as sa
@@ -36,6 +36,7 @@ from hpo.database.connection import (
     parse_url,
     with_retries,
 )
+from hpo.database.fence import Fence
 
 # Other workers' trials are read again at most this often while a trial trains: half of bare
 # Optuna's cost per report is that reading.
@@ -48,22 +49,6 @@ T = TypeVar("T")
 # changes; the dashboard shows the first six. By id they come in the order of writing.
 _attributes = sa.inspect(tables.TrialModel).relationships["user_attributes"]
 _attributes.order_by = [tables.TrialUserAttributeModel.__table__.c.trial_user_attribute_id]
-
-
-class Fence(Protocol):
-    """What says whether a trial may still be written, and closes what belongs to it."""
-
-    def check(self, session: orm.Session) -> None:
-        """Raise `LeaseLost` if the trial belongs to somebody else by now; lock out a takeover."""
-
-    def begun(self, session: orm.Session) -> int | None:
-        """The number of the trial that was created under this fence already, if one was."""
-
-    def begin(self, session: orm.Session, trial_number: int) -> None:
-        """Note the trial that has just been created in the same transaction."""
-
-    def end(self, session: orm.Session, state: str) -> None:
-        """Close what belongs to the trial: state is `complete`, `pruned` or `failed`."""
 
 
 def open_storage(url: str, *, application: str = "client") -> TrialStorage:
