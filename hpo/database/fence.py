@@ -1,6 +1,6 @@
-"""Interface of a fence: the owner's word on whether a trial may still be written.
+"""Interface of a fence: the check that the writer of a trial still owns it.
 
-Border: no implementation. `tickets.ticket` has the one that holds a lease.
+Border: the interface alone; `tickets.ticket` implements it with a lease.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from sqlalchemy import orm
 
 
 class Fence(Protocol):
-    """What says whether a trial may still be written, and closes what belongs to it."""
+    """The right to write one trial, and the owner's part in its transactions."""
 
     def check(self, session: orm.Session) -> None:
-        """Raise `LeaseLost` if the trial belongs to somebody else by now; lock out a takeover."""
+        """Raise `LeaseLost` if the trial has another owner by now; lock out a takeover."""
 
     def begun(self, session: orm.Session) -> int | None:
-        """The number of the trial that was created under this fence already, if one was."""
+        """The number of the trial already created under this fence; None if there is none."""
 
     def begin(self, session: orm.Session, trial_number: int) -> None:
-        """Note the trial that has just been created in the same transaction."""
+        """Record the trial that the same transaction has just created."""
 
     def end(self, session: orm.Session, state: str) -> None:
-        """Close what belongs to the trial: state is `complete`, `pruned` or `failed`."""
+        """Close the owner's rows of the trial; state is `complete`, `pruned` or `failed`."""
