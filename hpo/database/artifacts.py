@@ -1,6 +1,6 @@
-"""Files of trials in the study's own database, as an artifact store of Optuna's.
+"""Optuna artifact store that keeps the files of trials in the study's own database.
 
-What is kept here is reached from any machine that reaches the study. Border: bytes in, bytes out.
+Any machine that reaches the study reaches its files, too. Border: bytes in, bytes out.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from hpo.database.connection import with_retries
 from hpo.database.schema import artifacts
 
+# A part is 1 MiB, because a row's value is held in memory several times on its way.
 _PART = 1 << 20
 
 
@@ -25,7 +26,7 @@ class DatabaseArtifacts:
         self._engine = engine
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """The file's content; raises `ArtifactNotFound` where there is none."""
+        """Return the file's content, or raise `ArtifactNotFound` if there is none."""
         statement = (
             sa.select(artifacts.c.body)
             .where(artifacts.c.artifact_id == artifact_id)
@@ -38,7 +39,7 @@ class DatabaseArtifacts:
         return io.BytesIO(b"".join(parts))
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Keep a file, all or nothing."""
+        """Store a file, all of it or nothing."""
         start = content_body.tell()
 
         def once() -> None:
@@ -46,13 +47,13 @@ class DatabaseArtifacts:
             with self._engine.begin() as connection:
                 for part, body in enumerate(iter(lambda: content_body.read(_PART), b"")):
                     row = {"artifact_id": artifact_id, "part": part, "body": body}
-                    # Again after an answer that was lost: the parts are there.
+                    # A retry after a lost answer finds the parts already stored.
                     connection.execute(insert(artifacts).values(row).on_conflict_do_nothing())
 
         with_retries(once)
 
     def remove(self, artifact_id: str) -> None:
-        """Delete a file; raises `ArtifactNotFound` where there is none."""
+        """Delete a file, or raise `ArtifactNotFound` if there is none."""
         statement = artifacts.delete().where(artifacts.c.artifact_id == artifact_id)
         with self._engine.begin() as connection:
             if connection.execute(statement).rowcount == 0:

@@ -1,4 +1,4 @@
-"""PostgreSQL: a URL in, a connected engine out; and named locks.
+"""PostgreSQL connections: engines from URLs, advisory locks, retries during an outage.
 
 Border: knows nothing of Optuna, tickets or trials.
 """
@@ -23,7 +23,7 @@ DRIVER = "postgresql+psycopg2"
 STORAGE = "--storage or HPO_STORAGE"
 # A dead host must be reported in less than 5 s.
 _CONNECT_TIMEOUT_S = 3
-# An outage shorter than this is waited out in the middle of a trial; well below a lease's life.
+# A trial waits out a shorter outage. This is well below a lease's life (`LEASE_S`, 90 s).
 _PATIENCE_S = 45.0
 
 _logger = logging.getLogger(__name__)
@@ -31,9 +31,9 @@ T = TypeVar("T")
 
 
 def mask(url: str | URL) -> str:
-    """The URL with its password shown as ***, in its query too, also where it cannot be parsed."""
+    """The URL with its password replaced by ***, in its query too, even if it cannot be parsed."""
     text = url if isinstance(url, str) else url.render_as_string(hide_password=False)
-    # Up to the last @: a password may hold one, and a slash, and a user's name an @.
+    # The match runs to the last @, because a password may contain @ and /, a user's name @.
     text = re.sub(r"(://[^:/]*):(.*)@", r"\1:***@", text)
     if "://" not in text:
         text = re.sub(r":[^/]*@", ":***@", text)
@@ -41,10 +41,10 @@ def mask(url: str | URL) -> str:
 
 
 def parse_url(url: str, *, flag: str = STORAGE) -> URL:
-    """A storage URL that names PostgreSQL and its driver.
+    """Parse a storage URL, which must name PostgreSQL and its driver.
 
     Args:
-        flag: Where the URL is from, for messages.
+        flag: The option that gave the URL, for messages.
 
     Raises:
         ConfigurationError: The URL is malformed, names another database system or no driver.
@@ -72,16 +72,16 @@ def parse_url(url: str, *, flag: str = STORAGE) -> URL:
 
 
 def engine_kwargs(application: str) -> dict[str, Any]:
-    """How every connection of this program is made."""
+    """Arguments of `create_engine` for every connection of this program."""
     return {
-        # Two is the least with which RDBStorage does not wait for itself.
+        # With fewer than two, RDBStorage waits for a connection that it holds itself.
         "pool_size": 2,
         "max_overflow": 4,
         "pool_pre_ping": True,
         "connect_args": {
             "connect_timeout": _CONNECT_TIMEOUT_S,
             "application_name": f"hpo {application}",
-            # Optuna's timestamps are naive UTC; a host in another zone would break staleness.
+            # Optuna's timestamps are naive UTC; another zone would break checks of staleness.
             # A client that vanished inside a transaction must not hold its locks for hours.
             "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=60000",
             "tcp_user_timeout": 20_000,
@@ -93,7 +93,7 @@ def engine_kwargs(application: str) -> dict[str, Any]:
 
 
 def connect(url: str, *, application: str = "client", flag: str = STORAGE) -> sa.Engine:
-    """An engine on the database, after one round trip that proves it is there.
+    """A SQLAlchemy engine on the database, tested by one round trip.
 
     Raises:
         ConfigurationError: The URL cannot work.
@@ -111,7 +111,7 @@ def connect(url: str, *, application: str = "client", flag: str = STORAGE) -> sa
 
 
 def other_programs(engine: sa.Engine) -> list[str]:
-    """What else of this service is connected to the database: runs, workers, dashboards."""
+    """Names of this service's programs connected to the database: runs, workers, dashboards."""
     statement = sa.text("""
         SELECT DISTINCT application_name FROM pg_stat_activity
         WHERE datname = current_database() AND application_name LIKE 'hpo %'
@@ -123,7 +123,7 @@ def other_programs(engine: sa.Engine) -> list[str]:
 
 @contextmanager
 def locked(engine: sa.Engine, name: str) -> Iterator[None]:
-    """Hold the advisory lock of this name; others that want it wait."""
+    """Hold the advisory lock of this name; others wait for it."""
     with engine.begin() as connection:
         lock(connection, name)
         yield
@@ -131,7 +131,7 @@ def locked(engine: sa.Engine, name: str) -> Iterator[None]:
 
 @contextmanager
 def alone(engine: sa.Engine, name: str) -> Iterator[bool]:
-    """Whether nobody else holds the advisory lock of this name; then it is held."""
+    """Try to hold the advisory lock of this name without waiting; yield True if it is held."""
     statement = sa.text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
     with engine.begin() as connection:
         yield bool(connection.scalar(statement, {"name": name}))
@@ -147,19 +147,19 @@ _hurried = threading.Event()
 
 
 def stop_waiting() -> None:
-    """Have nothing of this process wait for the database any more: the user wants it to end."""
+    """End all waiting of this process for the database, because the user wants it to end."""
     _hurried.set()
 
 
 def is_hurried() -> bool:
-    """Whether `stop_waiting` was called."""
+    """True if `stop_waiting` was called."""
     return _hurried.is_set()
 
 
 def with_retries(work: Callable[[], T]) -> T:
-    """The result of `work`, tried again while the database is away.
+    """Return the result of `work`, retried for up to 45 s while the database is unreachable.
 
-    `work` is one transaction, or repeats without harm.
+    `work` must be one transaction, or safe to repeat.
     """
     deadline = time.monotonic() + _PATIENCE_S
     pause_s = 0.1
@@ -178,6 +178,6 @@ def with_retries(work: Callable[[], T]) -> T:
 
 
 def _is_outage(error: Exception) -> bool:
-    # Optuna wraps what SQLAlchemy raised.
+    # Optuna wraps SQLAlchemy's errors.
     cause = error if isinstance(error, DBAPIError) else error.__cause__
     return isinstance(cause, OperationalError)

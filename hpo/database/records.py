@@ -1,6 +1,6 @@
-"""Our own tables of what trials did: metrics, predictions, divergences, environments.
+"""Records of trials in our own tables: metrics, predictions, divergences, environments.
 
-Border: rows in, rows out. Optuna's tables are `storage`'s, tickets are `budget`'s.
+Border: rows in, rows out. Optuna's tables belong to `storage`, tickets to `tickets.budget`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from hpo.database.schema import (
 
 
 def _without_overtaken(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows by step, without those that a later attempt has trained past in another rhythm."""
+    """Rows without those at or past the first step of a later attempt.
+
+    A later attempt replaces rows of the same step, but it may record at other steps.
+    """
     begun: dict[str, tuple[Any, int]] = {}
     for row in rows:
         at, step = begun.get(row["run_uid"], (row["at"], row["step"]))
@@ -38,7 +41,7 @@ def _without_overtaken(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _renewing(table: sa.Table) -> Insert:
-    """An insertion of rows that take the place of those with the same key."""
+    """An INSERT that replaces rows with the same key."""
     statement = insert(table)
     columns = {c.name: statement.excluded[c.name] for c in table.c if not c.primary_key}
     return statement.on_conflict_do_update(
@@ -57,7 +60,7 @@ class Records:
         self._study_uid = study_uid
 
     def save_environment(self, worker: str, details: Mapping[str, Any]) -> None:
-        """Keep what a worker runs on."""
+        """Store the environment of a worker."""
         row = {"study_uid": self._study_uid, "worker": worker, "details": dict(details)}
         self._execute((insert(environments).on_conflict_do_nothing(), [row]))
 
@@ -71,10 +74,10 @@ class Records:
         values: Mapping[str, float],
         predictions: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Keep what an epoch measured, and its predictions, in one transaction.
+        """Store an epoch's metrics and predictions in one transaction.
 
-        An epoch repeated after an interruption is kept once. JSON has no NaN: a value that is not
-        finite is kept as its name.
+        An epoch repeated after an interruption is stored once. JSON has no NaN: a value that is
+        not finite is stored as its name.
         """
         finite = {k: v if abs(v) < float("inf") else str(v) for k, v in values.items()}
         where = {"run_uid": run_uid, "ticket": ticket, "epoch": epoch, "step": step}
@@ -90,18 +93,18 @@ class Records:
         epoch: int,
         step: int,
     ) -> list[dict[str, Any]]:
-        """Rows of `predictions` from what the networks made of some samples."""
+        """Rows of the table `predictions` for some validation samples."""
         where = {"trial_number": trial_number, "step": step, "epoch": epoch, "run_uid": run_uid}
         return [{"study_uid": self._study_uid, **where, **sample} for sample in samples]
 
     def save_predictions(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep predictions; those of a step that is repeated take the place of the first."""
+        """Store predictions; those of a repeated step replace the earlier ones."""
         self._execute((_RENEWED, rows))
 
     def predictions(self, trial_number: int) -> list[dict[str, Any]]:
-        """What is kept of a trial's predictions, by step and sample, by the table's columns.
+        """A trial's stored predictions by step and sample, keyed by the table's columns.
 
-        Where an attempt went on from a step, what an earlier one left beyond it is not the trial's.
+        Where an attempt resumed at a step, rows of earlier attempts beyond it are left out.
         """
         statement = (
             sa.select(predictions)
@@ -119,7 +122,7 @@ class Records:
         return _without_overtaken(with_retries(once))
 
     def figures(self, run_uid: str) -> dict[str, Any]:
-        """What the last epoch of an attempt measured, by name; empty where none is kept."""
+        """The metrics of an attempt's last epoch, by name; empty if none are stored."""
         statement = (
             sa.select(metrics.c["values"])
             .where(metrics.c.study_uid == self._study_uid, metrics.c.run_uid == run_uid)
@@ -134,17 +137,17 @@ class Records:
         return with_retries(once)
 
     def divergence_statement(self, trial_number: int, values: Mapping[str, Any]) -> Insert:
-        """The statement that keeps why the guard ended a trial, for the transaction that does.
+        """The statement that stores a divergence, for the transaction that ends the trial.
 
         Args:
-            values: By the columns of `divergences`, without its key.
+            values: Values by column of `divergences`, without its key.
         """
         key = {"study_uid": self._study_uid, "trial_number": trial_number}
         statement = insert(divergences).values(**key, **values)
         return statement.on_conflict_do_update(index_elements=list(key), set_=dict(values))
 
     def divergence(self, trial_number: int) -> Mapping[str, Any] | None:
-        """What is kept of a trial's divergence, by the table's columns; None where nothing is."""
+        """A trial's stored divergence, keyed by the table's columns; None if there is none."""
         statement = sa.select(divergences).where(
             divergences.c.study_uid == self._study_uid, divergences.c.trial_number == trial_number
         )
@@ -157,7 +160,7 @@ class Records:
         return with_retries(once)
 
     def _execute(self, *parts: tuple[Insert, Sequence[Mapping[str, Any]]]) -> None:
-        """Insert rows, in one transaction."""
+        """Insert rows in one transaction."""
 
         def once() -> None:
             with self._engine.begin() as connection:

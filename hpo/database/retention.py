@@ -1,7 +1,7 @@
-"""How long predictions are kept: which of them are too old, or more than there is room for.
+"""Retention of predictions: removal of those that are too old or exceed the size limit.
 
-Border: rows of `predictions` alone; asks nobody and prints nothing. Room that is freed goes to
-later rows; PostgreSQL gives it back to the disk by `VACUUM FULL hpo.predictions`.
+Border: rows of `predictions` alone; no prompt and no output. PostgreSQL reuses the freed room for
+later rows; `VACUUM FULL hpo.predictions` returns it to the disk.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _KEY = tuple(predictions.primary_key)
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What is kept.
+    """Limits of the predictions that are kept.
 
     Attributes:
-        days: Predictions that were made longer ago are removed.
-        megabytes: Where those that are left take more, the oldest are removed.
+        days: Older predictions are removed.
+        megabytes: If the remaining ones take more, the oldest are removed.
     """
 
     days: float = 30.0
@@ -39,7 +39,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """What was removed, and what stays: rows, and their size in bytes."""
+    """Numbers of removed and kept rows, and their sizes in bytes."""
 
     of_gone_studies: int
     too_old: int
@@ -53,18 +53,18 @@ class Collected:
         return self.of_gone_studies + self.too_old + self.too_many
 
     def flat(self) -> dict[str, Any]:
-        """As plain data for JSON."""
+        """All fields and the sum of removed rows, as plain data for JSON."""
         return {**asdict(self), "removed": self.removed}
 
 
 def collect(
     engine: sa.Engine, limits: Limits, *, living: Collection[str], dry_run: bool = False
 ) -> Collected:
-    """Remove predictions of studies that are gone, then old ones, then what there is no room for.
+    """Remove predictions of deleted studies, then old ones, then those beyond the size limit.
 
     Args:
         living: The uids of the studies that exist.
-        dry_run: Count only.
+        dry_run: Count, and remove nothing.
     """
     table = predictions
     size = sa.func.pg_column_size(sa.literal_column("predictions"))
@@ -74,7 +74,7 @@ def collect(
         (age > sa.func.make_interval(0, 0, 0, 0, 0, 0, limits.days * 86400), "too_old"),
     )
     rows = sa.select(*table.primary_key, size.label("bytes"), why.label("why"), table.c.at).cte()
-    # The room is shared by those that are left: the newest get it.
+    # The running sum starts at the newest row, so that the size limit removes the oldest.
     room = sa.func.sum(rows.c.bytes).over(
         partition_by=rows.c.why, order_by=[rows.c.at.desc(), *(rows.c[c.name] for c in _KEY)]
     )

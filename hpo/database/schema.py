@@ -1,8 +1,9 @@
-"""Our own tables, in the PostgreSQL schema `hpo`, versioned; who uses them is `budget`, `records`.
+"""Our own tables, versioned, in the PostgreSQL schema `hpo`.
 
-Keys are the study's uid (an attribute of the study: renaming one in the dashboard re-creates its
-trials under new ids), the ticket 1…N and the attempt; `run_uid` is one attempt. Time is the
-database's clock.
+Keys are the study's uid, the ticket 1…N and the attempt; `run_uid` identifies one attempt. The uid
+is an attribute of the study, because renaming a study in the dashboard re-creates its trials under
+new ids. All times are of the database's clock. Border: definitions alone. Rows are written by
+`records`, `artifacts`, `retention` and the package `tickets`.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ tickets = sa.Table(
     sa.Column("trial_number", sa.Integer),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
     sa.Column("losses", sa.Integer, nullable=False, server_default="0"),
-    # The trial whose configuration the ticket's present one repeats in a wider precision.
+    # The ticket's current trial repeats this one's configuration in a wider precision.
     sa.Column("rerun_of", sa.Integer),
-    # What the ticket's trial is to try, whole or in part; NULL leaves it to the sampler.
+    # The trial takes these parameters; the sampler chooses the others, and all if it is NULL.
     sa.Column("params", JSONB),
     sa.CheckConstraint("state IN ('open', 'leased', 'complete', 'pruned', 'failed')"),
 )
@@ -66,8 +67,8 @@ metrics = sa.Table(
     sa.Column("at", sa.DateTime(timezone=True), server_default=sa.func.now()),
 )
 
-# What the networks made of some validation samples. By trial and step: what a later attempt repeats
-# takes the place of what an earlier one left.
+# The key is trial and step, not the attempt, so that a later attempt replaces the rows of the steps
+# that it repeats.
 predictions = sa.Table(
     "predictions",
     OWN,
@@ -78,14 +79,14 @@ predictions = sa.Table(
     sa.Column("epoch", sa.Integer, nullable=False),
     sa.Column("run_uid", UUID(as_uuid=False), nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
-    # JSON, which keeps the order of names as JSONB does not.
+    # JSON keeps the order of names; JSONB does not.
     sa.Column("input", JSON(none_as_null=True)),
     sa.Column("target", JSON(none_as_null=True)),
     sa.Column("prediction", JSON(none_as_null=True)),
     sa.Column("score", sa.Float),
     sa.Column("error", sa.Text),
     sa.Column("latency_s", sa.Float, nullable=False),
-    # When it was made, by which old ones are found.
+    # `retention` finds old rows by this index.
     sa.Column("at", sa.DateTime(timezone=True), server_default=sa.func.now(), index=True),
 )
 
@@ -98,8 +99,8 @@ environments = sa.Table(
     sa.Column("at", sa.DateTime(timezone=True), server_default=sa.func.now()),
 )
 
-# One row a diverged trial; the trial's number, for an attempt that was cut off is not known by any
-# other name to its user.
+# A diverged trial has one row. Its key is the trial's number, because a user knows an attempt that
+# was cut off by no other name.
 divergences = sa.Table(
     "divergences",
     OWN,
@@ -118,7 +119,7 @@ divergences = sa.Table(
     sa.Column("at", sa.DateTime(timezone=True), server_default=sa.func.now()),
 )
 
-# Files of trials, in parts: a value of one row is held in memory several times on its way.
+# A file is stored in parts, because a row's value is held in memory several times on its way.
 artifacts = sa.Table(
     "artifacts",
     OWN,
@@ -129,7 +130,7 @@ artifacts = sa.Table(
 
 
 def schema_version(engine: sa.Engine) -> int | None:
-    """The version of our own tables in the database; None where there are none."""
+    """The version of our own tables in the database; None if there are none."""
     with engine.connect() as connection:
         if connection.scalar(sa.text("SELECT to_regclass('hpo.schema_version')")) is None:
             return None

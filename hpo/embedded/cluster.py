@@ -1,7 +1,7 @@
-"""The database cluster of the embedded server: where it lies, whose it is, how it is made.
+"""The database cluster of the embedded server: its location, its owner, its creation.
 
-Under root the cluster belongs to an account of its own, in the home folder where that account can
-reach it, else in a folder of the account. Nothing here starts or stops a server.
+Under root the cluster belongs to an account of its own. It lies in the home folder if that account
+can reach it, else in a folder of the account. Border: nothing here starts or stops a server.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ logger = logging.getLogger(__name__)
 ROLE = "hpo"
 DATABASE = "hpo"
 
-# Written into postgresql.conf, where an owner may tune them. fsync stays on.
+# initdb writes these into postgresql.conf, where an owner may tune them. fsync stays on.
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    "max_connections": "200",  # dozens of workers with 2 or 3 each (FACTS 3.16)
+    "max_connections": "200",  # dozens of workers hold 2 or 3 connections each
     "timezone": "UTC",  # Optuna stores naive UTC
     "log_timezone": "UTC",
     "log_checkpoints": "off",
-    "log_min_error_statement": "panic",  # statements hold artifacts, megabytes of them
+    "log_min_error_statement": "panic",  # statements contain artifacts, of megabytes
     # Tables are small, and a container's /dev/shm (64 MB) is too small for parallel queries.
     "max_parallel_workers_per_gather": "0",
     "max_parallel_maintenance_workers": "0",
@@ -44,7 +44,7 @@ SETTINGS = {
 
 
 def settle(folder: Folder) -> Account | None:
-    """Find or choose where the data lie, and whom PostgreSQL runs as; None for the caller."""
+    """Find or choose the data's folder; return PostgreSQL's account, None for the caller's."""
     place = folder.root / "place"
     if place.exists() and not folder.cluster.exists():
         raise PostgresError(
@@ -86,7 +86,7 @@ def settle(folder: Folder) -> Account | None:
 
 
 def initialise(folder: Folder, programs: Path, account: Account | None, *, guard: int) -> None:
-    """Make the data folder: whole or not at all, since it is built aside and then renamed."""
+    """Make the data folder, whole or not at all: it is built aside and then renamed."""
     password = folder.password()
     if password is None:
         password = secrets.token_urlsafe(24)
@@ -94,7 +94,7 @@ def initialise(folder: Folder, programs: Path, account: Account | None, *, guard
 
     def must(*command: str | Path, text: str = "") -> None:
         done = binaries.run(command, account=account, text=text, keep=[guard])
-        if done.returncode != 0 or "ERROR:" in done.stdout:  # `postgres --single` exits 0 with one
+        if done.returncode != 0 or "ERROR:" in done.stdout:  # `postgres --single` then exits 0
             said = telling_line(done.stdout)
             raise PostgresError(
                 f"cannot make a database in '{folder.cluster}': {Path(command[0]).name} says "
@@ -151,17 +151,20 @@ def stored_password(folder: Folder) -> str:
 
 
 def _given(path: Path, account: Account) -> bool:
-    """Make a folder and give it to the account; False where that is not enough to write in it."""
+    """Make a folder and give it to the account; return whether the account can write in it."""
     path.mkdir(mode=0o700, exist_ok=True)
     try:
         os.chown(path, account.uid, account.gid)
-    except PermissionError:  # some network file systems
+    except PermissionError:  # some network file systems refuse it
         return False
     return _can_write(path, account)
 
 
 def _can_write(path: Path, account: Account) -> bool:
-    """Try it: mode bits do not tell of ACLs, of mounts and of the folders above."""
+    """Return whether the account can write here, by trying.
+
+    Mode bits do not show ACLs, mounts and the folders above.
+    """
     trial = path / f"trial-{secrets.token_hex(4)}"
     for do in ("mkdir", "rmdir"):
         done = binaries.run([do, trial], account=account)

@@ -1,6 +1,6 @@
-"""What PostgreSQL's programs and the file system say when they refuse, and what to write then.
+"""Remedies for the error messages of PostgreSQL's programs and of the file system.
 
-Border: text in, text out; nothing here looks at the machine.
+Border: text in, text out; nothing here examines the machine.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 ELSEWHERE = "write another folder in HPO_HOME"
 _REASON = re.compile(r"FATAL|PANIC|ERROR:|error:|(?i:cannot|could not) fork")
 
-# The first that fits; all programs speak English here, for they run with LC_ALL=C.
+# The first pattern that fits counts. All messages are English, because LC_ALL=C is set.
 _CURES = (
     (r"shared memory", "make room in /dev/shm (a container's: --shm-size=256m)"),
     (r"No space left|quota exceeded", f"make room there ('df -h' and 'df -i'), or {ELSEWHERE}"),
@@ -21,7 +21,8 @@ _CURES = (
         f"a file is where a folder is needed; move it, or {ELSEWHERE}",
     ),
     (r"file descriptors|Too many open files", "allow more open files ('ulimit -n 1024')"),
-    # pg_ctl and initdb ask their neighbours through a pipe, and blame them when they cannot fork.
+    # pg_ctl and initdb query each other's version through a pipe. If they cannot fork, they report
+    # the other program as missing.
     (
         r"temporarily unavailable|annot fork|annot allocate|needed by (pg_ctl|initdb)|command \"",
         "end other programs, or allow more processes ('ulimit -u'; a container's: --pids-limit) "
@@ -40,7 +41,7 @@ _CURES = (
         "database",
     ),
 )
-# A server that is still starting answers otherwise, and better is to be waited for.
+# A server that is still starting gives other answers, and waiting for it helps.
 _LASTING = re.compile(
     r"could not (open|read|access|fork|map)|does not exist|corrupt|unexpected data|"
     r"out of memory|incompatible|No space left"
@@ -48,18 +49,18 @@ _LASTING = re.compile(
 
 
 def telling_line(output: str) -> str:
-    """The last line that says why a program gave up, else simply the last; without timestamp."""
+    """The last line with a program's reason, else the last line; without timestamp."""
     lines = [line.strip() for line in output.splitlines() if line.strip()] or ["nothing"]
     reasons = [line for line in lines if _REASON.search(line)]
     return re.sub(r"^.*? UTC \[\d+\] ", "", (reasons or lines)[-1])
 
 
 def cure(said: str) -> str:
-    """What to do about a refusal."""
+    """The remedy for an error message."""
     found = (what for pattern, what in _CURES if re.search(pattern, said))
     return next(found, f"mend that, or {ELSEWHERE}")
 
 
 def is_lasting(refusal: str) -> bool:
-    """Whether a server that refuses a connection so will do it again."""
+    """Return whether a server that refuses a connection with this message will do it again."""
     return _LASTING.search(refusal) is not None

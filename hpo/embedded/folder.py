@@ -1,18 +1,18 @@
-"""What the embedded server keeps in the home folder: names, small files, locks.
+"""The embedded server's files in the home folder: names, small files, locks.
 
     home/postgres/
         lock         held (flock) by the command that is starting or stopping the server
-        alive        held (flock) by every process of the server: the kernel's own word on whether
-                     one is left, which no pid file and no other container's process table can give
-        password     of the role 'hpo', for the caller's eyes only
+        alive        held (flock) by every process of the server: the kernel itself knows whether
+                     one is left, unlike a pid file or another container's process table
+        password     of the role 'hpo', readable by the caller only
         port, host   the last port; the machine that the server runs on, gone after a clean stop
-        place        where root's account keeps the data, when it cannot reach this folder
+        place        the path of root's account's data, if it cannot reach this folder
         server.log
-        cluster/     of the account that PostgreSQL runs as
+        cluster/     owned by the account that PostgreSQL runs as
             data/    PostgreSQL's own
 
-How the cluster is made is in `pgcluster`, who starts and stops it is `postgres`; nothing here knows
-a process or a program.
+Border: nothing here knows a process or a program. `cluster` makes the cluster, `server` starts and
+stops it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from pathlib import Path
 
 from hpo.errors import ConfigurationError, PostgresError
 
-LOCK_WAIT_S = 300.0  # longer than any start that the lock's holder waits for (postgres.START_S)
-LOG_BYTES = 8_000_000  # two such files at most; some 50,000 errors of workers
+LOCK_WAIT_S = 300.0  # this exceeds the longest start of the lock's holder (postmaster.START_S)
+LOG_BYTES = 8_000_000  # this holds some 50,000 errors of workers; there are two files at most
 MACHINE_ID = Path("/etc/machine-id")
 
 
@@ -76,7 +76,7 @@ class Folder:
         return self.cluster / "data"
 
     def create(self) -> None:
-        """Make the folder, and see that it is the caller's."""
+        """Make the folder; refuse one that belongs to another user."""
         self.root.parent.mkdir(parents=True, exist_ok=True)
         try:
             self.root.mkdir(mode=0o700)
@@ -84,7 +84,7 @@ class Folder:
             pass
         else:
             if os.geteuid() == 0:
-                self.root.chmod(0o711)  # its account passes through; each file has its own mode
+                self.root.chmod(0o711)  # the account traverses it; each file has its own mode
         owner = self.root.stat().st_uid
         if owner != os.geteuid():
             raise PostgresError(
@@ -96,7 +96,7 @@ class Folder:
         return read(self.root / "password")
 
     def port(self) -> int | None:
-        """The last port; None where the file says none that a user's program may have."""
+        """The last port; None unless the file has one that is not privileged."""
         stored = read(self.root / "port") or ""
         return int(stored) if stored.isdecimal() and 1024 <= int(stored) < 65536 else None
 
@@ -104,7 +104,7 @@ class Folder:
         write(self.root / "port", str(port))
 
     def refuse_other_host(self) -> None:
-        """Refuse while the server may be running elsewhere: two on one folder corrupt it."""
+        """Refuse if the server may run on another host: two servers corrupt one folder."""
         owner = read(self.host)
         if owner is not None and owner != _this_host():
             raise PostgresError(
@@ -117,7 +117,7 @@ class Folder:
         write(self.host, _this_host())
 
     def trim_log(self) -> None:
-        """Set a long log aside. The server appends, so it goes on at the new start."""
+        """Copy a long log and empty it. The server appends, so it continues at the start."""
         if self.log_is_long():
             shutil.copyfile(self.log, self.root / "server.log.1")
             os.truncate(self.log, 0)
@@ -128,7 +128,7 @@ class Folder:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a file's lock; other processes wait."""
+    """Hold a file's lock; other processes wait for it, up to `LOCK_WAIT_S`."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         deadline = time.monotonic() + LOCK_WAIT_S
@@ -145,7 +145,10 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def hold(path: Path) -> int | None:
-    """A descriptor that holds the file's lock, with all who inherit it; None where it is held."""
+    """Take a file's lock; return its descriptor, or None if another process holds it.
+
+    Every process that inherits the descriptor holds the lock, too.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     if _flock(descriptor, fcntl.LOCK_EX):
         return descriptor
@@ -154,7 +157,7 @@ def hold(path: Path) -> int | None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether anyone holds the file's lock; asking twice at once does no harm."""
+    """Return whether a process holds the file's lock; simultaneous calls do not interfere."""
     if not path.exists():
         return False
     descriptor = os.open(path, os.O_RDONLY)
@@ -165,7 +168,7 @@ def is_held(path: Path) -> bool:
 
 
 def read(path: Path) -> str | None:
-    """What a small file says; None where it is missing or empty."""
+    """The text of a small file; None if it is missing or empty."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip() or None
     except FileNotFoundError:
@@ -173,8 +176,8 @@ def read(path: Path) -> str | None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a small file, whole or not at all, for the caller's eyes only."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # 0600
+    """Write a small file, whole or not at all, readable by the caller only."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
     beside = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -211,8 +214,8 @@ def _flock(descriptor: int, kind: int) -> bool:
 
 
 def _this_host() -> str:
-    """This machine, as told apart from others that see the same folder.
+    """Identifier of this machine among those that see the same folder.
 
-    Both names, since containers often have no machine id, and diskless nodes all the same one.
+    It has both names: containers often lack a machine id, and diskless nodes share one.
     """
     return f"{socket.gethostname() or 'unnamed'} {read(MACHINE_ID) or '-'}"

@@ -1,7 +1,7 @@
-"""The postmaster: which process it is, and how it is launched.
+"""The postmaster, PostgreSQL's main process: its identification and its launch.
 
-A pid file outlives its process, and the number may pass to somebody else's: no process is taken for
-ours here unless its command line says so. Waiting, locking and stopping are in `postgres`.
+A pid file outlives its process, and its pid may pass to another program. So a process counts as
+ours only if its command line says so. Border: waiting, locking and stopping are in `server`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 PORTS = range(15432, 32768)  # below every system's ephemeral ports, so that a kept port stays free
 START_S = 180.0  # recovery replays 1 GB of log at most (max_wal_size), on a slow disk
-# pg_ctl alone may wait in vain for a server that restarts its processes for ever; after this our
-# caller waits on, and hears from the server itself why it lets nobody in.
+# pg_ctl would wait in vain for a server that restarts its processes for ever. After this time
+# `server` continues the wait, and reads the reason from the server's refusals.
 _READY_S = 10.0
 
 
 def postmaster(data: Path) -> int | None:
-    """The living process that serves this very folder: its pid may have passed to another."""
+    """The pid of the living process that serves this folder; None if there is none."""
     pid = (read(data / "postmaster.pid") or "").split("\n")[0]
     if not pid.isdecimal():
         return None
@@ -40,7 +40,11 @@ def postmaster(data: Path) -> int | None:
 
 
 def launch(folder: Folder, guard: int) -> None:
-    """Start PostgreSQL on a data folder that, as the guard proves, no process of ours uses."""
+    """Start PostgreSQL on a data folder that no process of ours uses.
+
+    Args:
+        guard: A descriptor that holds the lock of `alive`, which proves this.
+    """
     account = settle(folder)
     programs = binaries.programs(account)
     if not folder.data.exists():
@@ -50,7 +54,7 @@ def launch(folder: Folder, guard: int) -> None:
     folder.claim_host()
     log = os.open(folder.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        for _ in range(3):  # another program may take the port between our look and PostgreSQL's
+        for _ in range(3):  # another program may take the port between our test and PostgreSQL's
             begin = os.fstat(log).st_size
             port = _chosen_port(folder)
             command = (programs / "pg_ctl", "start", "--silent", "--wait")
@@ -76,9 +80,10 @@ def launch(folder: Folder, guard: int) -> None:
 
 
 def _drop_stale_pid(data: Path) -> None:
-    """Remove a pid file whose number is somebody else's by now, or of a process ended unreaped.
+    """Remove a pid file whose pid belongs to another program by now, or to a zombie.
 
-    PostgreSQL itself removes one whose process is gone, and looks for leftover backends first.
+    If no process has the pid, PostgreSQL itself removes the file, after a check for leftover
+    backends.
     """
     path = data / "postmaster.pid"
     pid = (read(path) or "").split("\n")[0]
@@ -90,7 +95,7 @@ def _drop_stale_pid(data: Path) -> None:
 
 
 def _chosen_port(folder: Folder) -> int:
-    """The port of last time, so that stored URLs keep working; another if it has been taken."""
+    """The last port, so that stored URLs keep working; another one if it is taken."""
     kept = folder.port()
     if kept is not None and _is_free(kept):
         return kept
@@ -105,7 +110,8 @@ def _chosen_port(folder: Folder) -> int:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # As PostgreSQL does, else connections of a minute ago (TIME_WAIT) would move the server.
+        # PostgreSQL sets it, too; without it, connections closed within the last minute (TIME_WAIT)
+        # would move the server to another port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -115,7 +121,7 @@ def _is_free(port: int) -> bool:
 
 
 def _command(pid: int) -> str | None:
-    """A process's command line; empty for one that has ended unreaped, None where none lives."""
+    """A process's command line; empty for a zombie, None if there is no such process."""
     if Path("/proc/self/cmdline").exists():
         try:
             return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")

@@ -1,12 +1,12 @@
-"""The embedded server: init, start, stop, where it is.
+"""The embedded server: creation, start, stop, address.
 
     server = start(home)    # makes, revives or finds it; two commands at once get the same one
     server.url              # 'postgresql+psycopg2://hpo:...@127.0.0.1:20417/hpo'
     stop(home)
 
-It outlives who started it and ends by `stop` alone. Whether it may be stopped is the caller's to
-decide: leases are not known here. Below it: `pgpostmaster` launches,
-`pgcluster` makes the data folder, `pgfolder` knows the names, `pgbinaries` runs the programs.
+It outlives the command that started it and ends by `stop` alone. Border: the caller decides whether
+it may be stopped, because leases are not known here. `postmaster` launches it, `cluster` makes the
+data folder, `folder` knows the file names, `binaries` runs the programs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from hpo.errors import ConfigurationError, PostgresError
 STOP_S = 120.0  # a shutdown writes 128 MB at most (shared_buffers)
 LINGER_S = 30.0  # a backend ends within milliseconds of its postmaster, unless its disk hangs
 POLL_S = 0.02
-_RESTARTS_S = 2.0  # four times a first start; a restart of all processes takes less
+_RESTARTS_S = 2.0  # this is four times a first start; a restart of all processes takes less
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +57,12 @@ class Server:
 
     @property
     def url(self) -> str:
-        """For SQLAlchemy. It holds the password."""
+        """URL for SQLAlchemy, with the password."""
         return self.libpq_url.replace("postgresql://", "postgresql+psycopg2://", 1)
 
     @property
     def libpq_url(self) -> str:
-        """For psql and other programs of PostgreSQL. It holds the password."""
+        """URL for psql and other programs of PostgreSQL, with the password."""
         login = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}"
         return f"postgresql://{login}@{self.host}:{self.port}/{quote(self.database, safe='')}"
 
@@ -70,7 +70,7 @@ class Server:
 def default_home(environ: Mapping[str, str] | None = None) -> Path:
     """The user's data folder for this program: below XDG_DATA_HOME, else in ~/.local/share."""
     base = Path((environ or {}).get("XDG_DATA_HOME", ""))
-    if base.is_absolute():  # the XDG specification: ignore a relative one
+    if base.is_absolute():  # the XDG specification ignores a relative one
         return base / "hpo"
     try:
         return Path.home() / ".local/share/hpo"
@@ -81,7 +81,7 @@ def default_home(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def start(home: Path) -> Server:
-    """Make sure that the home's server runs, and say where.
+    """Start the home's server unless it runs, and return its address.
 
     Raises:
         PostgresError: It cannot be made or started here; the message says what to do.
@@ -113,7 +113,7 @@ def running(home: Path) -> Server | None:
 
 
 def stop(home: Path, *, immediate: bool = False) -> bool:
-    """Stop the home's server, if it runs: connections are cut, what was committed stays.
+    """Stop the home's server if it runs: connections are cut, committed data stay.
 
     Args:
         home: The home folder.
@@ -146,7 +146,7 @@ def stop(home: Path, *, immediate: bool = False) -> bool:
 
 
 def _brought_up(folder: Folder) -> Server:
-    """Start the server, or wait for one that is still starting or whose processes still end."""
+    """Start the server, or wait for one that is still starting or still ending."""
     begin, logged = time.monotonic(), _size(folder.log)
     is_ours = False
     while True:
@@ -165,7 +165,7 @@ def _brought_up(folder: Folder) -> Server:
                     is_ours = True
                     launch(folder, guard)
             finally:
-                os.close(guard)  # the server's processes hold it on
+                os.close(guard)  # the server's processes still hold it
         waited_s = time.monotonic() - begin
         if server is None and guard is None and waited_s > LINGER_S:
             raise _unseen(folder)
@@ -178,9 +178,9 @@ def _brought_up(folder: Folder) -> Server:
 
 
 def _logged_refusal(log: Path, *, since: int) -> str | None:
-    """What a server that restarts its processes for ever says of it in its log, if it does.
+    """The logged reason of a server that restarts its processes for ever; None if there is none.
 
-    It mostly answers that it is starting up, or in recovery, and its reason only now and then.
+    To clients it mostly answers that it is starting up or in recovery, and rarely gives the reason.
     """
     with log.open("rb") as file:
         file.seek(since if since <= _size(log) else 0)
@@ -194,7 +194,7 @@ def _size(file: Path) -> int:
 
 
 def _unusable(folder: Folder, refusal: str, *, is_ours: bool) -> PostgresError:
-    """Why a server that runs lets nobody in; one that was started just now is stopped again."""
+    """The error for a running server that refuses all connections; stops it if we started it."""
     reason = telling_line(refusal).rpartition("FATAL:")[2].strip()
     pid = postmaster(folder.data)
     if is_ours and pid is not None:
@@ -219,7 +219,7 @@ def _unseen(folder: Folder) -> PostgresError:
 
 
 def _located(folder: Folder) -> Server | None:
-    """The server as its pid file and ours describe it, if its process lives."""
+    """The server that its pid file and our files describe; None unless its process lives."""
     if postmaster(folder.data) is None:
         return None
     lines = (read(folder.data / "postmaster.pid") or "").split("\n")
@@ -237,10 +237,10 @@ def _located(folder: Folder) -> Server | None:
 
 
 def _refusal(server: Server) -> str | None:
-    """Why the server accepts no connection with our password; None if it does."""
-    import psycopg2  # 20 ms that `hpo --help` need not pay
+    """The server's reason to refuse a connection with our password; None if it accepts one."""
+    import psycopg2  # this takes 20 ms that `hpo --help` need not pay
 
-    # What is given here overrules the caller's PGSSLMODE, PGOPTIONS and so on.
+    # These arguments overrule the caller's PGSSLMODE, PGOPTIONS and so on.
     plain = {"sslmode": "disable", "gssencmode": "disable", "options": "", "connect_timeout": 5}
     try:
         psycopg2.connect(server.libpq_url, **plain).close()
@@ -259,7 +259,7 @@ def _refusal(server: Server) -> str | None:
 
 @contextmanager
 def _explained(folder: Folder) -> Iterator[None]:
-    """Turn what the file system refuses into an error that names the folder."""
+    """Turn errors of the file system into a `PostgresError` that names the path."""
     try:
         yield
     except OSError as error:

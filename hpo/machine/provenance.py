@@ -1,4 +1,4 @@
-"""What a result may depend on: host, interpreter, packages, device, and the commit."""
+"""Provenance of a result: host, interpreter, packages, device, and the commit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PACKAGES = ("torch", "optuna", "sqlalchemy", "psycopg2-binary", "optuna-dashboa
 
 
 def environment(*, device: str, threads: int) -> dict[str, Any]:
-    """What a result may depend on: host, interpreter, packages, device, threads."""
+    """Facts that a result may depend on: host, interpreter, packages, device, threads."""
     return {
         "host": platform.node(),
         "platform": platform.platform(),
@@ -26,7 +26,7 @@ def environment(*, device: str, threads: int) -> dict[str, Any]:
 
 
 def git_sha() -> str:
-    """The commit that this program was started from; '-' where it is no clone."""
+    """The commit that this program was started from; '-' if it is not in a clone."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=False)

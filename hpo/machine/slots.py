@@ -1,6 +1,6 @@
-"""What this machine offers to workers: GPUs, cores, memory.
+"""Slots for workers on this machine, from its GPUs, cores and memory.
 
-Border: reads the machine, changes nothing, and imports torch only where there is a device to ask.
+Border: reads the machine, changes nothing, and imports torch only if there is a device to query.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from hpo.errors import ConfigurationError
 if TYPE_CHECKING:
     import torch
 
-# The most that a worker on a core was seen to hold is well below 1 GiB; the rest is the system's.
+# The largest worker seen on one core held well below 1 GiB; the rest is left to the system.
 _WORKER_BYTES = 1 << 30
 
 # nvidia-smi takes 1 to 5 s on a machine of eight GPUs whose driver sleeps.
 _DRIVER_S = 20.0
 
-# One thread a library; and glibc keeps freed memory, for giving a step's tensors back to the
-# kernel and faulting them in again was a fifth of a worker's CPU time.
+# Each library gets one thread. glibc keeps freed memory, because returning a step's tensors to the
+# kernel and faulting them in again took a fifth of a worker's CPU time.
 _ONE_CORE = (
     ("OMP_NUM_THREADS", "1"),
     ("MKL_NUM_THREADS", "1"),
@@ -37,7 +37,7 @@ _ONE_CORE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """Where one worker runs: its name for people, its device, and its environment."""
+    """The place of one worker: a name for people, a device, and environment variables."""
 
     name: str
     device: str
@@ -53,9 +53,9 @@ def gpu_slots(count: int, *, visible: str | None = None, per_gpu: int = 1) -> li
     """Slots of one GPU each; each worker sees its own GPU alone, as cuda:0.
 
     Args:
-        count: GPUs that torch sees.
-        visible: CUDA_VISIBLE_DEVICES, whose names (numbers, UUIDs, MIG ids) are handed on.
-        per_gpu: Workers that share a GPU.
+        count: The number of GPUs that torch sees.
+        visible: CUDA_VISIBLE_DEVICES, whose names (numbers, UUIDs, MIG ids) are passed on.
+        per_gpu: The number of workers that share a GPU.
     """
     names = [name for name in (visible or "").split(",") if name]
     names = names or [str(i) for i in range(count)]
@@ -71,7 +71,7 @@ def gpu_slots(count: int, *, visible: str | None = None, per_gpu: int = 1) -> li
 
 
 def gpu_count(*, visible: str | None = None) -> int:
-    """How many GPUs torch can use here.
+    """The number of GPUs that torch can use here.
 
     Args:
         visible: CUDA_VISIBLE_DEVICES; empty means that none is wanted.
@@ -100,7 +100,7 @@ def gpu_count(*, visible: str | None = None) -> int:
 
 
 def has_nvidia_device() -> bool:
-    """Whether the kernel's driver or its tool sees an NVIDIA GPU.
+    """Return whether the kernel's driver or nvidia-smi sees an NVIDIA GPU.
 
     Raises:
         ConfigurationError: The driver hangs.
@@ -148,10 +148,10 @@ def _read(path: str) -> str:
 
 
 def torch_device(name: str) -> torch.device:
-    """A device that works here.
+    """The device of this name, tested by a first tensor on it.
 
     Raises:
-        ConfigurationError: There is none of that name.
+        ConfigurationError: There is no device of this name, or torch cannot use it.
     """
     import torch
 
@@ -167,13 +167,13 @@ def torch_device(name: str) -> torch.device:
 def find_slots(
     *, visible: str | None, workers: int | None = None, per_gpu: int = 1, gpus: Sequence[str] = ()
 ) -> list[Slot]:
-    """The slots of this machine that a run gets.
+    """The slots for a run on this machine.
 
     Args:
         visible: CUDA_VISIBLE_DEVICES.
 
     Raises:
-        ConfigurationError: There are fewer than were asked for.
+        ConfigurationError: There are fewer GPUs or slots than requested.
     """
     count = gpu_count(visible=visible)
     if not count:
@@ -195,16 +195,16 @@ def find_slots(
 
 
 def slots_on(device: str | None, workers: int | None, *, visible: str | None) -> list[Slot]:
-    """The slots of this machine on one device, or as a run gets them.
+    """The slots of this machine on one device, or those for a run.
 
     Args:
-        device: `cpu`, `cuda` for all GPUs, one of them as `cuda:1`; None as a run.
-        workers: How many, which share a device that is named; None for one a GPU, else one a
-            usable core.
+        device: `cpu`, `cuda` for all GPUs, or one of them as `cuda:1`; None as for a run.
+        workers: The number of slots; on one device as `cuda:1` they share it. None for one per
+            GPU, else one per usable core.
         visible: CUDA_VISIBLE_DEVICES.
 
     Raises:
-        ConfigurationError: There is no such device, or fewer slots than were asked for.
+        ConfigurationError: There is no such device, or there are fewer slots than requested.
     """
     if device == "cpu":
         return cpu_slots(workers or usable_cores())

@@ -1,1 +1,1 @@
-"""What is tried next: samplers, pruners, narrowed spaces, given configurations."""
+"""The search for configurations: samplers, pruners, narrowed spaces, given configurations."""

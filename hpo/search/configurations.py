@@ -1,4 +1,7 @@
-"""Configurations in a file: what `best --save` writes, what `--enqueue` and `train` read."""
+"""Configurations in a file: written by `best --save` or by hand, read by `--enqueue` and `train`.
+
+Border: reads and checks; `search.narrowing` converts the values.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ _FORM = "{\"lr\": 0.01, ...}, a list of such, or a file of 'python -m hpo best -
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """One configuration, and what its file says of where it comes from.
+    """One configuration, and its origin as its file gives it.
 
     Attributes:
-        config: What its study was created with, as stored; None in what was written by hand.
+        config: The study's configuration, as stored; None in a file written by hand.
     """
 
     params: Params
@@ -33,10 +36,10 @@ class Saved:
 
 
 def read(path: Path) -> list[Params]:
-    """The configurations of a JSON file: one, a list, or what `best` gives.
+    """The configurations of a JSON file: one, a list, or a file of `best --save`.
 
     Raises:
-        ConfigurationError: It cannot be read, or holds something else.
+        ConfigurationError: The file cannot be read, or holds something else.
     """
     configurations = _entries(_loaded(path, "--enqueue"))
     if not configurations:
@@ -48,7 +51,7 @@ def read_one(path: Path) -> Saved:
     """The one configuration of a JSON file.
 
     Raises:
-        ConfigurationError: It cannot be read, or holds none, or several.
+        ConfigurationError: The file cannot be read, or holds none or several.
     """
     loaded = _loaded(path, "FILE")
     entries = loaded if isinstance(loaded, list) else [loaded]
@@ -71,7 +74,7 @@ def read_one(path: Path) -> Saved:
 
 
 def _loaded(path: Path, flag: str) -> Any:
-    """What a JSON file holds."""
+    """The content of a JSON file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -90,7 +93,7 @@ def _loaded(path: Path, flag: str) -> Any:
 
 
 def given(found: Any) -> list[Params]:
-    """Configurations of a program: one, several, or the path of their file."""
+    """Configurations that a program gives: one, several, or the path of their file."""
     if isinstance(found, str | Path):
         return read(Path(found))
     configurations = _entries(found)
@@ -100,7 +103,7 @@ def given(found: Any) -> list[Params]:
 
 
 def _entries(found: Any) -> list[Params] | None:
-    """One configuration or several, as a list; None where it is something else."""
+    """One configuration or several, as a list; None for anything else."""
     entries = list(found) if isinstance(found, list | tuple) else [found]
     if not all(isinstance(entry, Mapping) for entry in entries):
         return None
@@ -115,10 +118,10 @@ def _params(entry: Mapping[str, Any]) -> Params:
 def checked(
     configurations: Sequence[Params], space: Space, *, flag: str = "--enqueue"
 ) -> list[dict[str, Any]]:
-    """The configurations with each value as its parameter has it.
+    """The configurations, each value converted to its parameter's type.
 
     Raises:
-        ConfigurationError: A parameter is unknown, or a value is not within the space.
+        ConfigurationError: A parameter is unknown, or a value is outside the space.
     """
     return [_checked(configuration, space, flag) for configuration in configurations]
 

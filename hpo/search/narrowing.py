@@ -1,9 +1,9 @@
-"""A search space made smaller by its user: parameters fixed, ranges narrowed.
+"""Narrowing of a search space by its user: fixed parameters and narrower ranges.
 
     --set width=64 --range lr=1e-4,1e-2,log
 
-Border: what an objective declares stays its own. Its `suggest` is handed a trial that answers
-within the narrower bounds, so that it need not know.
+Border: the objective's declaration stays unchanged. Its `suggest` gets a trial that samples within
+the narrower bounds, so that the objective need not know of them.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Spec = Float | Int | Choice
 
 @dataclass(frozen=True, kw_only=True)
 class Narrowing:
-    """What a user fixed and narrowed, as plain data that a study stores.
+    """The user's fixed values and ranges, as plain data that a study stores.
 
     Attributes:
         fixed: Values by parameter.
-        ranges: (low, high, whether log) by parameter.
+        ranges: (low, high, True for a log scale) by parameter.
     """
 
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -56,20 +56,20 @@ class Narrowing:
         return spec
 
     def suggest(self, objective: Objective, trial: Trial, space: str) -> Params:
-        """The parameters of a trial, as the objective asks for them, within these bounds."""
+        """The parameters that the objective suggests for a trial within these bounds."""
         specs = self.apply(objective.spaces[space])
         own = {name: specs[name] for name in (*self.fixed, *self.ranges)}
         return objective.suggest(_NarrowTrial(trial, own), space)
 
     def defaults(self, objective: Objective, space: str) -> Params:
-        """The objective's default configuration, moved within these bounds."""
+        """The objective's default configuration, moved into these bounds."""
         specs = self.apply(objective.spaces[space])
         own = {name: specs[name].default for name in (*self.fixed, *self.ranges)}
         return {**objective.defaults(space), **own}
 
 
 class _NarrowTrial:
-    """A trial whose own bounds win over those that it is asked for."""
+    """A trial whose own bounds replace those that its caller passes."""
 
     def __init__(self, trial: Trial, specs: Mapping[str, Spec]) -> None:
         self._trial, self._specs = trial, specs
@@ -100,14 +100,14 @@ class _NarrowTrial:
 
 
 def narrowing(space: Space, fixed: Mapping[str, Any], ranges: Mapping[str, Any]) -> Narrowing:
-    """What was asked for, checked against a space.
+    """Check fixed values and ranges against a space.
 
     Args:
         fixed: Values, or their text, by parameter.
         ranges: 'low,high', 'low,high,log', 'low,high,linear', or the same as a list.
 
     Raises:
-        ConfigurationError: A parameter is unknown, or a value is none of its own.
+        ConfigurationError: A parameter is unknown, or a value is not one of its values.
     """
     both = sorted(set(fixed) & set(ranges))
     if both:
@@ -125,10 +125,10 @@ def narrowing(space: Space, fixed: Mapping[str, Any], ranges: Mapping[str, Any])
 
 
 def value_of(name: str, spec: Spec, given: Any, *, flag: str = "--set") -> Any:
-    """A parameter's value from what was given for it, as text or as it is.
+    """Convert a given value, or its text, to a value of the parameter.
 
     Raises:
-        ConfigurationError: It is none of the parameter's values.
+        ConfigurationError: It is not one of the parameter's values.
     """
     if isinstance(spec, Choice):
         for choice in spec.choices:
@@ -153,7 +153,7 @@ def value_of(name: str, spec: Spec, given: Any, *, flag: str = "--set") -> Any:
 
 
 def kind_of(spec: Spec) -> str:
-    """What a parameter is: `choice`, `float`, `int`, with ', log' on a log scale."""
+    """A parameter's kind: `choice`, `float` or `int`, with ', log' on a log scale."""
     if isinstance(spec, Choice):
         return "choice"
     return f"{'int' if isinstance(spec, Int) else 'float'}{', log' if spec.log else ''}"
@@ -198,7 +198,7 @@ def _range_of(name: str, spec: Spec, given: Any) -> list[Any]:
 
 
 def _number(given: Any, *, whole: bool) -> float | int | None:
-    """A number, as text or as it is; None where it is none, or not finite."""
+    """Convert a number or its text; return None unless it is finite and, if asked, whole."""
     if isinstance(given, bool):
         return None
     try:

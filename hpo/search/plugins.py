@@ -1,4 +1,4 @@
-"""A sampler or a pruner of the user's own, at `module:attr`."""
+"""Loader of the user's own samplers and pruners, at `module:attr`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from hpo.errors import ConfigurationError
 
 
 def load_plugin(spec: str, base: type, *, flag: str, **given: Any) -> Any:
-    """What `module:attr` names: an instance, or what a class or function there gives.
+    """Load an instance from `module:attr`, or call the class or function there.
 
     Args:
-        base: What it has to be.
+        base: The class that the instance must have.
         flag: The flag that named it, for the error.
-        given: Arguments for the class or function, as far as it takes arguments of these names.
+        given: Arguments for the class or function; those that it does not take are left out.
 
     Raises:
-        ConfigurationError: It cannot be imported or made, or is something else.
+        ConfigurationError: It cannot be imported or made, or has another class.
     """
     path, _, attribute = spec.partition(":")
     try:
@@ -39,6 +39,6 @@ def load_plugin(spec: str, base: type, *, flag: str, **given: Any) -> Any:
 
 
 def is_plugin(name: str) -> bool:
-    """Whether a name says `module:attr`."""
+    """True if a name has the form `module:attr`."""
     path, colon, attribute = name.partition(":")
     return bool(colon and path and attribute)

@@ -1,4 +1,4 @@
-"""The pruners by name, their patience in proportion to a trial's epochs."""
+"""The pruners by name, each with a patience in proportion to a trial's epochs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
 
 
 def make_pruner(name: str, *, epochs: int) -> BasePruner:
-    """The pruner of this name or at `module:attr`, which may take `epochs`."""
+    """The pruner of this name, or the one at `module:attr`, which may take `epochs`."""
     if name in PRUNERS:
         return PRUNERS[name](epochs)
     own: BasePruner = load_plugin(name, BasePruner, flag="--pruner", epochs=epochs)
@@ -36,7 +36,7 @@ def make_pruner(name: str, *, epochs: int) -> BasePruner:
 
 
 def check_pruner(name: str) -> None:
-    """Raise `ConfigurationError` unless a pruner has this name, or it says `module:attr`."""
+    """Raise `ConfigurationError` unless the name is a pruner's or has the form `module:attr`."""
     if name not in PRUNERS and not is_plugin(name):
         raise ConfigurationError(
             f"no pruner named '{name}'; use one of {', '.join(PRUNERS)}, or module:attr (--pruner)"

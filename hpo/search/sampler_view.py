@@ -1,7 +1,7 @@
-"""A study as a sampler is to see it: divergence as infeasible points, reruns instead of first runs.
+"""The view of a study for a sampler: diverged trials infeasible, reruns in place of first runs.
 
-Border: reads trials, never writes one. What a sampler is shown is made up for it alone; no value in
-the study itself is invented, whichever program reads it.
+Border: reads trials, never writes one. The changed trials exist for the sampler alone; every
+program that reads the study itself finds measured values.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-# A trial's system attribute: the metric of its untrained network.
+# This system attribute of a trial holds the metric of its untrained network.
 UNTRAINED = "hpo:untrained"
-# A trial's user attribute: the number of the diverged trial that it repeats in a wider precision.
+# This user attribute holds the number of the diverged trial that a rerun repeats in a wider
+# precision.
 RERUN_OF = "rerun_of"
 _TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class View:
-    """A study with other trials; everything else is the study's own, writing included.
+    """A study with other trials; everything else, writing included, is the study's own.
 
     Args:
-        reads_pruned: Whether the sampler itself reads pruned trials and their constraints.
+        reads_pruned: True if the sampler itself reads pruned trials and their constraints.
     """
 
     def __init__(self, study: optuna.Study, *, reads_pruned: bool) -> None:
@@ -58,14 +59,14 @@ class View:
         return self._get_trials()
 
     def stop(self) -> None:
-        """Do nothing: how many trials there are is the budget's, also where a grid is exhausted."""
+        """Do nothing: the budget fixes the number of trials, even if a grid is exhausted."""
 
 
 def without_superseded(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials but for those that were repeated: the rerun is the truth of a configuration.
+    """The trials without those that a rerun replaces.
 
-    A rerun takes over what a sampler noted on the trial that it repeats, for example its
-    generation. Until it has ended, and where it failed, the first verdict stands.
+    A rerun inherits the attributes that a sampler stored on the trial that it repeats, for example
+    its generation. The first verdict stands until the rerun has ended, and if the rerun failed.
     """
     numbered = {trial.number: trial for trial in trials}
     repeated = {
@@ -85,10 +86,11 @@ def as_complete(trials: Sequence[FrozenTrial], direction: StudyDirection) -> lis
     """The trials for a sampler that reads complete ones alone.
 
     - A trial that the pruner ended is complete at its last report.
-    - A diverged trial is complete, its constraint violated, at the value of its untrained network
-      (the median of the others' where nobody noted its own), or at the worst value of a trial that
-      did not diverge if that is worse: CMA-ES knows no constraints, and where training gains little
-      the untrained value would look like a success. Without either value it is left out.
+    - A diverged trial is complete with its constraint violated. Its value is that of its untrained
+      network (the median over the other trials if its own was not stored), or the worst value of a
+      trial that did not diverge if that is worse: CMA-ES knows no constraints, and where training
+      gains little the untrained value would look like a success. Without either value it is left
+      out.
     - All have the same constraints, as the Gaussian process demands, or none if none is violated.
     """
     worse = min if direction == StudyDirection.MAXIMIZE else max
@@ -115,24 +117,24 @@ def as_complete(trials: Sequence[FrozenTrial], direction: StudyDirection) -> lis
 
 
 def _repeats(trial: FrozenTrial) -> int:
-    """The number of the earlier trial that this one repeats, -1 if none."""
+    """The number of the earlier trial that this one repeats; -1 if there is none."""
     number = trial.user_attrs.get(RERUN_OF)
     return number if isinstance(number, int) and number < trial.number else -1
 
 
 def _is_violated(trial: FrozenTrial) -> bool:
-    """Whether any of a trial's constraints is."""
+    """True if any of a trial's constraints is violated."""
     return any(value > 0 for value in trial.constraints.values())
 
 
 def _untrained(trial: FrozenTrial) -> float | None:
-    """The value of the trial's network before its first step, if somebody noted it."""
+    """The metric of the trial's network before its first step; None unless stored and finite."""
     value = trial.system_attrs.get(UNTRAINED)
     return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _reached(trial: FrozenTrial) -> float | None:
-    """The value of a complete trial, or what a pruned one reported last."""
+    """The value of a complete trial, or the last report of a pruned one if it is finite."""
     if trial.state == TrialState.COMPLETE:
         return trial.value
     step = trial.last_step
@@ -141,7 +143,7 @@ def _reached(trial: FrozenTrial) -> float | None:
 
 
 def _complete(trial: FrozenTrial, value: float, names: Iterable[str]) -> FrozenTrial:
-    """The trial complete at a value, with these constraints; itself where it is that."""
+    """A copy of the trial, complete at a value with these constraints; itself if it is so."""
     limits = {name: trial.constraints.get(name, 0.0) for name in sorted(names)}
     if trial.state == TrialState.COMPLETE and trial.constraints == limits:
         return trial
@@ -153,7 +155,7 @@ def _complete(trial: FrozenTrial, value: float, names: Iterable[str]) -> FrozenT
 def constrained(trial: FrozenTrial, limits: dict[str, float]) -> FrozenTrial:
     """A copy of the trial with these constraints and no others."""
     changed = copy.copy(trial)
-    # A key of its own each, or, up to version 4 of Optuna, one key for a list.
+    # Each constraint has its own key; Optuna up to version 4 stores a list under one key.
     changed.system_attrs = {
         key: value
         for key, value in trial.system_attrs.items()
@@ -165,7 +167,7 @@ def constrained(trial: FrozenTrial, limits: dict[str, float]) -> FrozenTrial:
 
 
 def _taking_over(trial: FrozenTrial, repeated: dict[int, FrozenTrial]) -> FrozenTrial:
-    """A copy of a rerun with the attributes of what it repeats, where it has none of its own."""
+    """A copy of a rerun that inherits missing system attributes from the trials it repeats."""
     changed = copy.copy(trial)
     first = trial
     while first.number in repeated:

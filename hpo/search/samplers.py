@@ -1,7 +1,7 @@
 """The samplers by name, each of which learns from divergence without a penalty value.
 
-Border: which sampler there is and which one a space gets. What it is shown of a study is
-`sampler_view`'s; what is stored of a trial is the worker's.
+Border: the list of samplers and the choice for a search space. `sampler_view` prepares the trials
+that a sampler reads; the worker stores them.
 
 Of Optuna's samplers only TPE reads pruned trials. The others would propose the diverging region
 again and again, and would find nothing in a study whose pruner ends most trials.
@@ -37,7 +37,7 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "cmaes": lambda seed: InformedSampler(
         optuna.samplers.CmaEsSampler(
             seed=seed,
-            # It proposes numbers alone; categories are left to a sampler that learns, too.
+            # CMA-ES proposes numbers alone; TPE proposes the categories, since it learns, too.
             independent_sampler=optuna.samplers.TPESampler(seed=seed),
             warn_independent_sampling=False,
         )
@@ -47,17 +47,17 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 
 
 class InformedSampler(BaseSampler):
-    """A sampler of Optuna's that sees a study through a `View`.
+    """An Optuna sampler that reads a study through a `View`.
 
     Args:
-        reads_pruned: Whether `inner` itself reads pruned trials and their constraints, as TPE does.
+        reads_pruned: True if `inner` itself reads pruned trials and their constraints, as TPE does.
     """
 
     def __init__(self, inner: BaseSampler, *, reads_pruned: bool = False) -> None:
         self.inner, self._reads_pruned = inner, reads_pruned
 
     def _view(self, study: optuna.Study) -> optuna.Study:
-        # What samplers use of a study, not all that a study is.
+        # `View` has the part of a study that samplers use, not all of `optuna.Study`.
         return cast(optuna.Study, View(study, reads_pruned=self._reads_pruned))
 
     def infer_relative_search_space(
@@ -99,9 +99,9 @@ class InformedSampler(BaseSampler):
 
 
 def make_sampler(name: str, *, seed: int) -> BaseSampler:
-    """The sampler of this name or at `module:attr`, which may take `seed`.
+    """The sampler of this name, or the one at `module:attr`, which may take `seed`.
 
-    An own sampler is told of divergence as ours are.
+    A user's own sampler sees divergence as ours do.
     """
     if name in SAMPLERS:
         return SAMPLERS[name](seed)
@@ -110,7 +110,7 @@ def make_sampler(name: str, *, seed: int) -> BaseSampler:
 
 
 def check_sampler(name: str) -> None:
-    """Raise `ConfigurationError` unless a sampler has this name, or it says `module:attr`."""
+    """Raise `ConfigurationError` unless the name is a sampler's or has the form `module:attr`."""
     if name not in SAMPLERS and not is_plugin(name):
         raise ConfigurationError(
             f"no sampler named '{name}'; use one of {', '.join(SAMPLERS)}, auto, or module:attr "
@@ -119,13 +119,13 @@ def check_sampler(name: str) -> None:
 
 
 def resolve(name: str, space: Space, *, n_trials: int) -> str:
-    """The sampler that a name means for a search space: itself, but for `auto`.
+    """The name of the sampler for a search space: the given name, with `auto` resolved.
 
-    `auto` is the Gaussian process for five parameters and more, all of them numbers, in up to 200
-    trials, and TPE elsewhere. Over 50 trials the one won on six numbers and the other on three; on
-    four they tied, and on the RIS objective, 13 with categories and noise, TPE was ahead in two
-    seeds of two. A Gaussian process takes .5 to 1 s of CPU to propose among 100 trials, 5 s among
-    400.
+    `auto` is the Gaussian process for five or more parameters, all numeric, and up to 200 trials;
+    otherwise it is TPE. Over 50 trials the Gaussian process won on six numbers, TPE won on three,
+    and they tied on four. On the RIS objective (13 parameters, with categories and noise) TPE was
+    ahead in two seeds of two. Per proposal a Gaussian process takes 0.5 to 1 s of CPU among 100
+    trials, and 5 s among 400.
     """
     if name != "auto":
         return name

@@ -1,10 +1,11 @@
-"""Tickets and leases: the exact number of trials, beats, fencing, sweeping.
+"""Tickets of a study: an exact number of trials, each held under a lease.
 
 A study's budget is rows: N tickets are N trials. A worker takes the lowest open ticket in one
-statement and holds a lease on it, which it beats by the database's clock. A lease that is
-released, whose process is known to be dead, or that has not beaten for `LEASE_S`, gives its
-ticket back; the next worker goes on with the same Optuna trial. Border: nothing here knows what
-a trial computes, and Optuna's tables are reached through the session handed in by `storage`.
+statement. It holds a lease on it, which it renews with beats by the database's clock. A ticket is
+given back if its lease is released, has had no beat for `LEASE_S`, or belongs to a process known to
+be dead. The next worker then resumes the same Optuna trial. Border: nothing here knows what a
+trial computes or how Optuna stores it. `ticket` writes in the transactions of its trial, `leases`
+reads leases.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from hpo.tickets.leases import (
 from hpo.tickets.ticket import Ticket
 
 BEAT_S = 5.0
-# A configuration that took five workers with it is not tried again.
+# A configuration that has lost five workers is not retried.
 MAX_LOSSES = 5
 
-# One statement, so that two workers never get the same ticket: the row is locked as it is chosen
-# and others skip it.
+# This is one statement, so that two workers never get the same ticket: choosing a row locks it, and
+# other workers skip locked rows.
 _TAKE = sa.text("""
 WITH chosen AS (
     SELECT study_uid, ticket FROM hpo.tickets
@@ -61,7 +62,7 @@ RETURNING t.ticket
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """A study's tickets by state."""
+    """Numbers of a study's tickets by state."""
 
     open: int = 0
     leased: int = 0
@@ -98,7 +99,7 @@ class Tickets:
     def untried(
         self, configurations: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]]
     ) -> list[Mapping[str, Any]]:
-        """Those that no ticket was given before, each once, and that no trial is the whole of.
+        """The configurations that equal no ticket's and no trial's parameters, each once.
 
         Args:
             tried: The parameters of the study's trials.
@@ -123,7 +124,7 @@ class Tickets:
         return new
 
     def free(self) -> int:
-        """How many tickets have neither a trial nor a configuration to try."""
+        """The number of open tickets, but the first, with neither a trial nor a configuration."""
         statement = sa.select(sa.func.count()).select_from(tickets).where(*self._free())
         with self._engine.connect() as connection:
             return connection.scalar(statement) or 0
@@ -132,7 +133,7 @@ class Tickets:
         return [
             tickets.c.study_uid == self._study_uid,
             tickets.c.state == "open",
-            # The first is the default configuration's.
+            # The first ticket tries the default configuration.
             tickets.c.ticket > 1,
             tickets.c.trial_number.is_(None),
             tickets.c.rerun_of.is_(None),
@@ -142,16 +143,16 @@ class Tickets:
     def enqueue(
         self, configurations: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]]
     ) -> tuple[int, int]:
-        """Have the next free tickets try what is untried of these, all of it or nothing.
+        """Assign the untried configurations to the next free tickets, all of them or none.
 
         Returns:
-            How many configurations got a ticket, and how many tickets are lacking.
+            The number of configurations that got a ticket, and of tickets that are lacking.
         """
         with self._engine.begin() as connection:
-            # Two runs with the same file at the same time.
+            # Two runs may enqueue the same file at the same time.
             lock(connection, f"hpo enqueue {self._study_uid}")
             new = self._untried(connection, configurations, tried)
-            # A ticket that is being taken this moment is passed over.
+            # A ticket that a worker is taking at this moment is skipped.
             free = sa.select(tickets.c.ticket).where(*self._free()).order_by(tickets.c.ticket)
             found = connection.scalars(free.limit(len(new)).with_for_update(skip_locked=True)).all()
             if len(found) < len(new):
@@ -163,7 +164,7 @@ class Tickets:
 
     @contextmanager
     def held_still(self) -> Iterator[list[Lease]]:
-        """The leases of workers, while no ticket can be taken."""
+        """Prevent the taking of tickets; yield the leases of workers."""
         self.sweep()
         statement = sa.select(tickets.c.ticket).where(tickets.c.study_uid == self._study_uid)
         with self._engine.begin() as connection:
@@ -171,7 +172,7 @@ class Tickets:
             yield self.live()
 
     def take(self, *, worker: str, slot: str) -> Ticket | None:
-        """The lowest open ticket, leased to this process; None where there is none."""
+        """Lease the lowest open ticket to this process; return None if there is none."""
         values = {
             "study_uid": self._study_uid,
             "worker": worker,
@@ -181,7 +182,7 @@ class Tickets:
         }
 
         def once() -> Ticket | None:
-            # Anew at every try: a lease whose answer was lost falls silent and is swept.
+            # Each try has its own uid: a lease whose answer was lost gets no beat and is swept.
             run_uid = str(uuid.uuid4())
             with self._engine.begin() as connection:
                 found = connection.execute(_TAKE, {**values, "run_uid": run_uid})
@@ -193,25 +194,25 @@ class Tickets:
         return with_retries(once)
 
     def beat(self, run_uid: str, progress: Mapping[str, float | int | None]) -> bool:
-        """Renew a lease and note its progress; False when it is no longer ours."""
+        """Renew a lease and store its progress; return False if it is no longer ours."""
         statement = (
             leases.update()
             .where(leases.c.run_uid == run_uid)
             .values(beat_at=sa.func.now(), **progress)
         )
-        # Not patiently: the next beat comes anyway.
+        # A lost beat is not retried, because the next one follows within `BEAT_S`.
         with self._engine.begin() as connection:
             return connection.execute(statement).rowcount == 1
 
     def release(self, run_uid: str) -> None:
-        """Give a ticket back that can be gone on with; no loss is counted."""
+        """Give back a ticket for another worker to resume; count no loss."""
         self._give_back("run_uid = :run_uid", lost=0, run_uid=run_uid)
 
     def sweep(self, *, counts_as_loss: bool = True) -> Sequence[int]:
-        """Give back the tickets of leases that fell silent, and of this host's dead processes.
+        """Give back the tickets of leases without beats and of this host's dead processes.
 
         Args:
-            counts_as_loss: False where we killed the processes ourselves.
+            counts_as_loss: False if the caller killed the processes itself.
         """
         dead = [lease.process for lease in self.live() if is_dead(lease.process)]
         which = (
@@ -226,7 +227,7 @@ class Tickets:
         return [row.ticket for row in rows]
 
     def _write(self, statement: sa.TextClause, **values: object) -> Sequence[sa.Row[Any]]:
-        """Execute one statement in a transaction of its own; the rows that it returns."""
+        """Execute one statement in a transaction of its own; return its rows."""
 
         def once() -> Sequence[sa.Row[Any]]:
             with self._engine.begin() as connection:
@@ -236,7 +237,7 @@ class Tickets:
         return with_retries(once)
 
     def count(self) -> Budget:
-        """How many tickets there are in each state."""
+        """The number of tickets in each state."""
         statement = (
             sa.select(tickets.c.state, sa.func.count().label("n"))
             .where(tickets.c.study_uid == self._study_uid)

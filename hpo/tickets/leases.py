@@ -1,6 +1,6 @@
-"""Leases as others see them: who works on what, and whether a process that did is dead.
+"""Readers of leases: the workers, their tickets, and the death of a process on this host.
 
-Border: reads; taking, beating and giving back are `budget`'s.
+Border: reads alone; `budget` takes leases, renews them and gives them back.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import sqlalchemy as sa
 from hpo.database.connection import with_retries
 from hpo.database.schema import leases, tickets
 
-# A partitioned host was noticed only after 56 s by the schedulers that were tried; a lease must
-# outlive what the storage waits out by itself (45 s) and a beat or two.
+# The schedulers that were tried noticed a partitioned host only after 56 s. A lease must outlive
+# the outage that a trial waits out (45 s) and a beat or two (5 s each).
 LEASE_S = 90.0
 
 
 def host_name() -> str:
-    """The name under which this host's leases are known."""
+    """This host's name in its leases."""
     return socket.gethostname()
 
 
 def process_id(pid: int | None = None) -> str:
-    """A process told apart from a later one with the same number; empty when there is none.
+    """Identifier of a process, distinct from a later one with the same pid; empty if none runs.
 
-    `boot id/pid namespace:pid:start time` on Linux, so that a process is never judged from
-    another host or container. Where the start cannot be read (no /proc, or another user's
-    process under hidepid) it is left out.
+    On Linux it is `boot id/pid namespace:pid:start time`, so that a process is never judged from
+    another host or container. The start time is left out if it cannot be read (no /proc, or
+    another user's process under hidepid).
     """
     pid = os.getpid() if pid is None else pid
     try:
@@ -39,7 +39,7 @@ def process_id(pid: int | None = None) -> str:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return f"{_machine()}:{pid}:" if _exists(pid) else ""
-    # A zombie has ended; its parent has not looked yet.
+    # A zombie has ended, though its parent has not waited for it yet.
     return "" if fields[0] in "ZX" else f"{_machine()}:{pid}:{fields[19]}"
 
 
@@ -55,7 +55,7 @@ def _exists(pid: int) -> bool:
 
 @cache
 def _machine() -> str:
-    """Within what process numbers mean the same."""
+    """Scope in which a pid is unique: boot id and pid namespace, else the host's name."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         namespace = Path("/proc/self/ns/pid").readlink().name  # pid:[4026531836]
@@ -65,7 +65,7 @@ def _machine() -> str:
 
 
 def is_dead(process: str) -> bool:
-    """Whether a process has certainly ended: it ran here and is not to be found."""
+    """Return whether a process has certainly ended: it ran here and is no longer found."""
     machine, pid, _ = process.split(":")
     if machine != _machine():
         return False
@@ -75,7 +75,7 @@ def is_dead(process: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """A ticket being worked on, as others see it."""
+    """A leased ticket, its worker and its progress, as other processes read them."""
 
     ticket: int
     trial_number: int | None
@@ -93,13 +93,13 @@ class Lease:
 
 
 def live_leases(engine: sa.Engine) -> list[Lease]:
-    """The leases of all studies of a database whose workers still beat."""
+    """The leases with a recent beat and a living process, of all studies of a database."""
     fresh = leases.c.beat_at > sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, LEASE_S)
     return [lease for lease in read_leases(engine, fresh) if not is_dead(lease.process)]
 
 
 def read_leases(engine: sa.Engine, which: sa.ColumnElement[bool]) -> list[Lease]:
-    """The leases that a condition names, longest held first."""
+    """The leases that satisfy a condition, longest held first."""
     silent_s = sa.extract("epoch", sa.func.now() - leases.c.beat_at)
     held_s = sa.extract("epoch", sa.func.now() - leases.c.taken_at)
     names = ("ticket", "worker", "host", "process", "slot", "epoch", "epochs", "value")

@@ -1,6 +1,6 @@
-"""A ticket in a worker's hands: the fence under which its trial is written.
+"""A worker's ticket: the fence under which its trial is written.
 
-Border: its own row and lease. Which ticket is taken, given back or swept is `budget`'s.
+Border: its own row and lease. `budget` takes tickets, gives them back and sweeps them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from hpo.errors import LeaseLost
 
 @dataclass(frozen=True, kw_only=True)
 class Ticket:
-    """One trial of a study's budget, held under a lease. `run_uid` is this attempt.
+    """One trial of a study's budget, held under a lease.
 
     Attributes:
-        losses: Workers that this ticket's trials were lost with.
+        losses: The number of workers that this ticket has lost.
         trial_number: The ticket's Optuna trial, once it has one.
-        rerun_of: The trial before that, which its precision alone lost and this one repeats.
-        params: What its trial is to try, whole or in part; None leaves it to the sampler.
+        run_uid: Identifier of this attempt.
+        rerun_of: The earlier trial that this one repeats, because its precision alone failed it.
+        params: All or some parameters of the trial; the sampler chooses the others.
     """
 
     study_uid: str
@@ -37,7 +38,7 @@ class Ticket:
     params: Mapping[str, Any] | None = None
 
     def check(self, session: orm.Session) -> None:
-        """Raise `LeaseLost` unless the lease is ours; hold off a takeover until we commit."""
+        """Raise `LeaseLost` unless the lease is ours; lock out a takeover until the commit."""
         found = session.scalar(
             sa.select(leases.c.run_uid).where(leases.c.run_uid == self.run_uid).with_for_update()
         )
@@ -63,7 +64,7 @@ class Ticket:
         session.execute(leases.delete().where(leases.c.run_uid == self.run_uid))
 
     def to_rerun(self, trial_number: int) -> Rerun:
-        """The fence under which a trial ends and leaves the ticket to another one."""
+        """The fence under which the trial ends and leaves the ticket to its rerun."""
         return Rerun(**{**vars(self), "trial_number": None, "rerun_of": trial_number})
 
     def _row(self) -> sa.Update:
@@ -74,7 +75,7 @@ class Ticket:
 
 @dataclass(frozen=True, kw_only=True)
 class Rerun(Ticket):
-    """A ticket whose trial ends without ending it: another trial repeats the configuration."""
+    """A ticket that outlives its trial, because another trial repeats the configuration."""
 
     def end(self, session: orm.Session, state: str) -> None:
         """Leave ticket and lease to the trial that repeats this one."""
