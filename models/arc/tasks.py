@@ -1,8 +1,8 @@
 """Grid tasks in the manner of ARC, drawn from a seeded generator: a rule, demonstrations, a query.
 
-A rule is a family with two colours, and with a direction in some; no two rules do the same. Rules
-are split by a hash into those to train on and those held out, so that no held-out rule is ever
-trained on, whoever draws, in whatever order: a held-out one combines what was met in others.
+A rule is a family with two colours, in some with a direction; no two rules do the same. A hash
+splits rules into those to train on and those held out, so that no held-out rule is ever trained on,
+in whatever order rules are drawn. A held-out rule combines elements that others have.
 
 Shapes: H rows and W columns of a grid, whose cells are colours 0 (background) to 9.
 """
@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 COLOURS = 10
-# One rule in so many is held out.
+# One rule in five is held out.
 _HELD_OUT = 5
-# So often is a draw repeated that shows nothing: a grid that its rule leaves as it is.
+# A grid that its rule leaves unchanged shows nothing; at most this many grids are drawn for a pair.
 _TRIES = 20
 
 Grid = NDArray[np.int64]
@@ -28,7 +28,7 @@ Generator = np.random.Generator
 
 
 class Pair(NamedTuple):
-    """A grid and what its task makes of it."""
+    """A grid, and the output that its task demands for it."""
 
     input: Grid
     output: Grid
@@ -48,9 +48,9 @@ class Rule:
     """A family of tasks with its parameters.
 
     Attributes:
-        key: What tells it from every other rule, all that `apply` depends on; the family first.
-        draw: A grid to apply it to, of H rows and W columns.
-        apply: What it makes of a grid.
+        key: Unique key: the family, then everything that `apply` depends on.
+        draw: Draws an input grid of H rows and W columns.
+        apply: Maps an input grid to its output.
     """
 
     key: tuple[object, ...]
@@ -64,13 +64,13 @@ class Rule:
 
 
 def is_held_out(key: object) -> bool:
-    """Whether what has this key is kept from training, whoever asks: one in five."""
+    """Return whether the rule or task of this key is held out from training: one in five is."""
     digest = blake2b(repr(key).encode(), digest_size=4, person=b"grid-rules").digest()
     return int.from_bytes(digest, "big") % _HELD_OUT == 0
 
 
 def draw_rule(generator: Generator, *, held_out: bool) -> Rule:
-    """A rule of a random family, of those to train on or of those held out."""
+    """Draw a rule of a random family, from those held out or from those to train on."""
     families = tuple(FAMILIES.values())
     while True:
         rule = families[generator.integers(len(families))](generator)
@@ -79,7 +79,7 @@ def draw_rule(generator: Generator, *, held_out: bool) -> Rule:
 
 
 def draw_pair(rule: Rule, generator: Generator, *, canvas: int) -> Pair:
-    """A grid that the rule changes, and what it makes of it.
+    """Draw a grid that the rule changes, with its output.
 
     Args:
         canvas: Most rows and columns of both, >= 4.
@@ -89,7 +89,7 @@ def draw_pair(rule: Rule, generator: Generator, *, canvas: int) -> Pair:
         grid = rule.draw(generator, rows, columns)
         output = rule.apply(grid)
         while max(output.shape) > canvas:
-            # Of a rule that doubles a side.
+            # A rule that doubles a side needs a smaller input.
             rows, columns = max(2, rows // 2), max(2, columns // 2)
             grid = rule.draw(generator, rows, columns)
             output = rule.apply(grid)
@@ -99,13 +99,13 @@ def draw_pair(rule: Rule, generator: Generator, *, canvas: int) -> Pair:
 
 
 def _colours(generator: Generator) -> tuple[int, int, int]:
-    """Two colours of a rule, and one that it leaves alone."""
+    """Two colours of a rule, and a third one that it leaves unchanged."""
     old, new, other = generator.choice(np.arange(1, COLOURS), 3, replace=False)
     return int(old), int(new), int(other)
 
 
 def _scattered(colours: tuple[int, ...], density: float) -> Callable[[Generator, int, int], Grid]:
-    """Cells of some colours on the background."""
+    """Function that draws cells of some colours on the background."""
 
     def draw(generator: Generator, rows: int, columns: int) -> Grid:
         grid = generator.choice(np.array(colours), (rows, columns))
@@ -117,7 +117,7 @@ def _scattered(colours: tuple[int, ...], density: float) -> Callable[[Generator,
 def _recoloured(
     name: str, generator: Generator, move: Callable[[Grid], Grid], *variant: object
 ) -> Rule:
-    """A rule that moves cells about, and has one colour become another."""
+    """Rule that moves cells and replaces one colour by another."""
     old, new, other = _colours(generator)
     key = (name, *variant, old, new)
     draw = _scattered((old, old, other), 0.6)
@@ -125,12 +125,12 @@ def _recoloured(
 
 
 def _recolour(generator: Generator) -> Rule:
-    """One colour becomes another."""
+    """Replace one colour by another."""
     return _recoloured("recolour", generator, lambda grid: grid)
 
 
 def _swap(generator: Generator) -> Rule:
-    """Two colours change places."""
+    """Exchange two colours."""
     one, two = sorted(_colours(generator)[:2])
 
     def apply(grid: Grid) -> Grid:
@@ -140,14 +140,14 @@ def _swap(generator: Generator) -> Rule:
 
 
 def _keep(generator: Generator) -> Rule:
-    """All but one colour become background, and that one another colour."""
+    """Turn all but one colour into background, and that one into another colour."""
     old, new, other = _colours(generator)
     draw = _scattered((old, new, other), 0.7)
     return Rule(("keep", old, new), draw, lambda grid: np.where(grid == old, new, 0))
 
 
 def _fill(generator: Generator) -> Rule:
-    """The background becomes a colour, and one colour the background."""
+    """Turn the background into a colour, and one colour into background."""
     old, new, other = _colours(generator)
 
     def apply(grid: Grid) -> Grid:
@@ -157,7 +157,7 @@ def _fill(generator: Generator) -> Rule:
 
 
 def _frame(generator: Generator) -> Rule:
-    """The outermost cells take a colour, and within it another one vanishes."""
+    """Give the outermost cells a colour, and remove another one from the inner cells."""
     old, new, other = _colours(generator)
 
     def apply(grid: Grid) -> Grid:
@@ -170,13 +170,13 @@ def _frame(generator: Generator) -> Rule:
 
 
 def _mirror(generator: Generator) -> Rule:
-    """Left and right, or top and bottom, change places; one colour becomes another."""
+    """Mirror left and right, or top and bottom, and replace one colour by another."""
     axis = int(generator.integers(2))
     return _recoloured("mirror", generator, lambda grid: np.flip(grid, axis), axis)
 
 
 def _turn(generator: Generator) -> Rule:
-    """Rows and columns change places, a half turn, or a quarter; one colour becomes another."""
+    """Transpose, turn by a half or turn by a quarter, and replace one colour by another."""
     how = int(generator.integers(3))
     turns: Mapping[int, Callable[[Grid], Grid]] = {
         0: np.transpose,
@@ -187,13 +187,13 @@ def _turn(generator: Generator) -> Rule:
 
 
 def _shift(generator: Generator) -> Rule:
-    """All cells move by one, around the edge; one colour becomes another."""
+    """Move all cells by one, around the edge, and replace one colour by another."""
     axis, by = int(generator.integers(2)), int(generator.choice((-1, 1)))
     return _recoloured("shift", generator, lambda grid: np.roll(grid, by, axis), axis, by)
 
 
 def _fall(generator: Generator) -> Rule:
-    """Coloured cells fall to an edge, in their order; one colour becomes another."""
+    """Let coloured cells fall to an edge, in their order, and replace one colour by another."""
     turns = int(generator.integers(4))
 
     def move(grid: Grid) -> Grid:
@@ -206,7 +206,7 @@ def _fall(generator: Generator) -> Rule:
 
 
 def _crop(generator: Generator) -> Rule:
-    """What is coloured, cut out; one colour becomes another."""
+    """Cut out the coloured part, and replace one colour by another."""
     old, new, other = _colours(generator)
 
     def draw(rng: Generator, rows: int, columns: int) -> Grid:
@@ -225,7 +225,7 @@ def _crop(generator: Generator) -> Rule:
 
 
 def _double(generator: Generator) -> Rule:
-    """The grid twice, the second one mirrored or not; one colour becomes another."""
+    """Repeat the grid, mirrored or not, and replace one colour by another."""
     axis, is_mirrored = int(generator.integers(2)), bool(generator.integers(2))
 
     def move(grid: Grid) -> Grid:
@@ -236,7 +236,7 @@ def _double(generator: Generator) -> Rule:
 
 
 def _enclose(generator: Generator) -> Rule:
-    """The neighbours of single cells take a colour."""
+    """Give the neighbours of single cells a colour."""
     seed, new, _ = _colours(generator)
 
     def draw(rng: Generator, rows: int, columns: int) -> Grid:
