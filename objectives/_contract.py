@@ -22,9 +22,7 @@ class Option:
     """A setting of the problem itself: a flag of `run`, stored with the study that it creates.
 
     Attributes:
-        default: Value without the flag.
         choices: Allowed values; empty if every text is allowed.
-        help: Help text of the flag.
     """
 
     default: str
@@ -37,7 +35,6 @@ class Context:
     """Device, size, length and seeds of the trial that a task is built for.
 
     Attributes:
-        device: Device of the modules and batches.
         size: One of the objective's `sizes`.
         epochs: Length of the trial, in epochs of `Task.steps_per_epoch` steps.
         seed: Seed of this trial's initialization and training draws.
@@ -87,9 +84,6 @@ class Prediction(NamedTuple):
     Attributes:
         kind: Form of display: `grid` (rows of integers), `table` (a mapping or a list of mappings
             of names to figures), or any other word (as JSON).
-        input: Input of the sample.
-        target: True output of the sample.
-        prediction: Output of the networks.
         score: Quality of the prediction, as the objective rates it.
     """
 
@@ -173,12 +167,11 @@ class Task(ABC):
 
 
 class Objective(ABC):
-    """A search: its metric and spaces, and the tasks of its trials.
+    """An optimization problem: its metric, its search spaces, and the tasks of its trials.
 
     Attributes:
         name: Name of the objective, with which the default name of a study begins.
         metric: Key of `Task.validate` that is optimized; no searched quantity may enter it.
-        direction: Direction in which the metric is optimized.
         spaces: Search spaces by name, `narrow` and `wide`.
         options: Settings of the problem that `run` takes as flags.
         sizes: Sizes that it can be built at, smallest first.
@@ -243,9 +236,6 @@ class Objective(ABC):
         """Write samples of the objective's simulator to a file that its tasks can read.
 
         Args:
-            path: File to write.
-            context: Size, seed and options of the samples.
-            count: Number of samples.
             stream: Random stream: `train`, whose draws no validation or test set has, or `test`.
             half: True for floating-point data in half precision.
             tell: Called with a line for the user on the progress.
