@@ -13,7 +13,8 @@ from math import log
 import torch
 from torch import Tensor
 
-from models.ris.estimators.likelihood import Fit, Likelihood
+from models.ris.estimators.fit import Fit
+from models.ris.estimators.likelihood import Likelihood
 from models.ris.estimators.peaks import steered_grid
 from models.ris.estimators.posterior import Responses, add_noise, source_gain
 from models.ris.scene.geometry import ArrayConfig
