@@ -12,16 +12,8 @@ from typing import Protocol
 import numpy as np
 
 from models.arc.files import FileTask
-from models.arc.tasks import (
-    COLOURS,
-    Generator,
-    Grid,
-    GridTask,
-    Pair,
-    draw_pair,
-    draw_rule,
-    is_held_out,
-)
+from models.arc.rules import draw_pair, draw_rule
+from models.arc.tasks import COLOURS, Generator, Grid, GridTask, Pair, is_held_out
 
 
 class TaskSource(Protocol):
