@@ -17,7 +17,6 @@ visit's summary; 2 = real and imaginary part; 3 = a position as in `estimators.p
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import log, sqrt
 from typing import Any
 
@@ -34,6 +33,7 @@ from models.ris.estimators.posterior import (
     source_gain,
     weighted_factor,
 )
+from models.ris.network.beliefs import Belief, Scene, Scores, Slot, response
 from models.ris.network.slot_control import Backbone, Head
 from models.ris.network.source_climb import climb_source
 from models.ris.scene.geometry import ArrayConfig
@@ -45,44 +45,6 @@ _FIRST_NOISE = 0.6
 _NOTHING = -1e4
 # A zoom reaches at least this far, in cells of the grid: the accuracy of a position at 24 dB.
 _LEAST_REACH = 0.01
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """Inputs of the network, and the responses to the whole grid under their codes."""
-
-    sample_BLMM: Tensor
-    sensing_BLMN: Tensor
-    grid: Responses
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """Scores of every candidate in a visit; constants for the gradient."""
-
-    gain_BC: Tensor  # in nats relative to the best, lowered for the zoom's smaller cells
-    power_BC: Tensor
-    best_B3: Tensor
-    summary_BS: Tensor
-    near_steering_BNC: Tensor
-    near: Responses
-
-
-@dataclass(frozen=True)
-class _Belief:
-    """A slot's belief: the power at each candidate, and its covariance under each code."""
-
-    scores: _Scores
-    weights_BC: Tensor  # carries the gradient
-    response_BLMM: Tensor  # is a constant for the gradient
-
-
-@dataclass
-class _Slot:
-    """One hypothetical source."""
-
-    token_BW: Tensor
-    belief: _Belief | None = None
 
 
 class RisCovarianceNet(nn.Module):
@@ -163,9 +125,9 @@ class RisCovarianceNet(nn.Module):
         batch, antennas = len(sample_BLMM), sample_BLMM.shape[-1]
         sensing_BLMN = channel_BMN.unsqueeze(1) * codes_BLN.unsqueeze(2) / sqrt(codes_BLN.shape[-1])
         with _full_precision(sample_BLMM):
-            scene = _Scene(sample_BLMM, sensing_BLMN, Responses(self.steering_1NG, sensing_BLMN))
+            scene = Scene(sample_BLMM, sensing_BLMN, Responses(self.steering_1NG, sensing_BLMN))
         log_noise_B = sample_BLMM.real.new_full((batch,), log(_FIRST_NOISE / antennas))
-        slots = [_Slot(token_W.expand(batch, -1)) for token_W in self.backbone.first_token_KW]
+        slots = [Slot(token_W.expand(batch, -1)) for token_W in self.backbone.first_token_KW]
         for layer in range(self.layers):
             steps: list[Tensor] = []
             for slot in slots:
@@ -175,18 +137,18 @@ class RisCovarianceNet(nn.Module):
                 slot.belief = self._decide(scene, scores, control_B4, prior_BG)
                 steps.append(control_B4[:, 3])
             with torch.no_grad(), _full_precision(sample_BLMM):
-                log_noise_B = fit_noise(sample_BLMM, _response(scene, slots), log_noise_B)
+                log_noise_B = fit_noise(sample_BLMM, response(scene, slots), log_noise_B)
             log_noise_B = log_noise_B + torch.stack(steps).mean(0)
         return self._outputs(slots, log_noise_B)
 
     @torch.no_grad()
     def _score(
-        self, scene: _Scene, slots: Sequence[_Slot], slot: _Slot, log_noise_B: Tensor, layer: int
-    ) -> _Scores:
+        self, scene: Scene, slots: Sequence[Slot], slot: Slot, log_noise_B: Tensor, layer: int
+    ) -> Scores:
         """Score the grid and, around the best candidate of the previous visit, a finer one."""
         sample_BLMM, cells = scene.sample_BLMM, self.positions_1G3.shape[1]
         with _full_precision(sample_BLMM):
-            others_BLMM = _response(scene, [other for other in slots if other is not slot])
+            others_BLMM = response(scene, [other for other in slots if other is not slot])
             rest_BLMM = add_noise(others_BLMM, log_noise_B)
             inverse_BLMM = torch.linalg.inv_ex(rest_BLMM).inverse
             near_BC3, reach_B3 = self._near(scene, slot, inverse_BLMM)
@@ -217,9 +179,9 @@ class RisCovarianceNet(nn.Module):
             torch.full_like(log_noise_B, layer - 1.0),
         )
         summary_BS = torch.stack(summary, -1)
-        return _Scores(gain_BC, power_BC, best_B13.squeeze(1), summary_BS, near_steering_BNC, near)
+        return Scores(gain_BC, power_BC, best_B13.squeeze(1), summary_BS, near_steering_BNC, near)
 
-    def _near(self, scene: _Scene, slot: _Slot, inverse_BLMM: Tensor) -> tuple[Tensor, Tensor]:
+    def _near(self, scene: Scene, slot: Slot, inverse_BLMM: Tensor) -> tuple[Tensor, Tensor]:
         """27 positions around the slot's best so far, and their spacing; none at the first visit.
 
         The spacing is √3 standard deviations. Weighted by the likelihood, the positions then have
@@ -241,9 +203,7 @@ class RisCovarianceNet(nn.Module):
         near_BC3 = torch.minimum(torch.maximum(near_BC3, self.low_3), self.high_3)
         return near_BC3, reach_B3
 
-    def _decide(
-        self, scene: _Scene, scores: _Scores, control_B4: Tensor, prior_BG: Tensor
-    ) -> _Belief:
+    def _decide(self, scene: Scene, scores: Scores, control_B4: Tensor, prior_BG: Tensor) -> Belief:
         """Belief after a visit: weights = power · softmax(sharpness · gain + prior)."""
         sharper_B1, louder_B1, nearer_B1 = (control_B4[:, i : i + 1] for i in range(3))
         cells = prior_BG.shape[-1]
@@ -254,9 +214,9 @@ class RisCovarianceNet(nn.Module):
         with torch.no_grad(), _full_precision(weights_BC):
             response_BLMM = scene.grid.covariance(weights_BC[:, :cells])
             response_BLMM = response_BLMM + scores.near.covariance(weights_BC[:, cells:])
-        return _Belief(scores, weights_BC, response_BLMM)
+        return Belief(scores, weights_BC, response_BLMM)
 
-    def _outputs(self, slots: Sequence[_Slot], log_noise_B: Tensor) -> dict[str, Tensor]:
+    def _outputs(self, slots: Sequence[Slot], log_noise_B: Tensor) -> dict[str, Tensor]:
         """The factor of R scaled to trace N, and the noise in the same units."""
         beliefs = [slot.belief for slot in slots if slot.belief is not None]
         cells, columns = self.positions_1G3.shape[1], self.start_1NR.shape[-1]
@@ -278,12 +238,6 @@ def factor_from(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """F_BNR, complex64, and the noise s_B >= 1e-3 from the network's outputs: R = F Fᴴ + s I."""
     factor_BNR = torch.view_as_complex(outputs["factor"].float().contiguous())
     return factor_BNR, NOISE_FLOOR + outputs["log_noise"].float().exp()
-
-
-def _response(scene: _Scene, slots: Sequence[_Slot]) -> Tensor:
-    """Covariance under every code of all slots that were visited, BLMM."""
-    found = [slot.belief.response_BLMM for slot in slots if slot.belief is not None]
-    return torch.stack(found).sum(0) if found else torch.zeros_like(scene.sample_BLMM)
 
 
 def _full_precision(tensor: Tensor) -> torch.autocast:
