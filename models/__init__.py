@@ -1,1 +1,1 @@
-"""Networks and mathematics in plain PyTorch: knows nothing of Optuna, of SQL or of the service."""
+"""Networks and mathematics in plain PyTorch, without Optuna, SQL or the service."""

@@ -1,8 +1,8 @@
-"""The contract: what an objective is, and how one is found by its name.
+"""The contract of objectives, the shipped objectives, and the loading of one by its name.
 
-An `Objective` says what to search and builds a `Task` from parameters; a `Task` says how one
-trial of it trains. Neither says anything of precision, GPUs, databases or pruning: the service
-owns those. An objective is one file that ends in `objective = MyObjective()`.
+An `Objective` declares the search space and builds a `Task` from parameters; a `Task` defines how
+one trial trains. Neither deals with precision, GPUs, databases or pruning: the service owns those.
+An objective is one file that ends in `objective = MyObjective()`.
 """
 
 from objectives._contract import Context, Group, Objective, Option, Prediction, Task, Term

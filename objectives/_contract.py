@@ -1,4 +1,4 @@
-"""The contract of an objective and of its tasks."""
+"""The contract: base classes of an objective and of its tasks, and the types in between."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """A setting of the problem itself, a flag of `run`; part of what a study is created with."""
+    """A setting of the problem itself: a flag of `run`, stored with the study that it creates.
+
+    Attributes:
+        choices: Allowed values; empty if every text is allowed.
+    """
 
     default: str
     choices: tuple[str, ...] = ()
@@ -28,13 +32,15 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a trial is built for.
+    """Device, size, length and seeds of the trial that a task is built for.
 
     Attributes:
-        seed: Initialization and training draws of this trial.
-        problem_seed: Installation, validation and test sets; a constant of the size.
-        options: The objective's own options, by name.
-        must_stop: Whether long work outside of a trial's steps is to be given up.
+        size: One of the objective's `sizes`.
+        epochs: Length of the trial, in epochs of `Task.steps_per_epoch` steps.
+        seed: Seed of this trial's initialization and training draws.
+        problem_seed: Seed of installation, validation and test sets; a constant of the size.
+        options: Values of the objective's own options, by name.
+        must_stop: Returns True when long work outside of a trial's steps must end.
     """
 
     device: torch.device
@@ -48,7 +54,15 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Parameters that are optimized alike: fp32, real; `clip` bounds their gradient's norm."""
+    """Parameters with the same optimizer settings.
+
+    Attributes:
+        name: Name under which the norm of the group's gradient is reported.
+        parameters: Real parameters, fp32 where they train, each in one group only.
+        lr: Learning rate, which `Task.schedule` multiplies.
+        weight_decay: Weight decay of AdamW.
+        clip: Largest norm of the group's gradient; a larger one is scaled down.
+    """
 
     name: str
     parameters: Sequence[nn.Parameter]
@@ -58,19 +72,19 @@ class Group:
 
 
 class Term(NamedTuple):
-    """A named part of the loss: a scalar fp32 tensor and the factor it enters the sum with."""
+    """One term of the loss: a scalar fp32 tensor, and its factor in the sum."""
 
     value: Tensor
     weight: float = 1.0
 
 
 class Prediction(NamedTuple):
-    """What the networks make of one sample, kept to be looked at: plain data, tensors.
+    """The networks' prediction for one sample, stored for display: plain data, tensors.
 
     Attributes:
-        kind: How it is shown: `grid` (rows of integers), `table` (a mapping or a list of mappings
+        kind: Form of display: `grid` (rows of integers), `table` (a mapping or a list of mappings
             of names to figures), or any other word (as JSON).
-        score: How good it is, as the objective rates it.
+        score: Quality of the prediction, as the objective rates it.
     """
 
     kind: str
@@ -81,12 +95,12 @@ class Prediction(NamedTuple):
 
 
 class Task(ABC):
-    """How one trial trains.
+    """One trial's training: networks, data, loss and validation.
 
     Attributes:
-        modules: By name; put in training and evaluation mode, saved and loaded.
-        groups: Parameter groups, each of whose names is shown with its gradient norm.
-        steps_per_epoch: A trial is `context.epochs` times as many steps.
+        modules: Networks by name; the service sets their mode, saves and loads them.
+        groups: Parameter groups, each reported by its name with the norm of its gradient.
+        steps_per_epoch: Steps in an epoch; a trial has `context.epochs` epochs.
     """
 
     modules: Mapping[str, nn.Module]
@@ -95,61 +109,72 @@ class Task(ABC):
 
     @abstractmethod
     def batch(self, step: int) -> Any:
-        """The batch of a step, on the device: a function of the trial's seed and the step."""
+        """Return the batch of a step, on the device; it depends on the trial's seed and the step.
+
+        The same step must always give the same batch: a resumed trial goes on as if uninterrupted.
+        """
 
     @abstractmethod
     def forward(self, batch: Any) -> Any:
-        """The networks' outputs; runs under autocast."""
+        """Return the networks' outputs for a batch; runs under autocast."""
 
     @abstractmethod
     def loss(self, outputs: Any, batch: Any) -> Mapping[str, Term]:
-        """The terms of the loss. Every floating tensor comes as fp32, complex as complex64."""
+        """Return the terms of the loss by name.
+
+        All floating tensors in the arguments are cast to fp32, complex ones to complex64. Runs
+        without autocast.
+        """
 
     @abstractmethod
     def validate(self) -> Mapping[str, float]:
-        """Figures of the networks as they are, the metric among them; no gradient, no autocast."""
+        """Return validation figures of the current networks by name, the metric among them.
+
+        Runs in evaluation mode, without gradient or autocast.
+        """
 
     def schedule(self, progress: float) -> float:
-        """The learning rate's multiplier at a share in [0, 1) of the trial's steps."""
+        """Return the factor of all learning rates after a share in [0, 1) of the trial's steps."""
         return 1.0
 
     def optimizer(self) -> torch.optim.Optimizer | None:
-        """An optimizer over `groups` of its own; None for AdamW."""
+        """Return the task's own optimizer over `groups`; None for AdamW."""
         return None
 
     def monitor(self) -> Mapping[str, Tensor]:
-        """Figures of the step just taken beside its loss: detached scalars, logged and averaged."""
+        """Return further figures of the last step: detached scalars, averaged and logged."""
         return {}
 
     def idle(self, step: int) -> Collection[str]:
-        """The groups that have no gradient at a step by construction: no reason to warn."""
+        """Return the names of groups without gradient at a step by design, to avoid a warning."""
         return ()
 
     def predict(self, samples: range) -> Sequence[Prediction]:
-        """What the networks make of some validation samples, in order; fewer where it has fewer.
+        """Return predictions for some validation samples, in order; fewer if there are fewer.
 
-        Asked for in evaluation and inference mode, without autocast: keep no tensor of it for the
-        training. Where it raises, the samples are asked for one by one, and those that fail are
-        kept as their errors.
+        Runs in evaluation and inference mode, without autocast: keep no tensor of it for training.
+        If it raises, it is called again for each sample alone, and a sample that fails is stored as
+        its error.
         """
         return ()
 
     def state_dict(self) -> dict[str, Any]:
-        """What lives outside `modules` and must survive an interruption; plain data, tensors."""
+        """Return state outside `modules` that must survive an interruption; plain data, tensors."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
 
 
 class Objective(ABC):
-    """What to search, and how to build one trial of it.
+    """An optimization problem: its metric, its search spaces, and the tasks of its trials.
 
     Attributes:
-        metric: The key of `Task.validate` that is optimized; no searched quantity appears in it.
-        spaces: The search spaces by name, `narrow` and `wide`.
+        name: Name of the objective, with which the default name of a study begins.
+        metric: Key of `Task.validate` that is optimized; no searched quantity may enter it.
+        spaces: Search spaces by name, `narrow` and `wide`.
         options: Settings of the problem that `run` takes as flags.
-        sizes: The sizes it can be built at, smallest first.
+        sizes: Sizes that it can be built at, smallest first.
     """
 
     name: ClassVar[str]
@@ -160,41 +185,41 @@ class Objective(ABC):
     sizes: ClassVar[Sequence[str]] = ("tiny", "base", "full")
 
     def suggest(self, trial: Trial, space: str) -> Params:
-        """The parameters of a trial."""
+        """Suggest the parameters of a trial."""
         return {name: spec.suggest(trial, name) for name, spec in self.spaces[space].items()}
 
     def defaults(self, space: str) -> Params:
-        """The configuration that a study tries first and is compared with."""
+        """Return the configuration that a study tries first, its baseline."""
         return {name: spec.default for name, spec in self.spaces[space].items()}
 
     def problem_seed(self, size: str) -> int:
-        """The seed of what all trials share; a constant of the size."""
+        """Return the seed of all data that trials share; a constant of the size."""
         return 0
 
     def settle(self, options: Mapping[str, str], size: str, precision: str) -> Mapping[str, str]:
-        """The options as a study keeps them, with absolute paths for example.
+        """Return the options as a study stores them, for example with absolute paths.
 
-        Asked before anything is created or trained. Raise ValueError, with the reason and the cure,
-        for what cannot work: a file that is not there, a dtype that the precision cannot train.
+        Called before anything is created or trained. Raise ValueError, with the reason and the
+        cure, for options that cannot work: a missing file, a dtype that the precision cannot train.
         """
         return options
 
     @abstractmethod
     def build(self, params: Params, context: Context) -> Task:
-        """One trial."""
+        """Build the task of one trial."""
 
     def references(self, context: Context) -> Mapping[str, float]:
-        """The metric of other methods on the same validation set, to stand beside a result.
+        """Return the metric of other methods on the same validation set, for comparison.
 
-        What takes longer than some seconds asks `context.must_stop` and may raise InterruptedError.
+        Work longer than some seconds polls `context.must_stop`, and may raise InterruptedError.
         """
         return {}
 
     def evaluate(self, task: Task, context: Context, asked: Asked) -> Evaluation | None:
-        """How good a trained task's networks are on a test set; None where it has no such thing.
+        """Evaluate a trained task's networks on a test set; None if that is not implemented.
 
-        Asked for in evaluation mode, without gradient or autocast. Raise `CannotEvaluate`, with the
-        reason and the cure, for what cannot work: a file of samples of another size.
+        Runs in evaluation mode, without gradient or autocast. Raise `CannotEvaluate`, with the
+        reason and the cure, for a request that cannot work: a file of samples of another size.
         """
         return None
 
@@ -211,15 +236,15 @@ class Objective(ABC):
         """Write samples of the objective's simulator to a file that its tasks can read.
 
         Args:
-            stream: Which draws: `train`, which no set shares, or `test`.
-            half: Floating-point data in half precision.
-            tell: Called with a line for people as the writing goes on.
+            stream: Random stream: `train`, whose draws no validation or test set has, or `test`.
+            half: True for floating-point data in half precision.
+            tell: Called with a line for the user on the progress.
 
         Returns:
-            A line for people on what was written; None where the objective has no such thing.
+            A line for the user on the samples written; None if that is not implemented.
 
         Raises:
-            ValueError: It cannot be written so; the reason and the cure.
-            InterruptedError: `context.must_stop` said so; nothing is left of the file.
+            ValueError: The samples cannot be written; the message has the reason and the cure.
+            InterruptedError: `context.must_stop` returned True; nothing of the file remains.
         """
         return None

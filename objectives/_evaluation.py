@@ -1,4 +1,4 @@
-"""What an evaluation asks of an objective, and what it gives: tables, figures, remarks.
+"""Request and result of an objective's evaluation: tables, figures, remarks.
 
 Border: plain data; an objective fills it, the service writes it to files.
 """
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 class CannotEvaluate(Exception):
-    """What was asked for cannot be evaluated; the message says why, and what to write."""
+    """The request cannot be evaluated; the message has the reason and the cure."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """How a trained network is to be evaluated.
+    """Request to evaluate a trained network.
 
     Attributes:
-        quick: In under a minute on two cores, with fewer samples.
-        samples: A file of samples to evaluate on in place of drawn ones.
-        seed: Of the test set: 0 is the frozen one, others are fresh draws.
-        tell: Called with a line for people whenever a part is done.
-        must_stop: Whether to give up; then raise `InterruptedError`.
+        quick: True for fewer samples, in under a minute on two cores.
+        samples: File of samples to evaluate on instead of drawn ones.
+        seed: Seed of the test set: 0 is the frozen one, others are fresh draws.
+        tell: Called with a line for the user before each part.
+        must_stop: Returns True when the evaluation must end; then raise `InterruptedError`.
     """
 
     quick: bool = False
@@ -42,8 +42,11 @@ class Table:
     """One table: floats are shown with three significant digits, None as a dash.
 
     Attributes:
-        name: Of its CSV file, without the ending.
-        note: What a reader has to know to read it.
+        name: Name of its CSV file, without the ending.
+        title: Title above the table.
+        head: Headings of the columns.
+        rows: Cells by row, as many in each as headings.
+        note: Explanation below the table.
     """
 
     name: str
@@ -53,7 +56,7 @@ class Table:
     note: str = ""
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` where a row has more or fewer cells than the head."""
+        """Raise `ValueError` if a row has more or fewer cells than the head."""
         for row in self.rows:
             if len(row) != len(self.head):
                 raise ValueError(
@@ -67,7 +70,9 @@ class Figure:
     """One picture, drawn by matplotlib onto an empty canvas.
 
     Attributes:
-        name: Of its PNG file, without the ending.
+        name: Name of its PNG file, without the ending.
+        title: Title of the picture.
+        draw: Draws onto the canvas that it is given.
         size_in: Width and height in inches.
     """
 
@@ -79,10 +84,12 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How good a trained network is.
+    """Result of an evaluation.
 
     Attributes:
-        remarks: Sentences for people: what was measured, on what, what falls short.
+        tables: Tables to show and to write as CSV files.
+        figures: Pictures to write as PNG files.
+        remarks: Sentences for the user on the measurement, its data, and missed targets.
     """
 
     tables: Sequence[Table]

@@ -10,21 +10,21 @@ from types import ModuleType
 
 from objectives._contract import Objective
 
-# What `run` takes when no objective is named.
+# `run` takes this objective if none is named.
 DEFAULT = "ris_covariance"
 
 
 def names() -> list[str]:
-    """The objectives that come with the project."""
+    """Names of the objectives that come with the project."""
     found = Path(__file__).parent.glob("*.py")
     return sorted(path.stem for path in found if not path.stem.startswith("_"))
 
 
 def load(spec: str) -> Objective:
-    """The objective called `NAME`, at `module:attr`, or in a file `path.py`.
+    """Load the objective called `NAME`, at `module:attr`, or in a file `path.py`.
 
     Raises:
-        LookupError: There is none of that name, or what is found is not an objective.
+        LookupError: Nothing has that name, or it is not an objective.
     """
     if spec.endswith(".py"):
         module, attribute = _load_file(Path(spec)), "objective"
@@ -53,8 +53,8 @@ def _load_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"objective_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # As an import would: inspect and dataclasses look a class's module up here.
+    # An import would do this, too: inspect and dataclasses search here for a class's module.
     sys.modules[spec.name] = module
-    # Not by way of a bytecode file: one of the same second and size would hide an edit.
+    # No bytecode file is used: one of the same second and size would hide an edit.
     exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     return module

@@ -10,7 +10,7 @@ Params = Mapping[str, Any]
 
 
 class Trial(Protocol):
-    """What `suggest` may ask of an Optuna trial."""
+    """The methods of an Optuna trial that `suggest` may call."""
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
@@ -25,7 +25,7 @@ class Trial(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Float:
-    """A real parameter between `low` and `high`, on a log scale if so said."""
+    """A real parameter from `low` to `high`, on a logarithmic scale if `log` is True."""
 
     low: float
     high: float
@@ -38,7 +38,7 @@ class Float:
 
 @dataclass(frozen=True, kw_only=True)
 class Int:
-    """An integer parameter from `low` to `high`, both included."""
+    """An integer parameter from `low` to `high`, both included; `log` as in `Float`."""
 
     low: int
     high: int

@@ -3,11 +3,11 @@
     pip install -e '.[arc]'
     python -m hpo --objective arc_prompt --n_trials 20
 
-The language model reads a task's demonstrations, never its query; a policy refines the prompt for
-the reward of a better answer; the agent, conditioned on it, rewrites the query's grid. All three
-train together, by one loss and one backward. The metric is the share of the cells that a task
-changes which are right, on tasks of rules that are never trained on. An optimization workload with
-baselines, no claim to solve ARC.
+The language model reads a task's demonstrations, never its query. A policy refines the prompt,
+rewarded for a better answer. The agent, conditioned on the prompt, rewrites the query's grid. All
+three train together, by one loss and one backward. The metric is the accuracy on the cells that a
+task changes, for tasks of rules that are never trained on. This is an optimization workload with
+baselines, not a claim to solve ARC.
 
 Shapes: B tasks, X queries (B times some), P prompt, S side of the canvas.
 """
@@ -56,19 +56,21 @@ from objectives import (
 )
 
 _WARMUP = 0.05
-# Of the trial's steps; before it the size counts more.
+# The size's weight is `size_early` before this share of the trial's steps, and `size_late` after.
 _CURRICULUM_TURN = 0.5
 # Validation holds activations of this many tasks at once.
 _CHUNK = 64
-# What the features-only baseline trains with: the solver's defaults, but for a rate that learns.
+# The features-only baseline trains with the solver's defaults, except for a rate that learns.
 _BASELINE = {"lr_agent": 6e-3, "lr_language_model": 6e-3, "rl_weight": 0.0}
 
 
 class Outputs(NamedTuple):
-    """What a forward gives.
+    """Outputs of a forward.
 
     Attributes:
-        plain_XSS: Colours that the unrefined prompt leads to; None where no policy trains.
+        answer: Answer to the refined prompt.
+        action: Action of the policy; None where no policy trains.
+        plain_XSS: Colours of the answer to the unrefined prompt; None where no policy trains.
     """
 
     answer: Answer
@@ -114,7 +116,7 @@ class ArcPromptTask(Task):
             self.groups.append(
                 Group(name="policy", parameters=policy, lr=params["lr_agent"], clip=clip)
             )
-        # The block of steps whose prompts are kept, and these, without their graph.
+        # The cache holds the prompts of one block of steps, without their graph.
         self._cached_block, self._cached_BP = -1, torch.zeros(0)
         self._monitor: dict[str, Tensor] = {}
 
@@ -155,13 +157,13 @@ class ArcPromptTask(Task):
         return encode(tasks, canvas=canvas, device=device, step=step)
 
     def _block(self, step: int) -> int:
-        """Which block of steps with the same demonstrations a step belongs to."""
+        """Number of a step's block, whose steps share their demonstrations."""
         return step // int(self._params["cache_interval"])
 
     def _generator(self, purpose: str, index: int) -> np.random.Generator:
         context = self._context
         number = ("demonstrations", "queries").index(purpose)
-        # numpy takes no negative seed.
+        # numpy rejects a negative seed.
         seed = context.seed % 2**64
         return np.random.default_rng((context.problem_seed, seed, number, index))
 
@@ -175,22 +177,22 @@ class ArcPromptTask(Task):
             return Outputs(self._answer(batch, prompt_BP), None, None)
         action = self._policy(prompt_BP)
         answer = self._answer(batch, action.refined_BP)
-        # Last: autocast keeps the casts of weights, and those made here are without a gradient.
+        # This must come last: autocast caches the casts of weights, and these have no gradient.
         with torch.no_grad():
             plain = self._answer(batch, prompt_BP)
         return Outputs(answer, action, plain.colours())
 
     def _prompt(self, batch: GridBatch) -> Tensor:
-        """The prompts of a batch: written at the first step of a block, kept for its others."""
+        """Prompts of a batch: written at the first step of a block, cached for the others."""
         block = self._block(batch.step)
         is_first = batch.step % self._params["cache_interval"] == 0
         if not is_first and self._cached_block == block:
             return self._cached_BP
         prompt_BP: Tensor = self._writer(batch.symbols_BT)
         if self._params["cache_interval"] > 1:
-            # A kept graph would fail at the second backward.
+            # A cached graph would fail at the second backward.
             self._cached_BP = prompt_BP.detach()
-            # What an overflow spoilt is written again at the next step.
+            # Prompts with an overflow are not cached but written again at the next step.
             self._cached_block = block if bool(torch.isfinite(self._cached_BP).all()) else -1
         return prompt_BP
 
@@ -225,7 +227,7 @@ class ArcPromptTask(Task):
         )
         action = outputs.action
         reward_B = params["reward_scale"] * gain_X.view(len(action.value_B), -1).mean(1)
-        # A constant for the graph: what has a gradient is the action's probability.
+        # The advantage is a constant for the graph: only the action's probability has a gradient.
         advantage_B = reward_B - action.value_B.detach()
         self._monitor["reward"] = reward_B.mean()
         weight = params["rl_weight"]
@@ -274,7 +276,7 @@ class ArcPromptTask(Task):
         return refined_BP
 
     def _guess(self, batch: GridBatch, prompt_BP: Tensor) -> Tensor:
-        """The answers on their canvases, (X, S, S)."""
+        """Answers on their canvases, (X, S, S)."""
         pairs = zip(_parts(batch), torch.split(prompt_BP, _CHUNK), strict=True)
         return torch.cat([self._answer(part, prompts).grid() for part, prompts in pairs])
 
@@ -285,7 +287,7 @@ class ArcPromptTask(Task):
             return ()
         guess_XSS = self._guess(some, self._refined(self._writer(some.symbols_BT)))
         score_X = arc_loss.changed_accuracy(guess_XSS, some.input_XSS, some.target_XSS)
-        # Two copies to the host for all of them.
+        # Stacked, all samples need only two copies to the host.
         grids_X = torch.stack((some.input_XSS, some.target_XSS, guess_XSS), 1).tolist()
         return [
             Prediction("grid", _cut(given), _cut(target), _cut(guess), score)
@@ -315,13 +317,13 @@ def _parts(batch: GridBatch) -> Iterator[GridBatch]:
 
 
 def _cut(rows: list[list[int]]) -> list[list[int]]:
-    """A grid without what lies beyond it on its canvas."""
+    """A grid without the padding of its canvas."""
     cut = [[cell for cell in row if cell != PAD] for row in rows]
     return [row for row in cut if row]
 
 
 def _train_plainly(task: ArcPromptTask, steps: int, must_stop: Callable[[], bool]) -> None:
-    """Train a task in float32, without a word to anybody."""
+    """Train a task in float32, without reports."""
     optimizer = torch.optim.AdamW(
         [{"params": list(group.parameters), "lr": group.lr} for group in task.groups],
         weight_decay=0.0,
@@ -363,9 +365,9 @@ _NARROW: dict[str, Float | Int | Choice] = {
 
 
 class ArcPrompt(Objective):
-    """The share of the cells that a task changes which are right, on rules never trained on.
+    """Accuracy on the cells that a task changes, for rules that are never trained on.
 
-    Needs the extra: pip install -e '.[arc]'.
+    It needs the extra: pip install -e '.[arc]'.
     """
 
     name = "arc_prompt"

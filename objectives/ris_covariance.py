@@ -2,10 +2,10 @@
 
     python -m hpo --objective ris_covariance --n_trials 50
 
-The metric is J = 10·log₁₀(mean ε_net / mean ε_ridge) in dB on one frozen validation set: how much
-of the sources' span the dominant eigenvectors of the estimate miss, relative to ridge covariance
-matching. No searched quantity appears in it. What is validated is the hybrid covariance
-(1−β)(FFᴴ + sI) + β R_ridge, β set on scenes of its own.
+The metric is J = 10·log₁₀(mean ε_net / mean ε_ridge) in dB on one frozen validation set. ε is the
+fraction of the sources' span that the dominant eigenvectors of an estimate miss; the reference is
+ridge covariance matching. No searched quantity enters J. The validated estimate is the hybrid
+covariance (1−β)(FFᴴ + sI) + β R_ridge, with β chosen on separate scenes.
 
 Shapes: B scenes, N elements, M antennas, L codes, R rank of F, K sources.
 """
@@ -69,7 +69,7 @@ from objectives import (
 )
 from objectives.ris_evaluation import evaluate_drawn, evaluate_given, evaluate_unlabelled
 
-# Of a file that is evaluated on, in about the time that drawn scenes take.
+# At most this many scenes of a file are evaluated on, in about the time that drawn scenes take.
 _MOST_SCENES, _QUICK_SCENES = 5000, 500
 _STEPS_PER_EPOCH = {"unit": 5, "tiny": 17, "base": 167, "full": 167}
 _BLENDS = (0.0, 0.05, 0.1, 0.2)
@@ -86,7 +86,7 @@ class RisCovarianceTask(Task):
     """One network trained on fresh scenes at every step."""
 
     def __init__(self, params: Params, context: Context) -> None:
-        # What has no effect is not searched, and stands at one value.
+        # Parameters without effect are not searched and have one value.
         params = {**_SETTLED, **params}
         self._params, self._context = params, context
         self._draw: Callable[[int, int], Scenes] | None = None
@@ -101,7 +101,7 @@ class RisCovarianceTask(Task):
             dropout=params["dropout"],
         ).to(context.device)
         self.modules: Mapping[str, nn.Module] = {"net": self._net}
-        # The factors of the first validation scenes, while the weights are those of validation.
+        # Validation leaves the factors of its first scenes here until the next training batch.
         self._validated: Tensor | None = None
         shared = {"clip": params["clip"], "weight_decay": params["weight_decay"]}
         parts = {"backbone": (self._net.backbone, 1.0), "head": (self._net.head, params["lr_head"])}
@@ -126,7 +126,7 @@ class RisCovarianceTask(Task):
 
     def batch(self, step: int) -> Batch:
         self._validated = None
-        # Not before: who only evaluates a network may not have the file that it was trained on.
+        # The source opens here and not earlier: an evaluation may lack the file of the training.
         if self._draw is None:
             self._draw = training(*_key(self._context), trial_seed=self._context.seed)
         scenes = self._draw(self._params["batch"], step)
@@ -228,13 +228,13 @@ class RisCovarianceTask(Task):
 
 def _key(context: Context) -> tuple[str, int, str, str, SceneFile | None]:
     options = context.options
-    # A study of before there were files has no such option.
+    # A study that is older than files of scenes lacks the option.
     file = opened(options.get("scenes", ""))
     return context.size, context.problem_seed, options["installation"], str(context.device), file
 
 
 def _table(positions_K3: list[list[float]]) -> list[dict[str, float]]:
-    """The positions of the sources that are present."""
+    """Positions of the sources that are present, for display."""
     present = [position for position in positions_K3 if not isnan(position[0])]
     return [
         {
@@ -259,7 +259,7 @@ def normalised_error(estimate_BNN: Tensor, scenes: Scenes) -> Tensor:
 
 
 def _best_blend(predicted_BNN: Tensor, ridge_BNN: Tensor, scenes: Scenes) -> float:
-    """The β of least mean ε on scenes that serve for nothing else."""
+    """The β of least mean ε on scenes that have no other purpose."""
     errors = {
         blend: float(
             subspace_error(blend_covariances(predicted_BNN, ridge_BNN, blend), scenes).mean()
@@ -275,7 +275,7 @@ def _full_covariance(factor_BNR: Tensor, noise_B: Tensor) -> Tensor:
     return factor_BNR @ factor_BNR.mH + noise_B[:, None, None] * eye_NN
 
 
-# Not searched: between thirds of their ranges J varies by no more than between seeds. See
+# These are not searched: between thirds of their ranges J varies by no more than between seeds. See
 # `benchmarks/importance.py`, which draws them too, and its table in benchmarks/RESULTS.md.
 _SETTLED: dict[str, Any] = {
     "lr_head": 1.0,  # relative to `lr`
@@ -284,8 +284,8 @@ _SETTLED: dict[str, Any] = {
     "dropout": 0.0,
     "clip": 0.3,
     "w_covariance": 0.3,
-    # Of the ridge in the hybrid covariance: by the calibration scenes. A fixed one above 0.13 costs
-    # 0.3 dB, and none gains.
+    # None lets the calibration scenes choose the ridge's share of the hybrid covariance. A fixed
+    # share above 0.13 costs 0.3 dB, and none gains.
     "blend": None,
 }
 _WIDE: dict[str, Float | Int | Choice] = {

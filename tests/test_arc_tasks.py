@@ -10,15 +10,9 @@ import torch
 
 from models.arc.encoding import PAD, SYMBOLS, encode
 from models.arc.files import FileTask, read_file, read_folder
+from models.arc.rules import FAMILIES, draw_pair, draw_rule
 from models.arc.sources import DrawnTasks, FileTasks
-from models.arc.tasks import (
-    COLOURS,
-    FAMILIES,
-    Pair,
-    draw_pair,
-    draw_rule,
-    is_held_out,
-)
+from models.arc.tasks import COLOURS, Pair, is_held_out
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,8 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from models.ris.estimators import likelihood
-from models.ris.estimators.likelihood import Fit, Likelihood, refined_positions
+from models.ris.estimators.fit import Fit
+from models.ris.estimators.likelihood import Likelihood, refined_positions
 from models.ris.estimators.peaks import region
 from models.ris.estimators.pseudospectra import music_per_code
 from models.ris.scene.geometry import as_positions

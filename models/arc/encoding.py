@@ -2,7 +2,7 @@
 
 A grid lies in the upper left corner of a square canvas; the cells beyond it hold `PAD`. A sequence
 has the cells of a demonstration in reading order, each input cell followed by the output cell of
-the same place, and a separator after each demonstration. It holds nothing of a query.
+the same place, and a separator after each demonstration. It contains nothing of a query.
 
 Shapes: B tasks, Q queries of each, X = B·Q, D demonstrations, S side of the canvas, T symbols,
 2 = rows, columns.
@@ -20,20 +20,20 @@ from torch import Tensor
 from models.arc.tasks import COLOURS, Grid, GridTask
 
 PAD = COLOURS
-# What the cells of inputs, those of outputs, and the separator are called in text. An output's
-# colour is another symbol than an input's: nothing else tells a language model which one it reads.
+# The symbols are those of input cells, those of output cells, and a separator. A colour has two
+# symbols because nothing else tells a language model whether it reads an input or an output.
 SYMBOLS = (*"0123456789.", *"abcdefghij_", "|")
 _SEPARATOR = len(SYMBOLS) - 1
 
 
 class GridBatch(NamedTuple):
-    """Tasks and their queries.
+    """A batch of tasks and their queries.
 
     Attributes:
-        step: Of the training that it belongs to.
-        symbols_BT: int64, of the demonstrations alone, indices into `SYMBOLS`.
+        step: Step of the training that the batch belongs to.
+        symbols_BT: int64, the demonstrations alone, as indices into `SYMBOLS`.
         input_XSS, target_XSS: int64, colours or `PAD`.
-        input_size_X2, size_X2: int64, rows and columns of them.
+        input_size_X2, size_X2: int64, rows and columns of input and target.
     """
 
     step: int
@@ -47,7 +47,7 @@ class GridBatch(NamedTuple):
 def encode(
     tasks: Sequence[GridTask], *, canvas: int, device: torch.device, step: int = 0
 ) -> GridBatch:
-    """Tasks that have equally many demonstrations, and equally many queries, as tensors."""
+    """Encode tasks with equal numbers of demonstrations, and of queries, as tensors."""
     queries = [pair for task in tasks for pair in task.queries]
     shown = [
         [(_on_canvas(p.input, canvas), _on_canvas(p.output, canvas)) for p in task.demonstrations]
@@ -65,7 +65,7 @@ def encode(
 
 
 def inside(size_X2: Tensor, canvas: int) -> Tensor:
-    """Which cells of a canvas a grid of some size covers, (X, S, S), bool."""
+    """Mask of the cells of a canvas that grids of some sizes cover, (X, S, S), bool."""
     at_S = torch.arange(canvas, device=size_X2.device)
     rows_XS, columns_XS = (at_S < size_X2[:, axis, None] for axis in (0, 1))
     return rows_XS[:, :, None] & columns_XS[:, None, :]

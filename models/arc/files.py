@@ -1,6 +1,6 @@
 """Grid tasks from files in the public ARC format: JSON with `train` and `test`, pairs of grids.
 
-Border: reads and checks; what is trained on, and what is held out, is `arc_sources`'.
+Border: reading and checking; `sources` chooses the tasks to train on and those held out.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 
 from models.arc.tasks import COLOURS, Grid, Pair
 
-# Of the format.
+# The format allows no larger grids.
 _MOST_SIDE = 30
 
 
 @dataclass(frozen=True)
 class FileTask:
-    """A task as its file has it: pairs to learn the rule from, and pairs to apply it to."""
+    """A task as in its file: pairs to learn the rule from, and pairs to apply it to."""
 
     name: str
     train: tuple[Pair, ...]
@@ -28,16 +28,16 @@ class FileTask:
 
     @property
     def side(self) -> int:
-        """Most rows or columns of any of its grids."""
+        """Largest number of rows or columns of its grids."""
         grids = (grid for pair in (*self.train, *self.test) for grid in pair)
         return int(max(max(grid.shape) for grid in grids))
 
 
 def read_folder(folder: Path) -> list[FileTask]:
-    """The tasks of all .json files of a folder, by name.
+    """Read the tasks of all .json files of a folder, in the order of their names.
 
     Raises:
-        ValueError: There are none, or one of them is malformed; file and place are named.
+        ValueError: There is no file, or one is malformed; the message names file and place.
     """
     if not folder.is_dir():
         raise ValueError(f"'{folder}' is no folder; name one that holds task files (.json)")
@@ -48,10 +48,10 @@ def read_folder(folder: Path) -> list[FileTask]:
 
 
 def read_file(file: Path) -> FileTask:
-    """The task of a file.
+    """Read the task of a file.
 
     Raises:
-        ValueError: It is malformed; file and place are named.
+        ValueError: The file is malformed; the message names file and place.
     """
     try:
         content = json.loads(file.read_bytes())

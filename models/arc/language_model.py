@@ -1,7 +1,7 @@
 """A language model of the Qwen architectures: tiny and new, or loaded from a folder.
 
-The only module that imports transformers, and only when a model is asked for: an install without
-it has everything else.
+This is the only module that imports transformers, and only when a model is needed: everything else
+works without the package.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-# Words for a dtype, each of them exactly one; nothing stands for another one silently.
+# Each name means exactly one dtype, so that none silently replaces another.
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 ARCHITECTURES = ("qwen2", "qwen3")
 
@@ -32,7 +32,7 @@ def check_available() -> None:
 def new_model(
     *, architecture: str, vocabulary: int, width: int, layers: int, positions: int
 ) -> nn.Module:
-    """A randomly initialised model, float32; draws from torch's own generator."""
+    """Build a randomly initialised model in float32, with torch's global generator."""
     transformers = _transformers()
     kinds = {
         "qwen2": (transformers.Qwen2Config, transformers.Qwen2Model),
@@ -55,7 +55,7 @@ def new_model(
 
 
 def check_folder(folder: Path, symbols: Sequence[str]) -> None:
-    """Raise `ValueError` for a folder that holds no model, or none that knows the symbols."""
+    """Raise `ValueError` for a folder without a model, or with one that lacks some symbols."""
     file = folder / "config.json"
     try:
         config = json.loads(file.read_bytes())
@@ -79,30 +79,30 @@ def check_folder(folder: Path, symbols: Sequence[str]) -> None:
 
 
 def load_model(folder: Path, *, dtype: str) -> nn.Module:
-    """A model from its folder, in exactly this dtype; nothing is downloaded.
+    """Load a model from its folder, in exactly this dtype; nothing is downloaded.
 
     Raises:
-        ValueError: There is none, or the word is no dtype's.
+        ValueError: The model cannot be loaded, or the dtype is unknown.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype '{dtype}' is none of {', '.join(DTYPES)}")
     try:
-        # Said always: left out, a checkpoint's own dtype counts.
+        # The dtype is always given: without it a checkpoint's own dtype counts.
         model: nn.Module = _transformers().AutoModel.from_pretrained(
             str(folder), local_files_only=True, dtype=DTYPES[dtype], use_cache=False
         )
     except Exception as error:
-        # Whatever its libraries raise for damaged weights.
+        # The libraries raise many kinds of errors for damaged weights.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"the model in '{folder}' cannot be loaded: {reason}") from error
     return model
 
 
 def symbol_ids(folder: Path | None, symbols: Sequence[str]) -> list[int]:
-    """The token of each symbol: by the folder's tokenizer, where it has one, else by its place.
+    """Token of each symbol: from the folder's tokenizer if there is one, else the symbol's index.
 
     Raises:
-        ValueError: A symbol is no single token there.
+        ValueError: A symbol is no single token of the tokenizer, or that is unreadable.
     """
     if folder is None or not any((folder / name).exists() for name in _TOKENIZERS):
         return list(range(len(symbols)))
@@ -111,7 +111,7 @@ def symbol_ids(folder: Path | None, symbols: Sequence[str]) -> list[int]:
             str(folder), local_files_only=True
         )
     except Exception as error:
-        # Whatever its libraries raise for a damaged file.
+        # The libraries raise many kinds of errors for a damaged file.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"the tokenizer in '{folder}' cannot be read: {reason}") from error
     tokens = [tokenizer.encode(symbol, add_special_tokens=False) for symbol in symbols]

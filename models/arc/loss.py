@@ -1,7 +1,7 @@
-"""The loss of the grid solver, an expected free energy term by term, and how right an answer is.
+"""Terms of the grid solver's loss, an expected free energy, and accuracies of its answers.
 
-Expected free energy is risk plus ambiguity ([1], eq. 6): how far the outcome is expected from the
-preferred one, here the target, and how uncertain outcomes are.
+Expected free energy is risk plus ambiguity ([1], eq. 6): the divergence of expected outcomes from
+the preferred one, here the target, and the uncertainty of outcomes.
 
 Shapes: X queries, V = 10 colours, S side of the canvas, 2 = rows, columns.
 
@@ -25,7 +25,7 @@ def risk(answer: Answer, target_XSS: Tensor) -> Tensor:
 
     Σ w · −log q(target) / Σ w,   w = 0.5 + 0.5 · wrong
 
-    With a target that is certain it is the divergence of the answer from it. A scalar, in nats.
+    As the target is certain, this is the divergence of the answer from it. A scalar, in nats.
     """
     is_cell_XSS = target_XSS != PAD
     surprise_XSS = functional.cross_entropy(
@@ -50,21 +50,21 @@ def size_surprise(answer: Answer, size_X2: Tensor) -> Tensor:
 
 
 def wrong_share(answer: Answer, target_XSS: Tensor) -> Tensor:
-    """The share of the target's cells whose colour is wrong; a scalar."""
+    """Share of the target's cells whose colour is wrong; a scalar."""
     is_cell_XSS = target_XSS != PAD
     is_wrong_XSS = (answer.colours() != target_XSS) & is_cell_XSS
     return is_wrong_XSS.sum() / is_cell_XSS.sum()
 
 
 def changed_cells(input_XSS: Tensor, target_XSS: Tensor) -> Tensor:
-    """Which cells of the target differ from the input's, or lie beyond it; (X, S, S), bool."""
+    """Mask of the target's cells that differ from the input or lie beyond it; (X, S, S), bool."""
     return (target_XSS != PAD) & (target_XSS != input_XSS)
 
 
 def changed_accuracy(guess_XSS: Tensor, input_XSS: Tensor, target_XSS: Tensor) -> Tensor:
-    """The share of each query's changed cells that a guess has right, (X,); 0 where none changed.
+    """Share of each query's changed cells that a guess has right, (X,); 0 where none changed.
 
-    To copy the input scores 0 by definition.
+    Copying the input scores 0 by definition.
     """
     is_changed_XSS = changed_cells(input_XSS, target_XSS)
     right_X = ((guess_XSS == target_XSS) & is_changed_XSS).sum((1, 2))
@@ -72,12 +72,12 @@ def changed_accuracy(guess_XSS: Tensor, input_XSS: Tensor, target_XSS: Tensor) -
 
 
 def cell_accuracy(guess_XSS: Tensor, target_XSS: Tensor) -> Tensor:
-    """The share of the cells covered by guess or target that agree, (X,)."""
+    """Share of the cells covered by guess or target that agree, (X,)."""
     is_covered_XSS = (guess_XSS != PAD) | (target_XSS != PAD)
     right_X = ((guess_XSS == target_XSS) & is_covered_XSS).sum((1, 2))
     return right_X / is_covered_XSS.sum((1, 2))
 
 
 def is_solved(guess_XSS: Tensor, target_XSS: Tensor) -> Tensor:
-    """Whether every cell and the size are right, (X,), bool."""
+    """True where every cell and the size are right, (X,), bool."""
     return torch.eq(guess_XSS, target_XSS).all(2).all(1)

@@ -1,6 +1,6 @@
-"""The grid tasks of a study: how large, where from, and which of them are validated on.
+"""The grid tasks of a study: sizes, source, and validation set.
 
-Border: what all trials share; what one of them does with it is the objective's.
+Border: data that all trials share; the objective trains on it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ class Size:
     """One size of the problem.
 
     Attributes:
-        canvas: Most rows and columns of a drawn grid; files' grids may have `file_canvas`.
-        width, layers: Of a new language model.
+        canvas: Most rows and columns of a drawn grid.
+        file_canvas: Most rows and columns of a grid from a file.
+        width, layers: Width and layers of a new language model.
     """
 
     canvas: int
@@ -100,17 +101,17 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Problem:
-    """What all trials of a study share: the tasks, and those to validate on."""
+    """Data that all trials of a study share: the source of tasks, and the validation set."""
 
     source: TaskSource
     validation: GridBatch
-    # For each validation task another one; none where there is only one.
+    # Each validation task has the index of another one; there are none if all have one name.
     others: Sequence[int]
 
 
 @lru_cache(maxsize=1)
 def problem(size: str, problem_seed: int, arc_path: str, device: str) -> Problem:
-    """The tasks of a size; kept for the next trial of this process."""
+    """Tasks of a size, cached for the next trial of this process."""
     shape = SIZES[size]
     source: TaskSource
     if arc_path:
@@ -130,7 +131,7 @@ def problem(size: str, problem_seed: int, arc_path: str, device: str) -> Problem
 
 
 def _others(names: Sequence[str]) -> list[int]:
-    """For each task one of another name, half of all of them away; empty where all are one."""
+    """Index of a task of another name for each, about half the list away; empty without others."""
     count = len(names)
     if len(set(names)) < 2:
         return []

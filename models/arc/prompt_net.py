@@ -1,8 +1,8 @@
 """The networks of the prompt-conditioned grid solver: prompt writer, policy, agent.
 
-A language model reads the demonstrations, and one projection makes its prompt of them; a policy
-refines the prompt; an agent of convolutions, conditioned on it, rewrites the query's grid in some
-steps and predicts the size of the result.
+A language model reads the demonstrations, and a projection of its states is the prompt. A policy
+refines the prompt. An agent of convolutions, conditioned on it, rewrites the query's grid step by
+step and predicts the size of the result.
 
 Shapes: B tasks, X queries, T symbols, P prompt, C channels, S side of the canvas, V = 11 contents
 of a cell (10 colours, padding), 2 = rows, columns.
@@ -21,17 +21,17 @@ from torch.nn import functional
 from models.arc.encoding import PAD, inside
 from models.arc.tasks import COLOURS
 
-# A copied cell has this logit before the others' 0: a probability of .86 among ten colours.
+# A copied colour has this logit and the nine others 0: a probability of .86.
 _COPY_LOGIT = 4.0
 _CONTENTS = COLOURS + 1
-# The policy's deviation lies between e^-4 and 1: neither a log-probability without bound nor noise
-# alone. It begins at 0.1, beside a prompt of unit variance: enough to be felt by the agent.
+# The policy's standard deviation lies between e^-4, which bounds the log-probability, and 1, where
+# noise is as strong as the prompt. It starts at 0.1 of the prompt's: enough to affect the agent.
 _SPREAD = 4.0
 _FIRST_DEVIATION = 0.1
 
 
 class PromptWriter(nn.Module):
-    """A prompt from the demonstrations: a language model, the mean of its states, a projection."""
+    """Prompt from the demonstrations: a language model, the mean of its states, a projection."""
 
     def __init__(self, model: nn.Module, token_ids: Sequence[int], *, prompt: int) -> None:
         super().__init__()
@@ -41,21 +41,21 @@ class PromptWriter(nn.Module):
         self.register_buffer("_ids", torch.tensor(token_ids), persistent=False)
 
     def forward(self, symbols_BT: Tensor) -> Tensor:
-        """The prompt, (B, P), of zero mean and unit variance over P."""
+        """Return the prompt, (B, P), of zero mean and unit variance over P."""
         ids: Tensor = self.get_buffer("_ids")
         states_BTC = self.language_model(input_ids=ids[symbols_BT]).last_hidden_state
         return _normalised(self.projection(_single(states_BTC).mean(1)))
 
 
 class FeatureWriter(nn.Module):
-    """A prompt without a language model: counts of which content became which, and a projection."""
+    """Prompt without a language model: counts of which content became which, and a projection."""
 
     def __init__(self, *, prompt: int) -> None:
         super().__init__()
         self.projection = nn.Linear(_CONTENTS**2, prompt)
 
     def forward(self, symbols_BT: Tensor) -> Tensor:
-        """The prompt, (B, P), of zero mean and unit variance over P."""
+        """Return the prompt, (B, P), of zero mean and unit variance over P."""
         # An input cell stands before its output cell; separators stand between demonstrations.
         is_pair_BT = (symbols_BT[:, :-1] < _CONTENTS) & (symbols_BT[:, 1:] < 2 * _CONTENTS)
         pairs_BT = symbols_BT[:, :-1] * _CONTENTS + symbols_BT[:, 1:] - _CONTENTS
@@ -66,12 +66,12 @@ class FeatureWriter(nn.Module):
 
 
 class Action(NamedTuple):
-    """What a policy did to prompts.
+    """Action of the policy on prompts.
 
     Attributes:
         refined_BP: The prompts to use.
-        log_prob_B: Of the action, a mean over P, fp32.
-        value_B: The reward that was expected, fp32.
+        log_prob_B: Log-probability of the action, a mean over P, fp32.
+        value_B: Expected reward, fp32.
     """
 
     refined_BP: Tensor
@@ -80,7 +80,7 @@ class Action(NamedTuple):
 
 
 class Policy(nn.Module):
-    """A Gaussian step in the space of prompts, and the reward that it expects of it."""
+    """Policy of Gaussian steps in the space of prompts, with an estimate of the reward."""
 
     def __init__(self, *, prompt: int, width: int) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Policy(nn.Module):
         mean_BP = _single(self.mean(hidden_BC))
         log_deviation_P = -_SPREAD * self.narrowness.sigmoid()
         noise_BP = torch.randn_like(mean_BP) if self.training else torch.zeros_like(mean_BP)
-        # As the environment's: its probability has a gradient, it has none.
+        # As in policy gradients the step is a constant, and only its probability has a gradient.
         step_BP = (mean_BP + noise_BP * log_deviation_P.exp()).detach()
         z_BP = (step_BP - mean_BP) * (-log_deviation_P).exp()
         log_prob_BP = -0.5 * (z_BP.square() + log(2 * pi)) - log_deviation_P
@@ -107,7 +107,7 @@ class Policy(nn.Module):
 
 
 class Answer(NamedTuple):
-    """What the agent makes of queries.
+    """Answers of the agent to queries.
 
     Attributes:
         cells_XVSS: Logits of each cell's colour, V = 10.
@@ -118,28 +118,28 @@ class Answer(NamedTuple):
     size_X2S: Tensor
 
     def size(self) -> Tensor:
-        """The likeliest size, (X, 2)."""
+        """Return the likeliest size, (X, 2)."""
         return self.size_X2S.argmax(-1) + 1
 
     def colours(self) -> Tensor:
-        """The likeliest colour of every cell of the canvas, (X, S, S)."""
+        """Return the likeliest colour of every cell of the canvas, (X, S, S)."""
         return self.cells_XVSS.argmax(1)
 
     def grid(self) -> Tensor:
-        """The answer on its canvas, (X, S, S): the likeliest colours within the likeliest size."""
+        """Return the likeliest colours within the likeliest size, on the canvas, (X, S, S)."""
         colours_XSS = self.colours()
         return colours_XSS.where(inside(self.size(), colours_XSS.shape[-1]), PAD)
 
 
 class Agent(nn.Module):
-    """Convolutions that rewrite a grid step by step, as the prompt has them do.
+    """Convolutions that rewrite a grid step by step, conditioned on the prompt.
 
-    It sees the grid in its eight orientations, and each cell's distance from the four edges. After
-    each step it mixes what it writes with a copy of the input:
+    They see the grid in its eight orientations, and each cell's distance from the four edges. After
+    each step the written logits are mixed with a copy of the input:
 
     logits = g · (written + M one-hot(input)) + (1 − g) · copy,   g = floor + (1 − floor) σ(mask)
 
-    where M, a map of colours, is the prompt's. The floor keeps a gradient on what is written.
+    M, a map of colours, is a function of the prompt. The floor keeps a gradient on `written`.
     """
 
     def __init__(self, *, canvas: int, prompt: int, channels: int, mask_floor: float) -> None:
@@ -160,12 +160,13 @@ class Agent(nn.Module):
     def forward(
         self, input_XSS: Tensor, input_size_X2: Tensor, prompt_XP: Tensor, *, steps: int
     ) -> Answer:
-        """The answer after some refinement steps.
+        """Return the answer after some refinement steps.
 
         Args:
             input_XSS: Colours, int64, `PAD` beyond the grid.
-            input_size_X2: Its rows and columns; the result's are not given.
-            steps: At least 1.
+            input_size_X2: Rows and columns of the input; those of the result are not given.
+            prompt_XP: Prompt of each query.
+            steps: Number of refinement steps, at least 1.
         """
         seen_XVSS = functional.one_hot(input_XSS, _CONTENTS).movedim(-1, 1).to(prompt_XP.dtype)
         hidden_XCSS = self.look(
@@ -199,12 +200,12 @@ def _normalised(prompt_BP: Tensor) -> Tensor:
 
 
 def _single(tensor: Tensor) -> Tensor:
-    """At least in float32: means and probabilities are not taken in half."""
+    """Cast to float32 or wider, as means and probabilities must not be taken in half precision."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _orientations(seen_XVSS: Tensor, size_X2: Tensor) -> list[Tensor]:
-    """A grid as it is, turned and mirrored, each again in the upper left corner."""
+    """The eight orientations of a grid, each in the upper left corner."""
     found = []
     for image, axes in ((seen_XVSS, (0, 1)), (seen_XVSS.mT, (1, 0))):
         rows_X, columns_X = size_X2[:, axes[0]], size_X2[:, axes[1]]
@@ -214,17 +215,17 @@ def _orientations(seen_XVSS: Tensor, size_X2: Tensor) -> list[Tensor]:
 
 
 def _flipped(image_XVSS: Tensor, length_X: Tensor, *, dim: int) -> Tensor:
-    """The first `length` rows (2) or columns (3) in reverse order; what follows stays padding."""
+    """Reverse the first `length` rows (dim 2) or columns (dim 3); the rest stays padding."""
     side = image_XVSS.shape[-1]
     at_S = torch.arange(side, device=image_XVSS.device)
-    # Beyond the length it wraps around to what lies beyond.
+    # Beyond the length the index wraps around to padding.
     from_XS = (length_X[:, None] - 1 - at_S) % side
     index = from_XS[:, None, :, None] if dim == 2 else from_XS[:, None, None, :]
     return image_XVSS.gather(dim, index.expand_as(image_XVSS))
 
 
 def _edges(seen_XVSS: Tensor, size_X2: Tensor) -> Tensor:
-    """The distance of each cell from the four edges of its grid, as a share of the canvas."""
+    """Distance of each cell from the four edges of its grid, as a share of the canvas."""
     side = seen_XVSS.shape[-1]
     at_S = torch.arange(side, device=seen_XVSS.device)
     near_XS = at_S.expand(len(seen_XVSS), side)

@@ -1,7 +1,7 @@
-"""Where grid tasks come from: the seeded generator, or files. Which of them are trained on.
+"""Sources of grid tasks, the seeded generator or files, and the split for training.
 
-A source gives training tasks in blocks: their demonstrations belong to the block, and only the
-queries change within it, so that what was made of the demonstrations can be kept for a while.
+A source gives training tasks in blocks. Within a block the demonstrations stay and only the queries
+change, so that the prompts written from the demonstrations can be reused.
 """
 
 from __future__ import annotations
@@ -12,23 +12,15 @@ from typing import Protocol
 import numpy as np
 
 from models.arc.files import FileTask
-from models.arc.tasks import (
-    COLOURS,
-    Generator,
-    Grid,
-    GridTask,
-    Pair,
-    draw_pair,
-    draw_rule,
-    is_held_out,
-)
+from models.arc.rules import draw_pair, draw_rule
+from models.arc.tasks import COLOURS, Generator, Grid, GridTask, Pair, is_held_out
 
 
 class TaskSource(Protocol):
     """Tasks to train on, and others to validate on.
 
     Attributes:
-        canvas: Most rows and columns of any of their grids.
+        canvas: Most rows and columns of their grids.
     """
 
     canvas: int
@@ -36,14 +28,14 @@ class TaskSource(Protocol):
     def training(
         self, count: int, queries: int, *, block: Generator, query: Generator
     ) -> list[GridTask]:
-        """Tasks with demonstrations drawn from `block` and queries drawn from `query`."""
+        """Return tasks with demonstrations drawn from `block` and queries drawn from `query`."""
 
     def validation(self, count: int) -> list[GridTask]:
-        """Tasks with one query each, none of which is ever trained on; always the same."""
+        """Return tasks with one query each, always the same and never trained on."""
 
 
 class DrawnTasks:
-    """Tasks of rules that are drawn afresh for each block."""
+    """Tasks of rules that are drawn anew for each block."""
 
     def __init__(self, *, canvas: int, demonstrations: int, seed: int) -> None:
         self.canvas = canvas
@@ -72,12 +64,12 @@ class DrawnTasks:
 class FileTasks:
     """Tasks from files, as far as they fit the canvas; one in five, by its name, is held out.
 
-    A training task shows some of its pairs and asks for the others, its colours exchanged and its
-    grids turned at random. A held-out one is left as it is: it shows its `train` pairs and asks for
-    its `test` pairs.
+    A training task has some of its pairs as demonstrations and others as queries, with colours
+    permuted and grids turned at random. A held-out task is unchanged: its `train` pairs are the
+    demonstrations, its `test` pairs the queries.
 
     Raises:
-        ValueError: Too few fit.
+        ValueError: Too few tasks fit.
     """
 
     def __init__(self, tasks: Sequence[FileTask], *, canvas: int, demonstrations: int) -> None:
@@ -86,7 +78,7 @@ class FileTasks:
         self._demonstrations = demonstrations
         self._training = [task for task in fitting if not is_held_out(task.name)]
         self._held_out = [task for task in fitting if is_held_out(task.name)]
-        # One pair has to be left to ask for.
+        # One pair must remain for the query.
         self._training = [t for t in self._training if len(t.train) + len(t.test) > 1]
         if not (self._training and self._held_out):
             raise ValueError(
@@ -113,14 +105,14 @@ class FileTasks:
         return tasks[:count]
 
     def _shown(self, pairs: Sequence[Pair]) -> tuple[Pair, ...]:
-        """As many demonstrations as a prompt is written from; too few are repeated."""
+        """Demonstrations in the number that a prompt needs; too few are repeated."""
         return tuple(pairs[i % len(pairs)] for i in range(self._demonstrations))
 
     def _varied(self, task: FileTask, queries: int, block: Generator, query: Generator) -> GridTask:
         pairs = [*task.train, *task.test]
         order = block.permutation(len(pairs))
         shown = min(self._demonstrations, len(pairs) - 1)
-        # The background stays what it is.
+        # The background keeps its colour.
         colours = np.concatenate(([0], 1 + block.permutation(COLOURS - 1)))
         turns, is_mirrored = int(block.integers(4)), bool(block.integers(2))
 

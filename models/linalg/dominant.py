@@ -1,7 +1,7 @@
-"""Dominant eigenvectors of a covariance, or of a factor of it: what MUSIC and the metric look at.
+"""Dominant eigenvectors of a covariance, or of a factor of it, for MUSIC and the subspace metric.
 
-A non-finite estimate gives NaN, never an exception: LAPACK raises on one NaN, and would take the
-whole batch with it.
+A non-finite estimate gives NaN, never an exception: LAPACK raises on a single NaN, which would lose
+the whole batch.
 
 Shapes: B scenes, N elements, R rank of a factor, K eigenvectors.
 """
@@ -26,7 +26,7 @@ def dominant_of_covariance(covariance_BNN: Tensor, count: int) -> Tensor:
 
 
 def dominant_of_factor(factor_BNR: Tensor, count: int) -> Tensor:
-    """The same of R = FFᴴ (+ sI), without an N×N decomposition.
+    """Eigenvectors of the largest eigenvalues of R = FFᴴ (+ sI), without an N×N decomposition.
 
     G = FᴴF = WΛWᴴ,  U_K = F W_K Λ_K^(−1/2)
 
@@ -39,12 +39,12 @@ def dominant_of_factor(factor_BNR: Tensor, count: int) -> Tensor:
     """
     is_finite_B11 = torch.isfinite(factor_BNR).all(-1).all(-1)[:, None, None]
     safe_BNR = factor_BNR.where(is_finite_B11, 0)
-    # A factor of 1e20 is finite, its Gram matrix is not.
+    # The scaling keeps the Gram matrix finite: it overflows for a factor of 1e20.
     largest_B11 = safe_BNR.abs().amax((-2, -1), keepdim=True)
     safe_BNR = safe_BNR / largest_B11.clamp_min(torch.finfo(torch.float32).tiny)
     values_BR, vectors_BRR = torch.linalg.eigh(safe_BNR.mH @ safe_BNR)
     values_BK = values_BR[:, -count:].flip(-1)
-    # Eigenvalues of a float32 Gram err by 2⁻²³ of the largest; a direction below is none.
+    # Eigenvalues of a float32 Gram matrix err by 2⁻²³ of the largest: below that all is rounding.
     floor_B1 = values_BK[:, :1] * 1e-6 + torch.finfo(torch.float32).tiny
     scale_BK = values_BK.clamp_min(floor_B1).rsqrt() * (values_BK > floor_B1)
     vectors_BNK: Tensor = safe_BNR @ (vectors_BRR[..., -count:].flip(-1) * scale_BK.unsqueeze(-2))

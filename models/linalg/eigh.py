@@ -1,11 +1,11 @@
-"""Eigendecompositions with a gradient that ties of eigenvalues leave finite.
+"""Eigendecompositions whose gradient stays finite where eigenvalues tie.
 
 The derivative of an eigenvector divides by λi − λj, 0/0 between the N − rank equal noise
 eigenvalues of a covariance: autograd through torch.linalg.eigh gives NaN there in every dtype.
 
-Everything is computed in the dtype given; of a Hermitian matrix the lower triangle is read, its
-gradient is Hermitian, in torch's convention dL = Re tr(R̄ᴴ dR). Non-finite input gives non-finite
-output in its own batch entry, never an exception: the guard decides about it. There is no second
+Everything is computed in the dtype given. Only the lower triangle of a Hermitian matrix is read;
+its gradient is Hermitian, in torch's convention dL = Re tr(R̄ᴴ dR). A non-finite batch entry gives
+a non-finite result for that entry, never an exception: the guard judges it. There is no second
 derivative.
 
 Shapes: B scenes, or any leading axes in `eigh_signal` and `eigh_broadened`; N elements; R rank of a
@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 # A Gram matrix of trace τ formed and factored in floating point errs by a few ε·τ (Higham,
-# "Accuracy and Stability of Numerical Algorithms", 2nd ed., §3.5 and §10.1): what is below 8 ε τ is
+# "Accuracy and Stability of Numerical Algorithms", 2nd ed., §3.5 and §10.1): all below 8 ε τ is
 # rounding.
 ROUNDING = 8.0
-# Equal eigenvalues come out of LAPACK up to 8 ε ‖R‖ apart at N = 144 and 11 at N = 400, in all four
-# dtypes: a smaller gap between signal and noise is a tie.
+# LAPACK returns equal eigenvalues up to 8 ε ‖R‖ apart at N = 144 and 11 ε ‖R‖ at N = 400, in all
+# four dtypes. A gap below 16 ε ‖R‖ between signal and noise therefore counts as a tie.
 _TIE = 16.0
 
 
@@ -33,18 +33,19 @@ def dominant_whitener(gram_BRR: Tensor, count_B: Tensor) -> Tensor:
     The gradient is exact (Daleckii-Krein) for functions of H Hᴴ, as ‖X H‖² is: of T = H Hᴴ it is
     Ḡ = W [Γ ∘ (Wᴴ T̄ W)] Wᴴ, with Γ the divided differences of f(λ) = 1/λ on the kept and 0 on the
     dropped eigenvalues: −1/(λi λj) between kept ones, 1/(λi (λi − λj)) between a kept i and a
-    dropped j, 0 between dropped ones. The one gap in it is that between kept and dropped.
-    Eigenvalues and that gap count as at least 8 ε, a constant for the gradient.
+    dropped j, 0 between dropped ones. It holds only the gap between kept and dropped eigenvalues.
+    Eigenvalues and that gap are clamped to at least 8 ε, a constant for the gradient.
 
-    T itself is no substitute: where F lacks a kept direction it holds 1/(8 ε), whose rounding falls
-    on every other direction of X T Xᴴ, 7e-3 at worst in 2,500 scenes in fp32, against 1e-7 by H.
+    T itself cannot replace H: where F lacks a kept direction, T holds 1/(8 ε), whose rounding
+    spreads over every other direction of X T Xᴴ. In the worst of 2,500 scenes in fp32 that is 7e-3,
+    against 1e-7 with H.
 
     Args:
         gram_BRR: G, Hermitian, positive semidefinite, of unit trace (or 0).
         count_B: K, scene by scene; all of G is kept where K >= R.
 
     Returns:
-        H_BRR, the columns of dropped eigenvalues 0. NaN for a scene that holds a non-finite number.
+        H_BRR, zero in the columns of dropped eigenvalues; NaN for a scene with a non-finite number.
     """
     whitener_BRR: Tensor = _DominantWhitener.apply(  # type: ignore[no-untyped-call]
         gram_BRR, count_B
@@ -55,7 +56,7 @@ def dominant_whitener(gram_BRR: Tensor, count_B: Tensor) -> Tensor:
 def eigh_signal(
     R_BNN: Tensor, count: int | Tensor, *, columns: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Dominant eigenvalues and eigenvectors, with a gradient that knows the signal-noise gap alone.
+    """Dominant eigenvalues and eigenvectors, whose gradient holds only the signal-noise gap.
 
     R = U Λ Uᴴ,  dλi = uiᴴ dR ui,  dui = Σ_j∉S uj (ujᴴ dR ui) / (λi − λj)  for i in S
 
@@ -64,20 +65,20 @@ def eigh_signal(
     Daleckii-Krein theorem [2], Thm 3.11, for the indicator of S). Ties within the signal or within
     the noise do no harm.
 
-    Exact for: functions of U_S that do not change under U_S → U_S V, V unitary (the projector,
-    ‖Qᴴ U_S‖², a MUSIC spectrum), of R besides, and of the eigenvalues (where some of them tie: for
-    symmetric functions of those). A matrix function of the signal part is of this kind when it is
-    written without Λ: U_S f(U_Sᴴ R U_S) U_Sᴴ, f by solve or Cholesky.
+    Exact for functions of R, of the eigenvalues (symmetric ones where eigenvalues tie), and of U_S
+    if U_S → U_S V, V unitary, changes nothing: the projector, ‖Qᴴ U_S‖², a MUSIC spectrum. A matrix
+    function of the signal part is of this kind when it is written without Λ: U_S f(U_Sᴴ R U_S) U_Sᴴ
+    with f by solve or Cholesky.
 
-    Wrong for: single columns, their phases, and U_S f(Λ_S) U_Sᴴ, whose rotations within S are
-    missing. Undefined where λ_K and λ_K+1 tie, as P itself is there: pairs nearer than
-    16 ε max |λ| then contribute 0, and the gradient stays finite.
+    Wrong for single columns, their phases, and U_S f(Λ_S) U_Sᴴ, as rotations within S are missing.
+    Undefined where λ_K and λ_K+1 tie, as P itself is there: pairs nearer than 16 ε max |λ| then
+    contribute 0, and the gradient stays finite.
 
     Args:
-        R_BNN: Hermitian, real or complex; indefinite too.
+        R_BNN: Hermitian, real or complex; may be indefinite.
         count: K in 0…N, one for all or a tensor of the batch's shape.
-        columns: C, the columns returned, K counting as at most C. Default: K, or N where count is
-            a tensor (its values stay on the device). The backward costs O(C N²).
+        columns: C, the number of columns returned; K is clamped to C. Default: K, or N where count
+            is a tensor, whose values stay on the device. The backward costs O(C N²).
 
     Returns:
         values_BC, real, the largest first, and vectors_BNC, orthonormal; 0 in columns from K on.
@@ -103,22 +104,22 @@ def eigh_signal(
 
 
 def eigh_broadened(R_BNN: Tensor, *, broadening: float = 1e-5) -> tuple[Tensor, Tensor]:
-    """All eigenvalues and eigenvectors, with a broadened gradient: finite always, biased always.
+    """All eigenvalues and eigenvectors, with a broadened gradient: always finite, always biased.
 
     dU = U (F ∘ Uᴴ dR U),  F_ij = Δ / (Δ² + ε²),  Δ = λj − λi,  ε = broadening · max |λ|    ([1])
 
-    Each pair's part of the gradient is too small by the fraction ε² / (Δ² + ε²). The default makes
-    that 1 % for a gap of 1e-4 max |λ|, a source 40 dB below the strongest, and 50 % at 50 dB; 3e-5
-    makes it 8 % at 40 dB. A smaller ε lets in rounding instead, multiplied by 1 / (2 broadening)
-    where eigenvalues of one side tie. Where only the dominant span matters take `eigh_signal`.
+    The part of each pair in the gradient is too small by the fraction ε² / (Δ² + ε²). The default
+    makes that 1 % for a gap of 1e-4 max |λ|, a source 40 dB below the strongest, and 50 % at 50 dB;
+    3e-5 makes it 8 % at 40 dB. A smaller ε amplifies rounding instead, by 1 / (2 broadening) where
+    eigenvalues on one side tie. Use `eigh_signal` where only the dominant span matters.
 
     Args:
         R_BNN: Hermitian, real or complex.
-        broadening: ε as a part of the spectral norm, > 0. Dimensionless.
+        broadening: ε as a fraction of the spectral norm, > 0. Dimensionless.
 
     Returns:
-        values_BN and vectors_BNN as of torch.linalg.eigh, the smallest first. The values' gradient
-        is exact.
+        values_BN and vectors_BNN as from torch.linalg.eigh, the smallest first. The gradient of the
+        values is exact.
 
     References:
         [1] H.-J. Liao, J.-G. Liu, L. Wang, T. Xiang, "Differentiable programming tensor networks,"
@@ -133,9 +134,9 @@ def eigh_broadened(R_BNN: Tensor, *, broadening: float = 1e-5) -> tuple[Tensor, 
 
 
 def _nan_eigh(R_BNN: Tensor) -> tuple[Tensor, Tensor]:
-    """eigh, all NaN in those entries of the batch that hold a non-finite number.
+    """torch.linalg.eigh with NaN for each batch entry that holds a non-finite number.
 
-    LAPACK raises on one NaN and takes the whole batch with it.
+    LAPACK raises on a single NaN, which would lose the whole batch.
     """
     finite_B11 = R_BNN.isfinite().all(-1).all(-1)[..., None, None]
     eye_NN = torch.eye(R_BNN.shape[-1], dtype=R_BNN.dtype, device=R_BNN.device)
@@ -160,8 +161,8 @@ class _DominantWhitener(torch.autograd.Function):
         value_BR, vector_BRR, root_BR, is_kept_BR = ctx.saved_tensors  # type: ignore[attr-defined]
         floor = ROUNDING * torch.finfo(value_BR.dtype).eps
         gap_BRR = (value_BR[:, :, None] - value_BR[:, None, :]).abs().clamp(min=floor)
-        # H̄ = 2 T̄ H gives Wᴴ T̄ W in the kept columns. Its adjoint is added below, and so halves
-        # what stands between kept ones.
+        # H̄ = 2 T̄ H gives Wᴴ T̄ W in the kept columns. The adjoint is added below, so the entries
+        # between kept columns are halved here.
         kept_BR1 = root_BR[:, :, None].square() / -4
         affinity_BRR = torch.where(is_kept_BR[:, :, None], kept_BR1, 0.5 / gap_BRR)
         inner_BRR = vector_BRR.mH @ grad_BRR * (affinity_BRR * root_BR[:, None, :])
@@ -179,7 +180,7 @@ class _EighSignal(torch.autograd.Function):
         ctx.save_for_backward(value_BN, vector_BNN, count)
         ctx.columns = columns  # type: ignore[attr-defined]
         is_signal_BC = torch.arange(columns, device=R_BNN.device) < count[..., None]
-        # NaN · 0 is NaN: a poisoned entry is NaN in its absent columns, too.
+        # NaN · 0 is NaN, so a non-finite entry stays NaN in its absent columns, too.
         signal_BNC = vector_BNN[..., :columns] * is_signal_BC[..., None, :]
         return value_BN[..., :columns] * is_signal_BC, signal_BNC
 
@@ -218,7 +219,7 @@ class _EighBroadened(torch.autograd.Function):
     ) -> tuple[Tensor, None]:
         value_BN, vector_BNN = ctx.saved_tensors  # type: ignore[attr-defined]
         norm_B = value_BN.abs().amax(-1).clamp(min=torch.finfo(value_BN.dtype).tiny)
-        # In units of the norm, and by hypot: no square of a small gap underflows.
+        # Dividing by the norm and using hypot keeps the square of a small gap from underflowing.
         part_BN = value_BN / norm_B[..., None]
         gap_BNN = part_BN[..., None, :] - part_BN[..., :, None]
         width_BNN = gap_BNN.hypot(gap_BNN.new_full((), ctx.broadening))  # type: ignore[attr-defined]

@@ -1,13 +1,13 @@
-"""Small decompositions with a safe gradient: r×r and K×K Gram matrices, never an N×N one.
+"""Small decompositions with a finite gradient: r×r and K×K Gram matrices, never an N×N one.
 
-The eigendecompositions are in `eigh` and re-exported here; the N×N ones among them are for
-objectives that have no factor to form a Gram matrix of.
+The eigendecompositions are in `eigh` and re-exported here. The N×N ones are for objectives without
+a factor to form a Gram matrix from.
 
 Everything is computed in the dtype given, complex64 or complex128. Non-finite input gives
-non-finite output, never an exception: the guard decides about it.
+non-finite output, never an exception: the guard judges it.
 
-Shapes: B scenes; N elements; R rank of a factor F; K sources at most, an absent one being a zero
-column of A and False in the mask.
+Shapes: B scenes; N elements; R rank of a factor F; K sources at most (an absent one is a zero
+column of A and False in the mask).
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def ridge_cholesky(gram_BRR: Tensor, noise_B: Tensor) -> tuple[Tensor, Tensor]:
         noise_B: s >= 0, real.
 
     Returns:
-        The noise, floored at 8 ε tr G, which is what the dtype resolves (1.4e-4 at tr G = 144 in
+        The noise, floored at 8 ε tr G, the least that the dtype resolves (1.4e-4 at tr G = 144 in
         fp32); and the lower factor L_BRR, NaN where G is not finite.
     """
     eps = torch.finfo(gram_BRR.dtype).eps
@@ -57,8 +57,9 @@ def ridge_cholesky(gram_BRR: Tensor, noise_B: Tensor) -> tuple[Tensor, Tensor]:
 def span_whitener(label_BNK: Tensor, mask_BK: Tensor) -> Tensor:
     """V_BKK with Qᴴ = V Aᴴ for an orthonormal basis Q of the present columns of A.
 
-    V = L⁻¹ D, D scaling the columns to unit length and L Lᴴ = D Aᴴ A D + 8 ε I: powers 40 dB apart
-    condition nothing, and of coincident sources one remains. An absent source gives a zero row.
+    V = L⁻¹ D, where D scales the columns to unit length and L Lᴴ = D Aᴴ A D + 8 ε I. Thus powers
+    40 dB apart do not worsen the conditioning, and coincident sources count as one. An absent
+    source gives a zero row.
     """
     length_BK = column_energy(label_BNK).sqrt()
     gain_BK = mask_BK / torch.where(mask_BK & (length_BK > 0), length_BK, 1.0)
@@ -73,17 +74,18 @@ def span_whitener(label_BNK: Tensor, mask_BK: Tensor) -> Tensor:
 def nystrom_factor(
     apply: Callable[[Tensor], Tensor], start_BNR: Tensor, *, load: float = 1e-4
 ) -> Tensor:
-    """Factor F of a positive semidefinite R in its dominant directions, by products with R alone.
+    """Factor F of a positive semidefinite R in its dominant directions, from products with R alone.
 
     F = R V L⁻ᴴ,  L Lᴴ = Vᴴ R V + load · tr(Vᴴ R V) I,  V an orthonormal basis of R · start
 
-    F Fᴴ is R itself where R has rank R or less ([1], one step of subspace iteration). V is constant
-    for the gradient, which is then exact up to what R holds outside of the dominant span.
+    F Fᴴ equals R if its rank is at most the number of columns ([1], one step of subspace
+    iteration). V is a constant for the gradient, which is therefore exact except for the part of R
+    outside of the dominant span.
 
     Args:
-        apply: X_BNR to R X.
-        start_BNR: Complex columns that see every wanted direction.
-        load: Directions weaker than this part of the trace fade out; > 0 keeps L regular.
+        apply: Maps X_BNR to R X.
+        start_BNR: Complex columns, together orthogonal to no wanted direction.
+        load: Directions weaker than this fraction of the trace fade out; > 0 keeps L regular.
 
     Returns:
         factor_BNR.
@@ -109,7 +111,7 @@ def _over_cholesky(columns_BNR: Tensor, gram_BRR: Tensor, load: float) -> Tensor
 
 
 def _cholesky(matrix_BRR: Tensor) -> Tensor:
-    """Lower factor without a device sync; a failed one is NaN, not LAPACK's finite left-over."""
+    """Lower factor without a device sync; NaN on failure, where LAPACK leaves finite numbers."""
     chol_BRR, info_B = torch.linalg.cholesky_ex(matrix_BRR)
     return torch.where(info_B[:, None, None] == 0, chol_BRR, torch.nan)
 
@@ -125,5 +127,5 @@ def trace(matrix_BRR: Tensor) -> Tensor:
 
 
 def column_energy(matrix_BNK: Tensor) -> Tensor:
-    """‖x_k‖² of shape BK, without the modulus, whose root has no derivative at 0."""
+    """‖x_k‖², of shape BK, without the modulus, which has no derivative at 0."""
     return (matrix_BNK.real.square() + matrix_BNK.imag.square()).sum(-2)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def pack_hermitian(matrix_MM: Tensor) -> Tensor:
-    """M² reals of a Hermitian matrix, (…, M, M) to (…, X), so that tr(A B) is their dot product."""
+    """Pack Hermitian matrices (…, M, M) into M² reals (…, X), whose dot product is tr(A B)."""
     m = matrix_MM.shape[-1]
     row, column = torch.tril_indices(m, m, -1, device=matrix_MM.device)
     below = matrix_MM[..., row, column] * sqrt(2)

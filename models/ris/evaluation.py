@@ -1,8 +1,8 @@
-"""A network's covariance against the classical estimators and the bound, on the same scenes.
+"""Comparison of a network's covariance with classical estimators and the bound, on the same scenes.
 
-Every method gets the scenes without their truth (`Scenes.blinded`), and its positions once as they
-are and once climbed to the nearest peak of the snapshots' likelihood, the same way for all, so that
-it shows whose merit a figure is.
+Every method gets the scenes without their truth (`Scenes.blinded`). Its positions are scored twice:
+as found, and after a climb to the nearest peak of the snapshots' likelihood. The climb is the same
+for all, so the two scores separate the merit of a method from that of the climb.
 
 Shapes: B scenes, N elements, R rank, K sources; 3 = azimuth in rad, elevation in rad, range in m.
 """
@@ -42,24 +42,25 @@ MVDR = "MVDR per code"
 BACK_PROJECTION = "back-projection, MUSIC"
 GUESS = "a guess, snapshots unseen"
 BOUND = "Cramér–Rao bound"
-# Scenes whose information and covariances are held at once: 140 MB at the full size.
+# The Fisher information and covariances of this many scenes take 140 MB at the full size.
 _CHUNK = 200
 
-# Scenes without their truth to positions_BK3, to a covariance BNN, or to a factor BNR.
+# An estimator maps scenes without their truth to positions_BK3, a covariance BNN or a factor BNR.
 Estimator = Callable[[Scenes], Tensor]
 Network = Estimator
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to positions.
+    """One method of finding positions.
 
     Attributes:
-        find: Scenes without their truth to positions_BK3, NaN for absent sources.
-        covariance: Scenes without their truth to R_BNN, whose eigenvectors the subspace metric
-            takes; None where it takes the span of the positions.
-        factor: The same as a factor F_BNR of it.
-        is_final: Whether no climb of the likelihood follows: it is part of it, or out of place.
+        find: Maps scenes without their truth to positions_BK3, NaN for absent sources.
+        covariance: Maps scenes without their truth to R_BNN, for the subspace metric. With None,
+            and no factor, the metric takes the span of the positions' steering vectors.
+        factor: Maps them to a factor F_BNR of the covariance.
+        is_final: True if no climb of the likelihood follows: the method includes it, or it would
+            be meaningless.
     """
 
     name: str
@@ -71,11 +72,13 @@ class Method:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a method made of a set of scenes.
+    """Scores of a method on a set of scenes.
 
     Attributes:
         epsilon_B: The subspace metric ε.
-        plain: Its own positions; `refined`: after the climb.
+        plain: Errors of the method's own positions.
+        refined: Errors after the climb.
+        positions_BK3: The method's own positions.
     """
 
     epsilon_B: Tensor
@@ -85,11 +88,11 @@ class Scored:
 
 
 def methods(config: ArrayConfig, ridge: Estimator, network: Network) -> list[Method]:
-    """A guess, the classical estimators, and a network, last.
+    """Methods to compare: a guess, the classical estimators, and last the network.
 
     Args:
-        ridge: Ridge matching, its loading chosen.
-        network: Scenes without their truth to F of FFᴴ + sI, BNR.
+        ridge: Ridge matching with a chosen loading.
+        network: Maps scenes without their truth to F of FFᴴ + sI, BNR.
     """
 
     def of_covariance(name: str, covariance: Estimator) -> Method:
@@ -121,10 +124,10 @@ def methods(config: ArrayConfig, ridge: Estimator, network: Network) -> list[Met
 
 
 def guess(mask_BK: Tensor, config: ArrayConfig) -> Tensor:
-    """Sources side by side in equal parts of the region: what its knowledge alone is worth.
+    """Positions in the middle of equal parts of the region: the score of knowing only the region.
 
     Args:
-        mask_BK: How many sources there are, as the first ones of K; bool.
+        mask_BK: True for present sources, which come first; bool.
         config: The size.
 
     Returns:
@@ -141,7 +144,7 @@ def guess(mask_BK: Tensor, config: ArrayConfig) -> Tensor:
 def score(
     method: Method, scenes: Scenes, config: ArrayConfig, bounds: Bounds, *, refine: bool = True
 ) -> Scored:
-    """Let a method find the sources of scenes, and compare with the truth."""
+    """Run a method on scenes and compare its positions with the truth."""
     blind = scenes.blinded()
     positions, refined, epsilon = [], [], []
     for start in range(0, len(scenes), _CHUNK):
@@ -151,7 +154,7 @@ def score(
         positions.append(found_BK3)
         climbs = refine and not method.is_final
         refined.append(refined_positions(found_BK3, unseen, config) if climbs else found_BK3)
-        # What is not finite misses everything.
+        # A non-finite estimate counts as missing the whole subspace.
         error_B = _epsilon(method, unseen, seen, found_BK3, config)
         epsilon.append(error_B.nan_to_num(nan=1.0))
     found_BK3 = torch.cat(positions)
@@ -175,11 +178,12 @@ def _epsilon(
 
 @dataclass(frozen=True)
 class Set:
-    """Scenes, and what each method made of them.
+    """Scenes with the scores of each method.
 
     Attributes:
-        label: What their rows are called, mostly the SNR in dB.
-        bounds: The least errors there can be.
+        label: Name of the set in tables, mostly the SNR in dB.
+        bounds: Cramér–Rao bounds, the least errors possible.
+        scored: Scores by the method's name.
     """
 
     label: str
@@ -189,7 +193,7 @@ class Set:
 
     @property
     def efficient_SD(self) -> Tensor:
-        """What an efficient method errs by of each source, drawn D times, in m."""
+        """Random distance errors of an efficient method, D for each source, in m."""
         return self.bounds.efficient_BKD[self.scenes.source_mask_BK.cpu()]
 
 
@@ -202,7 +206,7 @@ def scored_set(
     tell: Callable[[str], None],
     refine: bool = True,
 ) -> Set:
-    """What methods make of scenes; `tell` hears of each before it begins."""
+    """Score methods on scenes; `tell` is called with each one's name before it begins."""
     bounds = Bounds.of(scenes, config)
     scored = {}
     for method in chosen:
@@ -212,7 +216,7 @@ def scored_set(
 
 
 def milliseconds_per_scene(method: Method, scenes: Scenes, *, batch: int, runs: int = 3) -> float:
-    """Median time of a method for a batch of scenes on one thread, a scene's share, in ms."""
+    """Median time per scene, in ms, of a method on a batch of scenes with one thread."""
     blind = scenes.blinded().select(slice(0, batch))
     threads = torch.get_num_threads()
     is_cuda = blind.sample_BLMM.is_cuda
@@ -224,7 +228,7 @@ def milliseconds_per_scene(method: Method, scenes: Scenes, *, batch: int, runs: 
             method.find(blind)
             if is_cuda:
                 torch.cuda.synchronize()
-            # The first one warms caches up.
+            # The first run only warms caches up, so it is not counted.
             times_s += [time.perf_counter() - started_s] if run else []
     finally:
         torch.set_num_threads(threads)
@@ -232,7 +236,7 @@ def milliseconds_per_scene(method: Method, scenes: Scenes, *, batch: int, runs: 
 
 
 def by_range(errors: Errors, scenes: Sequence[Scenes]) -> list[Errors]:
-    """The sources in three parts of equal number by their range: near, middle, far."""
+    """Sources split by range into three parts of equal number: near, middle, far."""
     ranges_S = torch.cat(
         [one.positions_BK3[..., 2].cpu()[one.source_mask_BK.cpu()] for one in scenes]
     )

@@ -1,6 +1,6 @@
-"""What trials on the array problem share: the wall, and the scenes that they see.
+"""Data of the trials on the array problem: the wall, frozen scenes, and training scenes.
 
-They are drawn, each purpose from a stream of its own, or come from a file (`scene_split`).
+Scenes are drawn, with one random stream for each purpose, or read from a file (`files.split`).
 
 Shapes: B scenes, N elements.
 """
@@ -28,20 +28,20 @@ from models.ris.scene.streams import stream_generator
 from models.ris.truth.metric import subspace_error
 
 _VALIDATION_SCENES = {"unit": 200}
-# Enough to tell .05 from .2, at a tenth of what validation costs.
+# 100 scenes distinguish a blend of .05 from one of .2, at a tenth of the cost of validation.
 _CALIBRATION_SCENES = 100
-# Of a file's training scenes, to choose the ridge's loading on; as many as are drawn for it.
+# The ridge's loading is chosen on this many of a file's training scenes, as many as would be drawn.
 _RIDGE_SCENES = 1000
 # Validation holds covariances of this many scenes at once: 42 MB at the full size.
 _CHUNK = 250
-# Where every scene has a wall of its own, the ridge cannot be fitted to one; the error is flat
-# between .03 and .1 on those that were tried.
+# The loading cannot be fitted where every scene has its own wall. On the walls tried, the error is
+# flat between .03 and .1.
 RANDOM_WALL_LOADING = 0.05
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What all trials of a study are validated on: frozen scenes, and the reference's estimates."""
+    """Validation data of all trials of a study: frozen scenes, and the reference's estimates."""
 
     validation: Scenes
     calibration: Scenes
@@ -54,7 +54,7 @@ class Problem:
 def wall(
     size: str, problem_seed: int, installation: str, device: str, file: SceneFile | None = None
 ) -> Installation | None:
-    """The channel and codes that all scenes share; None where each scene has its own."""
+    """Channel and codes that all scenes share; None where each scene has its own."""
     if file is not None:
         return file.wall(device)
     if installation == "random":
@@ -67,7 +67,7 @@ def wall(
 def problem(
     size: str, problem_seed: int, installation: str, device: str, file: SceneFile | None = None
 ) -> Problem:
-    """The frozen part of a size, or of a file; kept for the next trial of this process."""
+    """Frozen data of a size or of a file, cached for the next trial of this process."""
     config = SIZES[size]
     shared = wall(size, problem_seed, installation, device, file)
     on_cpu = shared.to("cpu") if shared is not None else None
@@ -115,7 +115,7 @@ def training(
     *,
     trial_seed: int,
 ) -> Callable[[int, int], Scenes]:
-    """What a trial trains on: some scenes of a step, by (trial_seed, step) and the file alone."""
+    """Return the map from (count, step) to a trial's scenes, fixed by its seed and the file."""
     config = SIZES[size]
     shared = wall(size, problem_seed, installation, device, file)
 
@@ -127,7 +127,7 @@ def training(
 
     def read(count: int, step: int) -> Scenes:
         assert file is not None
-        # On the CPU, so that a trial reads the same scenes on every device.
+        # Indices are drawn on the CPU, so that a trial reads the same scenes on every device.
         generator = stream_generator(problem_seed, "train", step, trial_seed=trial_seed)
         index = torch.randint(len(split(file).train), (count,), generator=generator)
         return file.scenes(index, config, device)
@@ -136,5 +136,5 @@ def training(
 
 
 def chunks(count: int) -> Iterator[slice]:
-    """Slices of as many scenes as covariances are held of at once."""
+    """Slices of scenes whose covariances fit in memory at once."""
     return (slice(start, start + _CHUNK) for start in range(0, count, _CHUNK))

@@ -1,7 +1,7 @@
-"""Evaluate a network of the RIS objective: against estimators and bound, on frozen test scenes.
+"""Evaluate a network of the RIS objective against estimators and bound, on frozen test scenes.
 
-Border: which scenes, and what is made of them in which order. What a method makes of scenes is
-`models.ris.evaluation`'s; `tables`, `figures` and `controls` beside this file show it.
+Border: the choice of scenes and the order of the parts. `models.ris.evaluation` scores the methods;
+`tables`, `figures` and `controls` present the scores.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from objectives.ris_evaluation.bench import SNRS_DB, Bench
 
 __all__ = ["evaluate_drawn", "evaluate_given", "evaluate_unlabelled"]
 
-# Scenes of a timed batch.
+# A timed batch has this many scenes.
 _TIMED = 200
 
 
 def evaluate_drawn(
     net: RisCovarianceNet, config: ArrayConfig, wall: Installation | None, asked: Asked
 ) -> Evaluation:
-    """Everything, on the frozen test set of the size, or on fresh draws of it."""
+    """Run the whole evaluation, on the frozen test set of the size or on fresh draws."""
     bench = Bench(net, config, wall, asked)
     sets = [
         bench.scored(f"{snr_db:g} dB", bench.drawn(snr_db, seed=asked.seed)) for snr_db in SNRS_DB
@@ -67,10 +67,10 @@ def evaluate_given(
     label: str,
     has_chosen: bool = False,
 ) -> Evaluation:
-    """The methods alone, on scenes from outside whose positions are known.
+    """Compare the methods on given scenes with labels.
 
     Args:
-        has_chosen: Whether these scenes validated the network's training.
+        has_chosen: True if these scenes validated the network's training.
     """
     wall = scenes.installation if len(scenes.installation) == 1 else None
     bench = Bench(net, config, wall, asked)
@@ -103,10 +103,10 @@ def evaluate_unlabelled(
     label: str,
     has_count: bool = False,
 ) -> Evaluation:
-    """Positions that the methods find where nobody knows the true ones.
+    """List the positions that the methods find in given scenes without labels.
 
     Args:
-        has_count: Whether the scenes say how many sources there are.
+        has_count: True if the scenes have the number of sources.
     """
     wall = scenes.installation if len(scenes.installation) == 1 else None
     bench = Bench(net, config, wall, asked)
@@ -116,7 +116,7 @@ def evaluate_unlabelled(
     blind = scenes.blinded()
     looking = [method for method in bench.methods if method.name != GUESS]
     found = {method.name: _found(bench, method, blind) for method in looking}
-    # By scene, so that methods stand beside one another.
+    # The sort by scene brings the methods of a scene together.
     rows = sorted(
         (row for name in found for row in _rows(name, *found[name], scenes.source_mask_BK)),
         key=lambda row: row[0],
@@ -147,7 +147,7 @@ def evaluate_unlabelled(
 
 
 def _counted(scenes: Scenes, config: ArrayConfig) -> Scenes:
-    """The scenes with as many sources as their snapshots tell of."""
+    """The scenes with the number of sources estimated from their snapshots."""
     fits = greedy_maximum_likelihood(scenes.blinded(), config)
     count_B = mdl_count(fits, config.codes * scenes.snapshots_BLMT.shape[-1])
     sources_K = torch.arange(config.max_sources, device=count_B.device)
@@ -155,7 +155,7 @@ def _counted(scenes: Scenes, config: ArrayConfig) -> Scenes:
 
 
 def _found(bench: Bench, method: Method, scenes: Scenes) -> tuple[Tensor, Tensor]:
-    """A method's positions of scenes, as they are and refined."""
+    """Positions by a method, as found and refined."""
     bench.tell(method.name)
     plain_BK3 = method.find(scenes)
     if method.is_final:
@@ -178,7 +178,7 @@ def _rows(
 
 
 def _times(bench: Bench, scenes: Scenes) -> dict[str, tuple[float, float]]:
-    """Milliseconds a scene of each method: alone, and of a batch."""
+    """Milliseconds per scene of each method: for one scene alone, and in a batch."""
     times = {}
     for method in bench.methods:
         bench.tell(f"time: {method.name}")

@@ -1,4 +1,4 @@
-"""What an evaluation works with: the network, the methods beside it, and test scenes."""
+"""Parts of an evaluation: the network, the methods to compare with, and test scenes."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from models.ris.scene.streams import stream_generator
 from objectives._evaluation import Asked
 
 SNRS_DB = (-5.0, 0.0, 5.0, 10.0, 20.0)
-# Scenes at each SNR: a median over the 1,500 sources of 1,000 scenes errs by 2 to 4 %.
+# A median over the 1,500 sources of 1,000 scenes at an SNR errs by 2 to 4 %.
 _SCENES, _QUICK_SCENES = 1000, 100
-# Draws of the stream: a seed's at each SNR, then its at each number of snapshots.
+# A seed has 1,000 draws of the stream: at each SNR first, from 100 on at each number of snapshots.
 _DRAWS_PER_SEED, _FIRST_OF_SNAPSHOTS = 1000, 100
 
 
@@ -38,10 +38,10 @@ class Bench:
     """One evaluation of one network.
 
     Args:
-        net: In evaluation mode.
+        net: The network, in evaluation mode.
         config: The size.
         wall: The installation that all scenes share; None where each has its own.
-        asked: How.
+        asked: The request.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Bench:
         self.methods = methods(config, self.ridge_estimator, network(net))
 
     def tell(self, line: str) -> None:
-        """Say what comes next; give up where that is asked for."""
+        """Report the next part; raise `InterruptedError` if the evaluation must end."""
         if self.asked.must_stop():
             raise InterruptedError("the evaluation was interrupted; the same command starts anew")
         self.asked.tell(line)
 
     def ridge(self, wall: Installation | None) -> Estimator:
-        """Ridge matching: fitted to the wall that all scenes share, or solved for each scene's."""
+        """Return ridge matching, fitted to a shared wall or solved for each scene's own."""
         if wall is not None:
             fitted = RidgeMatching.fit(self.config, wall)
             return lambda scenes: fitted(scenes.sample_BLMM)
@@ -81,7 +81,7 @@ class Bench:
         count: int | None = None,
         snapshots: int = 1,
     ) -> Scenes:
-        """Scenes of a stream of their own, at one SNR or over the size's range of them."""
+        """Draw scenes of the evaluation's stream, at one SNR or over the size's range of SNRs."""
         config = replace(self.config, snapshots=snapshots)
         index = _FIRST_OF_SNAPSHOTS + snapshots
         if snr_db is not None:
@@ -102,13 +102,13 @@ class Bench:
         *,
         refine: bool = True,
     ) -> Set:
-        """What methods make of scenes, all of them by default."""
+        """Score methods on scenes, all methods by default."""
         which = chosen or self.methods
         return scored_set(label, scenes, self.config, which, tell=self.tell, refine=refine)
 
 
 def network(net: RisCovarianceNet) -> Network:
-    """A network as what finds a covariance's factor."""
+    """Return a network as a function from scenes to a covariance's factor."""
 
     @torch.no_grad()
     def factor(scenes: Scenes) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Controls: what ought to change nothing, what ought to ruin the network, and where others win."""
+"""Controls: changes that must not matter, changes that must ruin the network, and its limits."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from objectives._evaluation import Table
 from objectives.ris_evaluation.bench import SNRS_DB, Bench, network
 
 _SNAPSHOTS = (1, 2, 4, 8, 16, 64, 256)
-# Of each SNR: enough to tell 60 % from 70 %.
+# This many scenes at each SNR distinguish 60 % from 70 %.
 _COUNTED = 200
 
 
 def controls(bench: Bench, sets: Sequence[Set]) -> Table:
-    """The network elsewhere and with other weights."""
+    """Table of the network on other scenes, with other walls, and with other weights."""
     rows = [_row(NETWORK, sets, NETWORK)]
     (ours,) = bench.methods[-1:]
     again = [
@@ -69,7 +69,7 @@ def controls(bench: Bench, sets: Sequence[Set]) -> Table:
 
 
 def _elsewhere(bench: Bench) -> list[Sequence[Any]]:
-    """Another wall: the network, which has never seen it, and who needs no training."""
+    """Rows for another wall, of the network, which has never seen it, and of untrained methods."""
     generator = stream_generator(bench.config.problem_seed + 1, "installation")
     wall = draw_installation(bench.config, generator).to(bench.device)
     names = (NETWORK, MAXIMUM_LIKELIHOOD, RIDGE)
@@ -97,7 +97,7 @@ def _row(label: str, sets: Sequence[Set], method: str) -> Sequence[Any]:
 
 
 def _untrained(net: RisCovarianceNet) -> RisCovarianceNet:
-    """One like it, with initial weights."""
+    """A network of the same shape with initial weights."""
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         fresh = RisCovarianceNet(net.config, **net.settings)
@@ -105,7 +105,7 @@ def _untrained(net: RisCovarianceNet) -> RisCovarianceNet:
 
 
 def _random(net: RisCovarianceNet) -> RisCovarianceNet:
-    """One like it, every parameter drawn from N(0, 1)."""
+    """A copy of the network with every parameter drawn from N(0, 1)."""
     changed = copy.deepcopy(net)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -115,7 +115,7 @@ def _random(net: RisCovarianceNet) -> RisCovarianceNet:
 
 
 def counts(bench: Bench, sets: Sequence[Set]) -> Table:
-    """How often the number of sources is found, where it is not given."""
+    """Table of how often the number of sources is right, where it is estimated."""
     rows = []
     for one in sets:
         bench.tell(f"{one.label}: number of sources")
@@ -136,7 +136,7 @@ def counts(bench: Bench, sets: Sequence[Set]) -> Table:
 
 
 def snapshots(bench: Bench) -> Table:
-    """More snapshots under each code: where plain MUSIC catches up."""
+    """Table over the number of snapshots under each code, with which plain MUSIC catches up."""
     names = (MUSIC, RIDGE, MAXIMUM_LIKELIHOOD, NETWORK)
     rows = []
     for count in _SNAPSHOTS[:4] if bench.asked.quick else _SNAPSHOTS:

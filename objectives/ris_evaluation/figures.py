@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-# The same colour for a method in every picture (Okabe and Ito's, told apart by the colour-blind).
+# A method has the same colour in every picture (Okabe and Ito's, distinct to the colour-blind).
 _COLOURS = {
     NETWORK: "#D55E00",
     MAXIMUM_LIKELIHOOD: "#0072B2",
@@ -57,7 +57,7 @@ def figures(sets: Sequence[Set], config: ArrayConfig, chosen: Sequence[Method]) 
                 size_in=(11.0, 4.6),
             )
         )
-    # 10 dB where there is one: sources are found there, and not yet with ease.
+    # A set at 10 dB is preferred: sources are found there, and not yet with ease.
     shown = next((one for one in sets if one.label == "10 dB"), sets[-1])
     found.append(
         Figure(
@@ -81,7 +81,7 @@ def figures(sets: Sequence[Set], config: ArrayConfig, chosen: Sequence[Method]) 
 def found_positions(
     label: str, found: Mapping[str, tuple[Tensor, Tensor]], mask_BK: Tensor
 ) -> list[Figure]:
-    """Where methods found sources whose true places nobody knows, as they are and refined."""
+    """Pictures of positions found in scenes without labels, as found and refined."""
     return [
         Figure(
             name="positions",
@@ -143,7 +143,7 @@ def _in_decimals(axes: Axes) -> None:
 def _pseudospectrum(
     one: Set, config: ArrayConfig, chosen: Sequence[Method], canvas: Canvas
 ) -> None:
-    """What MUSIC sees in the network's covariance and the ridge's, at the first source's range."""
+    """MUSIC null spectra of the network's covariance and the ridge's, at one source's range."""
     scene = _scene_to_show(one)
     scenes = one.scenes.select(slice(scene, scene + 1))
     blind = scenes.blinded()
@@ -203,7 +203,7 @@ def _mark(axes: Axes, scenes: Scenes, found_BK3: Tensor) -> None:
 
 
 def _positions(one: Set, canvas: Canvas) -> None:
-    """From above: where sources are and where they were found; the wall at the bottom."""
+    """Positions from above, true and found, with the wall at the bottom."""
     names = [name for name in _COMPARED if name in one.scored]
     mask_BK = one.scenes.source_mask_BK.cpu()
     true_S2 = _from_above(one.scenes.positions_BK3.cpu()[mask_BK])[:_SHOWN_SOURCES]

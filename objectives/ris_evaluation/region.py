@@ -1,4 +1,4 @@
-"""The region that a size's sources come from: nothing outside of it is ever found."""
+"""Remarks on the region that a size's sources come from: no method finds sources outside of it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from models.ris.evaluation import NETWORK
 from models.ris.scene.geometry import as_positions
 from models.ris.scene.scenes import ArrayConfig, Scenes
 
-# Of the region's extent in azimuth, elevation and reciprocal range: nearer is at the edge.
+# A position this near to the edge, in extents of the region in azimuth, elevation and reciprocal
+# range, counts as at the edge.
 _EDGE = 1e-3
 
 
 def told(config: ArrayConfig) -> str:
-    """Where sources are looked for, in a sentence."""
+    """Sentence on the region in which sources are searched."""
     return (
         f"sources are looked for within ±{degrees(config.azimuth_max_rad):.0f}° azimuth, "
         f"±{degrees(config.elevation_max_rad):.0f}° elevation and {config.range_min_m:g} to "
@@ -27,7 +28,7 @@ def told(config: ArrayConfig) -> str:
 
 
 def outside(scenes: Scenes, config: ArrayConfig) -> Sequence[str]:
-    """A warning where true sources lie outside; nothing where none does."""
+    """Warning if true sources lie outside; empty if none does."""
     positions_S3 = scenes.positions_BK3[scenes.source_mask_BK]
     out = int((~_within(positions_S3, config, slack=_EDGE)).sum())
     if not out:
@@ -36,7 +37,7 @@ def outside(scenes: Scenes, config: ArrayConfig) -> Sequence[str]:
 
 
 def at_the_edge(found: Mapping[str, Tensor], config: ArrayConfig) -> str:
-    """How many estimates of each method lie at the region's edge."""
+    """Sentence on the share of each method's estimates at the region's edge."""
     shares = []
     for name, found_BK3 in found.items():
         found_S3 = found_BK3[~found_BK3.isnan().any(-1)]

@@ -1,4 +1,4 @@
-"""The tables of an evaluation, and sentences on what they show."""
+"""The tables of an evaluation, and sentences on their results."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from models.ris.scene.scenes import ArrayConfig
 from models.ris.truth.scoring import Errors
 from objectives._evaluation import Table
 
-# A method's time a scene, alone and of a batch.
+# Each method has its ms per scene, for one scene alone and in a batch.
 Times = Mapping[str, tuple[float, float]]
-# Of the comparisons that a remark spells out.
+# A remark spells out this many comparisons at most.
 _MOST_NAMED = 3
 _EFFICIENT = (
     "The bound's row is the median of errors that are normal with its covariance, as an efficient "
@@ -39,7 +39,7 @@ _OUTLIERS = (
 
 
 def medians(sets: Sequence[Set], times: Times) -> list[Table]:
-    """Median position error of each method by SNR: as it is, and refined."""
+    """Tables of the median position error by method and SNR: as found, and refined."""
     found = []
     for name, title in (("plain", ""), ("refined", ", refined")):
         rows: list[Sequence[Any]] = []
@@ -70,7 +70,7 @@ def _bound_medians(sets: Sequence[Set]) -> Sequence[Any]:
 
 
 def ratios(sets: Sequence[Set]) -> Table:
-    """RMSE of the sources found over the bound's, one source in the scene."""
+    """Table of the RMSE of the sources found over the bound's, in scenes of one source."""
     head, rows = _plain_and_refined(sets, lambda errors, one: of_count(errors, one, 1).ratio)
     return Table(
         name="ratio_one_source",
@@ -83,7 +83,7 @@ def ratios(sets: Sequence[Set]) -> Table:
 
 
 def outliers(sets: Sequence[Set]) -> Table:
-    """Share of the sources that were not found."""
+    """Table of the share of sources that were not found."""
     head, rows = _plain_and_refined(sets, lambda errors, one: 100 * errors.outlier_rate)
     return Table(
         name="outliers", title="Sources not found, %", head=head, rows=rows, note=_OUTLIERS
@@ -91,7 +91,7 @@ def outliers(sets: Sequence[Set]) -> Table:
 
 
 def beyond_beam(sets: Sequence[Set]) -> Table:
-    """Share of the sources whose direction errs by more than half a beamwidth."""
+    """Table of the share of sources whose direction errs by more than half a beamwidth."""
     head, rows = _plain_and_refined(sets, lambda errors, one: 100 * errors.beyond_beam_rate)
     return Table(
         name="beyond_half_beam",
@@ -105,7 +105,7 @@ def beyond_beam(sets: Sequence[Set]) -> Table:
 def _plain_and_refined(
     sets: Sequence[Set], figure: Callable[[Errors, Set], float]
 ) -> tuple[Sequence[str], list[Sequence[Any]]]:
-    """A figure of every method by set, as it is and refined: the head, and the rows."""
+    """Head and rows of a figure by method and set, as found and refined."""
     columns = [f"{one.label}{kind}" for one in sets for kind in ("", ", refined")]
     rows: list[Sequence[Any]] = []
     for method in sets[0].scored:
@@ -120,7 +120,7 @@ def _plain_and_refined(
 
 
 def accuracy(sets: Sequence[Set]) -> Table:
-    """Everything by SNR and method."""
+    """Table of all figures by SNR and method."""
     rows: list[Sequence[Any]] = []
     for one in sets:
         for method, scored in one.scored.items():
@@ -164,7 +164,7 @@ def accuracy(sets: Sequence[Set]) -> Table:
 
 
 def groups(sets: Sequence[Set], config: ArrayConfig) -> Table:
-    """By the number of sources and by their range, over all SNR."""
+    """Table by the number of sources and by their range, over all SNR."""
     rows: list[Sequence[Any]] = []
     for method in sets[0].scored:
         pairs = [(one.scored[method].plain, one.scored[method].refined) for one in sets]
@@ -195,7 +195,7 @@ def groups(sets: Sequence[Set], config: ArrayConfig) -> Table:
 
 
 def times(found: Times) -> Table:
-    """Time per scene of each method."""
+    """Table of the time per scene of each method."""
     reference = found[MAXIMUM_LIKELIHOOD]
     rows = [
         (name, *both, both[0] / reference[0], both[1] / reference[1])
@@ -211,7 +211,7 @@ def times(found: Times) -> Table:
 
 
 def verdicts(sets: Sequence[Set], times: Times) -> list[str]:
-    """What the tables say of the network, met or missed, and by how much."""
+    """Sentences on the network's targets: met or missed, and by how much."""
     low = [one for one in sets if float(one.label.split()[0]) <= 10]
     rivals = (BARTLETT, MVDR, MUSIC, BACK_PROJECTION, RIDGE)
     lost = [
@@ -280,6 +280,6 @@ def _figures(plain: Errors, refined: Errors) -> Sequence[float]:
 
 
 def of_count(errors: Errors, one: Set, count: int) -> Errors:
-    """The sources of scenes that have so many of them."""
+    """Errors in the scenes that have `count` sources."""
     count_B = one.scenes.source_mask_BK.sum(-1).cpu()
     return errors.select(count_B[errors.scene_S] == count)

@@ -1,24 +1,25 @@
 """The likelihood of coded snapshots, and the Gauss–Newton climb to its peak in all parameters.
 
-Snapshots under code l are CN(0, R_l), R_l = Σ_k p_k b_lk b_lkᴴ + σ² I, b_lk = Φ_l a(p_k). They
-count through S_l alone, in whose units (mean_l tr S_l = 1) powers and noise are: together about
-1/M.
+Snapshots under code l are CN(0, R_l), R_l = Σ_k p_k b_lk b_lkᴴ + σ² I, b_lk = Φ_l a(p_k). The
+likelihood depends on them through S_l alone. Powers and noise are in its units (mean_l tr S_l = 1):
+together about 1/M.
 
-Nothing here is told the truth. Everything is computed in complex128: at 20 dB and two close sources
-the information matrix has a condition beyond float32.
+Nothing here uses the truth. Everything is computed in complex128: at 20 dB and two close sources
+the information matrix has a condition number beyond float32.
 
 Shapes: B scenes (sensing: or 1), N elements, M antennas, L codes, K sources, P = 4K + 1 parameters
 (K azimuths, elevations and reciprocal ranges source by source, K log powers, log noise), X the M²
 reals of a Hermitian M×M matrix; 3 = azimuth in rad, elevation in rad, reciprocal range in 1/m.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import log
 
 import torch
 from torch import Tensor
 
 from models.linalg.hermitian import pack_hermitian
+from models.ris.estimators.fit import Fit
 from models.ris.estimators.peaks import region
 from models.ris.scene.geometry import (
     ArrayConfig,
@@ -28,76 +29,25 @@ from models.ris.scene.geometry import (
 )
 from models.ris.scene.scenes import Scenes
 
-# Noise and powers are held within 50 dB below an antenna's mean power: scenes have 23 dB at most.
+# Noise and powers are limited to 50 dB below an antenna's mean power; in scenes they are at most 23
+# dB below it.
 _LEAST = 1e-5
 _MOST = 4.0
-# Levenberg–Marquardt: the damping begins where a step is a quarter shorter, and moves by 4 up, 5
-# down. From MUSIC's peaks 12 rounds come to within 1 % of a standard deviation in 99 % of scenes.
+# The Levenberg–Marquardt damping starts where a step is a quarter shorter, and changes by factors
+# of 4 up and 5 down. From MUSIC's peaks, 12 rounds end within 1 % of a standard deviation of the
+# optimum in 99 % of scenes.
 _FIRST_DAMPING = 0.3
 _ROUNDS = 12
-# Of the derivatives and the sensing matrices of a chunk; with temporaries under 300 MB.
+# Derivatives and sensing matrices of a chunk take this much, and under 300 MB with temporaries.
 _CHUNK_BYTES = 64e6
 
 
-@dataclass(frozen=True)
-class Fit:
-    """Parameters of every scene, and how well they explain it.
-
-    Attributes:
-        places_BK3: Reciprocal range as third coordinate; any finite one where the source is absent.
-        log_power_BK: In the units of the sample.
-        log_noise_B: Of σ², likewise.
-        mask_BK: Which sources are there.
-        misfit_B: T Σ_l [logdet R_l + tr(R_l⁻¹ S_l)], the negative log-likelihood in nats but for a
-            constant.
-    """
-
-    places_BK3: Tensor
-    log_power_BK: Tensor
-    log_noise_B: Tensor
-    mask_BK: Tensor
-    misfit_B: Tensor
-
-    @property
-    def positions_BK3(self) -> Tensor:
-        """By range in m, float32, NaN for absent sources."""
-        positions_BK3 = as_positions(self.places_BK3).float()
-        return positions_BK3.where(self.mask_BK.unsqueeze(-1), torch.nan)
-
-    @property
-    def parameters_BP(self) -> Tensor:
-        """Places source by source, log powers, log noise."""
-        parts = (self.places_BK3.flatten(1), self.log_power_BK, self.log_noise_B.unsqueeze(-1))
-        return torch.cat(parts, -1)
-
-    def with_parameters(self, parameters_BP: Tensor) -> "Fit":
-        """The fit with other `parameters_BP`; its misfit is still that of the old ones."""
-        k = self.mask_BK.shape[1]
-        return replace(
-            self,
-            places_BK3=parameters_BP[:, : 3 * k].reshape(-1, k, 3),
-            log_power_BK=parameters_BP[:, 3 * k : 4 * k],
-            log_noise_B=parameters_BP[:, 4 * k],
-        )
-
-    def better_of(self, other: "Fit") -> "Fit":
-        """Of each scene the fit of less misfit."""
-        better_B = other.misfit_B < self.misfit_B
-        return Fit(
-            places_BK3=other.places_BK3.where(better_B[:, None, None], self.places_BK3),
-            log_power_BK=other.log_power_BK.where(better_B[:, None], self.log_power_BK),
-            log_noise_B=other.log_noise_B.where(better_B, self.log_noise_B),
-            mask_BK=self.mask_BK,
-            misfit_B=other.misfit_B.where(better_B, self.misfit_B),
-        )
-
-
 def refined_positions(positions_BK3: Tensor, scenes: Scenes, config: ArrayConfig) -> Tensor:
-    """Positions climbed to the nearest peak of the snapshots' likelihood, whoever found them.
+    """Positions after a climb to the nearest peak of the snapshots' likelihood.
 
     Args:
-        positions_BK3: By range in m, NaN for absent sources.
-        scenes: Read are the samples, T, the installation; not the truth.
+        positions_BK3: Positions by any method, range in m, NaN for absent sources.
+        scenes: Only samples, T and installation are read, not the truth.
         config: The size.
 
     Returns:
@@ -119,7 +69,7 @@ class Likelihood:
     """The likelihood of some scenes as a function of positions, powers and noise.
 
     Args:
-        scenes: Read are the samples, T and the installation; not the truth.
+        scenes: Only samples, T and installation are read, not the truth.
         config: The size.
     """
 
@@ -131,10 +81,10 @@ class Likelihood:
         self._elements_N3 = element_positions(config, device=scenes.sample_BLMM.device).double()
 
     def start(self, positions_BK3: Tensor, mask_BK: Tensor) -> Fit:
-        """Positions with the powers and the noise that explain the samples about best.
+        """Return given positions with powers and noise of about the greatest likelihood.
 
-        Sources share 3/4 of the antennas' power, noise has the rest; then four rounds of scoring
-        of these alone.
+        Sources share 3/4 of the antennas' power and noise has the rest. Then four rounds of scoring
+        change powers and noise alone.
         """
         antennas, count_B1 = self._config.antennas, mask_BK.sum(-1, keepdim=True)
         low_3, high_3 = self._region()
@@ -151,18 +101,18 @@ class Likelihood:
         return self.climb(fit, rounds=4, moves=False)
 
     def climb(self, fit: Fit, *, rounds: int = _ROUNDS, moves: bool = True) -> Fit:
-        """Gauss–Newton steps (Fisher scoring, [1]) with Levenberg's damping, scene by scene.
+        """Take Gauss–Newton steps (Fisher scoring, [1]) with Levenberg's damping, scene by scene.
 
         (J + λ diag J) δ = −∂misfit,  J_ij = T Σ_l tr(R_l⁻¹ ∂_iR_l R_l⁻¹ ∂_jR_l)
 
-        A step that does not lower the misfit is not taken, and the next one is shorter. Parameters
-        stay within their limits; one that would leave them is held, and the others step as if it
+        A step that does not lower the misfit is rejected, and the next one is shorter. Parameters
+        stay within their limits. One that would leave them is held, and the others step as if it
         were known (of MUSIC's peaks at the tiny size, 3 in 10 end at a limit of range).
 
         Args:
-            fit: Where to start.
-            rounds: How many steps are tried.
-            moves: Whether positions change; else only powers and noise do.
+            fit: Fit to start from.
+            rounds: Number of steps that are tried.
+            moves: True to change positions, too; False for powers and noise alone.
 
         References:
             [1] P. Stoica, R. L. Moses, Spectral Analysis of Signals, Prentice Hall, 2005,
@@ -199,7 +149,7 @@ class Likelihood:
         return low_3.double(), high_3.double()
 
     def _limits(self, k: int) -> tuple[Tensor, Tensor]:
-        """Least and most of every parameter: the region of sources, the range of powers."""
+        """Lower and upper limit of every parameter: the region of sources, the range of powers."""
         low_3, high_3 = self._region()
         antennas = self._config.antennas
         low_P = torch.cat((low_3.repeat(k), low_3.new_full((k + 1,), log(_LEAST / antennas))))
@@ -207,7 +157,7 @@ class Likelihood:
         return low_P, high_P
 
     def _measured(self, fit: Fit) -> tuple[Fit, Tensor, Tensor]:
-        """The fit with its misfit, the misfit's slope, and the information."""
+        """The fit with its misfit, the misfit's gradient, and the Fisher information."""
         heard_BLMK, bent_BLMK3 = self._heard(fit.places_BK3)
         power_BK = fit.log_power_BK.exp() * fit.mask_BK
         noise_B = fit.log_noise_B.exp()
@@ -215,7 +165,7 @@ class Likelihood:
         weighted_BLMK = heard_BLMK * power_BK[:, None, None]
         R_BLMM = weighted_BLMK @ heard_BLMK.mH + noise_B[:, None, None, None] * eye_MM
         chol_BLMM, info_BL = torch.linalg.cholesky_ex(R_BLMM)
-        # W R Wᴴ = I.
+        # W whitens: W R Wᴴ = I.
         W_BLMM = torch.linalg.solve_triangular(chol_BLMM, eye_MM.expand_as(chol_BLMM), upper=False)
         seen_BLMM = W_BLMM @ self._sample_BLMM @ W_BLMM.mH
         diagonal_BLM = chol_BLMM.diagonal(dim1=-2, dim2=-1).real
@@ -231,7 +181,7 @@ class Likelihood:
         return replace(fit, misfit_B=misfit_B), slope_BP, information_BPP
 
     def _heard(self, places_BK3: Tensor) -> tuple[Tensor, Tensor]:
-        """Φ_l a and Φ_l ∂a, by reciprocal range: (B, L, M, K) and (B, L, M, K, 3)."""
+        """Φ_l a, (B, L, M, K), and Φ_l ∂a by the coordinates of a place, (B, L, M, K, 3)."""
         a_BNK, D_BNK3 = place_derivatives(
             places_BK3, self._elements_N3, wavelength_m=self._config.wavelength_m
         )
@@ -246,7 +196,7 @@ class Likelihood:
 def _whitened_changes(
     W_BLMM: Tensor, heard_BLMK: Tensor, bent_BLMK3: Tensor, power_BK: Tensor, noise_B: Tensor
 ) -> Tensor:
-    """W ∂_iR Wᴴ by every parameter, packed, (B, L, P, X); zero for those of absent sources."""
+    """W ∂_iR Wᴴ for every parameter, packed, (B, L, P, X); zero for those of absent sources."""
     z_BLMK = W_BLMM @ heard_BLMK
     v_BLMJ = W_BLMM @ bent_BLMK3.flatten(-2)
     z_BLJM = z_BLMK.repeat_interleave(3, -1).mT
@@ -263,7 +213,7 @@ def _whitened_changes(
 def _damped_step(
     slope_BP: Tensor, information_BPP: Tensor, damping_B: Tensor, free_BP: Tensor
 ) -> Tensor:
-    """The step of the free parameters; none where a parameter has no information at all."""
+    """Step of the free parameters; 0 for a parameter without any information."""
     diagonal_BP = information_BPP.diagonal(dim1=-2, dim2=-1)
     is_free_BP = free_BP & (diagonal_BP > 0)
     pairs_BPP = is_free_BP.unsqueeze(-1) & is_free_BP.unsqueeze(-2)

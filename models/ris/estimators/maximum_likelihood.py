@@ -1,7 +1,7 @@
-"""Greedy maximum likelihood: source by source on a grid, each time refined jointly; and MDL.
+"""Greedy maximum likelihood: source by source on a grid, with a joint climb after each; and MDL.
 
-Border: the likelihood and its climb are `likelihood`'s, the gain of one more source at every
-grid point is `posterior`'s; here is the order in which they are asked.
+Border: the order of the search. `likelihood` has the likelihood and its climb, `posterior` the gain
+of one more source at every grid point.
 
 Shapes: B scenes, L codes, M antennas, G grid points, K sources at most; 3 = azimuth in rad,
 elevation in rad, range in m (`places`: reciprocal range in 1/m).
@@ -13,15 +13,16 @@ from math import log
 import torch
 from torch import Tensor
 
-from models.ris.estimators.likelihood import Fit, Likelihood
+from models.ris.estimators.fit import Fit
+from models.ris.estimators.likelihood import Likelihood
 from models.ris.estimators.peaks import steered_grid
 from models.ris.estimators.posterior import Responses, add_noise, source_gain
 from models.ris.scene.geometry import ArrayConfig
 from models.ris.scene.scenes import Scenes
 
-# The weaker of two sources 6 dB apart, at -5 dB, has 0.05/M; a candidate is not to be louder.
+# The weaker of two sources 6 dB apart, at -5 dB, has 0.05/M: a candidate may be as weak as that.
 _LEAST_POWER = 0.03
-_CHUNK_BYTES = 128e6  # of a chunk's scores over the grid, and of what it hears from there
+_CHUNK_BYTES = 128e6  # a chunk's scores over the grid and its responses to it take this much
 
 
 def greedy_maximum_likelihood(
@@ -29,25 +30,25 @@ def greedy_maximum_likelihood(
 ) -> list[Fit]:
     """Fit 1, 2, … K sources to the snapshots by maximum likelihood.
 
-    A source is added where the likelihood gains most on the grid (exactly: powers and noise of all
-    else held), then all parameters of all sources climb together. A sweep takes each source out and
-    looks for a better place for it, as alternating maximisation does ([1]).
+    A source is added where the likelihood gains most on the grid (exactly, with powers and noise of
+    all else held). Then all parameters of all sources climb together. A sweep removes each source
+    and searches for a better place for it, as in alternating maximisation ([1]).
 
     Args:
-        scenes: Read are the samples and the installation; not the truth.
+        scenes: Only samples and installation are read, not the truth.
         config: The size.
-        mask_BK: How many sources there are, as the first ones of K; default: K everywhere.
-        sweeps: After each addition.
+        mask_BK: True for present sources, which come first; default: K everywhere.
+        sweeps: Number of sweeps after each addition.
 
     Returns:
-        Fits with one source, two, … K; of those, a scene keeps only as many as the mask says.
+        Fits with 1, 2, … K sources; a scene has no more of them than its mask.
 
     References:
         [1] I. Ziskind, M. Wax, "Maximum likelihood localization of multiple sources by alternating
         projection," IEEE Trans. Acoust., Speech, Signal Process., vol. 36, no. 10, Oct. 1988.
     """
     points = 3 * config.side**3
-    # Scenes that share a wall share what the grid looks like through it, too.
+    # Scenes that share a wall share the responses to the grid, too.
     rows = 1 if len(scenes.installation) == 1 else 1 + config.antennas
     chunk = max(1, int(_CHUNK_BYTES / (16 * config.codes * rows * points)))
     if mask_BK is None:
@@ -61,12 +62,12 @@ def greedy_maximum_likelihood(
 
 
 def mdl_count(fits: list[Fit], observations: int) -> Tensor:
-    """How many sources there are, by the minimum description length ([1]).
+    """Number of sources by the minimum description length ([1]).
 
     k̂ = argmin_k misfit_k + ½ (4k + 1) log n
 
     Args:
-        fits: With 1, 2, … K sources, from `greedy_maximum_likelihood` without a mask.
+        fits: Fits with 1, 2, … K sources, from `greedy_maximum_likelihood` without a mask.
         observations: n, independent snapshots of a scene: L·T.
 
     Returns:
@@ -118,7 +119,7 @@ def _best_place(
 
 
 def _with_source(fit: Fit, k: int, place_B3: Tensor, power_B: Tensor, is_there_B: Tensor) -> Fit:
-    """The fit with source k at a place, in those scenes that have one."""
+    """The fit with source k at a place, in those scenes that have this source."""
     place_BK3, log_power_BK = fit.places_BK3.clone(), fit.log_power_BK.clone()
     mask_BK = fit.mask_BK.clone()
     place_BK3[:, k], log_power_BK[:, k] = place_B3.double(), power_B.double().log()
@@ -129,7 +130,7 @@ def _with_source(fit: Fit, k: int, place_B3: Tensor, power_B: Tensor, is_there_B
 def _resettled(
     scenes: Scenes, likelihood: Likelihood, fit: Fit, k: int, places_G3: Tensor, grid: Responses
 ) -> Fit:
-    """The fit with source k moved where it explains most beside the others, if that is better."""
+    """The fit with source k moved to its best place given the others, if that fits better."""
     mask_BK = fit.mask_BK.clone()
     mask_BK[:, k] = False
     without = replace(fit, mask_BK=mask_BK)

@@ -1,7 +1,6 @@
 """Peaks of a pseudospectrum over (φ, θ, r): greedily on a grid, then refined between its points.
 
-Border: a score of steering vectors in, positions out; what the score is made of is
-`pseudospectra`'s.
+Border: from a score of steering vectors to positions; `pseudospectra` defines the scores.
 
 Shapes: B scenes, N elements, G grid points, K sources at most, X points; 3 = azimuth in rad,
 elevation in rad, and as a *place* the reciprocal range in 1/m, in which sources are uniform.
@@ -22,31 +21,34 @@ from models.ris.scene.geometry import (
     steering,
 )
 
-# Steering vectors, (1 or B, N, X), to the score of every scene at each, (B, X): larger is likelier.
+# A score maps steering vectors, (1 or B, N, X), to figures of every scene, (B, X): larger is
+# likelier.
 Score = Callable[[Tensor], Tensor]
 
-# Grid: a quarter of the beamwidth 2/side in angle; 0.35 rad of wavefront curvature at the corner
-# in 1/r. Halving both changes the mean error at the tiny size by less than its standard error.
+# The grid steps by a quarter of the beamwidth 2/side in angle, and by 0.35 rad of wavefront
+# curvature at the corner in 1/r. Halving both changes the mean error at the tiny size by less than
+# its standard error.
 _ANGLE_STEPS_PER_BEAM = 4
 _CURVATURE_STEP_RAD = 0.35
-# Refinement: the best of a point and its 6 neighbours, halving. The first step turns the steering
-# vector by 0.3 rad, rms over the elements, a grid step; ten rounds end at 6e-4 rad.
+# A round of refinement takes the best of a point and its 6 neighbours, then halves the step. The
+# first step turns the steering vector by 0.3 rad, rms over the elements, as a grid step does; the
+# tenth by 6e-4 rad.
 _ROUNDS = 10
 _FIRST_STEP = 0.3
-# Two sources whose steering vectors correlate by more (|aᴴa′|/N) are taken for one. Near 0.5 (tiny)
-# the error of MUSIC is least; 0.7 lets shoulders of the first peak pass for sources (+0.02).
+# Two peaks whose steering vectors correlate by more (|aᴴa′|/N) count as one source. At the tiny
+# size the error of MUSIC is least near 0.5; 0.7 admits shoulders of the first peak (+0.02).
 EXCLUSION = 0.5
 
 
 def find_peaks(score: Score, mask_BK: Tensor, config: ArrayConfig) -> Tensor:
     """Positions of the highest peaks of a score, one for each source that is present.
 
-    On the grid, a further peak correlates with those before by no more than `EXCLUSION`; refined,
-    two may come nearer by what a climb can turn them.
+    On the grid, a further peak correlates with earlier ones by at most `EXCLUSION`. The refinement
+    may bring two of them nearer.
 
     Args:
-        score: Of steering vectors, scene by scene.
-        mask_BK: How many sources there are, as the first ones of K; bool.
+        score: Score of steering vectors, scene by scene.
+        mask_BK: True for present sources, which come first; bool.
         config: The size.
 
     Returns:
@@ -66,7 +68,7 @@ def find_peaks(score: Score, mask_BK: Tensor, config: ArrayConfig) -> Tensor:
 
 
 def _climb(score: Score, places_BK3: Tensor, config: ArrayConfig) -> Tensor:
-    """Climb from grid points to the peaks beside them, within the region of sources."""
+    """Climb from grid points to the nearest peaks, within the region of sources."""
     low_3, high_3 = region(config, device=places_BK3.device)
     eye_33 = torch.eye(3, device=places_BK3.device)
     neighbours_73 = torch.cat((torch.zeros_like(eye_33[:1]), eye_33, -eye_33))
@@ -84,12 +86,12 @@ def _climb(score: Score, places_BK3: Tensor, config: ArrayConfig) -> Tensor:
 
 
 def _even_axes(places_BK3: Tensor, config: ArrayConfig) -> Tensor:
-    """Axes, the rows of each 3×3, along which the steering vector turns alike and independently.
+    """Axes, the rows of each 3×3, along which the steering vector turns equally and independently.
 
     G = Re Dᴴ P⊥(a) D / N,  D = ∂a/∂place;  axes = L⁻¹ with G = L Lᵀ
 
-    Angle and range are correlated as seen by the surface: a star of steps along the coordinates
-    stops in that valley (0.038 m from a peak at 20 dB, in the median, instead of 0.026).
+    For the surface, angle and range are correlated. Steps along the coordinates would stop in that
+    valley: 0.038 m from a peak at 20 dB, in the median, instead of 0.026.
     """
     elements_N3 = element_positions(config, device=places_BK3.device)
     a_BNK, D_BNK3 = place_derivatives(places_BK3, elements_N3, wavelength_m=config.wavelength_m)
@@ -97,7 +99,7 @@ def _even_axes(places_BK3: Tensor, config: ArrayConfig) -> Tensor:
     across_BNK3 = D_BNK3 - a_BNK.unsqueeze(-1) * along_BK3.unsqueeze(1)
     across_BKN3 = across_BNK3.transpose(1, 2)
     metric_BK33 = (across_BKN3.mH @ across_BKN3).real / config.elements
-    # At the region's far corner the wavefront hardly bends; 1e-6 of the angles' keeps L regular.
+    # The wavefront hardly bends at the far corner: a load of 1e-6 of the angles' keeps L regular.
     load_BK1 = 1e-6 * metric_BK33.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
     chol_BK33, _ = torch.linalg.cholesky_ex(
         metric_BK33 + torch.diag_embed(load_BK1.expand(along_BK3.shape))
@@ -127,9 +129,9 @@ def region(config: ArrayConfig, *, device: torch.device) -> tuple[Tensor, Tensor
 def steered_grid(config: ArrayConfig, device: str) -> tuple[Tensor, Tensor]:
     """Places of the grid, and the steering vectors (N, G) there.
 
-    0.7 MB at the tiny size, 20 MB at the full one.
+    They take 0.7 MB at the tiny size, 20 MB at the full one.
     """
-    # Whoever asks first may be in inference mode, whose tensors are of use nowhere else.
+    # The first caller may be in inference mode, whose tensors cannot be used elsewhere.
     with torch.inference_mode(False), torch.no_grad():
         places_G3 = _grid(config, device=torch.device(device))
         return places_G3, steering_at(places_G3, config)
@@ -138,7 +140,7 @@ def steered_grid(config: ArrayConfig, device: str) -> tuple[Tensor, Tensor]:
 def _grid(config: ArrayConfig, *, device: torch.device) -> Tensor:
     """Grid points (G, 3) over the region."""
     low_3, high_3 = region(config, device=device)
-    # Phase at the corner: (π/λ) (D/2)² / r.
+    # The wavefront's phase at the corner is (π/λ) (D/2)² / r.
     curvature_rad_m = torch.pi / config.wavelength_m * (config.aperture_m / 2) ** 2
     angle_step_rad = 2 / config.side / _ANGLE_STEPS_PER_BEAM
     wanted = (angle_step_rad, angle_step_rad, _CURVATURE_STEP_RAD / curvature_rad_m)

@@ -1,12 +1,12 @@
-"""Where one more source would best explain the snapshots: the physics inside `RisCovarianceNet`.
+"""Likelihood gain of one more source at candidate positions: the physics of `RisCovarianceNet`.
 
-Nothing here has parameters. A source at a candidate position changes the covariance under code l
-from R_l to R_l + p d_l d_lᴴ, d_l = Φ_l a; what follows scores every candidate by the likelihood.
-Powers are in the units of the sample, scaled to mean_l tr S_l = 1: noise and sources together have
-about 1/M. All of it is fp32 and complex64: half precision has no inverse.
+Nothing here has trained parameters. A source at a candidate position changes the covariance under
+code l from R_l to R_l + p d_l d_lᴴ, d_l = Φ_l a, and the likelihood scores every candidate. Powers
+are in the units of the sample, scaled to mean_l tr S_l = 1: noise and sources together have about
+1/M. Everything is fp32 and complex64, as torch has no inverse in half precision.
 
 Shapes: B scenes (or 1 where all scenes share it); L codes; M antennas; N elements; C candidates; G
-those on the grid; D two B; X the M² reals of a Hermitian M×M matrix; 3 = azimuth in rad, elevation
+those on the grid; D = 2B; X the M² reals of a Hermitian M×M matrix; 3 = azimuth in rad, elevation
 in rad, reciprocal range in 1/m (in which the prior is uniform).
 """
 
@@ -26,15 +26,15 @@ from models.ris.scene.geometry import (
     steering,
 )
 
-# A source under 0.2/M stands 7 dB below the total: lower, noise peaks pass for sources (at the tiny
-# size 0.08 costs 0.15 dB of J).
+# A source of 0.2/M is 7 dB below the total. With a lower limit noise peaks pass for sources: 0.08
+# costs 0.15 dB of J at the tiny size.
 LEAST_POWER = 0.2
 _LEAST_NOISE = 0.004
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Centres of equal cells that fill the prior's region, the cells' widths, its corners."""
+    """Centres of equal cells that fill the prior's region, the cells' widths, and its corners."""
 
     positions_G3: Tensor
     cell_3: Tensor
@@ -45,9 +45,10 @@ class Grid:
 def position_grid(config: ArrayConfig, *, oversampling: float = 1.0) -> Grid:
     """Grid of candidate positions.
 
-    A cell is 1/(side · oversampling) rad wide, half of the broadside beam's peak to null 2/side at
-    oversampling 1. In range one cell for every π/2 rad of k D²/8 (1/r_min − 1/r_max), the change
-    of the wavefront's phase at the surface's corner: 1.6 rad at the tiny size, 4.1 at full.
+    A cell is 1/(side · oversampling) rad wide: at oversampling 1, half of the 2/side from peak to
+    null of the broadside beam. Range has one cell for every π/2 rad of k D²/8 (1/r_min − 1/r_max),
+    the change of the wavefront's phase at the surface's corner: 1.6 rad at the tiny size, 4.1 at
+    full.
     """
     low = (-config.azimuth_max_rad, -config.elevation_max_rad, 1 / config.range_max_m)
     high = (config.azimuth_max_rad, config.elevation_max_rad, 1 / config.range_min_m)
@@ -69,10 +70,10 @@ def candidate_steering(positions_BC3: Tensor, config: ArrayConfig) -> Tensor:
 
 
 class Responses:
-    """What candidates look like from the base station: d_l = Φ_l a, of shape BLMC.
+    """Responses of the base station to candidate sources: d_l = Φ_l a, of shape BLMC.
 
     With one installation and one grid for all scenes, quadratic forms and covariances of all scenes
-    are one real matrix product a code, several times faster than the general form.
+    are one real matrix product per code, several times faster than the general form.
 
     Args:
         steering_BNC: a, complex64.
@@ -113,20 +114,20 @@ def source_gain(
     snapshots: int,
     least_power: float = LEAST_POWER,
 ) -> tuple[Tensor, Tensor]:
-    """Gain in log-likelihood by one more source at each candidate, and the power it would have.
+    """Gain in log-likelihood from one more source at each candidate, and that source's power.
 
     gain = T Σ_l [p n_l / (1 + p m_l) − log(1 + p m_l)],  n = dᴴ R⁻¹ S R⁻¹ d,  m = dᴴ R⁻¹ d
     p = Σ_l (n_l − m_l) / Σ_l m_l², within least/M…1/M   (E n = m + p m² with a source of power p)
 
-    the log-likelihood of CN(0, R_l + p d dᴴ) less that of CN(0, R_l), exactly (determinant lemma
-    and Sherman-Morrison).
+    The gain is exactly the log-likelihood of CN(0, R_l + p d dᴴ) minus that of CN(0, R_l)
+    (determinant lemma and Sherman-Morrison).
 
     Args:
         sample_BLMM: S_l, scaled to mean_l tr S_l = 1.
         inverse_BLMM: R_l⁻¹ of all else, noise and other sources.
         responses: Candidates in one or more sets, C in all.
         snapshots: T, snapshots under each code.
-        least_power: The least power of a source times M.
+        least_power: Least power of a source, times M.
 
     Returns:
         gain_BC in nats, and power_BC.
@@ -138,7 +139,7 @@ def source_gain(
     power_BC = (n_LBC - m_LBC).sum(0) / m_LBC.square().sum(0)
     power_BC = power_BC.clamp(least_power / antennas, 1 / antennas)
     growth_LBC = 1 + power_BC * m_LBC
-    # One logarithm for a product of two codes: p m < 1e5 at 24 dB leaves room in fp32 for seven.
+    # Two codes share one logarithm: with p m < 1e5 at 24 dB, fp32 would have room for seven.
     half, odd = divmod(len(growth_LBC), 2)
     pairs_BC = (growth_LBC[:half] * growth_LBC[half : 2 * half]).log().sum(0)
     if odd:
@@ -147,7 +148,7 @@ def source_gain(
 
 
 def _both(candidates: Responses, seen_BLMM: Tensor, inverse_BLMM: Tensor) -> Tensor:
-    """The quadratic forms of both, one above the other, of shape LDC."""
+    """Quadratic forms of both matrices, one above the other, of shape LDC."""
     if candidates.table_LCX is not None:
         return candidates.quadratic(torch.cat((seen_BLMM, inverse_BLMM)))
     forms = (seen_BLMM, inverse_BLMM)
@@ -155,11 +156,12 @@ def _both(candidates: Responses, seen_BLMM: Tensor, inverse_BLMM: Tensor) -> Ten
 
 
 def fit_noise(sample_BLMM: Tensor, sources_BLMM: Tensor, log_noise_B: Tensor) -> Tensor:
-    """One step of log noise towards its greatest likelihood, sources held.
+    """One step of the log noise towards its greatest likelihood, with sources held.
 
     log σ² ← log σ² + log [Σ_l tr(R_l⁻¹ S_l R_l⁻¹) / Σ_l tr R_l⁻¹],  R_l = sources + σ² I
 
-    stationary where the likelihood is; held within 0.004/M…1/M, 24 dB to 0 dB below the total.
+    The step is 0 where the likelihood is stationary. The noise is clamped to 0.004/M…1/M, 24 dB to
+    0 dB below the total.
     """
     antennas = sample_BLMM.shape[-1]
     inverse_BLMM = torch.linalg.inv_ex(add_noise(sources_BLMM, log_noise_B)).inverse
@@ -178,8 +180,8 @@ def weighted_factor(sets: Sequence[tuple[Tensor, Tensor]], start_BNR: Tensor) ->
     """Factor F_BNR of R = Σ w a aᴴ in its dominant directions.
 
     Args:
-        sets: Steering vectors, BNC, B being 1 where all scenes share them, and their weights, BC.
-        start_BNR: One column a wanted direction: see `nystrom_factor`.
+        sets: Pairs of steering vectors, BNC (B is 1 where all scenes share them), and weights, BC.
+        start_BNR: One column for each wanted direction: see `nystrom_factor`.
     """
 
     def apply(columns_BNR: Tensor) -> Tensor:
@@ -193,7 +195,7 @@ def weighted_factor(sets: Sequence[tuple[Tensor, Tensor]], start_BNR: Tensor) ->
 
 
 def _times(matrix_BXY: Tensor, columns_BYR: Tensor) -> Tensor:
-    """A matrix product; a matrix that all scenes share meets the columns of all at once."""
+    """Matrix product; a matrix that all scenes share multiplies the columns of all at once."""
     if len(matrix_BXY) > 1:
         return matrix_BXY @ columns_BYR
     b, y, r = columns_BYR.shape

@@ -1,11 +1,11 @@
-"""Pseudospectra: how much a position looks like a source's, by Bartlett, MVDR and MUSIC.
+"""Pseudospectra over positions by Bartlett, MVDR and MUSIC, and their peaks.
 
-Two families: of what the antennas hear under each code, and of an estimate of the covariance of
-the elements. With T = 1 snapshot a code the sample covariance has rank one, so that its signal
-subspace is the snapshot itself, also for K > 1 sources; the noise subspaces of L codes together
-still point to the sources. With T >= K it is MUSIC as in the textbooks, and hard to beat.
+There are two families: of the antennas' samples under each code, and of an estimate of the
+elements' covariance. With T = 1 snapshot per code the sample covariance has rank one: its signal
+subspace is the snapshot itself, also for K > 1 sources. The noise subspaces of L codes together
+still point to the sources. With T >= K this is textbook MUSIC, and hard to beat.
 
-Nothing here is told the truth: samples, installation, and how many sources there are.
+The inputs are samples, installation, and the number of sources; nothing else of the truth is used.
 
 Shapes: B scenes (sensing: or 1), N elements, M antennas, L codes, D signal dimensions, K sources,
 R rank of a factor, X points.
@@ -21,9 +21,9 @@ from models.ris.estimators.peaks import Score, find_peaks
 from models.ris.scene.geometry import ArrayConfig, element_positions, steering
 from models.ris.scene.scenes import Scenes
 
-_CHUNK_BYTES = 64e6  # of the largest intermediate; with its temporaries under 300 MB
-# Of MVDR, in units of the mean power of an antenna. Mean errors at the tiny size are flat from 0.03
-# to 0.3; without it a sample covariance of rank one has no inverse.
+_CHUNK_BYTES = 64e6  # the largest intermediate takes this much, under 300 MB with temporaries
+# MVDR loads the diagonal by this much of an antenna's mean power: without it a sample covariance of
+# rank one has no inverse. Mean errors at the tiny size are flat from 0.03 to 0.3.
 _LOADING = 0.1
 
 
@@ -32,11 +32,11 @@ def bartlett_per_code(scenes: Scenes, config: ArrayConfig) -> Tensor:
 
     f(p) = mean_l b_lᴴ S_l b_l / ‖b_l‖²,   b_l = Φ_l a(p)
 
-    Each code by itself: Σ_l b_lᴴ S_l b_l / Σ_l ‖b_l‖² favours positions that codes happen to focus
-    on, and has its peak elsewhere even for one source without noise.
+    Each code is normalised separately: Σ_l b_lᴴ S_l b_l / Σ_l ‖b_l‖² favours positions that codes
+    happen to focus on, and has its peak elsewhere even for one source without noise.
 
     Args:
-        scenes: Read are the samples, the installation, and the number of sources; not the truth.
+        scenes: Only samples, installation and the number of sources are read, not the truth.
         config: The size.
 
     Returns:
@@ -71,7 +71,7 @@ def mvdr_per_code(scenes: Scenes, config: ArrayConfig) -> Tensor:
     """
 
     def combine(match_BLDX: Tensor, power_BLX: Tensor, values_BLD: Tensor) -> Tensor:
-        delta = _LOADING / config.antennas  # of samples whose mean trace is 1
+        delta = _LOADING / config.antennas  # the samples' mean trace is 1
         gain_BLD = values_BLD / (values_BLD + delta)
         kept_BLX = power_BLX - (gain_BLD.unsqueeze(-1) * match_BLDX).sum(2)
         return -(kept_BLX / power_BLX).mean(1)
@@ -112,8 +112,8 @@ def music_of_covariance(covariance_BNN: Tensor, mask_BK: Tensor, config: ArrayCo
     f(p) = ‖U_Kᴴ a(p)‖² / N
 
     Args:
-        covariance_BNN: Hermitian, complex; its scale is free, it may be indefinite.
-        mask_BK: How many sources there are, as the first ones of K; bool.
+        covariance_BNN: Hermitian, complex, of any scale; may be indefinite.
+        mask_BK: True for present sources, which come first; bool.
         config: The size.
 
     Returns:
@@ -127,13 +127,13 @@ def music_of_covariance(covariance_BNN: Tensor, mask_BK: Tensor, config: ArrayCo
 
 
 def music_of_factor(factor_BNR: Tensor, mask_BK: Tensor, config: ArrayConfig) -> Tensor:
-    """As `music_of_covariance` for R̂ = FFᴴ + sI, without an N×N decomposition.
+    """Positions as by `music_of_covariance` for R̂ = FFᴴ + sI, without an N×N decomposition.
 
     U_K = F W_K Λ_K^(−1/2),   FᴴF = W Λ Wᴴ
 
     Args:
         factor_BNR: F, complex64, finite, of R >= K columns. Directions that it lacks add nothing.
-        mask_BK: How many sources there are, as the first ones of K; bool.
+        mask_BK: True for present sources, which come first; bool.
         config: The size.
 
     Returns:
@@ -149,7 +149,7 @@ def music_of_factor(factor_BNR: Tensor, mask_BK: Tensor, config: ArrayConfig) ->
 def covariance_spectrum(
     covariance_BNN: Tensor, mask_BK: Tensor, positions_G3: Tensor, config: ArrayConfig
 ) -> Tensor:
-    """‖U_Kᴴ a‖²/N at given positions, BG in [0, 1]: what `music_of_covariance` climbs."""
+    """‖U_Kᴴ a‖²/N at given positions, BG in [0, 1]: the score of `music_of_covariance`."""
     return _spectrum(
         _signal_of_covariance(covariance_BNN, mask_BK),
         positions_G3,
@@ -160,7 +160,7 @@ def covariance_spectrum(
 def factor_spectrum(
     factor_BNR: Tensor, mask_BK: Tensor, positions_G3: Tensor, config: ArrayConfig
 ) -> Tensor:
-    """‖U_Kᴴ a‖²/N at given positions, BG in [0, 1]: what `music_of_factor` climbs."""
+    """‖U_Kᴴ a‖²/N at given positions, BG in [0, 1]: the score of `music_of_factor`."""
     return _spectrum(_signal_of_factor(factor_BNR, mask_BK), positions_G3, config)
 
 
@@ -180,12 +180,12 @@ def _signal_of_factor(factor_BNR: Tensor, mask_BK: Tensor) -> Tensor:
 
 
 def _present(signal_BNK: Tensor, mask_BK: Tensor) -> Tensor:
-    """The columns of present sources, zeros for others and for what is not finite."""
+    """Columns of present sources; zeros for absent ones and for non-finite numbers."""
     return torch.nan_to_num(signal_BNK.where(mask_BK.unsqueeze(1), 0))
 
 
 def _score_of(signal_BNK: Tensor) -> Score:
-    """‖Uᴴ a‖² of steering vectors."""
+    """Score ‖Uᴴ a‖² of steering vectors."""
     signal_BKN = signal_BNK.mH
 
     def score(steering_BNX: Tensor) -> Tensor:
@@ -196,7 +196,7 @@ def _score_of(signal_BNK: Tensor) -> Score:
     return score
 
 
-# From |u_dᴴ b_l|² (B, L, D, X), ‖b_l‖² (B, L, X) and the eigenvalues of S_l (B, L, D): (B, X).
+# It maps |u_dᴴ b_l|² (B, L, D, X), ‖b_l‖² (B, L, X) and eigenvalues of S_l (B, L, D) to (B, X).
 _Combine = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -207,11 +207,11 @@ def _peaks_per_code(
     *,
     signal_dimensions: int | None = None,
 ) -> Tensor:
-    """Peaks of a function of the eigenvectors of S_l and what the antennas would hear."""
+    """Peaks of a function of the eigenvectors of S_l and of the antennas' responses."""
     L, M, T = config.codes, config.antennas, scenes.snapshots_BLMT.shape[-1]
     dimensions = signal_dimensions or min(T, M)
     rows = dimensions if len(scenes.installation) == 1 else dimensions + 2 * M
-    points = 3 * config.side**3  # about as many as the grid has
+    points = 3 * config.side**3  # the grid has about as many
     chunk = max(1, int(_CHUNK_BYTES / (8 * L * rows * points)))
     found = []
     for start in range(0, len(scenes), chunk):
@@ -220,7 +220,7 @@ def _peaks_per_code(
         values_BLD = values_BLM[..., -dimensions:].flip(-1).clamp(min=0)
         signal_BLMD = vectors_BLMM[..., -dimensions:].flip(-1)
         if signal_dimensions is not None:
-            # No more of them than there are sources.
+            # A scene has no more signal dimensions than sources.
             values_BLD = values_BLD * part.source_mask_BK[:, None, :dimensions]
         score = _score_per_code(part, signal_BLMD, values_BLD, combine)
         found.append(find_peaks(score, part.source_mask_BK, config))

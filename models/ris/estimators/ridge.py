@@ -1,11 +1,11 @@
-"""Classical estimators: of the elements' covariance here, of positions re-exported.
+"""Estimators of the elements' covariance: ridge matching and least-squares back-projection.
 
-Covariances come by ridge matching or least-squares back-projection; positions as peaks of Bartlett,
-MVDR and MUSIC pseudospectra (`pseudospectra`), by greedy maximum likelihood, or refined by
-Gauss–Newton on the snapshots (`maximum_likelihood`, `likelihood`).
+The estimators of positions are re-exported: peaks of Bartlett, MVDR and MUSIC pseudospectra
+(`pseudospectra`), greedy maximum likelihood (`maximum_likelihood`), and the refinement by
+Gauss–Newton on the snapshots (`likelihood`).
 
-Estimators take samples and installations, never the truth; what compares with the truth is
-`models.ris.truth.metric`.
+Estimators take samples and installations, never the truth; `models.ris.truth.metric` compares with
+the truth.
 
 Shapes: B scenes (or 1 where all share the installation), N elements, M antennas, L codes,
 U = L·M² real unknowns of the dual, X = M² real coordinates of a Hermitian M×M matrix.
@@ -49,20 +49,20 @@ __all__ = [
     "refined_positions",
 ]
 
-# Half decades around a flat optimum: at the tiny size ε = .788, .785, .784, .791, .812.
+# Half decades span a flat optimum: at the tiny size ε = .788, .785, .784, .791, .812.
 LOADINGS = (0.01, 0.03, 0.1, 0.3, 1.0)
 _RIDGE_SCENES = 1000
-_FIT_CHUNK = 250  # scenes whose covariances and eigenvectors are held at once: 83 MB (full)
-_CHUNK_BYTES = 64e6  # of the largest intermediate of a chunk of scenes
+_FIT_CHUNK = 250  # covariances and eigenvectors of so many scenes take 83 MB at the full size
+_CHUNK_BYTES = 64e6  # the largest intermediate of a chunk of scenes takes this much
 
 
 def back_projection(sample_BLMM: Tensor, installation: Installation) -> Tensor:
     """Least-squares back-projection of the samples onto the elements, the adjoint of sensing.
 
-    R ∝ Σ_l Φ_lᴴ S_l Φ_l,  what ridge matching tends to as its loading grows
+    R ∝ Σ_l Φ_lᴴ S_l Φ_l,  the limit of ridge matching as its loading grows
 
     Args:
-        sample_BLMM: S_l, complex, Hermitian; their scale is free.
+        sample_BLMM: S_l, complex, Hermitian, of any scale.
         installation: H and the codes.
 
     Returns:
@@ -115,10 +115,10 @@ class RidgeMatching:
         this takes 1 s at the tiny size, 3 s at the base and 25 s at the full size.
 
         Args:
-            scenes: How many are drawn; or those to take in their place, none that validates.
+            scenes: Number of scenes to draw, or scenes to use instead, none of the validation set.
 
         Raises:
-            ValueError: One installation a scene; take a loading from a shared one.
+            ValueError: Each scene has its own installation; take a loading from a shared one.
         """
         if len(installation) != 1:
             raise ValueError("fit takes one shared installation; give RidgeMatching a loading")
@@ -139,7 +139,7 @@ class RidgeMatching:
         """Estimate covariances from scaled sample covariances.
 
         Args:
-            sample_BLMM: S_l, complex64, Hermitian; their scale is free.
+            sample_BLMM: S_l, complex64, Hermitian, of any scale.
 
         Returns:
             R_BNN, complex64, Hermitian, trace N; not always positive semidefinite.
@@ -187,8 +187,8 @@ def matching_operator(sensing_BLMN: Tensor) -> Tensor:
         sensing_BLMN: Φ, complex.
 
     Returns:
-        operator_BUU, real, symmetric, positive semidefinite. Filled by rows of codes: at the full
-        size a complex matrix over all pairs would take 134 MB beside the 67 MB of the result.
+        operator_BUU, real, symmetric, positive semidefinite. It is filled by rows of codes: at the
+        full size a complex matrix over all pairs would add 134 MB to the 67 MB of the result.
     """
     B, L, M, _ = sensing_BLMN.shape
     basis_XMM = _to_hermitian(torch.eye(M * M, device=sensing_BLMN.device).to(sensing_BLMN.real))

@@ -1,28 +1,28 @@
-"""Scenes from outside: one file format for measured scenes and for simulated ones.
+"""Files of scenes: one format for measured scenes and for simulated ones.
 
-An uncompressed .npz file, as `numpy.savez` writes it. Nothing of it is in memory until it is used.
+It is an uncompressed .npz file, as `numpy.savez` writes it, read into memory only as it is used.
 
-| array | shape | what |
+| array | shape | content |
 |---|---|---|
-| `snapshots` | (S, L, M, T) | y: what M antennas heard, T snapshots under each of L codes |
-| `codes` | (L, N) or (S, L, N) | c: what the N = side² elements played, of unit modulus |
-| `channel` | (M, N) or (S, M, N) | H: from elements to antennas, unit mean power an entry |
+| `snapshots` | (S, L, M, T) | y: signals at M antennas, T snapshots under each of L codes |
+| `codes` | (L, N) or (S, L, N) | c: phase factors of N = side² elements, of unit modulus |
+| `channel` | (M, N) or (S, M, N) | H: from elements to antennas, unit mean power per entry |
 | `wavelength_m` | () | λ in m; elements stand λ/2 apart, in the order of `element_positions` |
 | `positions` | (S, K, 3) | azimuth in rad, elevation in rad, range in m; NaN for absent sources |
-| `powers` | (S, K) | of the sources, relative to each other |
+| `powers` | (S, K) | powers of the sources, relative to each other |
 | `snr_db` | (S,) | mean_l E‖Φ_l A s‖² / (M σ²) in dB |
-| `count` | (S,) | how many sources there are, where there are no labels |
-| `scale` | (S,) | times this, snapshots are in the label's units |
+| `count` | (S,) | number of sources, for files without labels |
+| `scale` | (S,) | factor that brings snapshots to the label's units |
 
-The first three are complex64, or float16 pairs (real, imaginary) along a last axis of 2, each by
-itself; the rest are real. `positions`, `powers` and `snr_db` are the labels: there all or none,
-present sources first. `count` and `scale` may be missing; other arrays are ignored.
+Each of the first three is complex64, or float16 pairs (real, imaginary) along a last axis of 2; the
+rest are real. `positions`, `powers` and `snr_db` are the labels: a file has all or none of them,
+present sources first. `count` and `scale` are optional; other arrays are ignored.
 
 Units: the label A P Aᴴ has trace N, so powers are scaled to sum 1, and σ² follows from H, codes and
-SNR. Snapshots may have any scale: estimators are given S_l, which has none. Without `scale` they
-are brought to the mean power that the labels lead to expect, without labels to mean power 1. Half
-precision is written at mean power 1, where fp16 neither overflows (the largest of 4,096 entries is
-64) nor loses what is above 6e-5 of the mean.
+SNR. Snapshots may have any scale: estimators get S_l, which has none. Without `scale`, snapshots
+are scaled to the mean power that the labels imply; without labels, to mean power 1. Half precision
+is written at mean power 1, where fp16 neither overflows (the largest of 4,096 entries is 64) nor
+loses values above 6e-5 of the mean.
 
 Shapes: S scenes of a file, B some of them, L codes, M antennas, T snapshots a code, N elements,
 K sources.
@@ -60,9 +60,9 @@ from models.ris.scene.scenes import (
     steering,
 )
 
-# Scenes, evenly spread, whose values are looked at when a file is opened; later all that are used.
+# Opening a file checks the values of this many scenes, evenly spread; reading checks all it reads.
 _SAMPLED = 64
-# Drawn powers sum to 1 within rounding, and are to come back as they were.
+# Drawn powers sum to 1 within rounding, and must be read back unchanged.
 _ROUNDING = 1e-6
 _WALL = ("codes", "channel")
 
@@ -73,11 +73,11 @@ class SceneFile:
     """A file of scenes, opened and checked.
 
     Attributes:
-        fingerprint: Of the content: a copy elsewhere has the same.
-        layout: Its sizes.
-        has_labels: Whether the truth is known.
-        has_count: Whether the number of sources is, by labels or by itself.
-        has_one_wall: Whether all scenes share channel and codes.
+        fingerprint: Hash of the content, the same for a copy elsewhere.
+        layout: Sizes of its scenes.
+        has_labels: True if the truth is known.
+        has_count: True if the number of sources is known, from labels or from `count`.
+        has_one_wall: True if all scenes share channel and codes.
     """
 
     def __init__(self, path: Path, mapped: Mapped) -> None:
@@ -93,10 +93,10 @@ class SceneFile:
 
     @classmethod
     def open(cls, path: Path | str) -> SceneFile:
-        """Open a file of scenes and check it: layout as a whole, values of 64 of its scenes.
+        """Open a file of scenes and check it: the layout, and the values of 64 of its scenes.
 
         Raises:
-            ValueError: It is not there, or no such file; what is wrong, and what to write.
+            ValueError: The file is missing or not of this format; the message names the cure.
         """
         path = Path(path)
         return cls(path, map_arrays(path, NAMES))
@@ -105,11 +105,11 @@ class SceneFile:
         return int(self._arrays["snapshots"].shape[0])
 
     def check(self, config: ArrayConfig) -> None:
-        """Raise `ValueError` where the file is of another size; the one that fits is named."""
+        """Raise `ValueError` for a file of another size, naming the size that fits."""
         self.layout.refuse_misfit(config, self.path)
 
     def wall(self, device: torch.device | str = "cpu") -> Installation | None:
-        """The channel and codes that all scenes share; None where each has its own."""
+        """Channel and codes that all scenes share; None where each has its own."""
         if not self.has_one_wall:
             return None
         channel_1MN, codes_1LN = (
@@ -123,17 +123,17 @@ class SceneFile:
     ) -> Scenes:
         """Read some scenes.
 
-        Without labels positions, powers, steering vectors, noise and SNR are NaN, and the sources
-        that `count` says are present, else as many as the size has.
+        Without labels, positions, powers, steering vectors, noise and SNR are NaN. Then `count`
+        sources are present, or without `count` as many as the size has.
 
         Args:
-            index: Which, from 0; a slice, a range or whole numbers.
+            index: Numbers of the scenes, from 0: a slice, a range or whole numbers.
             config: The size; absent sources fill up to its K.
-            device: Where covariances and steering vectors are computed, and stay.
+            device: Device of the computation and of the result.
 
         Raises:
-            ValueError: The file is of another size, or a value of these scenes cannot be used.
-            IndexError: There is no such scene.
+            ValueError: The file is of another size, or a value of these scenes is invalid.
+            IndexError: The file has no such scene.
         """
         self.check(config)
         rows = self._rows(index)
@@ -160,7 +160,7 @@ class SceneFile:
         return rows
 
     def _values(self, rows: Array) -> dict[str, Array]:
-        """What the file holds of some scenes but their walls, read and checked."""
+        """Snapshots, scales, labels and counts of some scenes, read and checked."""
         snapshots_BLMT = as_complex(self._arrays["snapshots"][rows])
         check_snapshots(self.path, rows, snapshots_BLMT)
         found = {
@@ -178,7 +178,7 @@ class SceneFile:
         return {"snapshots": snapshots_BLMT, **found}
 
     def _wall(self, rows: Array) -> Installation:
-        """The wall of each of some scenes, checked."""
+        """Walls of some scenes, one each, read and checked."""
         both = {}
         for name in _WALL:
             array = self._arrays[name]
@@ -192,7 +192,7 @@ class SceneFile:
 def _truth(
     given: dict[str, Tensor], installation: Installation, config: ArrayConfig
 ) -> dict[str, Tensor]:
-    """What labels say, by the names of `Scenes`, and the mean power of snapshots in their units."""
+    """Fields of `Scenes` from labels, and the snapshots' mean power in the label's units."""
     positions_BK3, powers_BK, snr_db_B = (given[name] for name in LABELS)
     absent = config.max_sources - positions_BK3.shape[1]
     positions_BK3 = pad(positions_BK3, (0, 0, 0, absent), value=torch.nan)

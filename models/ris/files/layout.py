@@ -1,6 +1,6 @@
-"""What a file of scenes has to be: arrays, types and shapes as a whole, values scene by scene.
+"""Checks of a file of scenes: arrays, types and shapes as a whole, values scene by scene.
 
-Border: numpy arrays, and what is wrong with them; the format itself is told in `scene_file`.
+Border: numpy arrays and their faults; `files.file` documents the format.
 
 Shapes: S scenes of the file, B some of them, L codes, M antennas, T snapshots a code,
 N elements, K sources.
@@ -23,21 +23,21 @@ COMPLEX = ("snapshots", "codes", "channel")
 NEEDED = (*COMPLEX, "wavelength_m")
 LABELS = ("positions", "powers", "snr_db")
 NAMES = (*NEEDED, *LABELS, "count", "scale")
-# Powers of float32 snapshots are sums of squares, and those end at 1e±38.
+# Powers of float32 snapshots are sums of squares, which must stay within 1e±38.
 _LEAST, _MOST = 1e-15, 1e15
 # Codes that were rounded to half precision err by 2⁻¹¹ in either part.
 _MODULUS_ERROR = 2e-3
-# Drawn channels of 64 entries have mean powers of 0.6 to 1.5; one that nobody scaled is orders off.
+# Drawn channels of 64 entries have mean powers of 0.6 to 1.5; an unscaled one is orders off.
 _CHANNEL_POWER = (0.25, 4.0)
 # At this error the phase over the full surface, 25 rad, errs by 2.5e-3 rad.
 _WAVELENGTH_ERROR = 1e-4
-# σ² is a float32 power of ten.
+# σ² is the gain times 10^(−SNR/10), which must stay within float32.
 _MOST_DB = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The sizes of a file, or of a problem; `max_sources` is 0 where nothing is said of them."""
+    """Sizes of a file, or of a problem; `max_sources` is 0 where a file does not give it."""
 
     side: int
     antennas: int
@@ -47,7 +47,7 @@ class Layout:
     max_sources: int
 
     def fits(self, config: ArrayConfig) -> bool:
-        """Whether scenes of this layout are scenes of a size."""
+        """Return whether scenes of this layout are scenes of a size."""
         same = ("side", "antennas", "codes", "snapshots")
         return (
             all(getattr(self, name) == getattr(config, name) for name in same)
@@ -57,11 +57,11 @@ class Layout:
 
     @classmethod
     def of(cls, config: ArrayConfig) -> Layout:
-        """Of a size."""
+        """Return the layout of a size."""
         return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
 
     def refuse_misfit(self, config: ArrayConfig, path: Path) -> None:
-        """Raise `ValueError` where a size is another one; the sizes that would fit are named."""
+        """Raise `ValueError` for another size, naming the sizes that fit."""
         if self.fits(config):
             return
         size = Layout.of(config)
@@ -78,10 +78,10 @@ class Layout:
 
 
 def read_layout(path: Path, arrays: Mapping[str, Array]) -> Layout:
-    """The sizes of a file whose arrays are those of the format, and agree.
+    """Sizes of a file, after a check that its arrays follow the format and agree.
 
     Raises:
-        ValueError: One is missing, or of another type or shape.
+        ValueError: An array is missing, or of another type or shape.
     """
     _refuse_missing(path, arrays)
     for name, array in arrays.items():
@@ -131,19 +131,19 @@ _SNAPSHOTS = ("snapshots", "(S, L, M, T): scenes, codes, antennas, snapshots a c
 
 
 def plain_shape(array: Array) -> tuple[int, ...]:
-    """An array's shape without the axis of its pairs."""
+    """Shape of an array without the axis of float16 pairs."""
     return array.shape[:-1] if _is_paired(array) else array.shape
 
 
 def as_complex(array: Array) -> Array:
-    """Complex64 or float16 pairs, in memory and in this machine's byte order, as complex64."""
+    """Convert complex64 or float16 pairs to complex64, in memory and in native byte order."""
     if array.dtype.kind == "c":
         return np.ascontiguousarray(array, np.complex64)
     return np.ascontiguousarray(array, np.float32).view(np.complex64)[..., 0]
 
 
 def check_snapshots(path: Path, rows: Array, snapshots_BLMT: Array) -> None:
-    """Raise `ValueError` for scenes that are not finite, are silent, or would overflow."""
+    """Raise `ValueError` for snapshots that are not finite, vanish, or would overflow."""
     parts = snapshots_BLMT.view(np.float32)
     most_B = np.abs(parts).max((1, 2, 3))
     _refuse(path, rows, ~np.isfinite(most_B), "'snapshots' are not finite; leave that scene out")
@@ -157,7 +157,7 @@ def check_snapshots(path: Path, rows: Array, snapshots_BLMT: Array) -> None:
 
 
 def check_wall(path: Path, rows: Array, *, codes_BLN: Array, channel_BMN: Array) -> None:
-    """Raise `ValueError` for codes that are no phases and a channel of another unit."""
+    """Raise `ValueError` for codes without unit modulus or a channel without unit mean power."""
     is_off_B = ~(np.abs(np.abs(codes_BLN) - 1) < _MODULUS_ERROR).all((1, 2))
     _refuse(path, rows, is_off_B, "'codes' are not of unit modulus; write exp(1j * phase)")
     power_B = np.square(np.abs(channel_BMN)).mean((1, 2))

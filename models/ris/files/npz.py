@@ -1,6 +1,6 @@
 """Arrays of an uncompressed .npz file, mapped into memory and read when they are used.
 
-Border: a zip of .npy members; what the arrays mean is for whoever asks.
+Border: a zip of .npy members; the meaning of the arrays is the caller's.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# Of a member's header in the zip (APPNOTE 4.3.7): the fixed part, and where in it two lengths are.
+# A member's header in the zip has a fixed part of 30 bytes, with two lengths at byte 26 (APPNOTE
+# 4.3.7).
 _LOCAL_BYTES, _LENGTHS_AT = 30, 26
 _LOCAL_SIGNATURE = b"PK\x03\x04"
 _IS_ENCRYPTED = 1
-# What numpy 2 takes; a damaged header may say more.
+# numpy 2 takes no more axes; a damaged header may claim more.
 _MOST_AXES = 64
-# Whole numbers, real and complex ones, truth values: neither texts, dates, records nor objects.
+# Integers, reals, complex numbers and booleans are read; texts, dates, records and objects are not.
 _NUMBERS = "fciub"
-# A third version is there for names of fields beyond ASCII; numbers have none.
+# Version 3 exists for field names beyond ASCII, and numbers have no fields.
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -36,11 +37,11 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Mapped:
-    """Arrays by name, read-only views of a file, and what tells that file from another.
+    """Arrays by name, as read-only views of a file, and the file's fingerprint.
 
     Attributes:
-        fingerprint: 16 hexadecimal digits of the names, lengths and checksums of the arrays, which
-            stand in the zip's directory: exact, and no array is read for it.
+        fingerprint: 16 hexadecimal digits, a hash of the names, lengths and checksums of the
+            arrays. The zip's directory holds these, so no array is read for it.
     """
 
     arrays: Mapping[str, Array]
@@ -48,10 +49,10 @@ class Mapped:
 
 
 def map_arrays(path: Path, names: Collection[str]) -> Mapped:
-    """Map those of some arrays that a file holds; its others are ignored.
+    """Map the named arrays of a file, as far as it holds them; others are ignored.
 
     Raises:
-        ValueError: It is not there, no .npz file, cut off, compressed, or holds Python objects.
+        ValueError: The file is missing, no .npz file, cut off, compressed, or holds Python objects.
     """
     try:
         with path.open("rb") as file:
@@ -72,7 +73,7 @@ def _members(
     try:
         with zipfile.ZipFile(file) as archive:
             found = {one.filename.removesuffix(".npy"): one for one in archive.infolist()}
-    # A damaged directory breaks zipfile in more ways than the one that it names.
+    # A damaged directory makes zipfile raise more than the one error that it documents.
     except Exception as error:
         raise ValueError(
             f"'{path}' is cut off: it begins as an .npz file does and lacks its end; copy or "
@@ -87,12 +88,12 @@ def _mapped(path: Path, file: BufferedReader, name: str, member: zipfile.ZipInfo
     here = f"'{name}' in '{path}'"
     if member.flag_bits & _IS_ENCRYPTED or member.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{here} is compressed; write it with numpy.savez, not savez_compressed")
-    # Below 0 where bytes before the directory were lost.
+    # The offset is below 0 where bytes before the directory were lost.
     file.seek(max(0, member.header_offset))
     local = file.read(_LOCAL_BYTES) if member.header_offset >= 0 else b""
     if len(local) < _LOCAL_BYTES or not local.startswith(_LOCAL_SIGNATURE):
         raise ValueError(f"'{path}' is damaged where '{name}' begins; copy or write it again")
-    # Not the directory's: the local header may be longer by a field for 64-bit lengths.
+    # The local header counts, not the directory's: it may be longer by a field for 64-bit lengths.
     begin = member.header_offset + _LOCAL_BYTES + sum(struct.unpack_from("<HH", local, _LENGTHS_AT))
     file.seek(begin)
     shape, is_fortran, dtype = _header(here, file)
@@ -105,20 +106,20 @@ def _mapped(path: Path, file: BufferedReader, name: str, member: zipfile.ZipInfo
     try:
         if count == 0:
             return np.empty(shape, dtype)
-        # A shape of () would be taken for one entry of unknown number.
+        # memmap would take the shape () for an unknown number of entries.
         return np.memmap(file, dtype, "r", offset, shape or (1,), order).reshape(shape)
-    # Beside an axis of 0, another may be longer than numpy counts.
+    # If one axis has length 0, another may be longer than numpy can count.
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{here} cannot have the shape {shape}; write it again") from error
 
 
 def _header(here: str, file: BufferedReader) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, order (whether columns come first) and type of an array, as its header says them."""
+    """Shape, order (True if columns come first) and dtype of an array, from its header."""
     try:
         shape, is_fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
     except OSError:
         raise
-    # A damaged one breaks Python's parser in more ways than numpy names: TokenError, TypeError,
+    # A damaged header makes Python's parser raise more than numpy documents: TokenError, TypeError,
     # RecursionError.
     except Exception as error:
         raise ValueError(f"{here} is no array; write it with numpy.savez") from error
@@ -126,7 +127,7 @@ def _header(here: str, file: BufferedReader) -> tuple[tuple[int, ...], bool, np.
         raise ValueError(f"{here} holds Python objects, which are never read; write numbers")
     if dtype.kind not in _NUMBERS or dtype.subdtype is not None:
         raise ValueError(f"{here} is {dtype}; write numbers")
-    # To numpy, True is a length.
+    # numpy would accept True as a length.
     if len(shape) > _MOST_AXES or not all(type(n) is int and n >= 0 for n in shape):
         told = str(shape) if len(shape) <= _MOST_AXES else f"of {len(shape)} axes"
         raise ValueError(f"{here} cannot have the shape {told}; write it again")

@@ -1,7 +1,7 @@
-"""A file of scenes in a study: which is meant, whether it is still the same, what serves for what.
+"""Scene files in a study: identity by path and fingerprint, and the split by purpose.
 
-The last tenth of a file, 1,000 scenes at most, validates; up to 100 before it (a twentieth)
-calibrate; the rest trains.
+The last tenth of a file, 1,000 scenes at most, is for validation. The twentieth before it, 100 at
+most, is for calibration, and the rest for training.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from models.ris.scene.scenes import ArrayConfig, Scenes
 
 _MOST_VALIDATION = 1000
 _MOST_CALIBRATION = 100
-# Fewer would leave less than 10 to validate on, and 5 to calibrate.
+# Fewer scenes would leave less than 10 for validation, and 5 for calibration.
 _LEAST_IN_FILE = 100
 
 
 class Split(NamedTuple):
-    """Which scenes of a file serve for what; no two parts share one."""
+    """Disjoint parts of a file's scenes, by purpose."""
 
     train: range
     calibration: range
@@ -36,10 +36,10 @@ class Samples(NamedTuple):
     """Scenes of a file, to evaluate a trained network on.
 
     Attributes:
-        has_labels: Whether the truth is known; else it is NaN.
-        has_count: Whether the number of sources is known.
-        is_held_out: Whether these are only the validation scenes, the network having been trained
-            on others of the file.
+        has_labels: True if the truth is known; else it is NaN.
+        has_count: True if the number of sources is known.
+        is_held_out: True if these are only the validation scenes, since the network was trained on
+            others of the file.
     """
 
     scenes: Scenes
@@ -49,7 +49,7 @@ class Samples(NamedTuple):
 
 
 def split(file: SceneFile) -> Split:
-    """The parts of a file: the first for training, the last for validation."""
+    """Split a file into its parts: training first, validation last."""
     count = len(file)
     validation = min(_MOST_VALIDATION, count // 10)
     calibration = min(_MOST_CALIBRATION, count // 20)
@@ -58,13 +58,14 @@ def split(file: SceneFile) -> Split:
 
 
 def settled(scenes: str, config: ArrayConfig) -> tuple[str, str]:
-    """The option that names a file to train on, as a study keeps it, and its `installation`.
+    """Values of the options `scenes` and `installation` that a study stores for a training file.
 
     Returns:
-        'absolute path#fingerprint'; and `fixed` or `random`, whether its scenes share a wall.
+        'absolute path#fingerprint'; and `fixed` if its scenes share a wall, else `random`.
 
     Raises:
-        ValueError: It cannot be trained on: of another size, changed, without labels, too short.
+        ValueError: The file is unfit for training: of another size, changed, without labels, or
+            too short.
     """
     try:
         file = opened(scenes)
@@ -92,16 +93,16 @@ def _refuse_unfit(file: SceneFile, config: ArrayConfig) -> None:
 
 
 def opened(scenes: str) -> SceneFile | None:
-    """The file that an option names; None for an empty one. Kept while it does not change.
+    """Open the file that an option names; None for an empty one. Cached while it does not change.
 
     Raises:
-        ValueError: It cannot be used, or has another content than the option says.
+        ValueError: The file is invalid, or its content differs from the option's fingerprint.
     """
     if not scenes:
         return None
     path, fingerprint = named(scenes)
     state: tuple[int, ...] = ()
-    with suppress(OSError):  # opening it tells why
+    with suppress(OSError):  # opening it below raises the reason
         found = path.stat()
         state = (found.st_mtime_ns, found.st_size, found.st_ino)
     return _opened(path, fingerprint, state)
@@ -120,7 +121,7 @@ def _opened(path: Path, fingerprint: str, state: tuple[int, ...]) -> SceneFile:
 
 
 def named(scenes: str) -> tuple[Path, str]:
-    """The path and the fingerprint in an option; none where it is as a user wrote it."""
+    """Path and fingerprint in an option; the latter is empty in an option as a user wrote it."""
     found = re.fullmatch(r"(.+)#([0-9a-f]{16})", scenes)
     if found is None or Path(scenes).exists():
         return Path(scenes), ""
@@ -135,15 +136,15 @@ def samples(
     trained_on: str = "",
     most: int | None = None,
 ) -> Samples:
-    """The scenes of a file to evaluate a network on.
+    """Read the scenes of a file to evaluate a network on.
 
     Args:
-        trained_on: The option `scenes` of the network's study. Where it is the same file, by its
-            content, only the validation scenes are given.
-        most: Scenes at most, the last ones; None for all.
+        trained_on: The option `scenes` of the network's study. If it names the same content, only
+            the validation scenes are read.
+        most: Largest number of scenes, taken from the end; None for all.
 
     Raises:
-        ValueError: The file cannot be used, or is of another size.
+        ValueError: The file is invalid, or of another size.
     """
     file = SceneFile.open(path)
     if not file.layout.fits(config):

@@ -1,6 +1,6 @@
-"""Write scenes to a file in the format of `scene_file`: part by part, whole or not at all.
+"""Write scenes to a file in the format of `files.file`, part by part: all of them or no file.
 
-Simulated ones are drawn from streams that no study's training or validation shares.
+Simulated scenes are drawn from streams that no study uses for training or validation.
 
 Shapes: B scenes, L codes, M antennas, T snapshots a code.
 """
@@ -31,7 +31,7 @@ from models.ris.scene.scenes import (
 )
 
 _COPIED_BYTES = 1 << 20
-# Scenes that are drawn at once: 60 MB at the full size where each has its own wall.
+# This many scenes are drawn at once: 60 MB at the full size where each has its own wall.
 _PART = 500
 _TEST_SEEDS = 4096
 _TOLD_EVERY_S = 5.0
@@ -45,15 +45,15 @@ def write_scenes(
     wavelength_m: float,
     half: bool = False,
 ) -> None:
-    """Write scenes with labels as they come, in the memory of one part.
+    """Write scenes with labels, with one part in memory at a time.
 
-    The file grows beside its place and gets its name when it is whole: cut off, by an exception or
-    a full disk, nothing is left of it. What was there under the name is replaced.
+    The file is written under a temporary name in the same folder, and replaces the target when it
+    is complete. After an exception or on a full disk nothing of it remains.
 
     Args:
         parts: Scenes, all with one installation or each with its own.
-        count: Of all parts together, 1 or more.
-        half: Each scene's complex entries as float16 pairs; a wall that all share stays complex64.
+        count: Number of scenes in all parts together, 1 or more.
+        half: True for each scene's complex entries as float16 pairs; a shared wall stays complex64.
 
     Raises:
         ValueError: The parts hold more or fewer scenes than `count`.
@@ -66,8 +66,8 @@ def write_scenes(
         ExitStack() as waiting,
     ):
         written, files, wall = 0, {}, {"wavelength_m": np.array(wavelength_m)}
-        # A zip takes one member at a time: the longest as it comes, the others afterwards, from
-        # files without a name, of which not even a process that is killed leaves anything.
+        # A zip takes one member at a time: the longest is written as it comes, the others follow.
+        # They wait in unnamed temporary files, which vanish even if the process is killed.
         with _member(archive, "snapshots") as snapshots:
             for part in parts:
                 is_first, is_shared = not written, len(part.installation) == 1
@@ -104,12 +104,12 @@ def drawn_parts(
     """Draw scenes for a file, on the CPU, in parts.
 
     Args:
-        stream: `train`, under a trial's seed that no trial has, or `test`.
-        seed: 0 or more; of `test` below 4,096.
-        is_shared: Whether all have the wall of the size, or each its own.
+        stream: `train`, with a seed that no trial has, or `test`.
+        seed: 0 or more; below 4,096 for `test`.
+        is_shared: True if all scenes have the wall of the size, False if each has its own.
 
     Raises:
-        ValueError: Another stream, or a seed out of range.
+        ValueError: The stream is another one, or the seed is out of range.
     """
     if stream not in ("train", "test"):
         raise ValueError(f"no stream '{stream}' to write scenes of; use train or test")
@@ -121,10 +121,10 @@ def drawn_parts(
         wall = draw_installation(config, stream_generator(config.problem_seed, "installation"))
     for part, start in enumerate(range(0, count, _PART)):
         if stream == "test":
-            # The low 29 bits of an index reach the CPU's generator: 17 of them for parts.
+            # The CPU's generator uses the low 29 bits of an index: 12 for seeds leave 17 for parts.
             generator = stream_generator(config.problem_seed, "test", part * _TEST_SEEDS + seed)
         else:
-            # A trial's seed is never negative.
+            # A trial's seed is never negative, so no trial draws these scenes.
             generator = stream_generator(config.problem_seed, "train", part, trial_seed=-1 - seed)
         yield draw_scenes(config, min(_PART, count - start), generator, installation=wall)
 
@@ -136,10 +136,10 @@ def watched(
     tell: Callable[[str], None],
     must_stop: Callable[[], bool],
 ) -> Iterator[Scenes]:
-    """The parts, with a line every few seconds on how far they are.
+    """Pass the parts on, with a line on the progress every five seconds.
 
     Raises:
-        InterruptedError: `must_stop` said so.
+        InterruptedError: `must_stop` returned True.
     """
     done, told_at = 0, time.monotonic()
     for part in parts:
@@ -154,7 +154,7 @@ def watched(
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """A new file beside a path, which takes its place in the end, or is removed."""
+    """Temporary file next to a path, which replaces it on success and is removed on failure."""
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         yield unfinished
@@ -166,7 +166,7 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-    # Without a date: the same scenes are the same bytes.
+    # The member has no date, so that the same scenes give the same bytes.
     member = zipfile.ZipInfo(f"{name}.npy")
     member.external_attr = 0o644 << 16
     return archive.open(member, "w", force_zip64=True)
@@ -203,6 +203,6 @@ def _wall(part: Scenes, *, half: bool) -> Mapping[str, Array]:
 
 
 def _complex(tensor: Tensor, *, half: bool) -> Array:
-    """complex64, or float16 pairs along a last axis."""
+    """Array of complex64, or of float16 pairs along a last axis."""
     tensor = tensor.cpu().resolve_conj()
     return torch.view_as_real(tensor).half().numpy() if half else tensor.numpy()

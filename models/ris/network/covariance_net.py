@@ -1,23 +1,22 @@
-"""The network: sample covariances under known codes in, a low-rank covariance factor out.
+"""The network: from sample covariances under known codes to a low-rank covariance factor.
 
 Each of K slots holds a belief about one source: power at each of many candidate positions. A layer
-visits the slots in turn. A visit scores every candidate by how well one more source there would
-explain what noise and the other slots leave over (`models/posterior.py`: exact, no parameters,
-fp32); the learned part (`models/slot_control.py`, one for all layers) turns scores into power and
-noise. That is a mean-field posterior over positions, unrolled. From its second visit on a slot also
-zooms in on its best candidate: by one Gauss–Newton step, and as far as the likelihood is wide. What
-leaves is R = Σ power · a aᴴ as a factor of its dominant directions.
+visits the slots in turn. A visit scores every candidate by the likelihood gain of one more source
+there, given noise and the other slots (`estimators.posterior`: exact, without trained parameters,
+fp32). The learned part (`slot_control`, shared by all layers) turns scores into power and noise.
+Together this is an unrolled mean-field posterior over positions. From its second visit on, a slot
+also zooms in on its best candidate: after one Gauss–Newton step, over the width of the likelihood.
+The output is R = Σ power · a aᴴ as a factor of its dominant directions.
 
 Only the learned part runs under autocast. Scores are constants for the gradient, which reaches each
-decision through the tokens and through R; so it never meets an inverse.
+decision through the tokens and through R. The gradient therefore never passes through an inverse.
 
 Shapes: B scenes (or 1 where all share it); L codes; M antennas; N elements; K slots; R rank; G grid
-cells; C candidates, the G cells and then those of the zoom; W width of a token; S numbers that sum
-up a visit; 2 = real and imaginary part; 3 = a position as in `posterior`.
+cells; C candidates, the G cells and then those of the zoom; W width of a token; S numbers of a
+visit's summary; 2 = real and imaginary part; 3 = a position as in `estimators.posterior`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import log, sqrt
 from typing import Any
 
@@ -34,55 +33,18 @@ from models.ris.estimators.posterior import (
     source_gain,
     weighted_factor,
 )
+from models.ris.network.beliefs import Belief, Scene, Scores, Slot, response
 from models.ris.network.slot_control import Backbone, Head
 from models.ris.network.source_climb import climb_source
 from models.ris.scene.geometry import ArrayConfig
 from models.ris.scene.scenes import NOISE_FLOOR
 
-# Noise power times M before any source is found; noise and sources together have about 1.
+# Noise starts with this power over M; noise and sources together have about 1/M.
 _FIRST_NOISE = 0.6
-# In nats: of a candidate that is not to count.
+# A candidate that must not count gets this gain, in nats.
 _NOTHING = -1e4
-# Of a zoom, in cells of the grid: what a position is ever known to, at 24 dB.
+# A zoom reaches at least this far, in cells of the grid: the accuracy of a position at 24 dB.
 _LEAST_REACH = 0.01
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """What the network is given, and what the whole grid looks like through it."""
-
-    sample_BLMM: Tensor
-    sensing_BLMN: Tensor
-    grid: Responses
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """What a visit found out about every candidate; constants for the gradient."""
-
-    gain_BC: Tensor  # in nats below the best, less what the zoom's smaller cells weigh less
-    power_BC: Tensor
-    best_B3: Tensor
-    summary_BS: Tensor
-    near_steering_BNC: Tensor
-    near: Responses
-
-
-@dataclass(frozen=True)
-class _Belief:
-    """What a slot believes: the power at each candidate, and its covariance under each code."""
-
-    scores: _Scores
-    weights_BC: Tensor  # carries gradient
-    response_BLMM: Tensor  # does not
-
-
-@dataclass
-class _Slot:
-    """One hypothetical source."""
-
-    token_BW: Tensor
-    belief: _Belief | None = None
 
 
 class RisCovarianceNet(nn.Module):
@@ -117,7 +79,7 @@ class RisCovarianceNet(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.layers = config, layers
-        # What builds another one like it.
+        # These arguments build another network of the same shape.
         self.settings: dict[str, Any] = {
             "width": width,
             "layers": layers,
@@ -163,9 +125,9 @@ class RisCovarianceNet(nn.Module):
         batch, antennas = len(sample_BLMM), sample_BLMM.shape[-1]
         sensing_BLMN = channel_BMN.unsqueeze(1) * codes_BLN.unsqueeze(2) / sqrt(codes_BLN.shape[-1])
         with _full_precision(sample_BLMM):
-            scene = _Scene(sample_BLMM, sensing_BLMN, Responses(self.steering_1NG, sensing_BLMN))
+            scene = Scene(sample_BLMM, sensing_BLMN, Responses(self.steering_1NG, sensing_BLMN))
         log_noise_B = sample_BLMM.real.new_full((batch,), log(_FIRST_NOISE / antennas))
-        slots = [_Slot(token_W.expand(batch, -1)) for token_W in self.backbone.first_token_KW]
+        slots = [Slot(token_W.expand(batch, -1)) for token_W in self.backbone.first_token_KW]
         for layer in range(self.layers):
             steps: list[Tensor] = []
             for slot in slots:
@@ -175,18 +137,18 @@ class RisCovarianceNet(nn.Module):
                 slot.belief = self._decide(scene, scores, control_B4, prior_BG)
                 steps.append(control_B4[:, 3])
             with torch.no_grad(), _full_precision(sample_BLMM):
-                log_noise_B = fit_noise(sample_BLMM, _response(scene, slots), log_noise_B)
+                log_noise_B = fit_noise(sample_BLMM, response(scene, slots), log_noise_B)
             log_noise_B = log_noise_B + torch.stack(steps).mean(0)
         return self._outputs(slots, log_noise_B)
 
     @torch.no_grad()
     def _score(
-        self, scene: _Scene, slots: Sequence[_Slot], slot: _Slot, log_noise_B: Tensor, layer: int
-    ) -> _Scores:
-        """Score the grid and, around the best candidate of the visit before, a finer one."""
+        self, scene: Scene, slots: Sequence[Slot], slot: Slot, log_noise_B: Tensor, layer: int
+    ) -> Scores:
+        """Score the grid and, around the best candidate of the previous visit, a finer one."""
         sample_BLMM, cells = scene.sample_BLMM, self.positions_1G3.shape[1]
         with _full_precision(sample_BLMM):
-            others_BLMM = _response(scene, [other for other in slots if other is not slot])
+            others_BLMM = response(scene, [other for other in slots if other is not slot])
             rest_BLMM = add_noise(others_BLMM, log_noise_B)
             inverse_BLMM = torch.linalg.inv_ex(rest_BLMM).inverse
             near_BC3, reach_B3 = self._near(scene, slot, inverse_BLMM)
@@ -201,14 +163,14 @@ class RisCovarianceNet(nn.Module):
         best_B13 = positions_BC3.gather(1, index_B1.unsqueeze(-1).expand(-1, -1, 3))
         gain_BC = gain_BC - most_B1
         if near_BC3.shape[1]:
-            # The zoom stands for its box of 3 reaches a side; the grid must not count it again.
+            # The zoom covers a box of 3 reaches a side, which the grid must not count again.
             centre_B13 = near_BC3[:, len(self.offsets_C3) // 2].unsqueeze(1)
             distance_BG3 = (self.positions_1G3 - centre_B13).abs()
             is_twice_BG = (distance_BG3 < 1.5 * reach_B3.unsqueeze(1)).all(-1)
             gain_BC[:, :cells] = gain_BC[:, :cells].masked_fill(is_twice_BG, _NOTHING)
             gain_BC[:, cells:] += (reach_B3 / self.cell_3).log().sum(-1, keepdim=True)
         belief_BC = gain_BC.softmax(-1)
-        # Shifted and scaled to about −1…1.
+        # Each number is shifted and scaled to about −1…1.
         summary = (
             torch.special.entr(belief_BC).sum(-1) - 2,
             most_B1.squeeze(-1).clamp(min=0.1).log() - 2,
@@ -217,14 +179,14 @@ class RisCovarianceNet(nn.Module):
             torch.full_like(log_noise_B, layer - 1.0),
         )
         summary_BS = torch.stack(summary, -1)
-        return _Scores(gain_BC, power_BC, best_B13.squeeze(1), summary_BS, near_steering_BNC, near)
+        return Scores(gain_BC, power_BC, best_B13.squeeze(1), summary_BS, near_steering_BNC, near)
 
-    def _near(self, scene: _Scene, slot: _Slot, inverse_BLMM: Tensor) -> tuple[Tensor, Tensor]:
-        """27 positions about the slot's best so far, and how far apart they are.
+    def _near(self, scene: Scene, slot: Slot, inverse_BLMM: Tensor) -> tuple[Tensor, Tensor]:
+        """27 positions around the slot's best so far, and their spacing; none at the first visit.
 
-        They stand √3 standard deviations apart, so that weighted by the likelihood they have its
-        mean and about its spread, as in a Gauss–Hermite rule; at most half a cell of the grid,
-        beyond which its own points do better. None at the first visit.
+        The spacing is √3 standard deviations. Weighted by the likelihood, the positions then have
+        its mean and about its spread, as in a Gauss–Hermite rule. It is at most half a cell of the
+        grid, whose own points serve better beyond that.
         """
         batch = len(slot.token_BW)
         if slot.belief is None:
@@ -233,7 +195,7 @@ class RisCovarianceNet(nn.Module):
         step_B3, deviation_B3 = climb_source(
             scene.sample_BLMM, inverse_BLMM, best_B3, scene.sensing_BLMN, self.config
         )
-        # Not further than to the cell's edge; what has no finite step stays.
+        # A step ends at the cell's edge, and a position without a finite step stays.
         step_B3 = torch.maximum(torch.minimum(step_B3, largest_3), -largest_3).nan_to_num(nan=0.0)
         reach_B3 = sqrt(3) * deviation_B3.nan_to_num(nan=torch.inf)
         reach_B3 = torch.maximum(torch.minimum(reach_B3, largest_3), _LEAST_REACH * self.cell_3)
@@ -241,10 +203,8 @@ class RisCovarianceNet(nn.Module):
         near_BC3 = torch.minimum(torch.maximum(near_BC3, self.low_3), self.high_3)
         return near_BC3, reach_B3
 
-    def _decide(
-        self, scene: _Scene, scores: _Scores, control_B4: Tensor, prior_BG: Tensor
-    ) -> _Belief:
-        """Weights = power · softmax(sharpness · gain + prior), and what they look like."""
+    def _decide(self, scene: Scene, scores: Scores, control_B4: Tensor, prior_BG: Tensor) -> Belief:
+        """Belief after a visit: weights = power · softmax(sharpness · gain + prior)."""
         sharper_B1, louder_B1, nearer_B1 = (control_B4[:, i : i + 1] for i in range(3))
         cells = prior_BG.shape[-1]
         near_count = scores.gain_BC.shape[-1] - cells
@@ -254,9 +214,9 @@ class RisCovarianceNet(nn.Module):
         with torch.no_grad(), _full_precision(weights_BC):
             response_BLMM = scene.grid.covariance(weights_BC[:, :cells])
             response_BLMM = response_BLMM + scores.near.covariance(weights_BC[:, cells:])
-        return _Belief(scores, weights_BC, response_BLMM)
+        return Belief(scores, weights_BC, response_BLMM)
 
-    def _outputs(self, slots: Sequence[_Slot], log_noise_B: Tensor) -> dict[str, Tensor]:
+    def _outputs(self, slots: Sequence[Slot], log_noise_B: Tensor) -> dict[str, Tensor]:
         """The factor of R scaled to trace N, and the noise in the same units."""
         beliefs = [slot.belief for slot in slots if slot.belief is not None]
         cells, columns = self.positions_1G3.shape[1], self.start_1NR.shape[-1]
@@ -275,15 +235,9 @@ class RisCovarianceNet(nn.Module):
 
 
 def factor_from(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """F_BNR, complex64, and the noise s_B >= 1e-3 of the network's outputs: R = F Fᴴ + s I."""
+    """F_BNR, complex64, and the noise s_B >= 1e-3 from the network's outputs: R = F Fᴴ + s I."""
     factor_BNR = torch.view_as_complex(outputs["factor"].float().contiguous())
     return factor_BNR, NOISE_FLOOR + outputs["log_noise"].float().exp()
-
-
-def _response(scene: _Scene, slots: Sequence[_Slot]) -> Tensor:
-    """Σ of what those slots that were visited look like under every code, BLMM."""
-    found = [slot.belief.response_BLMM for slot in slots if slot.belief is not None]
-    return torch.stack(found).sum(0) if found else torch.zeros_like(scene.sample_BLMM)
 
 
 def _full_precision(tensor: Tensor) -> torch.autocast:

@@ -4,11 +4,11 @@ With R = F Fᴴ + s I and the label R_t = A Aᴴ + t I every term is a function 
 Fᴴ F, Fᴴ A and Aᴴ A; nothing here decomposes an N×N matrix. Autograd through an N×N eigh of R
 divides by λi − λj, 0/0 between the N − rank equal noise eigenvalues: its gradient is NaN always.
 
-Everything is computed in the dtype given, complex64 or complex128: the caller casts, half is never
-seen. A non-finite factor gives a non-finite loss, never an exception: the guard decides about it.
+Everything is computed in the dtype given, complex64 or complex128; the caller casts half precision
+up. A non-finite factor gives a non-finite loss, never an exception: the guard judges it.
 
-Shapes: B scenes; N elements; R rank of the factor F; K sources at most, an absent one being a zero
-column of A and False in the mask; P positions on the ring around a source.
+Shapes: B scenes; N elements; R rank of the factor F; K sources at most (an absent one is a zero
+column of A and False in the mask); P positions on the ring around a source.
 """
 
 from math import pi
@@ -26,7 +26,7 @@ from models.linalg.gram import (
 )
 from models.ris.scene.geometry import ArrayConfig, element_positions, steering
 
-# Eight directions see every neighbour of a source; the main lobe is one smooth bump between them.
+# Eight directions are enough: between them the main lobe is one smooth bump.
 _RING_POINTS = 8
 
 
@@ -69,7 +69,7 @@ def covariance_error(
 def gaussian_nll(
     factor_BNR: Tensor, noise_B: Tensor, label_BNK: Tensor, label_noise_B: Tensor
 ) -> Tensor:
-    """Gaussian negative log-likelihood of the label, per element, above its least value.
+    """Gaussian negative log-likelihood of the label, per element, minus its least value.
 
     [logdet R + tr(R⁻¹ R_t) − logdet R_t − N] / N, the Kullback-Leibler divergence of CN(0, R_t)
     from CN(0, R) per element: 0 at R = R_t, positive elsewhere. By Woodbury, with M = s I + G and
@@ -79,7 +79,7 @@ def gaussian_nll(
     tr(R⁻¹ A Aᴴ) = (‖A − F X‖² + s ‖X‖²) / s    (ridge regression: no difference of large numbers)
 
     It is bounded below because t > 0: without t a label of rank K < N drives it to −∞ with s.
-    The noise s counts as at least 8 ε tr G: see `ridge_cholesky`.
+    The noise s is floored at 8 ε tr G: see `ridge_cholesky`.
 
     Args:
         factor_BNR: F, complex, in √power of the label's units.
@@ -104,13 +104,13 @@ def gaussian_nll(
 
 
 def subspace_alignment(factor_BNR: Tensor, label_BNK: Tensor, mask_BK: Tensor) -> Tensor:
-    """Part of the sources' span that the dominant K eigenvectors of F Fᴴ miss.
+    """Fraction of the sources' span that the dominant K eigenvectors of F Fᴴ miss.
 
     ε = 1 − ‖Qᴴ U_K‖² / K,  U_K = F W_K Λ_K^(−1/2),  Fᴴ F = W Λ Wᴴ
 
     Q is an orthonormal basis of the label's span. The gradient is exact and holds only the gap
     between kept and dropped eigenvalues: ties on either side do no harm. A direction that F lacks
-    (rank below K, F = 0) counts as missed. ε is blind to the scale of F and to unitary F → F V.
+    (rank below K, F = 0) counts as missed. Scaling F, or F → F V with V unitary, leaves ε as it is.
 
     Args:
         factor_BNR: F, complex.
@@ -121,8 +121,8 @@ def subspace_alignment(factor_BNR: Tensor, label_BNK: Tensor, mask_BK: Tensor) -
         epsilon_B, real, in [0, 1] up to rounding of about ε λ₁/λ_K.
     """
     count_B = mask_BK.sum(-1)
-    # ε does not depend on the scale, so a constant one leaves the gradient exact; 1e-18 keeps its
-    # square a normal fp32 number, and F = 0 finite.
+    # ε does not depend on the scale, so treating it as a constant leaves the gradient exact. 1e-18
+    # keeps its square a normal fp32 number, and F = 0 finite.
     scale_B = _energy(factor_BNR.detach()).sqrt().clamp(min=1e-18)
     unit_BNR = factor_BNR / scale_B[:, None, None]
     seen_BKR = span_whitener(label_BNK, mask_BK) @ (label_BNK.detach().mH @ unit_BNR)
@@ -138,17 +138,17 @@ def peak_contrast(
     ring_BNKP: Tensor,
     mask_BK: Tensor,
 ) -> Tensor:
-    """Null spectrum at the true positions, against the ring around each.
+    """Null spectrum at the true positions, relative to the ring around each.
 
     (1/K) Σ_k d(a_k) / (d(a_k) + mean_p d(a_kp)),  d(a) = s aᴴ R⁻¹ a / aᴴ a
 
     d is the reciprocal of the MVDR pseudospectrum, computed as min over x of ‖a − F x‖² + s ‖x‖²:
-    in (0, 1], small where a lies in the span of F. 0 is a deep null amid its ring, 1/2 no contrast.
+    in (0, 1], small where a lies in the span of F. A contrast of 0 is a deep null, 1/2 is none.
 
     Args:
         factor_BNR: F, complex, in √power of the label's units.
         noise_B: s > 0, real, in the label's units of power; floored as in `gaussian_nll`.
-        steering_BNK: Steering vectors of the true positions, any scale (A itself will do).
+        steering_BNK: Steering vectors of the true positions, at any scale (A itself is valid).
         ring_BNKP: Steering vectors of the ring's positions, unit modulus: `ring_steering`.
         mask_BK: True where the source is present.
 
@@ -168,8 +168,8 @@ def peak_contrast(
 def ring_steering(positions_BK3: Tensor, config: ArrayConfig) -> Tensor:
     """Steering vectors of eight positions around each source, 1/side rad away, at its range.
 
-    1/side rad is the half-power half-width of the broadside beam, 0.443 λ/(side λ/2), rounded up:
-    near enough for the contrast to be about the peak, far enough for a good one to fall off.
+    1/side rad is the half-power half-width of the broadside beam, 0.443 λ/(side λ/2), rounded up.
+    The ring is near enough to belong to the peak, and far enough for a sharp peak to have fallen.
 
     Args:
         positions_BK3: Azimuth in rad, elevation in rad, range in m; NaN for an absent source.
@@ -190,8 +190,8 @@ def ring_steering(positions_BK3: Tensor, config: ArrayConfig) -> Tensor:
 def _residual(factor_BNR: Tensor, floor_B: Tensor, chol_BRR: Tensor, vectors_BNK: Tensor) -> Tensor:
     """min over x of ‖v − F x‖² + s ‖x‖² for each column v, that is s vᴴ R⁻¹ v.
 
-    x is constant for the gradient, which is exact all the same: the derivative by x is 0 at the
-    minimum. It also makes an error of x, ε κ(s I + G) at worst, count to second order only.
+    x is a constant for the gradient, which is still exact: the derivative by x is 0 at the minimum.
+    For the same reason an error of x, ε κ(s I + G) at worst, counts to second order only.
     """
     with torch.no_grad():
         x_BRK = torch.cholesky_solve(factor_BNR.mH @ vectors_BNK, chol_BRR)
@@ -199,11 +199,11 @@ def _residual(factor_BNR: Tensor, floor_B: Tensor, chol_BRR: Tensor, vectors_BNK
 
 
 def _mean_null(factor_BNR: Tensor, floor_B: Tensor, chol_BRR: Tensor, ring_BNKP: Tensor) -> Tensor:
-    """Mean over the ring of `_residual` / N, in Gram form and so a quarter of its cost.
+    """Mean over the ring of `_residual` / N, in Gram form at a quarter of the cost.
 
-    (‖a‖² − 2 Re xᴴ Fᴴ a + xᴴ G x + s ‖x‖²) / N cancels to a few ε, harmless where a mean over the
-    ring is hardly ever that small; held above its exact lower bound s / (s + tr G) all the same,
-    without a part in the gradient: where F is small both are 1, and torch.maximum halves it.
+    (‖a‖² − 2 Re xᴴ Fᴴ a + xᴴ G x + s ‖x‖²) / N cancels to a few ε, and a mean over the ring is
+    hardly ever that small. It is still clamped to its exact lower bound s / (s + tr G), outside of
+    the gradient: where F is small both are 1, and torch.maximum would halve the gradient.
     """
     gram_BRR = factor_BNR.mH @ factor_BNR
     cross_BRX = factor_BNR.mH @ ring_BNKP.flatten(-2)

@@ -1,19 +1,21 @@
-"""The learned part of `RisCovarianceNet`: what a slot makes of a visit. Runs under autocast.
+"""The learned part of `RisCovarianceNet`: tokens of the slots, and decisions from them.
+
+It runs under autocast.
 
 Shapes: B scenes; K slots; G cells of the grid; C candidates, G cells first; W width of a token; S
-numbers that sum up a visit; 4 controls.
+numbers of a visit's summary; 4 controls.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-# Entropy, gain, power, what is left over, layer.
+# The summary holds entropy, gain, power, the power of noise and other slots, and the layer.
 SUMMARY = 5
 
 
 class Backbone(nn.Module):
-    """Slots' tokens: a first one each, and what a visit adds."""
+    """Tokens of the slots: an initial one each, and the change by a visit."""
 
     def __init__(self, slots: int, cells: int, *, width: int, dropout: float) -> None:
         super().__init__()
@@ -41,7 +43,7 @@ class Head(nn.Module):
         self.control, self.prior = nn.Linear(width, 4), nn.Linear(width, cells)
         self.log_noise_gain = nn.Parameter(torch.zeros(()))
         for linear in (self.control, self.prior):
-            # Near 0 the network is the plain posterior; at 0 the backbone would have no gradient.
+            # Near 0 the network is the plain posterior; at 0 the backbone would get no gradient.
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
 

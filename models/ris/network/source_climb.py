@@ -1,6 +1,7 @@
-"""A candidate source moved to where it explains more, and how sharply it is known there.
+"""Gauss–Newton step of a candidate source's position, and the accuracy of that position.
 
-As in `estimators.posterior`: no parameters, fp32 and complex64, powers in the units of the sample.
+As in `estimators.posterior`, nothing has trained parameters, everything is fp32 and complex64, and
+powers are in the units of the sample.
 
 Shapes: B scenes (sensing: or 1), L codes, M antennas, N elements; 4 = the source itself and its
 derivatives; 3 = azimuth in rad, elevation in rad, reciprocal range in 1/m.
@@ -20,18 +21,18 @@ def climb_source(
     sensing_BLMN: Tensor,
     config: ArrayConfig,
 ) -> tuple[Tensor, Tensor]:
-    """One Gauss–Newton step of one more source's position, and how well it is known there.
+    """One Gauss–Newton step of one more source's position, and the position's deviation.
 
     δ = J⁻¹ g,  g_i = 2 p Σ_l Re d_lᴴ (Q S Q − Q) d_li,  d_li = Φ_l ∂_i a,  Q = (R_l + p d_l d_lᴴ)⁻¹
     J_ij = 2 p² Σ_l [(d_lᴴ Q d_l) Re d_liᴴ Q d_lj + Re (d_lᴴ Q d_li)(d_lᴴ Q d_lj)]
 
-    the gradient of the log-likelihood and its Fisher information, all else held; p as in
-    `source_gain`.
+    g is the gradient of the log-likelihood and J its Fisher information, with all else held; p is
+    as in `source_gain`.
 
     Args:
         sample_BLMM: S_l, scaled to mean_l tr S_l = 1.
         inverse_BLMM: R_l⁻¹ of all else, noise and other sources.
-        place_B3: Where to climb from.
+        place_B3: Place to start from.
         sensing_BLMN: Φ_l, complex64.
         config: The size.
 

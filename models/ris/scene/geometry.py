@@ -78,7 +78,7 @@ class ArrayConfig:
         return sqrt(2) * (self.side - 1) * self.wavelength_m / 2
 
 
-# Ranges: 1.2 D to 0.4-0.7 of the Rayleigh distance 2 D²/λ, where range is still identifiable.
+# Ranges go from 1.2 D to 0.4-0.7 of the Rayleigh distance 2 D²/λ, where range is identifiable.
 SIZES: Mapping[str, ArrayConfig] = MappingProxyType(
     {
         "unit": ArrayConfig(
@@ -86,7 +86,7 @@ SIZES: Mapping[str, ArrayConfig] = MappingProxyType(
             wavelength_m=0.1, range_min_m=0.3, range_max_m=0.9,
         ),
         "tiny": ArrayConfig(
-            # Of walls 0…6 the one on which per-code MUSIC is nearest to -5.0 dB, about the mean.
+            # Wall 5 is the one of 0…6 whose per-code MUSIC is nearest to -5.0 dB, about the mean.
             side=6, antennas=4, codes=16, max_sources=2, rank=3, problem_seed=5,
             wavelength_m=0.1, range_min_m=0.45, range_max_m=1.8,
         ),
@@ -154,7 +154,7 @@ def steering(positions_K3: Tensor, elements_N3: Tensor, *, wavelength_m: float) 
     range_K = positions_K3[..., 2]
     u_K3 = direction(positions_K3[..., 0], positions_K3[..., 1])
     square_N1 = elements_N3.square().sum(-1, keepdim=True)
-    # Not a matrix product: autocast would round it to half precision, 25 rad of phase to 0.1 rad.
+    # A matrix product would be rounded to half precision by autocast: 25 rad of phase to 0.1 rad.
     q_y_N1, q_z_N1 = elements_N3[:, 1:2], elements_N3[:, 2:3]  # the surface is at x = 0
     along_NK = q_y_N1 * u_K3[..., 1].unsqueeze(-2) + q_z_N1 * u_K3[..., 2].unsqueeze(-2)
     cross_NK = square_N1 - 2 * range_K.unsqueeze(-2) * along_NK
@@ -189,7 +189,7 @@ def steering_derivatives(
     up_NK = z_N1 * elevation_1K.cos() - y_N1 * (elevation_1K.sin() * sin_1K)
     square_N1 = elements_N3.square().sum(-1, keepdim=True)
     distance_NK = (range_1K.square() + square_N1 - 2 * range_1K * along_NK).sqrt()
-    # Not (r − q·u)/ρ − 1, which at 10⁶ apertures would leave three digits of float64.
+    # The form (r − q·u)/ρ − 1 would leave three digits of float64 at 10⁶ apertures.
     bent_NK = (along_NK.square() - square_N1) / (distance_NK + range_1K - along_NK)
     slopes_NK3 = torch.stack((-range_1K * across_NK, -range_1K * up_NK, bent_NK), -1)
     phase_NK3 = slopes_NK3 / distance_NK.unsqueeze(-1) * (-2 * pi / wavelength_m)
@@ -199,14 +199,14 @@ def steering_derivatives(
 
 
 def as_positions(places_X3: Tensor) -> Tensor:
-    """The same by range instead of its reciprocal; its own inverse."""
+    """Positions of places, by range instead of its reciprocal; the function is its own inverse."""
     return torch.cat((places_X3[..., :2], places_X3[..., 2:].reciprocal()), dim=-1)
 
 
 def place_derivatives(
     places_K3: Tensor, elements_N3: Tensor, *, wavelength_m: float
 ) -> tuple[Tensor, Tensor]:
-    """`steering_derivatives` at places, by reciprocal range: ∂/∂(1/r) = −r² ∂/∂r."""
+    """Steering vectors and derivatives by azimuth, elevation and 1/r, with ∂/∂(1/r) = −r² ∂/∂r."""
     steering_NK, slopes_NK3 = steering_derivatives(
         as_positions(places_K3), elements_N3, wavelength_m=wavelength_m
     )

@@ -18,7 +18,7 @@ STATION_RANGE_WL = 50.0
 
 @dataclass(frozen=True)
 class Installation:
-    """What a wall keeps from scene to scene: the channel and the phase codes.
+    """A wall: the channel and the phase codes, which stay the same from scene to scene.
 
     Attributes:
         channel_BMN: H, complex64, unit mean power an entry; B is 1 or the number of scenes.
@@ -67,7 +67,7 @@ def draw_installation(
         config: The size.
         generator: Source of all randomness; the draw happens on its device.
         batch: Number of independent installations.
-        device: Where the result goes. Default: the generator's device.
+        device: Device of the result. Default: the generator's.
     """
     where = generator.device
     N, M, L = config.elements, config.antennas, config.codes

@@ -2,7 +2,7 @@
 
     y_lt = Φ_l A s_lt + n_lt,   Φ_l = H diag(c_l) / √N,   s ~ CN(0, diag p),   n ~ CN(0, σ² I)
 
-The one import for users of scenes: geometry, installations and streams are re-exported here.
+Users of scenes import this module alone: it re-exports geometry, installations and streams.
 
 Shapes: B scenes (or 1 where all scenes share it), N elements, M antennas, L codes, T snapshots a
 code, K sources (absent ones zero), 3 = azimuth in rad, elevation in rad, range in m.
@@ -43,9 +43,10 @@ __all__ = [
     "stream_seed",
 ]
 
-# Least noise power of a label. Without it the likelihood of a rank-K label is unbounded below.
+# A label has at least this noise power: otherwise its negative log-likelihood, of rank K, would be
+# unbounded below.
 NOISE_FLOOR = 1e-3
-# Two sources of one scene correlate by |a₁ᴴa₂|/N <= 0.95. Beyond, the weaker direction holds under
+# Two sources of one scene correlate by |a₁ᴴa₂|/N <= 0.95. Above, the weaker direction holds under
 # (1 − 0.95)/2 = 2.5 % of the label: no estimator could find it, and the metric would count noise.
 # Plain independent draws exceed it in 0.3 % (base, full) to 1.5 % (unit) of the scenes with two or
 # more sources, so a scene draws 3 layouts and takes the first that fits: 1 in 3e5 (unit) to 1 in
@@ -56,7 +57,7 @@ _CANDIDATES = 3
 
 @dataclass(frozen=True)
 class Scenes:
-    """A batch of scenes: what the base station measured, and the truth.
+    """A batch of scenes: the base station's measurements, and the truth.
 
     Attributes:
         installation: H and the codes.
@@ -94,7 +95,7 @@ class Scenes:
         return replace(self, **changes)
 
     def blinded(self) -> "Scenes":
-        """Return the scenes as an estimator may see them: the truth is NaN, but for the counts."""
+        """Return the scenes as an estimator may see them: the truth is NaN, except for counts."""
         truth = ("steering_BNK", "powers_BK", "positions_BK3", "noise_B", "snr_db_B")
         changes: dict[str, Any] = {
             name: torch.full_like(getattr(self, name), torch.nan) for name in truth
@@ -126,7 +127,7 @@ def draw_scenes(
         generator: Source of all randomness; the draw happens on its device.
         installation: The wall that all scenes share, or one wall a scene, on the generator's
             device. None draws a new installation for every scene.
-        device: Where the result goes. Default: the generator's device.
+        device: Device of the result. Default: the generator's.
     """
     where, M = generator.device, config.antennas
     if installation is None:
@@ -171,7 +172,7 @@ def scaled_sample_covariance(snapshots_BLMT: Tensor) -> Tensor:
 
 
 def observe(installation: Installation, factor_BNK: Tensor) -> Tensor:
-    """Φ_l X of shape BLMK without a Φ for every scene (295 kB a scene at the full size)."""
+    """Φ_l X, of shape BLMK, without a Φ in memory for every scene (295 kB each at full size)."""
     B, N, K = factor_BNK.shape
     if len(installation) == 1:
         sensing_XN = installation.sensing_BLMN[0].flatten(0, 1)
@@ -198,7 +199,8 @@ def _draw_positions(
 ) -> tuple[Tensor, Tensor]:
     """Positions (B, K, 3) of resolvable sources and their steering vectors (B, N, K).
 
-    Of C candidate layouts of a scene the first whose sources correlate by at most MAX_CORRELATION.
+    A scene takes the first of C candidate layouts whose sources correlate by at most
+    MAX_CORRELATION.
     """
     where, (n, K) = generator.device, mask_BK.shape
     low_3 = (-config.azimuth_max_rad, -config.elevation_max_rad, 1 / config.range_max_m)
@@ -213,6 +215,6 @@ def _draw_positions(
     correlation_BCKK = (steering_BCNK.mH @ steering_BCNK).abs() / config.elements
     pair_BKK = (mask_BK.unsqueeze(-1) & mask_BK.unsqueeze(-2)).triu(diagonal=1)
     is_close_BC = ((correlation_BCKK > MAX_CORRELATION) & pair_BKK.unsqueeze(1)).any(-1).any(-1)
-    first_B = is_close_BC.int().argmin(-1)  # the first False; 0 where all are True
+    first_B = is_close_BC.int().argmin(-1)  # argmin gives the first False, and 0 where all are True
     scene_B = torch.arange(n, device=where)
     return positions_BCK3[scene_B, first_B], steering_BCNK[scene_B, first_B] * mask_BK.unsqueeze(-2)

@@ -1,9 +1,9 @@
 """Random streams: a generator for each purpose, so that no two purposes ever share a draw.
 
 The seed is 63 bits: the stream's number in the low three, above them a keyed hash to which the
-index of the draw is added. Streams, and the steps of one trial, so differ by construction and not
-by luck: torch's CPU generator (mt19937) uses only the low 32 bits of a seed, in which plain hashes
-of 10,000 training steps meet with probability 1e-2.
+index of the draw is added. Streams, and the steps of one trial, therefore differ by construction:
+torch's CPU generator (mt19937) uses only the low 32 bits of a seed, in which plain hashes of 10,000
+training steps collide with probability 1e-2.
 """
 
 from hashlib import blake2b
@@ -15,7 +15,7 @@ Stream = Literal[
     "installation", "train", "validation", "calibration", "ridge", "test", "evaluation"
 ]
 
-_STREAM_BITS = 3  # 8 streams at most; 7 are used
+_STREAM_BITS = 3  # 3 bits number 8 streams, and 7 are used
 _NUMBER = {name: number for number, name in enumerate(get_args(Stream))}
 
 
@@ -28,10 +28,10 @@ def stream_seed(
 
     Args:
         problem_seed: The constant of the problem's size.
-        stream: What the draw is for.
-        index: Which draw of the stream; for "train" the step.
-        trial_seed: For "train" the trial's seed, and only there: every trial sees the same
-            installation, validation, calibration, ridge and test sets.
+        stream: Purpose of the draw.
+        index: Number of the draw in the stream; for "train" the step.
+        trial_seed: The trial's seed, for "train" only: every trial sees the same installation,
+            validation, calibration, ridge and test sets.
 
     Returns:
         An integer in [0, 2⁶³).
@@ -60,12 +60,12 @@ def stream_generator(
 
     Args:
         problem_seed: The constant of the problem's size.
-        stream: What the draw is for.
-        index: Which draw of the stream; for "train" the step, so that the data of a step is a
-            function of (trial_seed, step) and a resumed trial needs no generator's state.
-        trial_seed: For "train" the trial's seed; None for the others.
-        device: Where the draws happen. Only "train" may leave the CPU: devices draw different
-            numbers from one seed, and two hosts must agree on the validation set.
+        stream: Purpose of the draw.
+        index: Number of the draw in the stream; for "train" the step, so that the data of a step
+            depends on (trial_seed, step) alone and a resumed trial needs no generator's state.
+        trial_seed: The trial's seed for "train"; None for the others.
+        device: Device of the draws. Only "train" may leave the CPU: devices draw different numbers
+            from one seed, and two hosts must agree on the validation set.
 
     Raises:
         ValueError: As `stream_seed`, or a shared stream on another device than the CPU.

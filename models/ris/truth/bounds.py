@@ -1,6 +1,6 @@
 """Cramér-Rao bounds: the least error that any unbiased estimator of the positions can have.
 
-They need the truth, as `metric` does. All of it is float64, without autograd, in chunks of
+They need the truth, as `metric` does. They are computed in float64, without autograd, in chunks of
 scenes.
 
 Shapes: B scenes, N elements, L codes, M antennas, T snapshots a code, K sources (absent ones
@@ -32,24 +32,25 @@ __all__ = [
     "subspace_floor",
 ]
 
-_CHUNK_BYTES = 64e6  # of what a chunk of scenes holds; with temporaries under 300 MB
+_CHUNK_BYTES = 64e6  # a chunk of scenes takes this much, and under 300 MB with temporaries
 # A Fisher information of unit diagonal whose eigenvalues spread further has lost all but four
 # digits of its inverse (float64 carries 16): it counts as singular.
 _LEAST_EIGENVALUE = 1e-12
 
 
 def stochastic_bound(scenes: Scenes, config: ArrayConfig) -> Tensor:
-    """Bound on the positions where symbols are Gaussian of unknown powers: the model of the scenes.
+    """Bound on the positions for Gaussian symbols of unknown powers, the model of the scenes.
 
-    The positions' block of J⁻¹, J the information of positions, powers and σ² (`fisher`).
-    σ² = mean_l ‖Φ_l A √P‖² / (M · SNR): the scenes' `noise_B` is floored. T is the scenes'.
+    It is the positions' block of J⁻¹, with J the information of positions, powers and σ²
+    (`fisher`). σ² = mean_l ‖Φ_l A √P‖² / (M · SNR), without the floor of the scenes' `noise_B`. T
+    is the scenes'.
 
-    That sources do not correlate, and that a power is the same under all codes, is knowledge that
-    the deterministic model lacks: this bound may lie below `deterministic_bound`, and is finite
+    This model knows that sources do not correlate and that a power is the same under all codes; the
+    deterministic model does not. So this bound may lie below `deterministic_bound`, and is finite
     where M <= K ([2]). With one code and one source it never lies below ([1]).
 
     Args:
-        scenes: The truth; snapshots count, their values do not.
+        scenes: The truth; of the snapshots only their number counts.
         config: The size.
 
     Returns:
@@ -77,15 +78,15 @@ def stochastic_bound(scenes: Scenes, config: ArrayConfig) -> Tensor:
 def deterministic_bound(
     scenes: Scenes, config: ArrayConfig, symbols_BLKT: Tensor | None = None
 ) -> Tensor:
-    """Bound on the positions where every symbol is an unknown of its own.
+    """Bound on the positions with every symbol as a separate unknown.
 
     (σ²/2) [Σ_l Re{(Dᴴ Φ_lᴴ P⊥(Φ_lA) Φ_l D) ∘ (Σ_lᵀ ⊗ 1_{3×3})}]⁻¹,   Σ_l = Σ_t s sᴴ
 
     Args:
         scenes: The truth; σ² as in `stochastic_bound`.
         config: The size.
-        symbols_BLKT: s, complex, powers included; absent sources' are ignored. None takes the
-            expectation Σ_l = T diag(p).
+        symbols_BLKT: s, complex, powers included; those of absent sources are ignored. None takes
+            the expectation Σ_l = T diag(p).
 
     Returns:
         bound_BXX as in `stochastic_bound`. Where a scene has M sources or more, P⊥ = 0 and the
@@ -114,7 +115,7 @@ def position_bound_m(bound_BXX: Tensor, scenes: Scenes) -> Tensor:
 
     E|δp|² = (r cos θ)² var φ + r² var θ + var r
 
-    for the columns of ∂(r u)/∂(φ, θ, r) are orthogonal, of lengths r cos θ, r and 1.
+    because the columns of ∂(r u)/∂(φ, θ, r) are orthogonal, of lengths r cos θ, r and 1.
 
     Returns:
         error_BK, float64, in m; NaN for absent sources.
@@ -125,23 +126,23 @@ def position_bound_m(bound_BXX: Tensor, scenes: Scenes) -> Tensor:
 def efficient_errors_m(
     bound_BXX: Tensor, scenes: Scenes, *, draws: int, generator: torch.Generator
 ) -> Tensor:
-    """Draws of the Euclidean error that an efficient method has: normal, of the bound's covariance.
+    """Random Euclidean errors of an efficient method: normal, with the bound's covariance.
 
-    Their root mean square is `position_bound_m`; their median is what a median error of a method
-    compares with.
+    Their root mean square is `position_bound_m`; their median is comparable with the median error
+    of a method.
 
     Args:
-        bound_BXX: Of `stochastic_bound` or `deterministic_bound`.
+        bound_BXX: Bound from `stochastic_bound` or `deterministic_bound`.
         scenes: The truth.
-        draws: How many of each source, D.
-        generator: On the CPU.
+        draws: D, number of draws for each source.
+        generator: Source of the draws, on the CPU.
 
     Returns:
         error_BKD, float64, in m; NaN for absent sources, inf where the bound is infinite.
     """
     B, K = scenes.powers_BK.shape
     lengths_BK3 = _lengths(scenes)
-    # Of each source's own 3×3 block, in Cartesian coordinates turned to the source.
+    # Each source's own 3×3 block is taken to Cartesian coordinates turned to the source.
     block_BK33 = bound_BXX.reshape(B, K, 3, K, 3).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
     block_BK33 = block_BK33 * lengths_BK3.unsqueeze(-1) * lengths_BK3.unsqueeze(-2)
     is_known_BK11 = block_BK33.isfinite().flatten(2).all(-1)[..., None, None]
@@ -153,20 +154,20 @@ def efficient_errors_m(
 
 
 def subspace_floor(bound_BXX: Tensor, scenes: Scenes, config: ArrayConfig) -> Tensor:
-    """Least mean of `subspace_error` that errors of the positions leave, to first order in them.
+    """Least mean of `subspace_error`, to first order in the errors of the positions.
 
     ε = (1/K) Σ_kk' [(AᴴA)⁻¹]_k'k Σ_ij [D_kᴴ P⊥(A) D_k']_ij C_(k,i),(k',j)
 
-    which is E tr{(AᴴA)⁻¹ δAᴴ P⊥(A) δA} / K with δA = D δη and C = E δη δηᵀ.
+    This is E tr{(AᴴA)⁻¹ δAᴴ P⊥(A) δA} / K with δA = D δη and C = E δη δηᵀ.
 
     Args:
-        bound_BXX: C, of `stochastic_bound` or `deterministic_bound`.
+        bound_BXX: C, from `stochastic_bound` or `deterministic_bound`.
         scenes: The truth.
         config: The size.
 
     Returns:
-        error_B, float64, >= 0. Above 1 (which no subspace error is) the bound is too wide for first
-        order to hold.
+        error_B, float64, >= 0. Above 1, which no subspace error exceeds, the bound is too wide for
+        first order to hold.
     """
     floors = []
     for part in _parts(scenes):
@@ -176,7 +177,7 @@ def subspace_floor(bound_BXX: Tensor, scenes: Scenes, config: ArrayConfig) -> Te
         gram_BKK = A_BNK.mH @ A_BNK + torch.diag_embed((~mask_BK).double())
         weight_BXX = each_coordinate(torch.linalg.inv(gram_BKK).mT)
         weight_BXX = weight_BXX * gram(residual(D_BNX, A_BNK, mask_BK))
-        # Real parts before the product: a complex factor would turn an infinite bound into NaN.
+        # The product takes real parts: a complex factor would turn an infinite bound into NaN.
         floor_BXX = weight_BXX.real * bound_BXX[part]
         is_kept_BXX = kept_BX.unsqueeze(-1) & kept_BX.unsqueeze(-2)
         floors.append(floor_BXX.where(is_kept_BXX, 0).sum((-2, -1)) / mask_BK.sum(-1))
@@ -190,7 +191,7 @@ def _lengths(scenes: Scenes) -> Tensor:
 
 
 def _parts(scenes: Scenes) -> Iterator[slice]:
-    """Slices of the scenes that keep a chunk's sensing matrices, columns and Grams in memory."""
+    """Slices of scenes whose sensing matrices, columns and Grams fit in `_CHUNK_BYTES`."""
     L, N = scenes.installation.codes_BLN.shape[1:]
     M, Z = scenes.installation.channel_BMN.shape[1], 4 * scenes.powers_BK.shape[1]
     chunk = max(1, int(_CHUNK_BYTES / (16 * L * (M * N + 6 * M * Z + 6 * Z * Z))))
@@ -200,7 +201,7 @@ def _parts(scenes: Scenes) -> Iterator[slice]:
 def _inverse(information_BYY: Tensor, kept_BY: Tensor) -> Tensor:
     """J⁻¹ of the parameters kept, NaN for the others; inf on the diagonal where J is singular."""
     diagonal_BY = information_BYY.diagonal(dim1=-2, dim2=-1)
-    # To a unit diagonal first: rad, m and powers differ by many orders of magnitude.
+    # J is scaled to a unit diagonal: rad, m and powers differ by many orders of magnitude.
     scale_BY = diagonal_BY.rsqrt().where(diagonal_BY > 0, 1.0)
     scale_BYY = scale_BY.unsqueeze(-1) * scale_BY.unsqueeze(-2)
     unit_BYY = information_BYY * scale_BYY + torch.diag_embed((~kept_BY).double())

@@ -1,10 +1,10 @@
-"""Fisher information: what the snapshots of a scene tell of its sources, at the truth.
+"""Fisher information of the snapshots of a scene about its sources, at the truth.
 
-In float64 and complex128. `bounds` inverts what is computed here.
+It is computed in float64 and complex128; `bounds` inverts it.
 
 Shapes: B scenes, N elements, M antennas, L codes, T snapshots a code, K sources (absent ones come
-last); X = 3K positions, source-major φ₁ θ₁ r₁ φ₂ … in rad, rad, m; Z = 4K: them and K powers;
-Y = 4K + 1: them and σ².
+last); X = 3K positions, source-major φ₁ θ₁ r₁ φ₂ … in rad, rad, m; Z = 4K: positions and powers;
+Y = 4K + 1: these and σ².
 """
 
 import torch
@@ -20,7 +20,7 @@ from models.ris.scene.scenes import (
 
 
 def stochastic_information(scenes: Scenes, config: ArrayConfig) -> Tensor:
-    """Fisher information of positions, powers and σ², the symbols Gaussian.
+    """Fisher information of positions, powers and σ², for Gaussian symbols.
 
     J_ij = T Σ_l tr(R_l⁻¹ ∂_iR_l R_l⁻¹ ∂_jR_l),   R_l = Φ_l A P Aᴴ Φ_lᴴ + σ² I    ([1])
 
@@ -59,7 +59,7 @@ def stochastic_information(scenes: Scenes, config: ArrayConfig) -> Tensor:
 def deterministic_information(
     scenes: Scenes, config: ArrayConfig, symbols_BLKT: Tensor | None
 ) -> Tensor:
-    """Fisher information of the positions, every symbol unknown and eliminated.
+    """Fisher information of the positions, with every symbol unknown and eliminated.
 
     (2/σ²) Σ_l Re{(Dᴴ Φ_lᴴ P⊥(Φ_lA) Φ_l D) ∘ (Σ_lᵀ ⊗ 1_{3×3})},   Σ_l = Σ_t s sᴴ    ([1])
 
@@ -87,7 +87,7 @@ def deterministic_information(
         power_BLKK = kept_BLKT @ kept_BLKT.mH
     gram_BLXX = gram(residual(D_BLMX, V_BLMK, mask_BK.unsqueeze(1)))
     total_BXX = (gram_BLXX * each_coordinate(power_BLKK.mT)).real.sum(1)
-    # As many sources as antennas leave no complement; what is computed there is rounding.
+    # As many sources as antennas leave no complement: the sum would be rounding.
     is_full_B = mask_BK.sum(-1) >= V_BLMK.shape[-2]
     return (2 / sigma2_B[:, None, None] * total_BXX).where(~is_full_B[:, None, None], 0)
 
@@ -95,7 +95,7 @@ def deterministic_information(
 def steering_and_derivatives(scenes: Scenes, config: ArrayConfig) -> tuple[Tensor, Tensor]:
     """A (B, N, K) and D (B, N, X) in complex128; zero columns for absent sources."""
     mask_BK = scenes.source_mask_BK
-    # Any position will do for an absent source, but for NaN, which 0 does not silence.
+    # An absent source gets any finite position, as NaN times its mask of 0 would be NaN.
     positions_BK3 = scenes.positions_BK3.where(mask_BK.unsqueeze(-1), config.range_max_m).double()
     elements_N3 = element_positions(config, device=positions_BK3.device).double()
     A_BNK, D_BNK3 = steering_derivatives(
@@ -106,13 +106,13 @@ def steering_and_derivatives(scenes: Scenes, config: ArrayConfig) -> tuple[Tenso
 
 
 def kept_coordinates(scenes: Scenes) -> Tensor:
-    """Which of the X coordinates belong to sources that are present."""
+    """Mask of those of the X coordinates that belong to present sources, (B, X), bool."""
     return scenes.source_mask_BK.repeat_interleave(3, dim=-1)
 
 
 def residual(columns_BMX: Tensor, basis_BMK: Tensor, mask_BK: Tensor) -> Tensor:
     """P⊥ of the basis columns present, which come first, applied to other columns."""
-    # Householder QR: the first k columns of Q span the first k columns, whatever follows.
+    # In Householder QR the first k columns of Q span the first k columns, whatever follows.
     Q_BMK = torch.linalg.qr(basis_BMK).Q
     Q_BMK = Q_BMK * mask_BK[..., : Q_BMK.shape[-1]].unsqueeze(-2)
     projected_BMX: Tensor = Q_BMK @ (Q_BMK.mH @ columns_BMX)

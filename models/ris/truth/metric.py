@@ -1,6 +1,6 @@
-"""How good an estimate is: the part that knows the truth, kept away from the estimators.
+"""Errors of estimates against the truth, kept apart from the estimators, which must not see it.
 
-Shapes: B scenes, N elements, K most sources of a scene (absent ones masked), R rank of a factor,
+Shapes: B scenes, N elements, K sources at most (absent ones masked), R rank of a factor,
 3 = azimuth in rad, elevation in rad, range in m.
 """
 
@@ -24,7 +24,7 @@ _LEAST_ERROR = torch.finfo(torch.float32).eps
 
 
 def subspace_error(covariance_BNN: Tensor, scenes: Scenes) -> Tensor:
-    """Part of the true steering span that the dominant eigenvectors of an estimate miss.
+    """Fraction of the true steering span that the dominant eigenvectors of an estimate miss.
 
     ε = 1 − ‖Qᴴ U_K‖²_F / K
 
@@ -138,6 +138,6 @@ def _basis_error(basis_BNK: Tensor, scenes: Scenes) -> Tensor:
 def _span(steering_BNK: Tensor, mask_BK: Tensor) -> Tensor:
     """Orthonormal basis of the columns present, which come first; zeros in place of the others."""
     kept_BNK = steering_BNK.where(mask_BK.unsqueeze(-2), 0)
-    # Householder QR: the first k columns of Q span the first k columns, whatever follows.
+    # In Householder QR the first k columns of Q span the first k columns, whatever follows.
     Q_BNK: Tensor = torch.linalg.qr(kept_BNK).Q
     return Q_BNK * mask_BK.unsqueeze(-2)

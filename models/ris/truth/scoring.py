@@ -1,7 +1,7 @@
 """Scores of position estimates against the truth and the Cramér–Rao bound.
 
 An outlier is a source whose direction errs by more than five standard deviations of its bound and
-by more than half a beamwidth: it was not found, and says nothing of how precisely the others were.
+by more than half a beamwidth. It counts as not found and is left out of RMSE figures.
 
 Shapes: B scenes, K sources at most, absent ones masked; 3 = azimuth in rad, elevation in rad, range
 in m.
@@ -26,27 +26,28 @@ from models.ris.truth.bounds import (
 )
 from models.ris.truth.metric import match_positions
 
-# Half of a uniform aperture's half-power beamwidth 0.886 λ/(side · λ/2), broadside, in rad · side.
+# Half of a uniform aperture's half-power beamwidth 0.886 λ/(side · λ/2), broadside, is 0.886/side
+# rad.
 _HALF_BEAM = 0.886
 _OUTLIER_DEVIATIONS = 5.0
-# Of the errors that an efficient method has of each source: their median is known to 1 %.
+# With 32 draws per source, the median error of an efficient method is known to 1 %.
 _DRAWS = 32
 
 
 @dataclass(frozen=True)
 class Errors:
-    """What was found of every source that is present, of shape S, and what could have been.
+    """Errors and bounds of every source that is present, of shape S.
 
     Attributes:
         error_S: Distance to the true position, in m.
         angle_S: Angle between the directions, in rad.
         range_S: Error of the range, in m; signed.
         bound_S: Cramér–Rao bound of the distance, in m; NaN where the truth lacks powers or SNR.
-        angle_bound_S: Of the angle, in rad.
-        is_outlier_S: Not found at all.
-        is_beyond_beam_S: Whether the direction errs by more than half a beamwidth, whatever the
+        angle_bound_S: Cramér–Rao bound of the angle, in rad.
+        is_outlier_S: True if the source was not found.
+        is_beyond_beam_S: True if the direction errs by more than half a beamwidth, whatever the
             bound: at low SNR five of its deviations are wider than the region of sources.
-        scene_S: The scene of each source.
+        scene_S: Number of each source's scene.
     """
 
     error_S: Tensor
@@ -59,12 +60,12 @@ class Errors:
     scene_S: Tensor
 
     def select(self, kept_S: Tensor) -> Errors:
-        """Some of the sources."""
+        """Return the errors of some of the sources."""
         return replace(self, **{name: value[kept_S] for name, value in vars(self).items()})
 
     @staticmethod
     def joined(parts: list[Errors]) -> Errors:
-        """Those of several sets of scenes."""
+        """Return the errors of several sets of scenes as one."""
         offset, scenes = 0, []
         for part in parts:
             scenes.append(part.scene_S + offset)
@@ -74,11 +75,11 @@ class Errors:
 
     @property
     def median_m(self) -> float:
-        """Median distance, outliers included."""
+        """Median distance in m, outliers included."""
         return float(self.error_S.median()) if len(self.error_S) else nan
 
     def median_deviation_m(self, *, draws: int = 200) -> float:
-        """Standard error of `median_m`, by resampling scenes."""
+        """Standard error of `median_m`, in m, by resampling scenes."""
         if not len(self.error_S):
             return nan
         generator = torch.Generator().manual_seed(0)
@@ -107,22 +108,22 @@ class Errors:
 
     @property
     def angle_rmse_deg(self) -> float:
-        """Of the sources found."""
+        """RMSE of the angle over the sources found, in degrees."""
         return float(self._of_found(self.angle_S).rad2deg())
 
     @property
     def range_rmse_m(self) -> float:
-        """Of the sources found."""
+        """RMSE of the range over the sources found, in m."""
         return float(self._of_found(self.range_S))
 
     @property
     def rmse_m(self) -> float:
-        """Of the distance, of the sources found."""
+        """RMSE of the distance over the sources found, in m."""
         return float(self._of_found(self.error_S))
 
     @property
     def bound_rmse_m(self) -> float:
-        """The least that `rmse_m` can be for an unbiased estimator."""
+        """Least `rmse_m` of an unbiased estimator, in m."""
         return float(self._of_found(self.bound_S))
 
     @property
@@ -139,11 +140,11 @@ class Errors:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What any unbiased estimator errs by at least; NaN where a scene's powers or SNR are unknown.
+    """Least errors of any unbiased estimator; NaN where a scene's powers or SNR are unknown.
 
     Attributes:
         distance_BK: Standard deviation of the distance to each source, in m, float64.
-        efficient_BKD: Distances that an efficient method errs by, drawn at random, in m.
+        efficient_BKD: Random distance errors of an efficient method, in m.
         angle_BK: Standard deviation of the angle between directions, in rad.
         epsilon_B: The subspace metric's floor, of first order in the errors, at most 1.
     """
@@ -155,7 +156,7 @@ class Bounds:
 
     @staticmethod
     def of(scenes: Scenes, config: ArrayConfig) -> Bounds:
-        """Stochastic Cramér–Rao bounds of scenes, on the CPU."""
+        """Compute the stochastic Cramér–Rao bounds of scenes; the result is on the CPU."""
         is_known_B = scenes.snr_db_B.isfinite() & scenes.powers_BK.isfinite().all(-1)
         unknown_BK = torch.full(scenes.powers_BK.shape, nan, dtype=torch.float64)
         found = Bounds(
@@ -178,14 +179,14 @@ class Bounds:
 
 
 def angle_bound_rad(bound_BXX: Tensor, scenes: Scenes) -> Tensor:
-    """Least standard deviation of the angle between directions, BK, of a bound on positions."""
+    """Least standard deviation of the angle between directions, BK in rad, from a bound."""
     azimuth_BK, elevation_BK, _ = bound_deviations(bound_BXX).unbind(-1)
     narrowed_BK = azimuth_BK * scenes.positions_BK3[..., 1].double().cos()
     return torch.hypot(narrowed_BK, elevation_BK)
 
 
 def allowed_rad(angle_bound_S: Tensor, config: ArrayConfig) -> Tensor:
-    """By how much a direction may err and its source still counts as found."""
+    """Largest error of a direction, in rad, at which its source still counts as found."""
     allowed_S = (_OUTLIER_DEVIATIONS * angle_bound_S).nan_to_num(nan=0.0)
     return allowed_S.clamp(min=_HALF_BEAM / config.side)
 
@@ -196,7 +197,7 @@ def errors_of(positions_BK3: Tensor, scenes: Scenes, bounds: Bounds, config: Arr
     Args:
         positions_BK3: Estimates in any order, one for each source that is present.
         scenes: The truth.
-        bounds: Of these scenes.
+        bounds: Bounds of these scenes.
         config: The size.
     """
     matched_BK3, error_BK = match_positions(positions_BK3, scenes)
@@ -204,7 +205,7 @@ def errors_of(positions_BK3: Tensor, scenes: Scenes, bounds: Bounds, config: Arr
     true_S3 = scenes.positions_BK3.cpu().double()[mask_BK]
     found_S3 = matched_BK3.cpu().double()[mask_BK]
     chord_S = (direction(*true_S3[:, :2].T) - direction(*found_S3[:, :2].T)).square().sum(-1).sqrt()
-    # Of small angles a cosine keeps half the digits, the chord all of them.
+    # For small angles a cosine keeps half the digits, the chord all of them.
     angle_S = 2 * (chord_S / 2).clamp(max=1).asin()
     angle_bound_S = bounds.angle_BK[mask_BK]
     return Errors(
@@ -220,6 +221,6 @@ def errors_of(positions_BK3: Tensor, scenes: Scenes, bounds: Bounds, config: Arr
 
 
 def mean_deviation(value_B: Tensor) -> tuple[float, float]:
-    """The mean, and its standard error."""
+    """Mean, and its standard error."""
     value_B = value_B.double()
     return float(value_B.mean()), float(value_B.std() / sqrt(len(value_B)))
