@@ -27,7 +27,8 @@ from hpo.fleet.events import (
     WorkerEnded,
 )
 from hpo.fleet.tally import MOST_FAILURES, Tally
-from hpo.launch.launcher import Launched, Launcher
+from hpo.launch.launcher import Launcher
+from hpo.launch.supervisor import Process, Supervisor
 from hpo.machine.slots import Slot
 from hpo.study import study
 from hpo.study.join import Prepared
@@ -117,16 +118,6 @@ def run(
     )
 
 
-@dataclass
-class _Seat:
-    """A slot, the process on it, and how often it died at once."""
-
-    slot: Slot
-    process: Launched | None = None
-    started_at: float = 0.0
-    quick_deaths: int = 0
-
-
 class _Fleet:
     """The workers of one run."""
 
@@ -138,11 +129,12 @@ class _Fleet:
         emit: Callable[[Event], None],
     ) -> None:
         self._prepared, self._config = prepared, config
-        self._launcher, self._emit = launcher, emit
-        self._seats = [_Seat(slot) for slot in config.slots]
+        self._supervisor, self._emit = Supervisor(launcher), emit
+        # Of each slot: how often in a row its worker died at once.
+        self._quick_deaths = dict.fromkeys((slot.name for slot in config.slots), 0)
         self._started_at = time.monotonic()
         self._study = prepared.opened.load()
-        self._tally = Tally(len(self._seats))
+        self._tally = Tally(len(config.slots))
         self._best: FrozenTrial | None = None
         self._seen_ended = -1
         self._finishing_since: float | None = None
@@ -153,7 +145,7 @@ class _Fleet:
         return time.monotonic() - self._started_at
 
     def work(self, stop: threading.Event) -> bool:
-        """Keep the seats taken until the budget is spent; True when stopped before."""
+        """Keep a worker on each slot until the budget is spent; True when stopped before."""
         tickets, timeout_s = self._prepared.tickets, self._config.timeout_s
         tickets.sweep()
         next_progress_at, is_done = 0.0, False
@@ -163,8 +155,8 @@ class _Fleet:
                     spent = self._report()
                     next_progress_at = time.monotonic() + _PROGRESS_S
                     is_done = spent.ended == spent.total
-                    for seat in self._seats if not is_done else ():
-                        self._attend(seat, spent)
+                    if not is_done:
+                        self._attend(spent)
                 if is_done and not self._is_finishing():
                     return False
                 if timeout_s is not None and self.seconds > timeout_s:
@@ -175,14 +167,14 @@ class _Fleet:
                     return not is_done
         finally:
             stop.clear()
-            self._end(stop)
+            grace_s = self._config.grace_s
+            self._supervisor.end(stop, grace_s=grace_s, note=lambda _: None)
             # Those that had to be killed did not lose their trials by themselves.
             tickets.sweep(counts_as_loss=False)
 
     def _is_finishing(self) -> bool:
         """Whether a worker may still find the objective's references; then it ends by itself."""
-        running = [seat.process for seat in self._seats if seat.process is not None]
-        if all(process.poll() is not None for process in running):
+        if self._supervisor.is_idle:
             return False
         if study.REFERENCES in self._study.user_attrs:
             return False
@@ -225,43 +217,38 @@ class _Fleet:
             )
         return spent
 
-    def _attend(self, seat: _Seat, spent: Budget) -> None:
-        """Start a worker on an empty seat; replace one that ended while there is work."""
-        if seat.process is not None:
-            code = seat.process.poll()
-            if code is None:
-                return
-            self._prepared.tickets.sweep()
-            self._note_death(seat, code)
-            seat.process = None
-        if spent.open + spent.leased == 0 or self._is_crowded(spent):
-            return
-        seat.started_at = time.monotonic()
-        seat.process = self._launcher.start(
-            self._argv(seat.slot), environment=self._environment(seat.slot), log=self._log(seat)
-        )
+    def _attend(self, spent: Budget) -> None:
+        """Start a worker on each empty slot while there is work; take note of those that ended."""
+        tickets, supervisor = self._prepared.tickets, self._supervisor
+        for process, code in supervisor.take().ended:
+            tickets.sweep()
+            self._note_death(process, code)
+        left = spent.open + spent.leased
+        for slot in self._config.slots:
+            # More workers than trials would only wait for one another.
+            if slot.name not in supervisor.running and len(supervisor.running) < left:
+                supervisor.start(
+                    slot.name,
+                    slot,
+                    self._argv(slot),
+                    log=self._config.logs / f"worker-{slot.name.replace(':', '-')}.log",
+                    # The URL holds the password, and an argv can be read by every user of the host.
+                    environment={"HPO_STORAGE": self._prepared.url},
+                )
 
-    def _is_crowded(self, spent: Budget) -> bool:
-        """Whether more workers are about than trials are left."""
-        running = sum(seat.process is not None for seat in self._seats)
-        return running >= spent.open + spent.leased
-
-    def _note_death(self, seat: _Seat, code: int) -> None:
+    def _note_death(self, process: Process, code: int) -> None:
+        name, log = process.slot.name, process.log
         if code == 0:
             return
-        log = self._log(seat)
-        self._emit(WorkerEnded(slot=seat.slot.name, code=code, log=log))
-        is_quick = time.monotonic() - seat.started_at < _QUICK_DEATH_S
-        seat.quick_deaths = seat.quick_deaths + 1 if is_quick else 0
+        self._emit(WorkerEnded(slot=name, code=code, log=log))
+        is_quick = time.monotonic() - process.started_at < _QUICK_DEATH_S
+        self._quick_deaths[name] = self._quick_deaths[name] + 1 if is_quick else 0
         most = _QUICK_DEATHS if code > 0 else _QUICK_KILLS
-        if seat.quick_deaths >= most or code == ConfigurationError.exit_code:
+        if self._quick_deaths[name] >= most or code == ConfigurationError.exit_code:
             raise RunFailed(
-                f"worker {seat.slot.name} ended with code {code} as soon as it had started; "
-                f"its log '{log}' ends: {_last_line(log)}"
+                f"worker {name} ended with code {code} as soon as it had started; "
+                f"its log '{log}' ends: {process.last_line() or '(empty)'}"
             )
-
-    def _log(self, seat: _Seat) -> Path:
-        return self._config.logs / f"worker-{seat.slot.name.replace(':', '-')}.log"
 
     def _argv(self, slot: Slot) -> list[str]:
         opened = self._prepared.opened
@@ -274,31 +261,3 @@ class _Fleet:
             *("--predictions", predictions, "--predictions_every", every),
             *("--with_parent", str(os.getpid())),
         ]
-
-    def _environment(self, slot: Slot) -> dict[str, str]:
-        # The URL holds the password, and an argv can be read by every user of the host.
-        return {"HPO_STORAGE": self._prepared.url, **dict(slot.environment)}
-
-    def _end(self, hurry: threading.Event) -> None:
-        """Ask all workers to end; kill those that do not within the grace, or at a second ask."""
-        running = [seat.process for seat in self._seats if seat.process is not None]
-        for process in running:
-            process.stop()
-        deadline = time.monotonic() + self._config.grace_s
-        try:
-            while any(process.poll() is None for process in running):
-                if time.monotonic() > deadline or hurry.is_set():
-                    break
-                time.sleep(_POLL_S / 4)
-        finally:
-            # Also where a notebook is interrupted a second time, and this one.
-            for process in running:
-                if process.poll() is None:
-                    process.kill()
-            for process in running:
-                process.wait()
-
-
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "(empty)"

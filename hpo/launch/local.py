@@ -1,9 +1,10 @@
-"""Workers as child processes of this one, on this host."""
+"""Child processes of this one, on this host."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,20 +12,41 @@ from hpo.errors import ConfigurationError, RunFailed
 
 
 class LocalProcess:
-    """A child process, in a session of its own so that a Ctrl-C reaches the fleet alone."""
+    """A child process, in a session of its own so that a Ctrl-C reaches its parent alone."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, process: subprocess.Popen[str], job: str | None, hear: Callable[[str], None] | None
+    ) -> None:
         self._process = process
+        self._listener: threading.Thread | None = None
+        if hear is not None:
+            self._listener = threading.Thread(target=self._listen, args=(hear,), daemon=True)
+            self._listener.start()
+        if process.stdin is not None and job is not None:
+            with suppress(BrokenPipeError):
+                process.stdin.write(job + "\n")
+                process.stdin.flush()
+
+    def _listen(self, hear: Callable[[str], None]) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            hear(line)
 
     def poll(self) -> int | None:
+        if self._listener is not None and self._listener.is_alive():
+            return None
         return self._process.poll()
 
     def stop(self) -> None:
+        if self._process.stdin is not None:
+            with suppress(OSError):
+                self._process.stdin.close()
+            return
         with suppress(ProcessLookupError):
             self._process.terminate()
 
-    def wait(self) -> None:
-        self._process.wait()
+    def wait(self) -> int:
+        return self._process.wait()
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):
@@ -32,13 +54,23 @@ class LocalProcess:
 
 
 class LocalLauncher:
-    """Starts child processes in the given surroundings."""
+    """Starts child processes.
 
-    def __init__(self, surroundings: Mapping[str, str]) -> None:
-        self._surroundings = dict(surroundings)
+    Args:
+        environment: Of this process, for its children.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = dict(environment)
 
     def start(
-        self, argv: Sequence[str], *, environment: Mapping[str, str], log: Path
+        self,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        job: str | None = None,
+        hear: Callable[[str], None] | None = None,
     ) -> LocalProcess:
         """Start a command.
 
@@ -58,10 +90,11 @@ class LocalLauncher:
             try:
                 process = subprocess.Popen(
                     list(argv),
-                    env={**self._surroundings, **environment},
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
+                    env={**self._environment, **environment},
+                    stdin=subprocess.DEVNULL if job is None else subprocess.PIPE,
+                    stdout=output if hear is None else subprocess.PIPE,
+                    stderr=subprocess.STDOUT if hear is None else output,
+                    text=True,
                     start_new_session=True,
                 )
             except OSError as error:
@@ -70,4 +103,4 @@ class LocalLauncher:
                     "more processes ('ulimit -u'; a container's: --pids-limit) and memory, or "
                     "write a smaller --workers; the same command goes on"
                 ) from error
-        return LocalProcess(process)
+        return LocalProcess(process, job, hear)

@@ -8,9 +8,6 @@ line, lines of JSON and an environment. What lies in the folder is `training_fol
 
 from __future__ import annotations
 
-import json
-import queue
-import subprocess
 import sys
 import threading
 import time
@@ -22,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import ConfigurationError, RunFailed
+from hpo.launch.launcher import Launcher
+from hpo.launch.supervisor import News, Process, Supervisor
 from hpo.machine.provenance import environment, git_sha
 from hpo.machine.slots import Slot
 from hpo.refit.events import (
@@ -47,14 +46,12 @@ class TrainConfig:
     """How and where a recipe is trained.
 
     Attributes:
-        environment: Of this process, for those that it starts.
         force: Start over where the folder holds a training.
         grace_s: How long processes have to stop before they are killed.
     """
 
     folder: Path
     slots: Sequence[Slot]
-    environment: Mapping[str, str] = field(repr=False)
     force: bool = False
     grace_s: float = 30.0
 
@@ -72,6 +69,7 @@ def default_folder(recipe: Recipe, file: Path | None) -> Path:
 def train(
     recipe: Recipe,
     config: TrainConfig,
+    launcher: Launcher,
     *,
     emit: Callable[[TrainEvent], None],
     stop: threading.Event,
@@ -91,7 +89,7 @@ def train(
             emit(Remark(label="note", text=text))
         left = [name for name in folder.names() if folder.result_of(name) is None]
         folder.write_summary(folder.collect(), environment)
-        crew = _Crew(recipe, config, folder, emit)
+        crew = _Crew(recipe, config, folder, launcher, emit)
         try:
             is_stopped = bool(left) and crew.work(left, stop)
         except BaseException:
@@ -129,11 +127,9 @@ def _environment(config: TrainConfig) -> dict[str, Any]:
 
 
 @dataclass(kw_only=True)
-class _Worker:
-    process: subprocess.Popen[str]
-    slot: Slot
-    progress: SeedProgress
-    # Time and epoch of the first news of this process, from which its speed is told.
+class _Pace:
+    """Time and epoch of a process's first news, from which its speed follows; what it remarked."""
+
     began: tuple[float, int] | None = None
     remarks: set[str] = field(default_factory=set)
 
@@ -146,12 +142,13 @@ class _Crew:
         recipe: Recipe,
         config: TrainConfig,
         folder: TrainingFolder,
+        launcher: Launcher,
         emit: Callable[[TrainEvent], None],
     ) -> None:
         self._recipe, self._config, self._folder, self._emit = recipe, config, folder, emit
         self._best = min if recipe.config.direction == "minimize" else max
-        self._news: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
-        self._running: dict[str, _Worker] = {}
+        self._supervisor = Supervisor(launcher)
+        self._paces: dict[str, _Pace] = {}
         self._seeds = {
             name: SeedProgress(name=name, epochs=recipe.epochs) for name in folder.names()
         }
@@ -164,19 +161,19 @@ class _Crew:
     def work(self, names: Sequence[str], stop: threading.Event) -> bool:
         """Train these seeds; True when stopped before their end."""
         waiting, free = deque(names), list(self._config.slots)[::-1]
-        is_stopped = False
+        running = self._supervisor.running
         try:
-            while (waiting or self._running) and not is_stopped:
+            while (waiting or running) and not stop.is_set():
                 while waiting and free:
                     self._start(waiting.popleft(), free.pop())
-                free += self._take(_POLL_S)
-                is_stopped = stop.is_set()
+                stop.wait(_POLL_S)
+                free += self._note(self._supervisor.take())
         finally:
-            if self._running:
+            if running:
                 self._emit(StoppingSeeds())
             stop.clear()
-            self._end(stop)
-        # Not by the signal: it may come when all have ended, or a process have one of its own.
+            self._supervisor.end(stop, grace_s=self._config.grace_s, note=self._note)
+        # Judge by the seeds' states: a signal may come late, or reach one process only.
         return any(s.state in ("waiting", "training", "stopped") for s in self._seeds.values())
 
     def _start(self, name: str, slot: Slot) -> None:
@@ -192,59 +189,26 @@ class _Crew:
             folder=str(folder.path.absolute()),
             state=str(folder.state.absolute()),
         )
-        try:
-            with (folder.state / f"{name}.log").open("a") as log:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "hpo", "train_seed"],
-                    env={**self._config.environment, **dict(slot.environment)},
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    text=True,
-                    # A Ctrl-C reaches this process alone, which has the others stop.
-                    start_new_session=True,
-                )
-        except OSError as error:
-            raise RunFailed(
-                f"a process cannot be started ({error.strerror}); allow more processes and memory, "
-                "or write a smaller --workers; the same command goes on"
-            ) from error
-        seed = self._seeds[name]
+        log = folder.state / f"{name}.log"
+        argv = [sys.executable, "-m", "hpo", "train_seed"]
+        self._supervisor.start(name, slot, argv, log=log, job=job.line())
+        seed, self._paces[name] = self._seeds[name], _Pace()
         seed.state, seed.slot = "training", slot.name
-        self._running[name] = _Worker(process=process, slot=slot, progress=seed)
-        threading.Thread(target=self._listen, args=(name, process), daemon=True).start()
-        with suppress(BrokenPipeError):
-            assert process.stdin is not None
-            process.stdin.write(job.line() + "\n")
-            process.stdin.flush()
         self._emit_progress(seed)
 
-    def _listen(self, name: str, process: subprocess.Popen[str]) -> None:
-        """Hand on what a process says, and that it has ended."""
-        assert process.stdout is not None
-        for line in process.stdout:
-            with suppress(ValueError):
-                self._news.put((name, json.loads(line)))
-        self._news.put((name, None))
+    def _note(self, news: News) -> list[Slot]:
+        """Take note of news; return the slots that became free."""
+        for name, message in news.messages:
+            self._note_message(name, message)
+        for process, code in news.ended:
+            self._note_end(process, code)
+        return [process.slot for process, _ in news.ended]
 
-    def _take(self, timeout_s: float) -> list[Slot]:
-        """Take the news of some time; the slots that became free."""
-        freed = []
-        with suppress(queue.Empty):
-            name, news = self._news.get(timeout=timeout_s)
-            worker = self._running[name]
-            if news is None:
-                self._note_end(name, worker)
-                freed.append(worker.slot)
-            else:
-                self._note(worker, news)
-        return freed
-
-    def _note(self, worker: _Worker, news: Mapping[str, Any]) -> None:
-        seed, event = worker.progress, news["event"]
-        if event == "remark" and news["text"] not in worker.remarks:
+    def _note_message(self, name: str, news: Mapping[str, Any]) -> None:
+        seed, pace, event = self._seeds[name], self._paces[name], news["event"]
+        if event == "remark" and news["text"] not in pace.remarks:
             # Once: a checkpoint that cannot be written cannot be written every ten seconds.
-            worker.remarks.add(news["text"])
+            pace.remarks.add(news["text"])
             self._emit(Remark(label=seed.label, text=news["text"]))
         elif event == "failed":
             seed.state = "failed"
@@ -260,22 +224,20 @@ class _Crew:
             seed.best = self._best(v for v in (seed.value, seed.best) if v is not None)
             if news.get("is_earlier"):
                 return
-            worker.began = worker.began or (time.monotonic(), seed.epoch)
-            seen_s, done = time.monotonic() - worker.began[0], seed.epoch - worker.began[1]
+            pace.began = pace.began or (time.monotonic(), seed.epoch)
+            seen_s, done = time.monotonic() - pace.began[0], seed.epoch - pace.began[1]
             seed.left_s = seen_s / done * (seed.epochs - seed.epoch) if done else None
             self._emit_progress(seed)
 
-    def _note_end(self, name: str, worker: _Worker) -> None:
-        """A process has ended: as it said, or by a kill."""
-        code, seed = worker.process.wait(), worker.progress
-        del self._running[name]
-        result = self._folder.result_of(name)
+    def _note_end(self, process: Process, code: int) -> None:
+        """Take note of a process's end: as it reported, or by a kill."""
+        seed, result = self._seeds[process.name], self._folder.result_of(process.name)
         if seed.state == "ended" and result is not None:
             self._finish(seed, result)
             self._emit(SeedEnded(label=seed.label, result=result))
         elif seed.state not in ("stopped", "failed"):
             seed.state, text = "failed", f"its process ended with code {code}"
-            if last := _last_line(self._folder.state / f"{name}.log"):
+            if last := process.last_line()[:200]:
                 text += f" ({last})"
             self.failures[seed.label] = text
             self._emit(Remark(label=seed.label, text=text))
@@ -290,27 +252,3 @@ class _Crew:
 
     def _emit_progress(self, seed: SeedProgress) -> None:
         self._emit(TrainProgress(seeds=tuple(self._seeds.values()), changed=seed))
-
-    def _end(self, hurry: threading.Event) -> None:
-        """Have all processes stop; kill those that do not within the grace, or at a second ask."""
-        for worker in self._running.values():
-            with suppress(OSError):
-                assert worker.process.stdin is not None
-                worker.process.stdin.close()
-        deadline = time.monotonic() + self._config.grace_s
-        try:
-            while self._running and time.monotonic() < deadline and not hurry.is_set():
-                self._take(_POLL_S)
-        finally:
-            # Also where a notebook is interrupted a second time, and this one.
-            for worker in self._running.values():
-                worker.process.kill()
-                worker.process.wait()
-
-
-def _last_line(log: Path) -> str:
-    """What a process said last; empty where it said nothing."""
-    with suppress(OSError):
-        lines = log.read_text(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")[:200]
-    return ""
