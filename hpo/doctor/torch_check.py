@@ -26,7 +26,7 @@ _CUDA_BUILD = "install torch's build for CUDA 12.8 or 13 (README, 'CPU and CUDA 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _SIDE = 256
 _REPEATS = 5
-_BATCH, _ELEMENTS = 64, 36  # `ris_covariance` at size tiny
+_BATCH, _ELEMENTS = 64, 36  # 36 elements, as `ris_covariance` at size tiny
 # n · eps(fp32) is 4e-6 here; faulty wheels give vectors that are nowhere near orthonormal.
 _ORTHONORMAL = 1e-4
 _LEAST_BYTES = 2 << 30
