@@ -1,10 +1,10 @@
-"""How far a search gets on the grid tasks: its best trial beside the baselines, seed by seed.
+"""The best trial of a search on the grid tasks against the baselines, seed by seed.
 
     python benchmarks/arc_prompt.py
     python benchmarks/arc_prompt.py --seeds 1 --arc_path folder/of/task/files
 
-Each row is a study of its own in the storage that HPO_STORAGE or HPO_HOME names. Figures are shares
-of changed cells that are right, on tasks of rules that were never trained on.
+Each row is a study of its own in the storage that HPO_STORAGE or HPO_HOME names. A figure is the
+share of changed cells that are right, on tasks whose rules were never trained on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import hpo
 
 
 def study_of(seed: int, *, n_trials: int, arc_path: str) -> dict[str, str]:
-    """Run a study; its row of the table."""
+    """Run a study and return its row of the table."""
     name = f"arc_prompt-{'files' if arc_path else 'drawn'}-{n_trials}-seed{seed}"
     options = {"arc_path": arc_path} if arc_path else {}
     result = hpo.run(

@@ -1,7 +1,8 @@
-"""Problems for `recording.py`: how a trial of given parameters would run, and where it diverges.
+"""Problems for `recording.py`: the learning curve of given parameters, and where it diverges.
 
 Two synthetic functions with a learning curve each, and a table of real trainings of the RIS
-covariance network at the size `unit`. A trial costs microseconds, so that thousands of searches do.
+covariance network at the size `unit`. A trial costs microseconds, so that thousands of searches
+are affordable.
 
     python benchmarks/courses.py        # trains the table anew, 600 trials in 7 minutes
 """
@@ -39,11 +40,11 @@ _TABLE = Path(__file__).with_name("courses_ris.json")
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """How a trial runs.
+    """The learning curve of a trial.
 
     Attributes:
         untrained: The metric before the first step.
-        values: After each epoch; fewer than `EPOCHS` where the trial diverged in the next one.
+        values: The metric after each epoch; fewer than `EPOCHS` if it diverged in the next one.
     """
 
     untrained: float
@@ -56,7 +57,7 @@ class Course:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A space, and the course of a trial in it; what is searched is to be minimized."""
+    """A search space and the learning curve of a trial in it; the metric is minimized."""
 
     space: Space
     course: Callable[[Params], Course]
@@ -69,8 +70,8 @@ def _learn(value: float, *, untrained: float, time_constant: float, beyond: floa
 
     Args:
         time_constant: τ in epochs.
-        beyond: How far the parameters lie in the diverging region: <= 0 is outside, 1 its far end.
-            Just inside a trial diverges in the last epoch, at the far end in the first.
+        beyond: Depth of the parameters in the diverging region: <= 0 is outside, 1 its far end.
+            Just inside, a trial diverges in the last epoch; at the far end, in the first.
     """
     tau = time_constant
     left = [math.exp(-e / tau) - math.exp(-EPOCHS / tau) for e in range(EPOCHS + 1)]
@@ -137,7 +138,7 @@ def _edge(params: Params) -> Course:
     )
 
 
-# The grid of the table: 38 % of it diverges.
+# The table is a grid in this space, of which 38 % diverges.
 _RIS_SPACE: dict[str, Float | Int] = {
     "lr": Float(low=1e-4, high=1e2, default=1e-3, log=True),
     "warmup": Float(low=0.0, high=0.5, default=0.05),
@@ -148,7 +149,7 @@ _RIS_POINTS = {"lr": 20, "warmup": 3, "oversampling": 5, "layers": 2}
 
 
 def _ris(params: Params) -> Course:
-    """The course of the nearest point of the table."""
+    """The learning curve of the nearest point of the table."""
     untrained, *values = _table()[_index(params)]
     return Course(untrained=untrained, values=tuple(values))
 
@@ -161,7 +162,7 @@ def _index(params: Params) -> int:
 
 
 def _position(name: str, value: float) -> float:
-    """Where in its range, 0 to 1, a parameter's value lies."""
+    """The position of a parameter's value in its range, 0 to 1."""
     spec = _RIS_SPACE[name]
     scale = math.log if spec.log else float
     return (scale(value) - scale(spec.low)) / (scale(spec.high) - scale(spec.low))
@@ -204,7 +205,7 @@ class _Curve(Reporter):
 
 
 def train(params: Mapping[str, Any]) -> list[float]:
-    """The metric of the untrained network and after each epoch, up to a divergence."""
+    """Train a trial; the metric before it and after each epoch, up to a divergence."""
     device, curve = torch.device("cpu"), _Curve()
     context = Context(
         device=device,
@@ -220,7 +221,7 @@ def train(params: Mapping[str, Any]) -> list[float]:
     try:
         trial.train(task, plan, curve)
     except Divergence:
-        # The verdict may come after the epoch that it is about has been reported.
+        # The verdict may come after its epoch has been reported.
         return curve.values[:EPOCHS]
     return curve.values
 

@@ -1,11 +1,10 @@
-"""What the guard costs a healthy trial: its own calls, against a training step of the same trial.
+"""The guard's cost in a healthy trial: its own calls against a training step of the same trial.
 
     python benchmarks/guard_cost.py [--device cuda] [--sizes tiny base]
 
-The guard's calls are `Counters.observe` and the keeping of buffers at every step and
-`Counters.read` at every 8th, here 10,000 times in a row on the device; the norms that it looks at
-are those that clipping needs anyway. Also timed: the probe and the whole evidence, which a suspect
-step alone pays for.
+The guard calls `Counters.observe` and saves buffers at every step, and calls `Counters.read` at
+every 8th; here 10,000 times in a row on the device. Its gradient norms are those that clipping
+needs anyway. Also timed are the probe and the whole evidence, which only a suspect step pays for.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _REPEATS = 10_000
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Wall time of some work on the device."""
+    """Wall time of some work on the device, in s."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     started = time.perf_counter()
@@ -40,7 +39,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def begin(size: str, precision: str, device: torch.device) -> engine._Trial:
-    """A trial of the default configuration."""
+    """Build a trial of the default configuration."""
     torch.manual_seed(0)
     context = Context(
         device=device,
@@ -56,7 +55,7 @@ def begin(size: str, precision: str, device: torch.device) -> engine._Trial:
 
 
 def measure(size: str, precision: str, device: torch.device, steps: int) -> str:
-    """One row of the table."""
+    """Measure one row of the table."""
     trial = begin(size, precision, device)
     times = []
     for step in range(steps + 3):

@@ -1,11 +1,11 @@
-"""Which hyperparameters of the RIS objective matter: random configurations, trained to the end.
+"""Importance of the RIS objective's hyperparameters, by random configurations trained to the end.
 
     python benchmarks/importance.py --trials 120 --kept importance.jsonl
 
-Every candidate for the search is drawn at random, also those that the objective's spaces no longer
-search; nothing is pruned. Printed are, for each, the PED-ANOVA importance for reaching the best
-quarter (Optuna's default), the share of the variance of J between thirds of its range, and the
-mean J of each third. `--kept` goes on with what an earlier call measured.
+Every candidate is drawn at random, including those that the objective's spaces no longer search.
+Nothing is pruned. The table shows for each the PED-ANOVA importance for reaching the best quarter
+(Optuna's default), the share of the variance of J between thirds of its range, and the mean J of
+each third. `--kept` continues the measurement of an earlier call.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CANDIDATES: dict[str, BaseDistribution] = {
 
 
 class _Quiet(Reporter):
-    """Hears of the last epoch's metric."""
+    """A reporter that keeps the last epoch's metric."""
 
     value = float("nan")
 
@@ -64,7 +64,7 @@ class _Quiet(Reporter):
 
 
 def trained(params: Mapping[str, Any], *, seed: int, size: str, epochs: int) -> float:
-    """J of a configuration after a trial's epochs."""
+    """Train a configuration for a trial's epochs; its J in dB."""
     objective = load("ris_covariance")
     context = Context(
         device=torch.device("cpu"),
@@ -82,7 +82,7 @@ def trained(params: Mapping[str, Any], *, seed: int, size: str, epochs: int) -> 
 
 
 def drawn(rng: random.Random) -> dict[str, Any]:
-    """A random configuration of all candidates."""
+    """Draw a random configuration of all candidates."""
     params: dict[str, Any] = {}
     for name, candidate in CANDIDATES.items():
         if isinstance(candidate, CategoricalDistribution):
@@ -96,7 +96,7 @@ def drawn(rng: random.Random) -> dict[str, Any]:
 
 
 def shares(rows: Sequence[tuple[Mapping[str, Any], float]], name: str) -> tuple[float, str]:
-    """The variance of J between the thirds of a parameter's values, and their means."""
+    """The share of J's variance between thirds of a parameter's values, and their means."""
     ordered = sorted(rows, key=lambda row: str(row[0][name]).rjust(9))
     if isinstance(CANDIDATES[name], FloatDistribution):
         ordered = sorted(rows, key=lambda row: float(row[0][name]))
@@ -115,7 +115,7 @@ def shares(rows: Sequence[tuple[Mapping[str, Any], float]], name: str) -> tuple[
 
 
 def importances(rows: Sequence[tuple[Mapping[str, Any], float]]) -> dict[str, float]:
-    """PED-ANOVA of the best quarter."""
+    """The PED-ANOVA importances for reaching the best quarter."""
     study = optuna.create_study()
     for params, value in rows:
         kept = {name: params[name] for name in CANDIDATES}
@@ -125,7 +125,7 @@ def importances(rows: Sequence[tuple[Mapping[str, Any], float]]) -> dict[str, fl
 
 
 def table(rows: Sequence[tuple[Mapping[str, Any], float]]) -> str:
-    """The table, the most important first."""
+    """The table, with the most important parameter first."""
     found = importances(rows)
     lines = [
         "| parameter | PED-ANOVA | variance between thirds | mean J of each |",

@@ -1,9 +1,10 @@
-"""The loss in the small Gram against autograd through the N×N eigh, forward and backward.
+"""Time of the losses by the small Gram matrix against autograd through the N×N eigh.
 
     python benchmarks/loss.py
 
-N = 144, batch 32, complex64, one thread. Times are medians of CPU time; the ratio is to the same
-quantity computed from R = FFᴴ + sI by torch.linalg.eigh, whose gradient is not even finite.
+N = 144, batch 32, complex64, one thread. Times are medians of CPU time of a forward and backward.
+The ratio is to the same quantity computed from R = FFᴴ + sI by torch.linalg.eigh, whose gradient
+is not even finite.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def main() -> None:
     config = SIZES["full"]
     generator = stream_generator(config.problem_seed, "train", trial_seed=0)
     scenes = draw_scenes(config, given.batch, generator)
-    # As many sources in every scene, for eigh's form knows no mask.
+    # Every scene has the same number of sources, because the eigh form has no mask.
     label_BNK, mask_BK = scenes.steering_BNK[..., :1], scenes.source_mask_BK[..., :1]
     print(f"torch {torch.__version__}, batch {given.batch}, N = {config.elements}, one thread")
     print("| term, forward + backward | r | ms | eigh autograd, ms | ratio | gradient |")

@@ -1,10 +1,10 @@
-"""The whole way of a size: a study, the training of its best trial, its evaluation.
+"""Run a size from end to end: a study, the training of its best trial, its evaluation.
 
     python benchmarks/pipeline.py --size tiny --out pipeline
     python benchmarks/pipeline.py --size full --out pipeline --device cuda
 
-What the README's figures are from, by the commands that it names; each goes on where it was
-interrupted. On a GPU `--size full --device cuda` is the whole problem of 144 elements.
+The README's figures come from these commands; each resumes where it was interrupted. On a GPU,
+`--size full --device cuda` is the whole problem of 144 elements.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def run(*args: str) -> None:
-    """One command of the program, with what it took."""
+    """Run one command of the program and print its duration."""
     print(f"$ python -m hpo {' '.join(args)}", flush=True)
     started_at = time.monotonic()
     done = subprocess.run([sys.executable, "-m", "hpo", *args], check=False)

@@ -1,10 +1,10 @@
-"""Put the guard on trial: planted faults and healthy situations, in all three precisions.
+"""Test the guard on planted faults and healthy situations, in all three precisions.
 
     python benchmarks/planted.py [--device cuda]
     python benchmarks/planted.py --healthy_steps 10000
 
-The first prints what became of every situation beside what is expected, the second trains the RIS
-objective over its wide space and counts false alarms. Exit code 1 if any verdict is wrong.
+The first command prints the verdict on every situation next to the expected one. The second trains
+the RIS objective over its wide space and counts false alarms. Exit code 1 if any verdict is wrong.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ Ended = Result | Exception
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What became of a situation in one precision.
+    """The outcome of a situation in one precision.
 
     Attributes:
-        steps: From the first bad step to the verdict; None where it lived.
-        wrong: What is not as expected, in words; empty where all is.
+        steps: Steps from the first bad one to the verdict; None if the trial was not pruned.
+        wrong: Deviations from the expected outcome, in words; empty if there are none.
     """
 
     situation: Situation
@@ -49,7 +49,7 @@ class Row:
     wrong: tuple[str, ...]
 
     def cells(self) -> tuple[str, ...]:
-        """The row of the table."""
+        """The cells of the table's row."""
         expected = self.situation.expected[self.precision].reason or "healthy"
         words = self.task.words
         verdict, names, steps = _verdict(self.ended), ("-", "-", "-"), "-"
@@ -63,10 +63,10 @@ class Row:
 
 
 def run(situation: Situation, precision: str, device: torch.device, *, seed: int = 0) -> Row:
-    """Train a situation to its end or its verdict, and compare.
+    """Train a situation to its end or its verdict, and compare that with the expected outcome.
 
     Args:
-        seed: Of the words that its parts are called by.
+        seed: Seed of the random names of its parts.
     """
     task, log = situation.build(device, Words(seed)), Log()
     plan = Plan(
@@ -77,7 +77,7 @@ def run(situation: Situation, precision: str, device: torch.device, *, seed: int
     )
     scaler = partial(torch.amp.GradScaler, growth_interval=task.growth_interval)
     ended: Ended
-    # Two thousand clean steps until the scale grows are too many to wait for.
+    # The default of 2,000 clean steps before the scale grows would take too long.
     with mock.patch.object(torch.amp, "GradScaler", scaler):
         try:
             ended = trial.train(task, plan, log)
@@ -95,7 +95,7 @@ def run(situation: Situation, precision: str, device: torch.device, *, seed: int
 def judged(
     expected: Outcome, ended: Ended, *, task: Planted, log: Log, steps: int | None
 ) -> Iterator[str]:
-    """What is not as expected."""
+    """Yield the deviations from the expected outcome."""
     found, wanted = _verdict(ended), expected.reason or "healthy"
     least, most = expected.bad
     if not least <= len(task.observed) <= most:
@@ -130,7 +130,7 @@ def _verdict(ended: Ended) -> str:
 
 
 def _misnamed(expected: Outcome, evidence: Evidence, task: Planted) -> Iterator[str]:
-    """What the evidence calls by another name than it has."""
+    """Yield the names in the evidence that are wrong."""
     words, handed_in = task.words, expected.handed_in
     # A weight has a dot in its name; a part of the batch is called by its key.
     if handed_in is not None and "." in handed_in:
@@ -151,14 +151,14 @@ def _misnamed(expected: Outcome, evidence: Evidence, task: Planted) -> Iterator[
         roles = [words(role) for role in expected.parameters]
         if list(evidence.parameters) != roles:
             yield f"parameters {list(evidence.parameters)} instead of {roles}"
-    # A function of the task's own is known by its node alone, which has no line.
+    # A custom autograd function is known only by its node, which has no source line.
     operation = expected.operation
     if operation and operation[0] != "_" and not _is_there(operation, evidence.where):
         yield f"{operation} is not at {evidence.where}"
 
 
 def _is_there(operation: str, where: str | None) -> bool:
-    """Whether the line that is said to hold an operation does: `numerics.py:55 in plant`."""
+    """Return whether a line, as `numerics.py:55 in plant`, does hold the operation."""
     file, _, rest = (where or "").partition(":")
     number = rest.partition(" ")[0]
     path = Path(__file__).with_name("situations") / file
@@ -168,13 +168,13 @@ def _is_there(operation: str, where: str | None) -> bool:
 
 
 def machine(device: torch.device) -> str:
-    """What this was measured on."""
+    """The device and the version of torch."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, one thread"
     return f"{name}, torch {torch.__version__}"
 
 
 def table(device: torch.device, seed: int) -> int:
-    """Print every situation; how many verdicts are wrong."""
+    """Print every situation and return the number of wrong verdicts."""
     print("| situation | precision | expected | verdict | term | parameter | operation | steps | |")
     print("|---|---|---|---|---|---|---|---|---|")
     rows = []

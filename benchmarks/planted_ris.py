@@ -1,8 +1,8 @@
-"""False alarms: healthy trials of the RIS objective, over its wide space, in all precisions.
+"""False alarms of the guard on healthy trials of the RIS objective, in all precisions.
 
 `python benchmarks/planted.py --healthy_steps 10000` runs it. Every configuration is drawn from the
-space (rate, width, depth, batch, dropout, clipping, weights of the terms) and trained once in each
-precision; whatever the guard prunes there is a false alarm.
+wide space (rate, width, depth, batch, dropout, clipping, weights of the terms) and trained once in
+each precision. Every trial that the guard prunes there is a false alarm.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from objectives import Context, Params
 from objectives.ris_covariance import objective
 
 _EPOCHS, _STEPS_PER_EPOCH = 2, 50
-# What a configuration takes in the three precisions together.
+# Each configuration trains this many steps in the three precisions together.
 STEPS = _EPOCHS * _STEPS_PER_EPOCH * len(PRECISIONS)
 
 
 def table(device: torch.device, steps: int, seed: int) -> int:
-    """Train at least so many steps and print them by precision; how many trials were pruned."""
+    """Train at least so many steps, print them by precision, return the number of false alarms."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=RandomSampler(seed=seed))
     counts: dict[str, Counter[str]] = {precision: Counter() for precision in PRECISIONS}
@@ -67,7 +67,7 @@ def _trial(params: Params, precision: str, device: torch.device, *, seed: int) -
             options={name: option.default for name, option in objective.options.items()},
         ),
     )
-    # The size's own epochs are of 5 steps: validation would take most of the time.
+    # The size's own epochs have 5 steps: validation would take most of the time.
     task.steps_per_epoch = _STEPS_PER_EPOCH
     plan = Plan(epochs=_EPOCHS, precision=precision, device=device, metric=objective.metric)
     try:

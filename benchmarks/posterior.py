@@ -1,18 +1,17 @@
-"""How near anyone could come at low SNR: the exact posterior, on the test scenes of `evaluate`.
+"""The accuracy that is possible at low SNR: the exact posterior on the test scenes of `evaluate`.
 
     python benchmarks/posterior.py trained/NAME --draws 200000
 
-An importance sample: hypotheses drawn from the scenes' prior, weighted by the exact likelihood of a
-scene's snapshots. It is told more than any method: the SNR, how powers are drawn and scaled. What
-is made of it:
+The posterior is an importance sample: hypotheses from the scenes' prior, weighted by the exact
+likelihood of a scene's snapshots. It knows more than any method: the SNR, and how powers are drawn
+and scaled. Three estimates are made from it:
 
-- MUSIC on the posterior's mean covariance, of which no estimate has a smaller mean squared error;
+- MUSIC on the posterior's mean covariance, the estimate of least mean squared error;
 - the positions of least expected distance;
 - the positions of which most are expected to be found, as `models.ris.truth.scoring` counts it.
 
-The last two choose among 100 positions from the sample. Printed too is how many equally likely
-hypotheses would say as much, by what 99 % of the scenes exceed; where it is small, as from 5 dB on,
-the figures mean little.
+The last two choose among 100 positions from the sample. Also printed is the effective sample size
+that 99 % of the scenes exceed. Where it is small, as from 5 dB on, the figures mean little.
 
 Shapes: B test scenes, J hypotheses, S of them resampled, C candidates, K sources, N elements.
 """
@@ -65,12 +64,12 @@ FOUND = "exact posterior, most expected to be found"
 
 
 class Posterior:
-    """Hypotheses with so many sources, and how likely the snapshots of scenes make each.
+    """The posterior over hypotheses of equal source count, given the snapshots of scenes.
 
     Args:
-        scenes: Of so many sources; read are the snapshots.
-        bank: Draws of the prior with as many.
-        config: The size.
+        scenes: Scenes of that source count; only their snapshots are read.
+        bank: Draws of the prior with the same source count.
+        config: The configuration of the size.
     """
 
     def __init__(self, scenes: Scenes, bank: Scenes, config: ArrayConfig) -> None:
@@ -88,7 +87,7 @@ class Posterior:
 
     @property
     def effective_B(self) -> Tensor:
-        """How many equally likely hypotheses would say as much."""
+        """Effective sample size of each scene, 1 / Σ w²."""
         total_B: Tensor = self.weight_BJ.square().sum(-1)
         return total_B.reciprocal()
 
@@ -104,7 +103,7 @@ class Posterior:
         return total_BX.view(-1, elements, elements)
 
     def decisions(self) -> tuple[Tensor, Tensor]:
-        """Positions (B, K, 3) of least expected distance, and of most expected to be found."""
+        """Positions (B, K, 3) of least expected distance, and those most expected to be found."""
         generator = torch.Generator().manual_seed(0)
         index_BS = torch.multinomial(
             self.weight_BJ, _RESAMPLED, replacement=True, generator=generator
@@ -117,7 +116,7 @@ class Posterior:
         allowed_UK = allowed_rad(angle_bound_UK, self.config)[:, : self.count]
         nearest, found = [], []
         for index_S in index_BS:
-            # Resampled in no order: the first hypotheses are as good as any; each has K positions.
+            # The sample has no order, so the first hypotheses are taken; each has K positions.
             candidate_C3 = position_UK3[index_S[: _CANDIDATES // self.count]].flatten(0, 1)
             towards_C3 = direction(*candidate_C3[:, :2].T)
             where_SK3, to_SK3 = position_UK3[index_S], direction_UK3[index_S]
@@ -150,7 +149,7 @@ def _least_K(cost_CSK: Tensor, distance_CSK: Tensor) -> Tensor:
 def _by_posterior(
     scenes: Scenes, bank: Scenes, config: ArrayConfig
 ) -> Mapping[str, tuple[Tensor, Tensor]]:
-    """Positions by each way, and ε, of scenes in their own order."""
+    """Positions and ε by each estimate, in the order of the scenes."""
     positions: dict[str, Tensor] = {
         name: torch.full_like(scenes.positions_BK3, torch.nan) for name in (MEAN, NEAREST, FOUND)
     }

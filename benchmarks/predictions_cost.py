@@ -1,10 +1,11 @@
-"""What keeping predictions costs a trial: the share of its time spent on 8 samples an epoch.
+"""Cost of keeping predictions: the share of a trial's time spent on 8 samples an epoch.
 
     python benchmarks/predictions_cost.py
     python benchmarks/predictions_cost.py --device cuda
 
-Trains the default configuration of each objective at the tiny size (full on a GPU) and times, in
-the trial itself, what asks for the samples and what keeping them adds to an epoch's transaction.
+It trains the default configuration of each objective at the tiny size (full on a GPU). Timed in the
+trial itself are the prediction of the samples, and the share of an epoch's transaction that stores
+them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _SAMPLES = 8
 
 
 class _Keeper(Reporter):
-    """A reporter that keeps epochs as a worker does, and times what predictions add to that."""
+    """A reporter that stores epochs as a worker does and times the share of the predictions."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
@@ -60,7 +61,7 @@ class _Keeper(Reporter):
 
 
 def measured(name: str, device: torch.device, records: Records) -> tuple[float, float, float]:
-    """Seconds of a trial, of asking for samples in it, and of keeping them."""
+    """Seconds of a trial, of predicting the samples in it, and of storing them."""
     objective = load(name)
     size = usual(on_gpu=device.type == "cuda")["size"]
     context = Context(

@@ -1,10 +1,10 @@
-"""Which pruner pays: replay the curves of a study that pruned nothing under each of them.
+"""Compare the pruners by replaying the curves of a study that pruned nothing.
 
     python -m hpo --n_trials 50 --pruner none --study_name curves
     python benchmarks/pruners.py --storage "$(python -m hpo url)" --study_name curves
 
 Trials come in shuffled orders; each reports its recorded values until the pruner ends it. The
-sampler would have proposed other trials after a pruning, which a replay cannot know.
+sampler would have proposed other trials after a pruning, which a replay cannot reproduce.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""How a diverged trial ought to be recorded: as ours, as a penalty, or as failed.
+"""Compare three ways of recording a diverged trial: ours, a penalty, a failure.
 
     python benchmarks/recording.py --seeds 20                       # everything
-    python benchmarks/recording.py --problems ris --samplers tpe    # a piece of it
+    python benchmarks/recording.py --problems ris --samplers tpe    # a part of it
 
-For each problem of `courses.py`, sampler and pruner, and each way of recording, 20 searches of 50
-trials: the best value found, and how many trials diverged. Searches with the same seed start alike.
-Ours is `hpo.search.samplers`; the others are Optuna's samplers as anybody would use them. With
-`--keep FILE` finished searches are kept there, and the same command goes on where it stopped.
+Each combination of a problem of `courses.py`, a sampler, a pruner and a way of recording gets 20
+searches of 50 trials; printed are the best value and the number of diverged trials. Searches with
+the same seed start alike. Ours is `hpo.search.samplers`; the others are Optuna's samplers in their
+ordinary use. `--keep FILE` stores finished searches, and the same command resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _PRUNERS: dict[str, Callable[[], BasePruner]] = {
 
 
 class Key(NamedTuple):
-    """One search."""
+    """The identity of one search."""
 
     problem: str
     sampler: str
@@ -55,7 +55,7 @@ class Key(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a search came to."""
+    """The result of a search: its best value, and the number of diverged trials."""
 
     best: float
     wasted: int
@@ -79,7 +79,7 @@ RECORDINGS = {"ours": _ours, "penalty": _penalty, "fail": _fail}
 
 
 def search(problem: Problem, key: Key) -> Found:
-    """50 trials of a problem; the best value among the trials that ran to their end."""
+    """Run 50 trials of a problem; the best value among those that ran to their end."""
     samplers = SAMPLERS if key.recording == "ours" else _PLAIN
     study = optuna.create_study(
         sampler=samplers[key.sampler](key.seed), pruner=_PRUNERS[key.pruner]()
@@ -101,12 +101,12 @@ def search(problem: Problem, key: Key) -> Found:
                 trial.set_constraint("nonfinite", 0.0)
             study.tell(trial, course.values[-1])
             best = min(best, course.values[-1])
-    # Where nothing but divergence was found there is the untrained network.
+    # If no trial ran to its end, the best result is that of the untrained network.
     return Found(min(best, course.untrained) if math.isinf(best) else best, wasted)
 
 
 def _is_pruned(trial: optuna.Trial, course: Course) -> bool:
-    """Report epoch by epoch, until the course or the pruner ends it."""
+    """Report epoch by epoch; return whether the pruner ended the trial."""
     for epoch, value in enumerate(course.values, start=1):
         trial.report(value, epoch)
         if not (epoch == len(course.values) and not course.is_diverged) and trial.should_prune():
@@ -121,7 +121,7 @@ def _mean(values: Sequence[float], digits: int = 3) -> str:
 
 
 def _row(found: dict[Key, Found], problem: str, sampler: str, pruner: str) -> str:
-    """A line of the table: what each recording found, and ours against the best of the others."""
+    """A row of the table: each recording's result, and ours against the best of the others."""
     runs = {
         name: [found[key] for key in sorted(found) if key[:4] == (problem, sampler, pruner, name)]
         for name in RECORDINGS

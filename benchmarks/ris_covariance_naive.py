@@ -1,11 +1,11 @@
-"""The practice that this project replaces, as an objective: a witness, not offered to users.
+"""The practice that this project replaces, as an objective that is not offered to users.
 
     python -m hpo --objective benchmarks/ris_covariance_naive.py --size full
 
-A narrow network predicts R = F Fᴴ + σ² I of the full surface; its subspace term is differentiated
-through torch.linalg.eigh of that N×N matrix, 0/0 between the N − rank equal eigenvalues σ². Labels
-are kept in complex32 and nothing is cast. The loss is finite, its gradient NaN, from the first step
-on. `--eigenvectors eigh_signal` is the control: the same with a gradient that ties leave finite.
+A narrow network predicts R = F Fᴴ + σ² I of the full surface. Its subspace term is differentiated
+through torch.linalg.eigh of that N×N matrix: 0/0 between the N − rank equal eigenvalues σ². Labels
+are stored in complex32 and nothing is cast. From the first step on, the loss is finite and its
+gradient is NaN. The control, `--eigenvectors eigh_signal`, has a gradient that ties leave finite.
 
 Shapes: B scenes, N = 144 elements, R rank of F, I inputs.
 """
@@ -42,9 +42,9 @@ from objectives import (
 _CONFIG = SIZES["full"]
 _BATCH = 4
 _VALIDATION_SCENES = 32
-# σ², a hundredth of the label's mean power.
+# σ² is a hundredth of the label's mean power.
 _RIDGE = 1e-2
-# What `train` returned in the old practice when it met a NaN.
+# In the old practice, `train` returned this value when it met a NaN.
 PENALTY = 1e6
 
 
@@ -82,7 +82,7 @@ class NaiveTask(Task):
             "sample": _CONFIG.antennas * torch.view_as_real(scenes.sample_BLMM).flatten(1),
             "energy": covariance_BNN.abs().square().sum((-2, -1)),
             "count": scenes.source_mask_BK.sum(-1),
-            # As they are stored: half the memory.
+            # The old practice stores labels in complex32, which halves their memory.
             "covariance": covariance_BNN.to(torch.complex32),
             "projector": (factor_BNK @ torch.linalg.pinv(factor_BNK)).to(torch.complex32),
         }
@@ -95,7 +95,7 @@ class NaiveTask(Task):
     def loss(self, outputs: Tensor, batch: Any) -> Mapping[str, Term]:
         covariance_BNN = self._covariance(outputs)
         vectors_BNX = self._vectors(covariance_BNN, batch["count"])
-        # Elementwise, where complex32 meets complex64 and becomes it.
+        # An elementwise product promotes complex32 to complex64.
         seen_BNN = batch["projector"].conj() * (vectors_BNX @ vectors_BNX.mH)
         missed_B = 1 - seen_BNN.real.sum((-2, -1)) / batch["count"]
         error_B = (covariance_BNN - batch["covariance"]).abs().square().sum((-2, -1))
@@ -105,7 +105,7 @@ class NaiveTask(Task):
         }
 
     def _covariance(self, outputs: Tensor) -> Tensor:
-        """R = F Fᴴ + σ² I."""
+        """Covariance R = F Fᴴ + σ² I."""
         factor_BNR2 = outputs.view(len(outputs), _CONFIG.elements, _CONFIG.rank, 2)
         factor_BNR = torch.view_as_complex(factor_BNR2.contiguous())
         eye_NN = torch.eye(_CONFIG.elements, device=outputs.device)

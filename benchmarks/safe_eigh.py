@@ -1,11 +1,11 @@
-"""Gradients of N×N eigendecompositions: what they cost, whether finite, how far from exact.
+"""Gradients of N×N eigendecompositions: their cost, finiteness and error.
 
     python benchmarks/safe_eigh.py
 
 The loss is 1 − ‖Qᴴ U_r‖²/r of R = F Fᴴ + 0.1 I, ‖F‖² = N: N = 144, r = 5, batch 32, complex64, one
 thread. Times are medians of CPU time over forward and backward. The error is relative to the
-gradient in complex128 of the same R, pair by pair of signal and noise; at 0 dB of spread between
-the columns of F, all of them orthogonal, the signal eigenvalues tie as well.
+complex128 gradient of the same R, over pairs of a signal and a noise eigenvalue. The columns of F
+are orthogonal, so that at 0 dB of spread between them the signal eigenvalues tie as well.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def missed(vectors_BNK: Tensor, basis_BNK: Tensor) -> Tensor:
 
 
 def exact_gradient(covariance_BNN: Tensor, basis_BNK: Tensor) -> Tensor:
-    """The Daleckii-Krein formula in complex128, over pairs of signal and noise alone."""
+    """Gradient by the Daleckii-Krein formula in complex128, over pairs of signal and noise only."""
     value_BN, vector_BNN = torch.linalg.eigh(covariance_BNN.to(torch.complex128))
     signal_BNK, noise_BNM = vector_BNN[..., -RANK:], vector_BNN[..., :-RANK]
     gap_BMK = value_BN[:, None, -RANK:] - value_BN[:, :-RANK, None]

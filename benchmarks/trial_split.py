@@ -1,9 +1,10 @@
-"""Where a trial's CPU time goes: data, forward, loss, backward and step, validation, database.
+"""CPU time of a trial by part: data, forward, loss, backward and step, validation, database.
 
     python benchmarks/trial_split.py --storage "$(python -m hpo url)"
 
-Runs one real trial of the flagship's default configuration through the worker, in a study that is
-deleted afterwards, with a clock around each part. One thread, CPU time of the whole process.
+It runs real trials of `ris_covariance` through the worker, the first of its default configuration,
+in a study that is deleted afterwards. A clock around each part measures the CPU time of the whole
+process, which has one thread.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _open: list[str] = []
 
 
 def clocked(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, its CPU time added to a part and taken from the part around it."""
+    """Wrap a function: add its CPU time to a part and subtract it from the enclosing part."""
 
     def timed(*args: Any, **kwargs: Any) -> Any:
         started = time.process_time()

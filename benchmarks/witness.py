@@ -1,12 +1,12 @@
-"""One bad objective twice: under the guard, and in the training loop that people write.
+"""Train one bad objective twice: under the guard, and in an ordinary training loop.
 
     python benchmarks/witness.py [--steps 200]
 
 The objective is `ris_covariance_naive.py`, whose loss is finite and whose gradient is NaN. The
-guard prunes it and says why. The ordinary loop (autocast, GradScaler, labels as they come, no
-check) trains it to the end: with a scaler no step ever reaches a weight and nothing is said;
-without one the first step poisons the weights, the next one raises, and a penalty of 1e6 is
-returned. The control rows differ in one function alone, `eigh_signal` instead of `eigh`.
+guard prunes it and reports the reason. The ordinary loop (autocast, GradScaler, labels as they are,
+no check) trains it to the end. With a scaler, no step ever reaches a weight and no message appears.
+Without one, the first step makes the weights NaN, the next one raises, and a penalty of 1e6 is
+returned. The control rows differ in one function only, `eigh_signal` instead of `eigh`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _RUNS = [(name, p) for name in ("eigh", "eigh_signal") for p in reversed(PRECISI
 
 
 def build(eigenvectors: str, *, seed: int = 0) -> NaiveTask:
-    """A trial of the objective at its defaults."""
+    """Build a trial of the objective at its defaults."""
     torch.manual_seed(seed)
     context = Context(
         device=_CPU,
@@ -46,7 +46,7 @@ def build(eigenvectors: str, *, seed: int = 0) -> NaiveTask:
 
 
 def guarded(eigenvectors: str, precision: str, *, epochs: int = 2) -> Divergence | Result:
-    """What the engine says of it."""
+    """Train under the guard; the verdict or the result."""
     plan = Plan(epochs=epochs, precision=precision, device=_CPU, metric=objective.metric)
     try:
         return trial.train(build(eigenvectors), plan, Log())
@@ -56,14 +56,14 @@ def guarded(eigenvectors: str, precision: str, *, epochs: int = 2) -> Divergence
 
 @dataclass(kw_only=True)
 class Course:
-    """What an ordinary loop did.
+    """The record of an ordinary training loop.
 
     Attributes:
-        losses: Of every step that had one.
-        changed: Steps after which any weight was another.
-        scale: Of the scaler at the end; None without one.
-        error: What ended it, if anything did.
-        value: What is returned: the metric, or the penalty.
+        losses: The loss of every step that had one.
+        changed: The number of steps that changed any weight.
+        scale: The scaler's scale at the end; None without a scaler.
+        error: The exception that ended it, if any.
+        value: The returned value: the metric or the penalty.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Course:
 
 
 def unguarded(eigenvectors: str, precision: str, *, steps: int) -> Course:
-    """The loop as people write it, and what became of the weights."""
+    """Train in an ordinary loop and record the losses and the state of the weights."""
     task, course = build(eigenvectors), Course()
     parameters = [p for group in task.groups for p in group.parameters]
     optimizer = torch.optim.AdamW(parameters, lr=task.groups[0].lr)
@@ -97,7 +97,7 @@ def unguarded(eigenvectors: str, precision: str, *, steps: int) -> Course:
         with torch.no_grad():
             course.value = dict(task.validate())[objective.metric]
     except RuntimeError as error:
-        # On NaN torch's eigh raises forward or backward, by the size of the matrix.
+        # On NaN, torch's eigh raises forward or backward, depending on the matrix size.
         course.error = f"{type(error).__name__} in step {len(course.losses) + 1}"
     course.scale = scaler.get_scale() if scaler.is_enabled() else None
     course.are_weights_finite = all(bool(p.isfinite().all()) for p in parameters)

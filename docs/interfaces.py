@@ -1,6 +1,6 @@
-"""What a user can say, as Markdown: commands and flags, objectives, the Python interface.
+"""The public interfaces as Markdown: commands and flags, objectives, the Python interface.
 
-Border: texts out; into which document they go is `make_reference`'s.
+Border: returns texts; `make_reference` puts them into the documents.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from hpo.study import config, request, status
 from hpo.tickets import budget
 from objectives import Objective, load, names
 
-# How a flag's help says its default, at its end.
+# A flag's help ends with its default in this form.
 _DEFAULT = re.compile(r"\s*\((?:env: \w+; )?default: ([^()]*)\)$")
 
-# What the functions return and emit, by the names under which programs find them.
+# Programs import the types that functions return and emit under these names.
 _RETURNED: dict[str, type] = {
     "hpo.Best": study.Best,
     "hpo.RunResult": events.RunResult,
@@ -65,7 +65,7 @@ def code(text: object) -> str:
 
 
 def commands() -> str:
-    """Every command: what it does, how it is written, its flags."""
+    """Every command: its purpose, usage and flags."""
     text = ""
     for title, members in cli._SECTIONS.items():
         text += f"### {title}\n\n" + "".join(map(_command, members))
@@ -74,7 +74,7 @@ def commands() -> str:
 
 def _command(command: click.Command) -> str:
     context = click.Context(command, info_name=command.name)
-    # click marks with \b what it is to leave as it is: the examples.
+    # \b marks the paragraphs that click must not reflow: the examples.
     parts = inspect.cleandoc(command.help or "").split("\n\n")
     examples = [textwrap.dedent(p.partition(":\n")[2]) for p in parts if p.startswith("\b")]
     prose = [" ".join(p.split()) for p in parts if not p.startswith("\b")]
@@ -103,14 +103,14 @@ def _flag(option: click.Option, context: click.Context) -> Sequence[str]:
 
 
 def value(option: click.Option, context: click.Context) -> str:
-    """What a flag takes, as its help shows it."""
+    """The placeholder of a flag's value, as its help shows it."""
     if isinstance(option.type, click.types.IntParamType):
         return option.metavar or "N"
     return option.metavar or option.make_metavar(context).strip("[]")
 
 
 def objectives() -> str:
-    """The objectives that come along: what they search, and their own flags."""
+    """The objectives of the project: their search spaces and their own flags."""
     return "".join(_objective(load(name)) for name in names())
 
 
@@ -140,7 +140,7 @@ def _objective(objective: Objective) -> str:
 
 
 def python() -> str:
-    """The functions and classes of `hpo`, and what they return."""
+    """The functions and classes of `hpo`, and the types that they return."""
     text = "".join(_function(f"hpo.{f.__name__}", f) for f in (run.run, study.open, study.best))
     fields = {field.name: field for field in dataclasses.fields(request.RunRequest)}
     names = {"options": "options", **{flag.name: flag.field for flag in run.SETTINGS}}

@@ -4,7 +4,7 @@
     python docs/make_reference.py --check    exits with 1 where one is out of date
 
 A part stands between `<!-- generated: NAME -->` and `<!-- end -->`; all else is written by hand.
-Border: nothing of the machine or the terminal enters, so that the text is the same everywhere.
+Border: uses nothing of the machine or the terminal, so that the text is the same everywhere.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _TABLES = {
 
 
 def filled(document: str) -> str:
-    """A document with its generated parts as the code has them now."""
+    """A document with its generated parts brought up to date."""
 
     def part(found: re.Match[str]) -> str:
         return f"{found[1]}\n{_PARTS[found[2]]().strip()}\n\n{found[3]}"
@@ -121,7 +121,7 @@ _PARTS: dict[str, Callable[[], str]] = {
 
 
 def main() -> int:
-    """Write the documents, or tell whether they are up to date."""
+    """Write the documents, or check that they are up to date."""
     texts = {path: path.read_text() for path in DOCUMENTS}
     stale = {path: new for path, old in texts.items() if (new := filled(old)) != old}
     if "--check" in sys.argv:

@@ -28,7 +28,7 @@ def spirals(count, *seed, device):
 
 
 class SpiralTask(Task):
-    """How one trial trains: a small network, whose body and head learn at rates of their own."""
+    """The training of one trial: a small network with a learning rate each for body and head."""
 
     steps_per_epoch = 40
 
@@ -61,7 +61,7 @@ class SpiralTask(Task):
 
 
 class Spirals(Objective):
-    """What is searched, and which figure of `validate` says how good a trial is."""
+    """The search space, and the figure of `validate` that rates a trial."""
 
     name, metric, direction = "spirals", "accuracy", "maximize"
     spaces = {

@@ -1,4 +1,4 @@
-"""python -m hpo"""
+"""Run the command line: `python -m hpo`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""optuna-dashboard on the storage of the service, on this host alone unless told otherwise."""
+"""optuna-dashboard on the service's storage, by default for this host alone."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
-    """A page asks for several things at once, and a slow one must not hold up the others."""
+    """A threaded server, so that a slow request of a page does not delay its others."""
 
     daemon_threads = True
 
 
 class _QuietHandler(WSGIRequestHandler):
-    """Logs errors, not every request."""
+    """A handler that logs errors, not every request."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         pass
 
 
 def _local_only(application: WSGIApplication) -> WSGIApplication:
-    """Refuse requests under another name: a page elsewhere may have its name point here."""
+    """Refuse other host names: a foreign page may point its name here (DNS rebinding)."""
 
     def checked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         name = environ.get("HTTP_HOST", "").rpartition(":")[0] or environ.get("HTTP_HOST", "")
@@ -48,9 +48,9 @@ def _local_only(application: WSGIApplication) -> WSGIApplication:
 
 
 def make_dashboard(url: str, *, host: str, port: int) -> WSGIServer:
-    """A server of optuna-dashboard, bound and ready for `serve_forever`.
+    """Make a server of optuna-dashboard, bound and ready for `serve_forever`.
 
-    It has no authentication; on another address than this host's own, put a proxy before it.
+    It has no authentication: on any address but the loopback, put a proxy in front of it.
 
     Raises:
         ConfigurationError: The address cannot be bound.

@@ -1,6 +1,6 @@
-"""What the environment says: where the home and the storage are, which GPUs are visible.
+"""Settings from environment variables: home folder, storage, visible GPUs.
 
-The only module that reads environment variables; `VARIABLES` is their whole list.
+Border: the only module that reads environment variables; `VARIABLES` lists them all.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ VARIABLES = {
 
 
 def home() -> Path:
-    """Where the embedded server, checkpoints and logs are."""
+    """The folder of the embedded server, checkpoints and logs."""
     given = os.environ.get("HPO_HOME")
     return Path(given).absolute() if given else server.default_home(os.environ)
 
 
 def named_storage(storage: str | None = None) -> str | None:
-    """The URL that was given or that HPO_STORAGE names; None for the embedded server."""
+    """The given URL, else the one in HPO_STORAGE; None for the embedded server."""
     return storage or os.environ.get("HPO_STORAGE") or None
 
 
 def storage_url(storage: str | None = None, *, home_folder: Path | None = None) -> str:
-    """The URL of the storage that is named, else of the embedded server, started if need be.
+    """The URL of the named storage, else of the embedded server, which is started if needed.
 
     Raises:
-        ConfigurationError: The URL cannot work.
+        ConfigurationError: The URL cannot be used.
         PostgresError: The embedded server cannot be started.
     """
     named = named_storage(storage)
@@ -46,10 +46,10 @@ def storage_url(storage: str | None = None, *, home_folder: Path | None = None) 
 
 
 def visible_gpus() -> str | None:
-    """CUDA_VISIBLE_DEVICES; None where it is not set."""
+    """The value of CUDA_VISIBLE_DEVICES; None if it is not set."""
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 def variables() -> Mapping[str, str]:
-    """All variables, for child processes."""
+    """All environment variables, for child processes."""
     return dict(os.environ)

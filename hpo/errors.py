@@ -1,37 +1,37 @@
-"""Every error that the service raises on purpose, as a tree.
+"""The tree of errors that the service raises on purpose.
 
     HpoError
-    ├── ConfigurationError      what was asked for could never work: exit code 2
-    │   ├── StudyMismatch       the study exists and was created with something else
+    ├── ConfigurationError      the request can never work: exit code 2
+    │   ├── StudyMismatch       the study exists and was created with other settings
     │   └── ObjectiveError      an objective cannot be found or breaks its contract
     ├── StorageError            the database cannot be reached or used: exit code 2
     │   └── PostgresError       the embedded server cannot be set up, started or stopped
     ├── RunFailed               the run went wrong after it had begun: exit code 1
     ├── LeaseLost               this worker no longer owns its ticket; its writes are refused
     ├── StopRequested           a signal asked this worker to stop; the trial can be resumed
-    └── Divergence              the guard's verdict on a trial that is not worth going on with
+    └── Divergence              the guard ended the trial; lives in `hpo.guard.evidence`
 
-A message is one or two lines: what was given, what is wrong, what to write. Passwords are masked
-by whoever builds the message (`storage.mask`).
+A message is one or two lines: the input, the fault, and the cure. The code that builds a message
+masks passwords (`hpo.database.connection.mask`).
 """
 
 from __future__ import annotations
 
 
 class HpoError(Exception):
-    """Anything that the service raises on purpose."""
+    """An error that the service raises on purpose."""
 
     exit_code = 1
 
 
 class ConfigurationError(HpoError):
-    """What was asked for could never work."""
+    """The request can never work."""
 
     exit_code = 2
 
 
 class StudyMismatch(ConfigurationError):
-    """The study exists and was created with something else."""
+    """The study exists and was created with other settings."""
 
 
 class ObjectiveError(ConfigurationError):

@@ -1,4 +1,4 @@
-"""Files written whole or not at all: beside the old one, then renamed into its place."""
+"""Write files whole or not at all: to a temporary file in the same folder, then renamed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NAME = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")
 
 @contextmanager
 def renamed(path: Path) -> Iterator[Path]:
-    """A path of this process beside a file; it replaces the file, or is removed where that fails.
+    """A temporary path that replaces a file after the block, or is removed on any error.
 
     Raises:
-        OSError: It cannot be renamed; all else is the block's.
+        OSError: It cannot be renamed; errors of the block pass through.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -33,7 +33,7 @@ def renamed(path: Path) -> Iterator[Path]:
 
 
 def target_name(temporary: str) -> str | None:
-    """The name of the file that one of `renamed` was to become; None where it is none of these."""
+    """The target's name of a temporary path of `renamed`; None for any other name."""
     found = _NAME.fullmatch(temporary)
     return found and found["name"]
 

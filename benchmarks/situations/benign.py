@@ -21,8 +21,8 @@ class Healthy(Planted):
     bad = ()
 
 
-# From here on: AdamW does not see a factor of the loss, so what lives in fp32 trains just as well
-# at any factor, and only fp16's scale has to follow.
+# AdamW is invariant to a factor of the loss. So the following situations train equally well at any
+# factor in fp32, and only fp16's loss scale has to follow.
 @situation(lives(), fp16=lives(4, 8))
 class LargeLoss(Planted):
     """A large loss: the scaler starts too high."""
@@ -98,7 +98,7 @@ class MaskedAttention(Planted):
 
 
 def attention(y_B2: Tensor) -> Tensor:
-    """Weights of each row for the rows up to it; exactly 0 for those after it."""
+    """Causal attention: weights of each row for the rows up to it; 0 for those after it."""
     scores_BB = y_B2 @ y_B2.mT
     future_BB = torch.ones_like(scores_BB, dtype=torch.bool).triu(1)
     return scores_BB.masked_fill(future_BB, -torch.inf).softmax(-1)
@@ -115,7 +115,7 @@ class HalfLabel(Planted):
         batch["y"] = batch["y"].to(self.dtype)
 
     def label(self, batch: Mapping[str, Any]) -> Tensor:
-        # What the loss gets is the contract's, not the batch's.
+        # The loss gets the dtype that the contract promises, not the batch's.
         self.found = batch["y"].dtype
         label: Tensor = batch["y"].real if batch["y"].is_complex() else batch["y"]
         return label
@@ -173,7 +173,7 @@ class UnusedLayer(Planted):
         return self.parameter("spare.weight").grad is None
 
 
-# The search makes the guard look at fp16's gradients, of which one does not exist.
+# The scaler's search makes the guard read fp16's gradients, one of which does not exist.
 @situation(lives(), fp16=lives(4, 8))
 class FrozenParameter(LargeLoss):
     """A frozen parameter in a group, and a large loss."""

@@ -1,4 +1,4 @@
-"""Planted situations that lie in the course of a trial: spikes that end, faults that recur."""
+"""Planted situations over several steps: spikes that end, faults that recur."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class OnePoisonedBatch(Planted):
         batch["x"][3, 1] = torch.nan
 
 
-# 92 % of the steps are real. The scale is not to blame for any of the others.
+# 92 % of the steps reach the weights. The loss scale is not at fault in any of the others.
 @situation(lives(20, spikes=20))
 class RarePoison(OnePoisonedBatch):
     """NaN inputs in one batch of twelve."""

@@ -1,4 +1,4 @@
-"""What is expected of a planted situation, and the words that its parts are called by."""
+"""The expected outcome of a planted situation, and random names for its parts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ cotton cradle crane crystal dagger daisy delta desert dolphin ember falcon fern 
 
 
 class Words:
-    """A word of its own for every role; `head.weight` becomes two words with a dot."""
+    """A random word for every role; `head.weight` becomes two words with a dot."""
 
     def __init__(self, seed: int) -> None:
         self._free = _WORDS.split()
@@ -28,22 +28,22 @@ class Words:
         return ".".join(self._word[part] for part in parts)
 
     def role(self, name: str | None) -> str:
-        """The role behind a word, and the word, as a reader of a table wants them."""
+        """The role of a word, with the word in parentheses, for a table."""
         roles = {word: role for role, word in self._word.items()}
         return f"{'.'.join(roles.get(w, w) for w in name.split('.'))} ({name})" if name else "-"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What is expected of a situation in one precision; None where nothing is said.
+    """The expected outcome of a situation in one precision; None leaves a field unchecked.
 
     Attributes:
-        reason: Why it is pruned; None where it has to live.
-        term, parameter, parameters, module, handed_in: By role.
-        bad: Least and most steps whose loss or gradient is seen to be non-finite: the proof that
-            the fault is there.
-        spikes: Bad runs that ended by themselves and that no scaler explains.
-        within: Steps from the first bad one to the verdict, at most.
+        reason: The reason of the verdict; None if the trial must not be pruned.
+        term, parameter, parameters, module, handed_in: Expected names, by role.
+        bad: Least and most steps with a non-finite loss or gradient, which prove that the fault
+            is there.
+        spikes: Runs of bad steps that ended without a verdict and that no scaler explains.
+        within: Most steps from the first bad one to the verdict.
     """
 
     reason: str | None = None
@@ -61,12 +61,12 @@ class Outcome:
 
 
 def lives(least: int = 0, most: int | None = None, *, spikes: int | None = None) -> Outcome:
-    """Not pruned, after so many bad steps."""
+    """Outcome of a trial that is not pruned, with so many bad steps."""
     return Outcome(bad=(least, least if most is None else most), spikes=spikes)
 
 
 def loss_fault(kind: str, *, operation: str | None = None, term: str = "plant") -> Outcome:
-    """Pruned for a loss that fp32 agrees about."""
+    """Outcome of a trial pruned for a loss that is not finite in fp32 either."""
     return Outcome(
         reason="loss_nonfinite",
         term=term,
@@ -83,7 +83,10 @@ def grad_fault(
     kind: str = "NaN",
     parameters: tuple[str, ...] = ("trunk.weight", "trunk.bias", "head.weight", "head.bias"),
 ) -> Outcome:
-    """Pruned for a gradient that fp32 agrees about, by default in all of the network."""
+    """Outcome of a trial pruned for a gradient that is not finite in fp32 either.
+
+    By default the gradients of all parameters are not finite.
+    """
     return Outcome(
         reason="grad_nonfinite",
         term="plant",

@@ -1,4 +1,4 @@
-"""Planted situations whose loss or gradient an operation takes out of the finite numbers."""
+"""Planted situations in which an operation makes the loss or a gradient non-finite."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ZeroLogZero(Planted):
         return Term(-(share * share.log()))
 
 
-# The masked scores are infinite as well, and are not at fault: the softmax makes them 0.
+# The masked scores are infinite as well but not at fault, because the softmax makes them 0.
 @situation(loss_fault("NaN", operation="log"))
 class EntropyOfAttention(Planted):
     """0 · log 0 of a masked attention's weights."""
@@ -177,7 +177,7 @@ class OwnOptimizerAndSqrtZero(SqrtZero):
         return self.sgd(lr=1e-2, momentum=0.9)
 
 
-# The term has no value at all then, so none can be named.
+# The term has no value when it raises, so none can be named.
 @situation(replace(loss_fault("", operation="linalg_cholesky"), term=None, kind=None))
 class CholeskyRefuses(Planted):
     """A Cholesky factor of a finite matrix that is not positive definite, which raises."""
@@ -198,7 +198,7 @@ class EmptyBatch(Planted):
         batch["x"], batch["y"] = batch["x"][:0], batch["y"][:0]
 
 
-# A probe that drew anew would keep every row and find nothing.
+# A probe that drew another number would keep every row and find nothing.
 @situation(loss_fault("NaN", operation="mean"))
 class RandomMask(Planted):
     """A mean over what a random mask leaves, nothing for the number that the step drew."""
@@ -213,7 +213,7 @@ class RandomMask(Planted):
         return Term(outputs["y"][is_kept_B].mean())
 
 
-# No term is to blame, and every gradient is finite.
+# Neither term is at fault alone, and every gradient is finite.
 @situation(
     Outcome(reason="loss_nonfinite", kind="infinite", direction="forward", bad=(1, 16)),
 )
@@ -235,7 +235,7 @@ class WeightOverflow(Planted):
         return Term(outputs["y"].square().mean() * 1e30, 1e12)
 
 
-# 1e40 is the square of a gradient: no clipping by norm and no second moment can be had of it.
+# The squared gradient is 1e40, beyond fp32: it has neither a norm for clipping nor a second moment.
 @situation(grad_fault(None, kind="infinite", parameters=("head.bias",)))
 class NormOverflow(Planted):
     """A finite gradient whose norm overflows."""

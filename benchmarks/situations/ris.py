@@ -44,7 +44,7 @@ class NoSources(Planted):
     def _some(self, step: int) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(step)
         scenes = draw_scenes(self.config, 8, generator, device=self.device)
-        # The first half of the scenes, and in every fourth step all of them.
+        # The first half of the scenes is empty, and in every fourth step all of them.
         is_empty_B = torch.arange(8, device=self.device) < (8 if step % 4 == 0 else 4)
         is_left_B1 = ~is_empty_B[:, None]
         scenes = replace(
@@ -91,7 +91,7 @@ class NoSources(Planted):
         return {"error": sum(float(term.value) for term in terms)}
 
 
-# Positions of absent sources are NaN by contract: what the batch holds is not at fault.
+# Positions of absent sources are NaN by contract, so that the batch is not at fault.
 @situation(loss_fault("NaN", operation="log"))
 class NoSourcesAndLogZero(NoSources):
     """The same, with 0 · log 0 of an absent source's power in a term of its own."""

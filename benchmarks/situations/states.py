@@ -1,4 +1,4 @@
-"""Planted situations that lie in the data, the weights, or what half precision holds."""
+"""Planted situations in the data, the weights, or the limits of half precision."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class InfiniteLabel(Planted):
         batch["y"][3, 1] = torch.inf
 
 
-# torch raises on the CPU and may answer NaN elsewhere: the same verdict.
+# torch raises on the CPU and may return NaN elsewhere; the verdict is the same.
 @situation(replace(_POISONED, kind=None))
 class EighOfNan(PoisonedData):
     """A decomposition of NaN, which raises."""
@@ -51,7 +51,7 @@ class EighOfNan(PoisonedData):
         return Term(vectors_BB[:, -1].abs().square().mean())
 
 
-# Beyond 25 rows LAPACK takes another way, which answers NaN; what raises is torch's backward.
+# Beyond 25 rows LAPACK uses another algorithm, which returns NaN; torch's backward raises.
 @situation(replace(_POISONED, kind=None))
 class LargeEighOfNan(EighOfNan):
     """A decomposition of NaN, whose backward raises."""
@@ -59,7 +59,7 @@ class LargeEighOfNan(EighOfNan):
     size = 64
 
 
-# 1e6 is beyond fp16's 65,504, whatever the scale; fp32 and bf16 hold it.
+# 1e6 is beyond fp16's 65,504 at any loss scale; fp32 and bf16 hold it.
 @situation(
     lives(),
     fp16=Outcome(
@@ -79,7 +79,7 @@ class HalfForward(Planted):
             self.parameter("head.weight").mul_(1e7)
 
 
-# At a scale of 2⁻²⁴ it would train; no scale that leaves the small gradients anything does.
+# It would train at a scale of 2⁻²⁴, but there the small gradients vanish.
 @situation(lives(), fp16=Outcome(reason="precision_range", direction="backward", bad=(1, 16)))
 class HalfGradient(Planted):
     """A gradient of 1e13, beyond fp16."""
@@ -89,7 +89,7 @@ class HalfGradient(Planted):
 
 
 # 1 + 2⁻⁹ is 1 in bf16 (8 bits) and itself in fp16 (11 bits). The term's gradient, 2¹⁸ · 1e-4 = 26,
-# makes fp16's scaler search a little.
+# makes fp16's scaler back off a few times.
 @situation(
     lives(),
     bf16=Outcome(
@@ -111,7 +111,7 @@ class Rounding(Planted):
     def prepare(self) -> None:
         with torch.no_grad():
             self.parameter("pair.weight").copy_(torch.tensor([[1 + 2**-9], [1.0]]))
-        # A rate of 0 keeps them where they are.
+        # A learning rate of 0 keeps these weights unchanged.
         self.groups = [*self.groups[:2], replace(self.groups[2], lr=0.0)]
 
     def forward(self, batch: Mapping[str, Any]) -> Outputs:
@@ -123,7 +123,7 @@ class Rounding(Planted):
         return Term(gap.reciprocal(), 1e-4)
 
 
-# All gradients are NaN then; to blame is the weight.
+# All gradients are NaN then, but only the weight is at fault.
 @situation(
     Outcome(
         reason="loss_nonfinite",
@@ -181,6 +181,6 @@ class ValidationOnly(Planted):
     """A NaN in validation, training being sound."""
 
     def validate(self) -> Mapping[str, float]:
-        # Sound before training.
+        # The validation before training is finite.
         error = torch.tensor(super().validate()["error"])
         return {"error": float(error.log() * (0.0 if self.step < 0 else torch.inf) * 0)}

@@ -1,7 +1,7 @@
-"""The task that faults are planted in, and the registry of what is planted.
+"""The task in which faults are planted, and the registry of situations.
 
-A two-layer regression that trains in milliseconds on any device. Terms, modules, groups and
-parameters bear words drawn by lot, so that no verdict can come from a name.
+The task is a two-layer regression that trains in milliseconds on any device. Terms, modules, groups
+and parameters have randomly drawn names, so that no verdict can come from a name.
 
 Shapes: B rows of a batch; 4 inputs; 8 hidden; 2 outputs.
 """
@@ -26,7 +26,7 @@ Outputs = Mapping[str, Tensor]
 
 
 class Dense(nn.Module):
-    """A linear layer with the parameter names that it is given."""
+    """A linear layer with parameter names from `words`."""
 
     def __init__(self, inputs: int, outputs: int, words: Words) -> None:
         super().__init__()
@@ -40,12 +40,12 @@ class Dense(nn.Module):
 
 
 class Planted(Task):
-    """The healthy task; a situation overrides what it spoils.
+    """The healthy task; a situation overrides the methods that it spoils.
 
     Attributes:
         bad: Steps in which the fault is planted.
-        steps: How long a trial of it is, a multiple of `steps_per_epoch`.
-        growth_interval: Of the loss scaler.
+        steps: Steps of a trial, a multiple of `steps_per_epoch`.
+        growth_interval: The number of clean steps after which the loss scaler doubles its scale.
         observed: Steps whose loss or gradient was seen to be non-finite.
     """
 
@@ -87,15 +87,15 @@ class Planted(Task):
         return self.sound(outputs)
 
     def more_terms(self, outputs: Outputs, batch: Mapping[str, Any]) -> Mapping[str, Term]:
-        """Terms beside the usual three, by role."""
+        """Terms in addition to the usual three, by role."""
         return {}
 
     def signs(self, epochs: Sequence[Epoch]) -> bool:
-        """Whether a situation without a bad step is there all the same."""
+        """Return whether a situation that has no bad step did occur."""
         return True
 
     def factor(self, step: int) -> float:
-        """Of the loss; at 0.1 fp16 overflows at no step, at 1 in the first."""
+        """Factor of the loss; fp16 never overflows at 0.1, and in the first step at 1."""
         return 0.1
 
     def batch(self, step: int) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class Planted(Task):
         return Term(outputs["y"].abs().mean(), 0.01)
 
     def label(self, batch: Mapping[str, Any]) -> Tensor:
-        """What the outputs should be."""
+        """The target of the outputs."""
         label: Tensor = batch["y"]
         return label
 
@@ -164,7 +164,7 @@ class Planted(Task):
 
 
 class Log(Reporter):
-    """A reporter that remembers and lets every trial end by itself."""
+    """A reporter that keeps all epochs and stops no trial."""
 
     def __init__(self) -> None:
         self.epochs: list[Epoch] = []
@@ -179,7 +179,7 @@ class Log(Reporter):
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
-    """A planted task and what is expected of it, precision by precision."""
+    """A planted task and its expected outcome in each precision."""
 
     name: str
     build: Callable[[torch.device, Words], Planted]
@@ -187,7 +187,7 @@ class Situation:
 
     @property
     def sentence(self) -> str:
-        """What is planted, in a line."""
+        """The planted situation in one line, from the docstring of its class."""
         return (self.build.__doc__ or "").splitlines()[0].rstrip(".")
 
 
@@ -197,9 +197,9 @@ SITUATIONS: dict[str, Situation] = {}
 def situation(
     expected: Outcome, **by_precision: Outcome
 ) -> Callable[[type[Planted]], type[Planted]]:
-    """Register a class of tasks under what is expected, the same in all precisions but those named.
+    """Register a task class with its outcome, the same in all precisions but those named.
 
-    Its docstring's first line says what is planted.
+    The first line of the class's docstring describes the situation.
     """
 
     def register(build: type[Planted]) -> type[Planted]:

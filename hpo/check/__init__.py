@@ -1,1 +1,1 @@
-"""An objective held against the contract that `objectives` states."""
+"""Check an objective against the contract that `objectives` defines."""

@@ -1,6 +1,6 @@
-"""Checks while they run: what each of them finds, and an exception in one as its failure.
+"""Collect the findings of an objective's checks; an exception in a check is its failure.
 
-Border: collects; what is checked is `hooks`' and `rehearsal`'s.
+Border: only collects; the checks are in `structure`, `hooks`, `trials` and `steps`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from pathlib import Path
 
 from hpo.study.declared import Finding, State
 
-# So many names are listed before the rest is counted.
+# A message lists at most this many names and counts the others, so that it stays short.
 _LISTED = 4
 
 
 class Check:
-    """One check while it runs.
+    """A running check and the problems that it has found.
 
     Attributes:
-        seen: What is told of it if nothing is wrong.
+        seen: The finding's detail if nothing is wrong.
     """
 
     def __init__(self, name: str) -> None:
@@ -29,11 +29,11 @@ class Check:
         self.seen = ""
 
     def fail(self, detail: str) -> None:
-        """What could not work: the reason and the cure."""
+        """Record a fault that prevents a study: the reason and the cure."""
         self._note("failed", detail)
 
     def warn(self, detail: str) -> None:
-        """What works, and is hardly meant: the reason and the cure."""
+        """Record something that works but is hardly intended: the reason and the cure."""
         self._note("warning", detail)
 
     def _note(self, state: State, detail: str) -> None:
@@ -49,10 +49,10 @@ class Check:
 
 
 class Findings:
-    """What the checks of one objective found.
+    """The findings of all checks of one objective.
 
     Args:
-        file: The objective's own, in whose lines a failure is placed.
+        file: The objective's source file; a failure is located at one of its lines.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -70,7 +70,7 @@ class Findings:
         self.found += check.findings
 
     def failed(self, name: str) -> bool:
-        """Whether the check of this name failed."""
+        """Return whether the check of this name failed."""
         return any(f.name == name and f.state == "failed" for f in self.found)
 
     @property
@@ -79,7 +79,7 @@ class Findings:
 
 
 def raised(error: BaseException, file: Path | None) -> str:
-    """An exception in a line: type, message, and the last line of the file on its way."""
+    """An exception in one line: type, message, and its last traceback line in the file."""
     lines = str(error).strip().splitlines()
     said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     frames = [
@@ -96,11 +96,11 @@ def raised(error: BaseException, file: Path | None) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names in quotes for a sentence, the first few of them."""
+    """The first few names in quotes, for a sentence."""
     return some([f"'{name}'" for name in names])
 
 
 def some(items: Sequence[str]) -> str:
-    """The first few, and how many more there are."""
+    """The first few items and the number of the others."""
     more = len(items) - _LISTED
     return ", ".join(items[:_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -1,6 +1,6 @@
-"""The hooks of one built task, each called as the engine calls it and held against the contract.
+"""Check the hooks of one built task, each called as the engine calls it.
 
-Border: one task, one batch; what becomes of several tasks and steps is `rehearsal`'s.
+Border: one task and one batch; `trials` and `steps` compare several tasks and steps.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from objectives import Task, Term
 
 
 class Validation(NamedTuple):
-    """How a validation went: what it took, and whether asking again gave something else."""
+    """The duration of a validation, and whether a second one gave other figures."""
 
     seconds: float
     is_noisy: bool
 
 
 def check_batch(findings: Findings, task: Task, device: torch.device) -> Any:
-    """The batch of step 0; None where there is none."""
+    """The batch of step 0; None if the check raised."""
     with findings.check("batch") as check:
         batch, again = task.batch(0), named_tensors(task.batch(0))
         tensors = named_tensors(batch)
@@ -59,7 +59,7 @@ def check_batch(findings: Findings, task: Task, device: torch.device) -> Any:
 
 
 def check_loss(findings: Findings, task: Task, batch: Any) -> bool:
-    """Whether the loss is a mapping of scalar terms from which every group learns."""
+    """Return whether the loss is a mapping of scalar terms from which every group learns."""
     with findings.check("loss") as check:
         terms = task.loss(to_full(task.forward(batch)), to_full(batch))
         if not isinstance(terms, Mapping):
@@ -107,7 +107,7 @@ def _check_monitor(check: Check, task: Task) -> None:
 
 
 def check_predictions(findings: Findings, task: Task, device: torch.device) -> None:
-    """Whether the samples that a trial keeps can be made and kept."""
+    """Check that the samples that a trial keeps can be predicted and stored."""
     with findings.check("predict") as check:
         found = predicted(task, range(DEFAULT_SAMPLES), device)
         for sample in found:
@@ -121,7 +121,7 @@ def check_predictions(findings: Findings, task: Task, device: torch.device) -> N
 def check_precision(
     findings: Findings, task: Task, batch: Any, *, device: torch.device, precision: str
 ) -> None:
-    """Whether loss and gradients are finite in a precision, as the guard would look at them."""
+    """Check with the guard's own probe that loss and gradients are finite in a precision."""
     with findings.check(f"step in {precision}") as check:
         how: dict[str, Any] = {"device": device, "precision": precision}
         rng = random_state(device)
@@ -139,10 +139,10 @@ def check_precision(
 def check_validation(
     findings: Findings, task: Task, *, metric: str, device: torch.device
 ) -> Validation | None:
-    """How a validation goes; None where it could not be used."""
+    """Check the figures, side effects and repeatability of validation; None if it failed."""
     with findings.check("validate") as check:
         before = {name: tensor.clone() for name, tensor in state_of(task).items()}
-        # In training, torch's generators stand elsewhere at each validation.
+        # In training, the state of torch's generators differs at each validation.
         torch.manual_seed(1)
         first = figures(task, device)
         torch.manual_seed(2)
@@ -171,16 +171,16 @@ def check_validation(
 
 
 def figures(task: Task, device: torch.device) -> dict[str, float]:
-    """What validation gives, as the engine asks for it."""
+    """The figures of a validation, called as the engine calls it."""
     with evaluating(task, device):
         return {name: float(value) for name, value in task.validate().items()}
 
 
 def unlike(first: Mapping[str, float], second: Mapping[str, float]) -> str:
-    """The first figure that differs, in words; empty where all are alike."""
+    """The first figure that differs, in words; empty if all agree."""
     for name in dict.fromkeys((*first, *second)):
         a, b = first.get(name, math.nan), second.get(name, math.nan)
-        # A GPU adds up in any order; data drawn anew move a figure by far more.
+        # The tolerances allow for a GPU's order of summation; new data move a figure far more.
         if not math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9) and not (a != a and b != b):
             return f"'{name}' ({a:.6g}, then {b:.6g})"
     return ""
@@ -196,7 +196,7 @@ def state_of(task: Task) -> dict[str, Tensor]:
 
 
 def differing(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:
-    """The names of tensors that are not the same to the bit, or that only one of them has."""
+    """The names of tensors that are unequal (NaN equals NaN) or that only one mapping has."""
 
     def is_same(name: str) -> bool:
         if name not in one or name not in other or one[name].dtype != other[name].dtype:

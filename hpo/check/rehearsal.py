@@ -2,7 +2,8 @@
 
     python -m hpo check examples/own_objective.py
 
-Border: the order, and which check allows the next.
+Border: decides the order of the checks, and which of them must pass before the next; the checks are
+in `structure`, `hooks`, `trials` and `steps`.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from objectives import Objective, load
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """What a trial takes, as far as a few steps of the default configuration show.
+    """The estimated duration of a trial, from a few steps of the default configuration.
 
     Attributes:
-        validations: Of a trial; one is before its first step.
+        validations: Their number in a trial; one is before its first step.
     """
 
     parameters: int
@@ -48,13 +49,13 @@ class Pace:
 
 @dataclass(frozen=True, kw_only=True)
 class Rehearsed:
-    """What became of a rehearsal.
+    """The result of a rehearsal.
 
     Attributes:
-        size: None where the objective cannot be imported or its declarations do not allow to build.
-        precision: The one that was trained in.
-        pace: None where a check failed.
-        next_command: What to write when none did.
+        size: None if the objective cannot be imported, or its declarations allow no build.
+        precision: The precision of the trained steps.
+        pace: None if a check failed.
+        next_command: The command to run next; None if a check failed.
     """
 
     objective: str
@@ -70,7 +71,7 @@ class Rehearsed:
         return any(finding.state == "failed" for finding in self.findings)
 
     def flat(self) -> dict[str, Any]:
-        """All that is known, for JSON."""
+        """All fields and derived values, for JSON."""
         pace = self.pace
         return {
             **asdict(self),
@@ -88,15 +89,15 @@ def rehearse(
     precisions: Sequence[str] = PRECISIONS,
     device: torch.device,
 ) -> Rehearsed:
-    """Hold an objective against the contract, on one batch and a few steps.
+    """Check an objective against the contract, on one batch and a few steps.
 
     Args:
-        spec: As `objectives.load` takes it.
-        epochs: Of a trial.
-        size: None for what a run takes by default on this device, else the smallest.
-        space: None for `wide`, else the first.
-        precisions: Those in which a step is looked at; trained is in a run's own default, if it is
-            among them, else in the first.
+        spec: A name, `module:attr` or file, as for `objectives.load`.
+        epochs: Epochs of a trial.
+        size: None for a run's default on this device if the objective has it, else the smallest.
+        space: None for `wide` if the objective has it, else the first.
+        precisions: The precisions in which a step is checked. The trained steps use a run's default
+            if it is among them, else the first.
 
     Raises:
         ObjectiveError: The objective has no such size or space.
@@ -142,7 +143,7 @@ def _rehearse(
     precisions: Sequence[str],
     precision: str,
 ) -> Pace | None:
-    """Check after check, as far as one allows the next; what a trial takes if none failed."""
+    """Run the checks in order, as far as each allows the next; the pace if none failed."""
     device = trials.device
     is_settled = trials.settle(precision)
     configurations = trials.suggested() if is_settled else []
@@ -153,7 +154,7 @@ def _rehearse(
     structure.check_steps(findings, task)
     structure.check_optimizer(findings, task)
     batch = hooks.check_batch(findings, task, device)
-    # What runs a batch needs groups to sort its gradients by.
+    # The checks that run a batch need valid groups, because they sort gradients by group.
     is_runnable = not (findings.failed("groups") or findings.failed("batch"))
     if is_runnable and hooks.check_loss(findings, task, batch):
         for each in precisions:
@@ -185,7 +186,7 @@ def _import(findings: Findings, spec: str) -> Objective | None:
         try:
             objective = load(spec)
         except LookupError as error:
-            # Its own; a KeyError in the file is another matter.
+            # `load` raises LookupError itself; a subclass, as KeyError, comes from the file.
             if type(error) is not LookupError:
                 raise
             check.fail(str(error))
@@ -200,7 +201,7 @@ def _usual(device: torch.device) -> dict[str, str]:
 
 
 def _next_command(spec: str, *, size: str, space: str, device: torch.device) -> str:
-    """A run on this device, with the flags that it would not take by itself."""
+    """The command of a run on this device, with the flags that differ from its defaults."""
     command = f"python -m hpo --objective {shlex.quote(spec)}"
     command += f" --space {space}" if space != DEFAULTS["space"] else ""
     command += f" --size {size}" if size != _usual(device)["size"] else ""

@@ -1,6 +1,6 @@
-"""A few steps of a trial through the engine: what they take, whether they come out the same.
+"""Train a few steps of a trial: their duration, repeatability and resumption.
 
-Border: the engine trains, from checkpoints as in any study; here trials are compared.
+Border: the engine trains and resumes as in any study; this module compares the trials.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from hpo.engine.trial import train
 from hpo.errors import StopRequested
 from objectives import Task
 
-# Enough for a median, and few enough for networks that take a second a step.
+# Six steps are enough for a median, and few enough for a network that takes 1 s a step.
 _STEPS = 6
 
 
 def check_training(
     findings: Findings, trials: Trials, *, metric: str, precision: str, validation_s: float
 ) -> float | None:
-    """Seconds of a step; None where no trial could be trained."""
+    """Train twice, then interrupt and resume; the seconds of a step, or None on failure."""
     plan = Plan(
         epochs=trials.epochs,
         precision=precision,
@@ -42,7 +42,7 @@ def check_training(
     with findings.check("training") as check:
         whole = state_of(_train(trials, plan, watch))
         other = differing(whole, state_of(_train(trials, plan)))
-        # A GPU adds up in any order.
+        # A GPU sums in any order, so that two equal trials may differ there.
         if other and trials.device.type == "cpu":
             check.warn(
                 f"two trials with the same seed differ in {listed(other)} after {_STEPS} steps; "
@@ -68,7 +68,7 @@ def check_training(
 
 
 def _train(trials: Trials, plan: Plan, watch: _Stopwatch | None = None) -> Task:
-    """A trial after some steps, resumed from its checkpoint where there is one."""
+    """Train a trial for some steps, resumed from its checkpoint if there is one."""
     task = trials.build()
     with suppress(StopRequested):
         train(task, plan, watch or _Stopwatch(_STEPS, trials.device))
@@ -76,7 +76,7 @@ def _train(trials: Trials, plan: Plan, watch: _Stopwatch | None = None) -> Task:
 
 
 class _Stopwatch(Reporter):
-    """A reporter that stops a training after some steps, and notes what each of them took."""
+    """A reporter that stops a training after some steps and records the time of each."""
 
     def __init__(self, steps: int, device: torch.device, *, validation_s: float = 0.0) -> None:
         self._left, self._device, self._validation_s = steps, device, validation_s
@@ -90,7 +90,7 @@ class _Stopwatch(Reporter):
         return self._left < 0
 
     def on_epoch(self, epoch: Epoch) -> bool:
-        # The step that ends an epoch comes with a validation.
+        # The last step of an epoch includes a validation, whose time is subtracted.
         self._note(self._validation_s)
         self._since = None
         return False

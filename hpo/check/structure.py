@@ -1,6 +1,6 @@
-"""What a built task consists of, against the contract: modules, groups, schedule, optimizer.
+"""Check the parts of a built task: modules, groups, epoch length, schedule, optimizer.
 
-Border: looks at the parts; the hooks that train and validate are `hooks`'.
+Border: runs no batch; `hooks` checks the hooks that train and validate.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from objectives import Group, Task
 
 
 def check_modules(findings: Findings, task: Task, device: torch.device) -> bool:
-    """Whether `modules` is what is trained, saved and loaded."""
+    """Return whether `modules` maps names to modules on the device."""
     with findings.check("modules") as check:
         modules = task.modules
         if not isinstance(modules, Mapping | nn.ModuleDict) or not len(modules):
@@ -35,7 +35,7 @@ def check_modules(findings: Findings, task: Task, device: torch.device) -> bool:
 
 
 def check_groups(findings: Findings, task: Task) -> None:
-    """Whether each parameter trains once, with figures that can train it."""
+    """Check that each parameter trains in one group, with a usable rate, clip and decay."""
     with findings.check("groups") as check:
         groups = list(task.groups)
         if not groups:
@@ -52,7 +52,7 @@ def check_groups(findings: Findings, task: Task) -> None:
             check.fail(f"two groups are called {listed(repeated)}; give each a name of its own")
         _check_parameters(check, task)
         names = [group.name for group in groups]
-        # Far enough to see one that is idle now and then.
+        # A group may be idle only now and then, which one step would not show.
         unknown = {name for step in range(100) for name in task.idle(step)} - set(names)
         if unknown:
             check.fail(f"idle() names {listed(sorted(unknown))}; the groups are {listed(names)}")
@@ -69,7 +69,7 @@ def _check_group(check: Check, group: Group) -> None:
             least = "at least 0" if name == "weight_decay" else "above 0"
             check.fail(f"group '{group.name}' has {name}={value!r}; make it a number {least}")
     if not isinstance(group.parameters, Sequence):
-        # A generator is empty when it is asked for the second time.
+        # A generator is exhausted after its first use.
         check.fail(f"the parameters of group '{group.name}' are no list; write list(...)")
     elif not group.parameters:
         check.fail(f"group '{group.name}' has no parameters")
@@ -100,7 +100,7 @@ def _check_parameters(check: Check, task: Task) -> None:
 
 
 def check_steps(findings: Findings, task: Task) -> None:
-    """Whether the length of an epoch and the schedule are such."""
+    """Check that an epoch has steps, and that the schedule gives finite factors >= 0."""
     with findings.check("steps_per_epoch") as check:
         steps = task.steps_per_epoch
         if not isinstance(steps, int) or steps < 1:
@@ -118,7 +118,7 @@ def check_steps(findings: Findings, task: Task) -> None:
 
 
 def check_optimizer(findings: Findings, task: Task) -> None:
-    """Whether an own optimizer steps the parameters of the groups, in their order."""
+    """Check that a custom optimizer has the parameters of the groups, in their order."""
     with findings.check("optimizer") as check:
         own = task.optimizer()
         check.seen = "AdamW" if own is None else type(own).__name__

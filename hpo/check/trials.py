@@ -1,6 +1,6 @@
-"""Trials of one objective: asked for, built, saved and restored.
+"""Check that trials of one objective can be suggested, built, saved and restored.
 
-Border: nothing is trained here; a hook by itself is `hooks`'.
+Border: trains nothing; `hooks` checks the single hooks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hpo.task.build import build, plain
 from hpo.task.parameters import trained
 from objectives import Objective, Params, Task
 
-# Beside the default configuration.
+# These are built in addition to the default configuration.
 _RANDOM_CONFIGURATIONS = 4
 CURE = "keep in state_dict() what changes in a trial outside of its modules"
 
@@ -53,7 +53,7 @@ class Trials:
         self._params: Params = {}
 
     def settle(self, precision: str) -> bool:
-        """Whether the objective takes its own options as they are by default."""
+        """Return whether the objective accepts the defaults of its own options."""
         with self._findings.check("settle") as check:
             settled = self._objective.settle(
                 self._settings["options"], self._settings["size"], precision
@@ -67,15 +67,15 @@ class Trials:
         return False
 
     def build(self, *, seed: int = 1) -> Task:
-        """A trial of the default configuration as it begins."""
+        """Build a new trial of the default configuration."""
         return build(self.about(seed), self.device, self._objective)
 
     def about(self, seed: int = 1) -> dict[str, Any]:
-        """What a trial is, as its checkpoint says it."""
+        """The description of a trial, as its checkpoint stores it."""
         return {"study": self._settings, "params": dict(self._params), "seed": seed}
 
     def suggested(self) -> list[Params]:
-        """The default configuration, asked for as a study does, and a few at random."""
+        """Suggest the default configuration, as a study does first, and a few random ones."""
         found: list[Params] = []
         with self._findings.check("suggest") as check:
             defaults = self._objective.defaults(self._space)
@@ -95,7 +95,7 @@ class Trials:
         return []
 
     def built(self, configurations: Sequence[Params]) -> Task | None:
-        """The task of the first of the configurations; the others are built, too."""
+        """Build all configurations; the task of the first, or None if that fails."""
         with self._findings.check("build") as check:
             self._settings["problem_seed"] = self._objective.problem_seed(self._settings["size"])
             self._params = configurations[0]
@@ -116,15 +116,15 @@ class Trials:
         return None
 
     def restore(self, task: Task, *, is_comparable: bool) -> None:
-        """Whether what is saved of a trial is plain, and brings it back as it was.
+        """Check that the saved state of a trial is plain data and restores the trial.
 
         Args:
-            is_comparable: Whether validation is worth comparing: it works, and is not noisy.
+            is_comparable: True if validations can be compared: they work and are not noisy.
         """
         with self._findings.check("state_dict") as check:
             with torch.no_grad():
                 for parameter in trained(task):
-                    # Away from what a trial begins with, and a new one has by itself.
+                    # With its initial weights a trial would agree with a new one, restored or not.
                     parameter.add_(0.01 * torch.randn_like(parameter))
             modules = {name: module.state_dict() for name, module in task.modules.items()}
             _read_back(check, "what suggest() gave", plain(self._params))
@@ -168,7 +168,7 @@ def _study_in_memory() -> optuna.Study:
 
 
 def _compare(check: Check, defaults: Params, asked: Params) -> None:
-    """Whether the default configuration is what a first trial gets."""
+    """Warn where the default configuration differs from what `suggest` asks for."""
     forgotten = [name for name in asked if name not in defaults]
     if forgotten:
         check.warn(
@@ -181,7 +181,7 @@ def _compare(check: Check, defaults: Params, asked: Params) -> None:
 
 
 def _read_back(check: Check, what: str, content: Any) -> Any:
-    """What comes back of something that is saved and loaded as a checkpoint is."""
+    """Save and load some content as a checkpoint is; None if that fails."""
     file = io.BytesIO()
     plain = "keep numbers, texts, lists, dicts and tensors"
     try:
@@ -193,7 +193,7 @@ def _read_back(check: Check, what: str, content: Any) -> Any:
     try:
         return torch.load(file, weights_only=True)
     except Exception as error:
-        # torch's own words advise to load it unsafely.
+        # torch's own message advises loading without `weights_only`, which is unsafe.
         named = re.search(r"GLOBAL (\S+)", str(error))
         kind = f"a {named[1]}" if named else "more than plain data"
         check.fail(f"{what} holds {kind}, which a checkpoint cannot give back; {plain}")

@@ -1,1 +1,1 @@
-"""Checks of this machine and its database: is everything fit for a study."""
+"""Checks of this machine and its database before a study."""

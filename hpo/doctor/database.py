@@ -1,6 +1,6 @@
-"""The doctor's look at the database: does it answer, how fast, and may this role use it.
+"""Checks of the database: connection, latency, encoding, tables, privileges, clock.
 
-Border: reads; every statement is a query. The embedded server is started, as by any command.
+Border: only reads, every statement is a query. It starts the embedded server, as any command does.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from hpo.errors import StorageError
 from hpo.machine.slots import usable_cores
 
 _ROUND_TRIPS = 20
-_SLOW_MS = 5.0  # a trial makes some hundred
+_SLOW_MS = 5.0  # a trial makes some hundred round trips
 _SKEW_S = 5.0
-_WORKER_CONNECTIONS = 3
-# Ours, and those of Optuna, which are found by their names alone.
+_WORKER_CONNECTIONS = 3  # a worker holds 2 or 3
+# Our tables have a schema of their own; those of Optuna are recognized by name only.
 _TABLES = """
     SELECT c.oid, c.relkind, n.nspname AS schema, n.nspname || '.' || c.relname AS name
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -50,7 +50,7 @@ _MISSING = f"""
 
 
 class _Database:
-    """A database that answers."""
+    """A database that accepts connections."""
 
     def __init__(self, url: str) -> None:
         self._engine = connect(url)
@@ -79,7 +79,7 @@ class _Database:
 
 
 def examine(home: Path, storage: str | None) -> Iterator[Finding]:
-    """All checks of the database; none but the first where it cannot be reached."""
+    """Run all checks of the database, or only the first if it cannot be reached."""
     reached: list[_Database] = []
     yield from guarded("database", partial(_reached, home, storage, reached))
     for db in reached:
@@ -167,7 +167,7 @@ def _tables(db: _Database) -> Iterator[Finding]:
 
 
 def _rights(db: _Database) -> Iterator[Finding]:
-    """Either everything is there and may be written, or it may be created."""
+    """Check that the role may use all tables, or may create them if they are missing."""
     role, database, may_create = db.row(
         "SELECT current_user, current_database(), "
         "has_database_privilege(current_database(), 'CREATE') AND "
@@ -175,7 +175,7 @@ def _rights(db: _Database) -> Iterator[Finding]:
     )
     missing = {str(what): str(names).split() for what, names in db.rows(_MISSING)}
     needed = [what for what in missing if what != "DELETE"]
-    # A lease's end is the deletion of its row.
+    # A worker ends a lease by deleting its row.
     if "hpo.leases" in missing.get("DELETE", ()):
         needed.append("DELETE")
     if needed:

@@ -1,10 +1,10 @@
-"""Is this machine and its database fit for a study: every check, each finding as it is made.
+"""Run every check of this machine and its database, and yield each finding at once.
 
     for finding in diagnose(url):
         ...
 
-Border: prints nothing and mends nothing; what it leaves behind is an embedded server that runs,
-as after any other command. The light checks come first, those that need torch (2 s) last.
+Border: prints nothing and repairs nothing. It leaves the embedded server running, as any other
+command does. The light checks come first, those that need torch (2 s) last.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def diagnose(storage: str | None = None) -> Iterator[Finding]:
     yield from guarded("python", _python)
     yield from guarded("packages", _packages)
     yield from guarded("constraints", _constraints)
-    # Whatever is not installed fails its own part alone.
+    # Each part imports its own packages, so that a missing one fails this part alone.
     yield from guarded("machine", _machine)
     yield from guarded("database", partial(_database, storage))
     yield from guarded("torch", _torch)
@@ -77,7 +77,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _constraints() -> Iterator[Finding]:
-    """Versions beside those that were tested: told, and no fault."""
+    """Report versions that differ from the tested ones; that is never a failure."""
     from packaging.requirements import Requirement
 
     if not CONSTRAINTS.exists():
@@ -112,7 +112,7 @@ def _database(storage: str | None) -> Iterator[Finding]:
 
 
 def _torch() -> Iterator[Finding]:
-    # Where no thread can be started torch's libraries end the whole process.
+    # If no thread can be started, torch's libraries end the whole process: try it first.
     ends = threading.Event()
     threads = [threading.Thread(target=ends.wait, daemon=True) for _ in range(usable_cores())]
     try:

@@ -1,6 +1,6 @@
-"""What one of the doctor's checks found, and how a check that raises becomes a finding.
+"""The finding of a check, and the conversion of an exception into one.
 
-Border: no check is here; each part of the machine has a `doctor_` module of its own.
+Border: holds no check; these are in `diagnose`, `machine`, `database` and `torch_check`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ State = Literal["ok", "warning", "failed"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a check found.
+    """The finding of one check.
 
     Attributes:
-        cure: The command or the setting that mends it; empty where nothing is wrong.
+        cure: The command or setting that repairs it; empty if nothing is wrong.
     """
 
     name: str
@@ -41,12 +41,12 @@ def failed(name: str, found: str, cure: str = "") -> Finding:
 
 
 def guarded(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """A check's findings; whatever it raises is one of them, and the others go on."""
+    """Yield a check's findings; an exception becomes one more and does not end the others."""
     try:
         yield from check()
     except HpoError as error:  # its message holds the cure
         yield failed(name, str(error))
     except Exception as error:
-        # SQLAlchemy's own text repeats the statement; the database's is its `orig`.
+        # SQLAlchemy's message repeats the statement; `orig` is the database's own error.
         lines = str(getattr(error, "orig", None) or error).strip().splitlines() or ["-"]
         yield failed(name, f"the check raised {type(error).__name__}: {lines[0]}")

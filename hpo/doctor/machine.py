@@ -1,6 +1,6 @@
-"""The doctor's look at the machine: home folder, shared memory, processes, files, memory, cores.
+"""Checks of the machine: home folder, disk, shared memory, processes, files, memory, cores.
 
-Border: reads, writes one unnamed file in the home folder, and starts one process that ends at once.
+Border: only reads, but for one unnamed file in the home folder and one process that ends at once.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from hpo.machine.slots import usable_cores
 _MB = 1_000_000
 # A new database is 45 MB with its log; the log grows to 1 GB under load (max_wal_size).
 _LEAST_DISK, _GOOD_DISK = 200 * _MB, 1000 * _MB
-_LEAST_FILES = 2000  # a database is 1,000
+_LEAST_FILES = 2000  # a database has 1,000 files
 _LEAST_SHM = 64 * _MB
 # PostgreSQL starts with 12 processes and takes one a connection; a worker has 4 threads.
 _SERVER_TASKS, _WORKER_TASKS = 15, 7
 _LEAST_OPEN_FILES = 256
-_LEAST_MEMORY = 1 << 30  # one worker
+_LEAST_MEMORY = 1 << 30  # a worker takes up to 1 GB
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "afs")
 _MORE_TASKS = "end other programs, or allow more ('ulimit -u'; a container's: --pids-limit)"
 
 
 def checks(home: Path) -> Mapping[str, Callable[[], Iterator[Finding]]]:
-    """The checks by their names, in order."""
+    """The checks by name, in order."""
     return {
         "home": partial(_home, home),
         "disk": partial(_disk, home),
@@ -53,8 +53,8 @@ def checks(home: Path) -> Mapping[str, Callable[[], Iterator[Finding]]]:
 
 
 def _home(home: Path) -> Iterator[Finding]:
-    """Writable, whose, and with file locks."""
-    Folder.of(home)  # refuses names that PostgreSQL cannot take
+    """Check that the home folder is writable and has file locks; name its owner."""
+    Folder.of(home)  # it raises for names that PostgreSQL cannot take
     there = _existing(home)
     owner = there.stat().st_uid
     place = "" if there == home else f" (not made yet), in '{there}'"
@@ -78,16 +78,16 @@ def _home(home: Path) -> Iterator[Finding]:
 
 
 def _disk(home: Path) -> Iterator[Finding]:
-    """Room at home, and where root's account keeps the data if that is elsewhere."""
+    """Check the room at home, and where root's PostgreSQL account keeps the data elsewhere."""
     if not _existing(home).is_dir():
-        return  # told by the check before
+        return  # the check of the home folder has reported it
     folders = {path.stat().st_dev: path for path in map(_existing, (Folder.of(home).cluster, home))}
     for folder in reversed(folders.values()):
         disk = os.statvfs(folder)
         free = disk.f_bavail * disk.f_frsize
         found = f"{_size(free)} free of {_size(disk.f_blocks * disk.f_frsize)} in '{folder}'"
         room = f"make room ('du -xsh {folder}/*' shows what takes it), or {ELSEWHERE}"
-        # File systems without a fixed number of files say 0 of 0.
+        # A file system without a fixed number of files reports 0 of 0.
         if disk.f_files and disk.f_favail < _LEAST_FILES:
             yield failed("disk", f"room for {disk.f_favail} more files in '{folder}'", room)
         elif free < _LEAST_DISK:
@@ -106,7 +106,7 @@ def _shared_memory() -> Iterator[Finding]:
     disk = os.statvfs(memory)
     size, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
     found = f"/dev/shm has {_size(free)} free of {_size(size)}"
-    if free < _MB:  # PostgreSQL starts with 50 kB
+    if free < _MB:  # PostgreSQL needs 50 kB to start
         yield failed("shared memory", found, cure("shared memory"))
     elif size < _LEAST_SHM or free < _LEAST_SHM // 4:
         yield warning("shared memory", found, cure("shared memory"))
@@ -162,7 +162,7 @@ def _workers() -> Iterator[Finding]:
 
 
 def _of_user() -> tuple[str, int | None]:
-    """How many tasks more the user's limit allows; root has none."""
+    """The number of tasks that the user's limit still allows; root has no limit."""
     limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
     if limit == resource.RLIM_INFINITY or os.geteuid() == 0:
         return "ulimit -u", None
@@ -177,7 +177,7 @@ def _of_user() -> tuple[str, int | None]:
 
 
 def _of_cgroup() -> tuple[str, int | None]:
-    """How many tasks more this process's cgroup and those above it allow, in either version."""
+    """The number of tasks that this process's cgroup and those above it (v1, v2) still allow."""
     left = []
     for line in _text("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -195,13 +195,13 @@ def _of_cgroup() -> tuple[str, int | None]:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """The folder, or its nearest ancestor that exists."""
     folder = folder.absolute()
     return next(level for level in (folder, *folder.parents) if os.path.lexists(level))
 
 
 def _file_system(folder: Path) -> str:
-    """The kind of the file system that a folder is on."""
+    """The type of the file system that holds a folder."""
     at = os.fspath(folder.resolve())
     mounts = [line.split()[1:3] for line in _text("/proc/mounts").splitlines()]
     above = [

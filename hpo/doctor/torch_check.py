@@ -1,6 +1,6 @@
-"""The doctor's look at torch: GPUs and what they compute, precisions on the CPU.
+"""Checks of torch: each GPU and its results, the precisions on the CPU.
 
-Border: tiny computations whose results are known; nothing of an objective.
+Border: tiny computations with known results; no objective is involved.
 """
 
 from __future__ import annotations
@@ -26,14 +26,18 @@ _CUDA_BUILD = "install torch's build for CUDA 12.8 or 13 (README, 'CPU and CUDA 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _SIDE = 256
 _REPEATS = 5
-_BATCH, _ELEMENTS = 64, 36  # the objective's tiny size
-# n · eps(fp32) is 4e-6 here; wheels that are wrong give vectors that are nowhere near orthonormal.
+_BATCH, _ELEMENTS = 64, 36  # 36 elements, as `ris_covariance` at size tiny
+# n · eps(fp32) is 4e-6 here; faulty wheels give vectors that are nowhere near orthonormal.
 _ORTHONORMAL = 1e-4
 _LEAST_BYTES = 2 << 30
 
 
 def gpus(visible: str | None) -> Iterator[Finding]:
-    """Each GPU, or why there is none; raises where torch's build does not fit the machine."""
+    """Check each GPU, or report why there is none.
+
+    Raises:
+        ConfigurationError: torch's build does not fit the machine.
+    """
     build = f"torch {metadata.version('torch')}"
     if visible == "":
         yield ok("gpu", f"{build}; CUDA_VISIBLE_DEVICES is empty, so it trains on the CPU")
@@ -73,7 +77,9 @@ def _gpu(index: int) -> Iterator[Finding]:
 
 
 def eigh_error(device: torch.device) -> float:
-    """max |VᴴV − I| of the eigenvectors of a batch of Hermitian matrices: with some wheels not 0.
+    """Error max |VᴴV − I| of the eigenvectors of a batch of Hermitian matrices.
+
+    It is far from 0 with some wheels of torch.
 
     References:
         pytorch#192483, batched complex64 eigh on CUDA 12.6.
@@ -87,7 +93,7 @@ def eigh_error(device: torch.device) -> float:
 
 
 def precision() -> Iterator[Finding]:
-    """What the CPU computes with, and how fast half precision is on it."""
+    """Check the default dtype, and the results and speed of half precision on the CPU."""
     cpu = torch.device("cpu")
     yield _defaults()
     seconds = {}
