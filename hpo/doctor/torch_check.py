@@ -22,7 +22,7 @@ from hpo.doctor.finding import (
 )
 from hpo.machine.slots import gpu_count
 
-_CUDA_BUILD = "install torch's build for CUDA 12.8 or 13 (README, 'CPU and CUDA builds')"
+_CUDA_BUILD = "install torch's build for CUDA 12.8 or 13 (docs/installation.md)"
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _SIDE = 256
 _REPEATS = 5

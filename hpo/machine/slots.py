@@ -86,7 +86,7 @@ def gpu_count(*, visible: str | None = None) -> int:
     if torch.version.cuda is None:
         raise ConfigurationError(
             f"this machine has an NVIDIA GPU, but torch {metadata.version('torch')} is a CPU "
-            "build; install a CUDA build of the same version (README, 'CPU and CUDA builds'), or "
+            "build; install a CUDA build of the same version (docs/installation.md), or "
             "set CUDA_VISIBLE_DEVICES= to train on the CPU"
         )
     count = torch.cuda.device_count()
