@@ -1,11 +1,17 @@
-"""Write files whole or not at all: to a temporary file in the same folder, then renamed."""
+"""Write files whole or not at all: to a temporary file in the same folder, then renamed.
+
+And the two formats that several commands write: JSON without NaN, and CSV.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,22 +44,70 @@ def target_name(temporary: str) -> str | None:
     return found and found["name"]
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file.
+def write(path: Path, content: bytes | str, *, flag: str | None = None) -> None:
+    """Write a file; a pipe, a device or the target of a link is written into.
+
+    Args:
+        content: A text is written in UTF-8.
+        flag: The flag that named the file, for the message.
 
     Raises:
         ConfigurationError: It cannot be written.
     """
+    path, data = path.resolve(), content.encode() if isinstance(content, str) else content
     try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+            return
         with renamed(path) as temporary:
-            temporary.write_bytes(content)
+            temporary.write_bytes(data)
     except OSError as error:
+        reason = error.strerror or error
+        cure = "; make room, or give the right to write, and the same command goes on"
         raise ConfigurationError(
-            f"'{path}' cannot be written: {error.strerror or error}; make room, or give the right "
-            "to write, and the same command goes on"
+            f"'{path}' cannot be written: {reason}{cure if flag is None else f' ({flag})'}"
         ) from error
+
+
+def refuse_unwritable(path: Path, *, flag: str) -> None:
+    """Raise `ConfigurationError` where a file cannot be written, before any work for it is done."""
+    folder = path.absolute().parent
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        what = (
+            "it is a folder"
+            if path.is_dir()
+            else f"there is no folder '{folder}'"
+            if not folder.is_dir()
+            else f"nobody may write in '{folder}'"
+        )
+        raise ConfigurationError(f"'{path}' cannot be written: {what} ({flag})")
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, as `write` does."""
-    write(path, json.dumps(content, indent=2).encode())
+    write(path, json.dumps(content, indent=2))
+
+
+def finite(value: Any, *, names: bool = False) -> Any:
+    """Plain data for JSON, which has no NaN and no infinity: null in their place, or their names.
+
+    Args:
+        value: Numbers, texts, lists, tuples and dicts of these, to any depth.
+        names: Give 'nan', 'inf' and '-inf', as the records keep them.
+    """
+    if isinstance(value, dict):
+        return {key: finite(item, names=names) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item, names=names) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value) if names else None
+    return value
+
+
+def csv_text(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A table as CSV (RFC 4180), the head first; a cell of None is empty."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(head)
+    writer.writerows(rows)
+    return text.getvalue()

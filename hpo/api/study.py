@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from hpo.database.connection import connect
 from hpo.database.records import Records
 from hpo.engine.reports import TRAINING_FIGURES
 from hpo.errors import ConfigurationError
+from hpo.files import finite
 from hpo.study.config import StudyConfig
 from hpo.study.outcomes import best_trial
 from hpo.study.status import Status, status
@@ -103,16 +103,11 @@ class Study:
             )
         columns = ("epoch", "step", "sample", "kind", "score", "error", "latency_s")
         parts = ("input", "target", "prediction")
-        return [{name: _as_json(row[name]) for name in (*columns, *parts)} for row in rows]
+        return [{name: finite(row[name]) for name in (*columns, *parts)} for row in rows]
 
     def optuna(self) -> optuna.Study:
         """The Optuna study, for all that Optuna offers."""
         return self._opened.load()
-
-
-def _as_json(value: Any) -> Any:
-    """JSON has no NaN."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def open(

@@ -5,7 +5,7 @@
     hpo.train(study="mine-wide-tiny", epochs=200).file      # the weights of the best seed
     hpo.train("best.json", seeds=5, out="final").mean
 
-Nothing is printed. What is trained, and with which flags, is `recipe`'s; how, `training`'s.
+Nothing is printed. `hpo.refit` resolves what is trained (`recipe`) and trains it (`crew`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from hpo import environ
 from hpo.database.connection import connect
 from hpo.errors import ConfigurationError
+from hpo.launch.local import LocalLauncher
 from hpo.machine.slots import slots_on
 from hpo.refit import crew, recipe
 from hpo.refit.crew import TrainConfig
@@ -90,7 +91,8 @@ def train(
     def ignore(_: TrainEvent) -> None:
         pass
 
-    return crew.train(found, config, emit=on_event or ignore, stop=threading.Event())
+    launcher, stop = LocalLauncher(environ.variables()), threading.Event()
+    return crew.train(found, config, launcher, emit=on_event or ignore, stop=stop)
 
 
 def resolve(
@@ -127,7 +129,6 @@ def resolve(
     config = TrainConfig(
         folder=out or crew.default_folder(found, file),
         slots=slots,
-        environment=environ.variables(),
         force=force,
     )
     return found, config

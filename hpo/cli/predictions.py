@@ -58,7 +58,7 @@ def predictions(
     elif as_csv:
         parts = ("input", "target", "prediction")
         flat = [{**row, **{name: json.dumps(row[name]) for name in parts}} for row in rows]
-        click.echo(table.csv_text(flat), nl=False)
+        click.echo(table.csv_of(flat), nl=False)
     else:
         print_predictions(rows)
 

@@ -16,6 +16,7 @@ from hpo.cli.shared import (
     study_option,
 )
 from hpo.errors import ConfigurationError
+from hpo.files import write
 from hpo.machine.slots import torch_device
 
 if TYPE_CHECKING:
@@ -72,14 +73,13 @@ def replay(
     from hpo.display.replay import print_replayed
     from hpo.guard.replay import replay as judge_again
     from hpo.guard.saved_step import read
-    from hpo.study import table
 
     torch.set_num_threads(1)
     is_file = not trial.isdecimal()
     content = _content(trial) if is_file else _saved_step(int(trial), study_name, storage)
     saved = read(content, f"'{trial}'" if is_file else f"what is kept of trial {trial}")
     if save is not None:
-        table.write_bytes(save, content, flag="--save")
+        write(save, content, flag="--save")
         click.echo(f"saved as {save} ({len(content) / 1e6:.1f} MB)", err=True)
     chosen = _objective(saved["about"]["study"], objective, is_file=is_file)
     found = judge_again(saved, chosen, device=torch_device(device), step=batch_of_step)

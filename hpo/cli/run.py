@@ -15,6 +15,7 @@ from hpo.cli.objective_flags import given_options
 from hpo.cli.run_flags import RunCommand, run_flags
 from hpo.cli.shared import INTERRUPTED, stop_on_signals, workers_of
 from hpo.errors import ConfigurationError, HpoError
+from hpo.files import refuse_unwritable, write
 from hpo.study.request import FLAGS
 
 if TYPE_CHECKING:
@@ -44,11 +45,10 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
     """
     from hpo.display.console import errors, labelled
     from hpo.environ import home, named_storage, storage_url
-    from hpo.study import table
 
     csv_path, is_embedded = flags["export_csv"], named_storage(flags["storage"]) is None
     if csv_path is not None:
-        table.refuse_unwritable(csv_path, flag="--export_csv")
+        refuse_unwritable(csv_path, flag="--export_csv")
     given = {flag.name: flags[flag.name] for flag in FLAGS}
     given["workers"] = workers_of(given["workers"])
     for pairs in ("set", "range"):
@@ -128,7 +128,7 @@ class _Shown:
 def _export(path: Path, opened: OpenStudy) -> None:
     from hpo.study import table
 
-    table.write(path, table.csv_text(table.trial_rows(opened)), flag="--export_csv")
+    write(path, table.csv_of(table.trial_rows(opened)), flag="--export_csv")
 
 
 def _pairs(given: Sequence[str], flag: str) -> dict[str, str]:

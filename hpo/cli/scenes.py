@@ -54,7 +54,7 @@ def scenes(ctx: click.Context, /, path: Path, **flags: Any) -> None:
         python -m hpo scenes test.npz --stream test --half --installation random
         python -m hpo --size tiny --scenes train.npz --objective ris_covariance
     """
-    from hpo.study.table import refuse_unwritable
+    from hpo.files import refuse_unwritable
 
     refuse_unwritable(path, flag="FILE")
     if path.exists() and not flags["force"]:

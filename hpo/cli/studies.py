@@ -17,6 +17,7 @@ from hpo.cli.shared import (
     storage_option,
     study_option,
 )
+from hpo.files import refuse_unwritable, write
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -59,11 +60,11 @@ def status(
     from hpo.study.status import status as stand
 
     if export_csv is not None:
-        table.refuse_unwritable(export_csv, flag="--export_csv")
+        refuse_unwritable(export_csv, flag="--export_csv")
     opened, db = open_study(study_name, storage)
     if export_csv is not None:
         rows = table.trial_rows(opened)
-        table.write(export_csv, table.csv_text(rows), flag="--export_csv")
+        write(export_csv, table.csv_of(rows), flag="--export_csv")
     if watch:
         _watch(opened, db, as_json=as_json)
         return
@@ -152,15 +153,14 @@ def best(study_name: str | None, storage: str | None, save: Path | None, as_json
     """
     from hpo.api.study import best_of
     from hpo.display.study import print_figures, print_trial
-    from hpo.study import table
 
     if save is not None:
-        table.refuse_unwritable(save, flag="--save")
+        refuse_unwritable(save, flag="--save")
     opened, db = open_study(study_name, storage)
     found, trial = best_of(opened, db)
     text = json.dumps(found.flat(), indent=2)
     if save is not None:
-        table.write(save, f"{text}\n", flag="--save")
+        write(save, f"{text}\n", flag="--save")
         click.echo(f"saved as {save}", err=True)
     if as_json:
         click.echo(text)

@@ -125,6 +125,8 @@ def train(ctx: click.Context, /, **flags: Any) -> None:
 
     from hpo.api.train import resolve
     from hpo.display.train import TrainDisplay, print_training
+    from hpo.environ import variables
+    from hpo.launch.local import LocalLauncher
     from hpo.refit import crew
     from hpo.refit.recipe import TrainRequest
 
@@ -139,7 +141,8 @@ def train(ctx: click.Context, /, **flags: Any) -> None:
     shown.begin()
     stop = stop_on_signals()
     with shown:
-        result = crew.train(recipe, config, emit=shown.show, stop=stop)
+        launcher = LocalLauncher(variables())
+        result = crew.train(recipe, config, launcher, emit=shown.show, stop=stop)
     shown.end(result)
     if flags["as_json"]:
         click.echo(json.dumps(result.flat(), indent=2))

@@ -18,6 +18,7 @@ from hpo.database.schema import (
     metrics,
     predictions,
 )
+from hpo.files import finite
 
 
 def _without_overtaken(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -79,9 +80,9 @@ class Records:
         An epoch repeated after an interruption is stored once. JSON has no NaN: a value that is
         not finite is stored as its name.
         """
-        finite = {k: v if abs(v) < float("inf") else str(v) for k, v in values.items()}
+        plain = finite(dict(values), names=True)
         where = {"run_uid": run_uid, "ticket": ticket, "epoch": epoch, "step": step}
-        row = {"study_uid": self._study_uid, **where, "values": finite}
+        row = {"study_uid": self._study_uid, **where, "values": plain}
         self._execute((insert(metrics).on_conflict_do_nothing(), [row]), (_RENEWED, predictions))
 
     def prediction_rows(

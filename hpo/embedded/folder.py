@@ -21,7 +21,6 @@ import fcntl
 import os
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpo.errors import ConfigurationError, PostgresError
+from hpo.files import renamed
 
 LOCK_WAIT_S = 300.0  # this exceeds the longest start of the lock's holder (postmaster.START_S)
 LOG_BYTES = 8_000_000  # this holds some 50,000 errors of workers; there are two files at most
@@ -177,17 +177,12 @@ def read(path: Path) -> str | None:
 
 def write(path: Path, text: str) -> None:
     """Write a small file, whole or not at all, readable by the caller only."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
-    beside = Path(name)
-    try:
+    with renamed(path) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink()
-        raise
     sync(path.parent)
 
 

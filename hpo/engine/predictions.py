@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from hpo.engine.reports import Sample
+from hpo.files import finite
 from hpo.task.state import evaluating
 from objectives import Prediction, Task
 
@@ -98,7 +99,7 @@ def plain(value: Any, name: str) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [plain(item, name) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+        return finite(value, names=True)
     if isinstance(value, str):
         return _text(value)
     if value is None or isinstance(value, bool | int | float):

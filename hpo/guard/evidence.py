@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from hpo.errors import HpoError
+from hpo.files import finite
 
 Direction = Literal["forward", "backward", "weights", "batch", "validation"]
 
@@ -98,7 +99,7 @@ class Evidence:
 
     def flat(self) -> dict[str, Any]:
         """Plain data for JSON; non-finite numbers become strings, as JSON has no NaN."""
-        found: dict[str, Any] = _as_json(asdict(self))
+        found: dict[str, Any] = finite(asdict(self), names=True)
         return found
 
     def clause(self) -> str:
@@ -125,16 +126,6 @@ class Evidence:
         module = f" in '{self.module}'" if self.module else ""
         where = f" at {self.where}" if self.where else ""
         return f", first in {backward}{self.operation}{module}{where}"
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _as_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_as_json(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
 
 
 class Divergence(HpoError):

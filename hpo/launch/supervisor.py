@@ -105,7 +105,9 @@ class Supervisor:
             del self.running[process.name]
         return News(messages=messages, ended=ended)
 
-    def end(self, hurry: threading.Event, *, grace_s: float, note: Callable[[News], None]) -> None:
+    def end(
+        self, hurry: threading.Event, *, grace_s: float, note: Callable[[News], object]
+    ) -> None:
         """Ask all processes to stop; kill those that do not within the grace, or at a second ask.
 
         Args:

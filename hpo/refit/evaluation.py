@@ -9,8 +9,6 @@ Border: what is measured is the objective's; here is where it comes from and whe
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import tempfile
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import ConfigurationError
+from hpo.files import csv_text, finite
 from hpo.files import write as write_file
 from hpo.machine.slots import torch_device
 from hpo.refit import pictures
@@ -287,11 +286,7 @@ def picture(figure: Figure) -> bytes:
 
 
 def _csv(table: Table) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(table.head)
-    writer.writerows([_finite(cell) for cell in row] for row in table.rows)
-    return text.getvalue()
+    return csv_text(table.head, ([_finite(cell) for cell in row] for row in table.rows))
 
 
 def _cell(value: Any) -> str:
@@ -308,7 +303,7 @@ def _finite(value: Any) -> Any:
     """A cell for programs: a plain number, no NumPy's or torch's; JSON has no NaN."""
     if hasattr(value, "item"):
         value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return finite(value)
 
 
 def console_table(table: Table) -> Sequence[Sequence[str]]:

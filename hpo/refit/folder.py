@@ -10,9 +10,7 @@ Border: files in, files out, each written whole or not at all. Who trains is `tr
 
 from __future__ import annotations
 
-import csv
 import fcntl
-import io
 import json
 import math
 import re
@@ -24,6 +22,7 @@ from typing import Any
 
 from hpo import files
 from hpo.errors import ConfigurationError
+from hpo.files import csv_text
 from hpo.refit.curves import Curve, picture
 from hpo.refit.recipe import Recipe
 from hpo.refit.results import SeedResult, TrainingResult
@@ -235,7 +234,7 @@ class TrainingFolder:
             title = result.study or self.path.name
             title += "" if result.trial is None else f", trial {result.trial}"
             drawn = picture(curves, metric=result.metric, title=title)
-            files.write(self.path / _TABLE, _table(runs).encode())
+            files.write(self.path / _TABLE, _table(runs))
             files.write(self.path / _PICTURE, drawn)
         self.write_summary(result, environment)
 
@@ -258,15 +257,20 @@ def _table(runs: Sequence[SeedResult]) -> str:
     """A row a seed and epoch; empty where a figure is none, as the loss of epoch 0."""
     own = ("seed", "precision", "epoch", "step", "seconds")
     names = dict.fromkeys(name for run in runs for row in run.rows for name in row["figures"])
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow([*own, *(name for name in names if name not in own)])
-    for run in runs:
-        for row in run.rows:
-            head = [run.seed, run.precision, row["epoch"], row["step"], row["seconds"]]
-            figures = (row["figures"].get(name) for name in names if name not in own)
-            writer.writerow([*head, *("" if v is None or math.isnan(v) else v for v in figures)])
-    return text.getvalue()
+    others = [name for name in names if name not in own]
+    rows = [
+        [
+            *(run.seed, run.precision, row["epoch"], row["step"], row["seconds"]),
+            *(_cell(row["figures"].get(name)) for name in others),
+        ]
+        for run in runs
+        for row in run.rows
+    ]
+    return csv_text([*own, *others], rows)
+
+
+def _cell(figure: float | None) -> float | None:
+    return None if figure is None or math.isnan(figure) else figure
 
 
 def _curve(run: SeedResult, metric: str, is_confirmation: bool) -> Curve:

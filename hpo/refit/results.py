@@ -4,11 +4,12 @@ Border: plain data; `folder` keeps it in files."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from hpo.files import finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,7 @@ class SeedResult:
     def flat(self) -> dict[str, Any]:
         """As plain data, without its rows."""
         plain = {name: value for name, value in vars(self).items() if name != "rows"}
-        # JSON has no NaN.
-        metrics = {n: v if math.isfinite(v) else None for n, v in self.metrics.items()}
+        metrics = finite(dict(self.metrics))
         return {**plain, "metrics": metrics, "file": self.file and self.file.name}
 
 

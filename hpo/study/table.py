@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import os
-import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from hpo.errors import ConfigurationError
+from hpo.files import csv_text
 from hpo.study.study import OpenStudy
 
 
@@ -43,57 +38,6 @@ def _iso(time: datetime | None) -> str | None:
     return None if time is None else time.isoformat(timespec="milliseconds")
 
 
-def refuse_unwritable(path: Path, *, flag: str) -> None:
-    """Raise `ConfigurationError` where a file cannot be written, before anything is worked for."""
-    folder = path.absolute().parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        what = (
-            "it is a folder"
-            if path.is_dir()
-            else f"there is no folder '{folder}'"
-            if not folder.is_dir()
-            else f"nobody may write in '{folder}'"
-        )
-        raise ConfigurationError(f"'{path}' cannot be written: {what} ({flag})")
-
-
-def write(path: Path, text: str, *, flag: str) -> None:
-    """Write a text file in UTF-8, as `write_bytes` does."""
-    write_bytes(path, text.encode(), flag=flag)
-
-
-def write_bytes(path: Path, content: bytes, *, flag: str) -> None:
-    """Write a file, whole or not at all; a pipe, a device or a link's target is written into.
-
-    Raises:
-        ConfigurationError: It cannot be written.
-    """
-    path = path.resolve()
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(content)
-            return
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise ConfigurationError(
-            f"'{path}' cannot be written: {error.strerror or error} ({flag})"
-        ) from error
-
-
-def csv_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as CSV (RFC 4180), a header first; empty where there is no row."""
-    lines: list[str] = []
-
-    class Sink:
-        def write(self, line: str) -> None:
-            lines.append(line)
-
-    if rows:
-        writer = csv.DictWriter(Sink(), fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return "".join(lines)
+def csv_of(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as CSV; empty where there is no row."""
+    return csv_text(rows[0], (row.values() for row in rows)) if rows else ""
