@@ -12,6 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSON, JSONB, UUID
 
 SCHEMA_VERSION = 4
+# The schedulers that were tried noticed a partitioned host only after 56 s. A lease must outlive
+# the outage that a trial waits out (45 s) and a beat or two (5 s each).
+LEASE_S = 90.0
 OWN = sa.MetaData(schema="hpo")
 version_table = sa.Table("schema_version", OWN, sa.Column("version", sa.Integer, primary_key=True))
 

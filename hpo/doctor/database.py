@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from hpo.database.connection import connect, mask, parse_url
+from hpo.database.migrations import FLOOR
 from hpo.database.schema import SCHEMA_VERSION, schema_version
 from hpo.doctor.finding import (
     Finding,
@@ -150,6 +151,10 @@ def _tables(db: _Database) -> Iterator[Finding]:
         yield ok("tables", "none yet; the first run makes them")
     elif version == SCHEMA_VERSION:
         yield ok("tables", f"version {version}, as this program's")
+    elif version < FLOOR:
+        found = f"version {version}, of before the first release"
+        cure = "name another database (--storage or HPO_STORAGE), or drop its schema hpo"
+        yield failed("tables", found, cure)
     elif version < SCHEMA_VERSION:
         role, is_owner = db.row(
             "SELECT current_user, pg_has_role(tableowner, 'USAGE') FROM pg_tables "

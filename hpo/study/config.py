@@ -52,8 +52,7 @@ class StudyConfig:
     seed: int
     sampler: str
     pruner: str
-    # The defaults are those of studies which were created before there was a choice.
-    on_precision_range: str = "prune"
+    on_precision_range: str
     options: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     ranges: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -136,8 +135,7 @@ def differences(
         if old["options"].get(name) != value:
             before = old["options"].get(name)
             found.append(Difference(label=f"--{name}", created=before, now=value, is_asked=True))
-    # A study of before there was a record of its space has no parameters.
-    others = _other_parameters(created, wanted, asked) if created.parameters else []
+    others = _other_parameters(created, wanted, asked)
     if created.space == wanted.space:
         return found + others
     # Another space is told by its name alone.

@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from hpo.database.migrations import create_tables
 from hpo.database.schema import (
+    LEASE_S,
     OWN,
     artifacts,
     divergences,
@@ -29,7 +30,7 @@ from hpo.database.schema import (
 from hpo.errors import ConfigurationError, StorageError
 from hpo.study.study import UID, check_name
 from hpo.tickets.budget import Tickets
-from hpo.tickets.leases import LEASE_S, Lease, is_dead
+from hpo.tickets.leases import Lease, is_dead
 
 STUDIES: sa.Table = models.StudyModel.__table__
 TRIALS: sa.Table = models.TrialModel.__table__

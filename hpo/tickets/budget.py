@@ -19,9 +19,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo.database.connection import lock, with_retries
-from hpo.database.schema import leases, tickets
+from hpo.database.schema import LEASE_S, leases, tickets
 from hpo.tickets.leases import (
-    LEASE_S,
     Lease,
     host_name,
     is_dead,

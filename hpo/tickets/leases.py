@@ -14,11 +14,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from hpo.database.connection import with_retries
-from hpo.database.schema import leases, tickets
-
-# The schedulers that were tried noticed a partitioned host only after 56 s. A lease must outlive
-# the outage that a trial waits out (45 s) and a beat or two (5 s each).
-LEASE_S = 90.0
+from hpo.database.schema import LEASE_S, leases, tickets
 
 
 def host_name() -> str:
