@@ -16,7 +16,7 @@ from hpo.search.pruners import PRUNERS
 from hpo.search.samplers import SAMPLERS
 from hpo.task.forward import PRECISIONS
 from objectives import DEFAULT, names
-from tests.conftest import ROOT
+from tests.support.program import ROOT
 
 BIN = Path(sys.executable).parent
 

@@ -5,7 +5,7 @@ asked inside every transaction whether the trial may still be written, and which
 statements to the transaction that ends the trial.
 
 The parts of Optuna that are not public (`_CachedStorage`, `RDBStorage._…_without_commit`) are
-pinned by `tests/test_storage.py::test_optuna_still_has_what_the_storage_extends`.
+pinned by `tests/database/test_storage.py::test_optuna_still_has_what_the_storage_extends`.
 """
 
 from __future__ import annotations
