@@ -97,3 +97,9 @@ def slow(tmp_path: Path) -> Path:
     path = tmp_path / "slow.py"
     path.write_text(studies.SLOW)
     return path
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> studies.Held:
+    """An objective with trials that a test holds and lets go."""
+    return studies.Held(tmp_path)
