@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import children, wait_until
-from tests.support.program import ROOT, Program
-from tests.support.studies import SLOW, begun, states
+from tests.support.program import HANGS_S, ROOT, Program
+from tests.support.studies import Held, states
 
 NOTEBOOK = """
 import hpo
@@ -19,7 +19,7 @@ import hpo
 assert hpo.__all__ == sorted(hpo.__all__)
 said = []
 result = hpo.run(
-    objective="quadratic", n_trials=3, study="s", workers=1, epochs_per_trial=2, timeout=100,
+    objective="quadratic", n_trials=3, study="s", workers=1, epochs_per_trial=2, timeout=1000,
     set={"curvature": 1.5}, range={"lr": (1e-3, 1e-1, "log")}, enqueue={"lr": 0.05},
     on_event=said.append,
 )
@@ -84,24 +84,25 @@ def notebook(program: Program, code: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.acceptance
 def test_a_notebook_runs_opens_and_reads_a_study_and_nothing_is_printed(program: Program):
-    output = (process := notebook(program, NOTEBOOK)).communicate(timeout=120)
+    output = (process := notebook(program, NOTEBOOK)).communicate(timeout=HANGS_S)
 
     assert process.returncode == 0, output[1]
     assert output == ("", "")
 
 
+@pytest.mark.acceptance
 def test_an_interrupted_notebook_leaves_no_worker_and_keeps_the_trial(
-    program: Program, url: str, tmp_path: Path
+    program: Program, url: str, held: Held
 ):
-    path = tmp_path / "slow.py"
-    path.write_text(SLOW)
-    process = notebook(program, INTERRUPTED.format(objective=str(path)))
-    wait_until(lambda: begun(url, "s") >= 2)
+    held.hold(2)
+    process = notebook(program, INTERRUPTED.format(objective=str(held.path)))
+    wait_until(held.is_holding)
     workers = children(process.pid)
 
     process.send_signal(signal.SIGINT)
-    output = process.communicate(timeout=60)
+    output = process.communicate(timeout=HANGS_S)
 
     assert process.returncode == 7, output[1]
     assert output == ("", "")

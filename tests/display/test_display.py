@@ -9,6 +9,7 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ from hpo.display.console import duration
 from hpo.fleet.tally import Tally
 from hpo.tickets.budget import Budget
 from hpo.tickets.leases import Lease
-from tests.support.program import ROOT, Program
-from tests.support.studies import SLOW
+from tests.support.forked import EXECUTED
+from tests.support.program import ROOT, Command, Program
 
 RUN = ("--objective", "quadratic", "--epochs_per_trial", "2", "--workers", "1")
 
@@ -26,7 +27,7 @@ RUN = ("--objective", "quadratic", "--epochs_per_trial", "2", "--workers", "1")
 def at_a_terminal(program: Program, *args: str) -> str:
     """What the program shows on a terminal of 100 columns, without its control sequences."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
+    with EXECUTED(
         [sys.executable, "-m", "hpo", *args],
         env={**program.environment, "TERM": "xterm", "COLUMNS": "100"},
         cwd=ROOT,
@@ -47,11 +48,9 @@ def at_a_terminal(program: Program, *args: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
 
 
-def test_a_terminal_shows_the_running_trials_as_they_go(program: Program, tmp_path: Path):
-    path = tmp_path / "slow.py"
-    path.write_text(SLOW)
-
-    shown = at_a_terminal(program, "--objective", str(path), "--n_trials", "3", "--workers", "1")
+@pytest.mark.acceptance
+def test_a_terminal_shows_the_running_trials_as_they_go(program: Program, slow: Path):
+    shown = at_a_terminal(program, "--objective", str(slow), "--n_trials", "3", "--workers", "1")
 
     assert "workers are starting" in shown
     # Device, trial, epoch of 12, step of 96, metric.
@@ -60,11 +59,14 @@ def test_a_terminal_shows_the_running_trials_as_they_go(program: Program, tmp_pa
     assert "best 0." in shown
 
 
-def test_programs_get_json_and_the_quiet_nothing(program: Program, tmp_path: Path):
+@pytest.mark.acceptance
+def test_programs_get_json_and_the_quiet_nothing(
+    program: Program, command: Command, tmp_path: Path
+):
     quiet = program(*RUN, "--n_trials", "1", "--quiet", "--json")
     logged = program(*RUN, "--n_trials", "2", "--log_json")
     verbose = program(*RUN, "--n_trials", "3", "--verbose")
-    table = program("status", "--export_csv", str(tmp_path / "trials.csv"), "--json")
+    table = command("status", "--export_csv", str(tmp_path / "trials.csv"), "--json")
 
     assert quiet.stderr == ""
     result = json.loads(quiet.stdout)
@@ -83,15 +85,16 @@ def test_programs_get_json_and_the_quiet_nothing(program: Program, tmp_path: Pat
         assert [row["number"] for row in csv.DictReader(file)] == ["0", "1", "2"]
 
 
-def test_studies_are_listed_and_a_watch_ends_with_its_study(program: Program):
+@pytest.mark.acceptance
+def test_studies_are_listed_and_a_watch_ends_with_its_study(program: Program, command: Command):
     # The second would be markup, and an emoji, to who prints it without care.
     ran = [
         program(*RUN, "--n_trials", "1", "--study_name", name) for name in ("first", "[/red]x :b:")
     ]
 
-    listed = json.loads(program("studies", "--json").stdout)
-    table = program("studies").stdout
-    watched = program("status", "--study_name", "first", "--watch")
+    listed = json.loads(command("studies", "--json").stdout)
+    table = command("studies").stdout
+    watched = command("status", "--study_name", "first", "--watch")
 
     assert [one.returncode for one in ran] == [0, 0], ran[1].stderr
     assert "study       [/red]x :b:" in ran[1].stdout
@@ -102,17 +105,31 @@ def test_studies_are_listed_and_a_watch_ends_with_its_study(program: Program):
     assert "1 of 1 ended" in watched.stdout
 
 
-def test_the_best_is_saved_as_a_file_that_can_be_tried_again(program: Program, tmp_path: Path):
-    program(*RUN, "--n_trials", "2", "--study_name", "a")
+@pytest.mark.acceptance
+def test_the_best_is_saved_as_a_file_that_can_be_tried_again(
+    finished: Callable[[str], Program], capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    program = finished("quadratic")
+    command = Command(program.environment, capsys)
     path = tmp_path / "best.json"
 
-    saved = program("best", "--save", str(path))
-    program(*RUN, "--n_trials", "2", "--study_name", "b", "--enqueue", str(path))
+    saved = command("best", "--save", str(path))
+    program(
+        *RUN,
+        "--n_trials",
+        "2",
+        "--epochs_per_trial",
+        "4",
+        "--study_name",
+        "b",
+        "--enqueue",
+        str(path),
+    )
 
     assert saved.returncode == 0
     given = json.loads(path.read_text())
-    best = json.loads(program("best", "--study_name", "b", "--json").stdout)
-    # The better one of the default, which was the best of two before, and the best itself.
+    best = json.loads(command("best", "--study_name", "b", "--json").stdout)
+    # The better one of the default, which was among those before, and the best of them itself.
     assert best["params"] == given["params"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -27,10 +28,9 @@ from hpo.study.objective import source_hash
 from hpo.task.build import build
 from objectives import load
 from tests.support.fragile import objective
-from tests.support.program import ROOT, Program
+from tests.support.program import Command, Program, environment
+from tests.support.studies import FRAGILE
 from tests.support.toys import CPU, Log
-
-FRAGILE = str(ROOT / "tests" / "support" / "fragile.py")
 
 
 def diverge(fault: str, *, precision: str = "fp32", gain: float = 1e6, epochs: int = 4):
@@ -202,27 +202,19 @@ def trials(url: str) -> list[FrozenTrial]:
     return optuna.load_study(study_name="s", storage=url).get_trials()
 
 
-def run(program: Program, fault: str, n: int, *flags: str):
-    return program(
-        *("--objective", FRAGILE, "--fault", fault, "--study_name", "s", "--n_trials", str(n)),
-        *("--epochs_per_trial", "4", "--size", "tiny", "--workers", "1", *flags),
-    )
-
-
 def test_a_diverged_trial_of_a_study_replays_from_the_database_and_from_a_file(
-    program: Program, url: str, tmp_path: Path
+    finished: Callable[[str], Program], capsys, tmp_path: Path
 ):
-    ran = run(program, "batch", 1)
-    file = tmp_path / "step.pt"
+    surroundings = finished("diverged_batch").environment
+    command, file = Command(surroundings, capsys), tmp_path / "step.pt"
 
-    shown = program("replay", "0", "--save", str(file))
-    clean = program("replay", "0", "--batch_of_step", "1")
-    elsewhere = Program(None, tmp_path / "another home")
+    shown = command("replay", "0", "--save", str(file))
+    clean = command("replay", "0", "--batch_of_step", "1")
+    elsewhere = Command(environment(None, tmp_path / "another home"), capsys)
     untrusted = elsewhere("replay", str(file))
     from_file = elsewhere("replay", str(file), "--objective", FRAGILE, "--json")
 
-    assert ran.returncode == 0, ran.stderr
-    (trial,) = trials(url)
+    (trial,) = trials(surroundings["HPO_STORAGE"])
     assert trial.state == TrialState.PRUNED
     detail = trial.user_attrs["prune_detail"]
     assert detail.startswith("loss term 'misfit' is NaN, as 'x' of the batch is (4 steps in a row")
@@ -240,8 +232,8 @@ def test_a_diverged_trial_of_a_study_replays_from_the_database_and_from_a_file(
     assert not (tmp_path / "another home").exists()
 
 
-def test_what_cannot_be_replayed_is_said(program: Program, url: str):
-    run(program, "none", 1)
+def test_what_cannot_be_replayed_is_said(finished: Callable[[str], Program], capsys):
+    ask = Command(finished("healthy").environment, capsys)
 
     for words, *command in (
         ("was not pruned for a divergence (it is complete)", "replay", "0"),
@@ -250,14 +242,14 @@ def test_what_cannot_be_replayed_is_said(program: Program, url: str):
         ("no study named 'x'", "replay", "0", "--study_name", "x"),
         ("cannot read the file", "replay", "."),
     ):
-        refused = program(*command)
+        refused = ask(*command)
         assert refused.returncode == 2
         assert words in refused.stderr
         assert len(refused.stderr.splitlines()) <= 2
 
 
-def test_what_is_known_of_a_divergence_is_in_the_database(program: Program, url: str):
-    run(program, "root", 1)
+def test_what_is_known_of_a_divergence_is_in_the_database(finished: Callable[[str], Program]):
+    url = finished("diverged_root").environment["HPO_STORAGE"]
 
     with connect(url).connect() as connection:
         row = connection.exec_driver_sql("SELECT * FROM hpo.divergences").mappings().one()
@@ -271,8 +263,12 @@ def test_what_is_known_of_a_divergence_is_in_the_database(program: Program, url:
     assert row["detail"] == trials(url)[0].user_attrs["prune_detail"]
 
 
-def test_a_step_that_cannot_be_kept_costs_nothing_but_its_replay(program: Program, url: str):
-    run(program, "none", 1)
+@pytest.mark.acceptance
+def test_a_step_that_cannot_be_kept_costs_nothing_but_its_replay(
+    finished: Callable[[str], Program], capsys
+):
+    program = finished("healthy")
+    url = program.environment["HPO_STORAGE"]
     with connect(url).begin() as connection:
         connection.exec_driver_sql("DROP TABLE hpo.artifacts")
     ran = program(
@@ -280,7 +276,7 @@ def test_a_step_that_cannot_be_kept_costs_nothing_but_its_replay(program: Progra
         *("--epochs_per_trial", "4", "--size", "tiny", "--workers", "1"),
     )
 
-    refused = program("replay", "0", "--study_name", "t")
+    refused = Command(program.environment, capsys)("replay", "0", "--study_name", "t")
 
     assert ran.returncode == 0, ran.stderr
     (trial,) = optuna.load_study(study_name="t", storage=url).get_trials()
@@ -290,8 +286,8 @@ def test_a_step_that_cannot_be_kept_costs_nothing_but_its_replay(program: Progra
     assert "gradient of 'root' is NaN" in refused.stderr
 
 
-def test_the_dashboard_gives_out_the_saved_step(program: Program, url: str):
-    run(program, "root", 1)
+def test_the_dashboard_gives_out_the_saved_step(finished: Callable[[str], Program]):
+    url = finished("diverged_root").environment["HPO_STORAGE"]
     (trial,) = trials(url)
     (meta,) = get_all_artifact_meta(trial, storage=optuna.storages.RDBStorage(url))
     server = make_dashboard(url, host="127.0.0.1", port=0)

@@ -20,8 +20,8 @@ from hpo.study.join import Prepared, prepare_study
 from hpo.study.request import RunRequest
 from objectives import Choice, ris_covariance
 from tests.support.processes import wait_until
-from tests.support.program import Program
-from tests.support.studies import SLOW, begun, states
+from tests.support.program import HANGS_S, Command, Program
+from tests.support.studies import Held, states
 
 ONE = ("--objective", "quadratic", "--epochs_per_trial", "4", "--workers", "1")
 
@@ -50,14 +50,15 @@ def load(url: str, study: str) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=study, storage=url).get_trials()
 
 
+@pytest.mark.acceptance
 def test_parameters_are_fixed_and_narrowed_and_a_study_is_changed_by_force_alone(
-    program: Program, url: str
+    program: Program, command: Command, url: str
 ):
     own = ("--set", "curvature=1.5", "--range", "lr=1e-3,1e-1")
     first = program(*ONE, "--study_name", "s", "--n_trials", "5", *own)
-    refused = program("--study_name", "s", "--n_trials", "6", "--set", "curvature=1")
+    refused = command("--study_name", "s", "--n_trials", "6", "--set", "curvature=1")
     forced = program("--study_name", "s", "--n_trials", "7", "--set", "curvature=1", "--force")
-    other_scale = program("--study_name", "s", "--range", "lr=0.001,0.1,linear", "--force")
+    other_scale = command("--study_name", "s", "--range", "lr=0.001,0.1,linear", "--force")
 
     assert first.returncode == forced.returncode == 0, first.stderr
     assert "curvature=1.5; lr in 0.001 to 0.1, log" in first.stderr
@@ -163,6 +164,7 @@ def test_a_space_with_other_choices_cannot_be_forced():
     assert not difference.can_be_forced
 
 
+@pytest.mark.acceptance
 def test_a_sampler_and_a_pruner_of_ones_own_are_used(program: Program, url: str):
     ran = program(
         *(*ONE, "--study_name", "s", "--n_trials", "3"),
@@ -182,17 +184,18 @@ def test_a_sampler_and_a_pruner_of_ones_own_are_used(program: Program, url: str)
     assert [trial.last_step for trial in trials] == [4, 2, 2]
 
 
+@pytest.mark.acceptance
 def test_checkpoints_that_are_removed_meanwhile_cost_no_trial(
-    program: Program, url: str, tmp_path: Path
+    program: Program, url: str, held: Held
 ):
-    path = tmp_path / "slow.py"
-    path.write_text(SLOW)
-    command = ("--objective", str(path), "--study_name", "s", "--n_trials", "3", "--workers", "1")
+    command = ("--objective", str(held.path), "--study_name", "s", "--n_trials", "3")
+    command += ("--workers", "1")
+    held.hold(2)
     process = program.start(*command)
-    wait_until(lambda: begun(url, "s") >= 2)
+    wait_until(held.is_holding)
     shutil.rmtree(program.home / "checkpoints", ignore_errors=True)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=HANGS_S)
     shutil.rmtree(program.home / "checkpoints", ignore_errors=True)
 
     resumed = program(*command)
@@ -202,14 +205,14 @@ def test_checkpoints_that_are_removed_meanwhile_cost_no_trial(
     assert "FAIL" not in states(url, "s")
 
 
-def test_a_trial_keeps_the_settings_that_it_began_with(program: Program, url: str, tmp_path: Path):
-    path = tmp_path / "slow.py"
-    path.write_text(SLOW)
-    command = ("--objective", str(path), "--study_name", "s", "--workers", "1")
+@pytest.mark.acceptance
+def test_a_trial_keeps_the_settings_that_it_began_with(program: Program, url: str, held: Held):
+    command = ("--objective", str(held.path), "--study_name", "s", "--workers", "1")
+    held.hold(2)
     process = program.start(*command, "--n_trials", "2", "--epochs_per_trial", "6")
-    wait_until(lambda: begun(url, "s") >= 2)
+    wait_until(held.is_holding)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=HANGS_S)
 
     forced = program(
         *(*command, "--n_trials", "3", "--epochs_per_trial", "2", "--force"),
@@ -246,22 +249,27 @@ time_t time(time_t *out) {
 """
 
 
+@pytest.mark.acceptance
 def test_a_host_whose_clock_is_two_hours_ahead_takes_no_trial_from_another(
-    program: Program, url: str, tmp_path: Path
+    program: Program, url: str, tmp_path: Path, held: Held
 ):
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler to shift a process's clock with")
-    source, shim, path = tmp_path / "shift.c", tmp_path / "shift.so", tmp_path / "slow.py"
+    source, shim = tmp_path / "shift.c", tmp_path / "shift.so"
     source.write_text(SHIFT)
-    path.write_text(SLOW)
     subprocess.run([compiler, "-shared", "-fPIC", "-o", shim, source, "-ldl"], check=True)
-    command = ("--objective", str(path), "--study_name", "s", "--n_trials", "6", "--workers", "1")
+    command = ("--objective", str(held.path), "--study_name", "s", "--n_trials", "6")
+    command += ("--workers", "1")
     ahead = Program(url, tmp_path / "ahead")
     ahead.environment["LD_PRELOAD"] = str(shim)
 
+    # Until each host has begun a trial.
+    held.hold(2, 3)
     both = [program.start(*command), ahead.start(*command)]
-    outputs = [process.communicate(timeout=120) for process in both]
+    wait_until(lambda: held.built >= 3)
+    held.let_go()
+    outputs = [process.communicate(timeout=HANGS_S) for process in both]
 
     assert [process.returncode for process in both] == [0, 0], outputs
     trials = load(url, "s")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +42,7 @@ from hpo.tickets.budget import Tickets
 from hpo.tickets.ticket import Ticket
 from objectives import load
 from tests.support.processes import kill_all, wait_until
-from tests.support.program import ROOT, Program
+from tests.support.program import HANGS_S, Command, Program
 from tests.support.toys import CPU
 
 # From its eighth trial on an objective that is slow, until there is the file `go`.
@@ -65,7 +63,7 @@ class SlowTask(QuadraticTask):
     def batch(self, step):
         if self._is_slow and not (FOLDER / "go").exists() and step > 1:
             (FOLDER / "slow").touch()
-            time.sleep(0.1)
+            time.sleep(0.3)
         return super().batch(step)
 
 class Slow(Quadratic):
@@ -87,6 +85,7 @@ def trials(url: str, name: str) -> list[FrozenTrial]:
     return optuna.load_study(study_name=name, storage=url).get_trials()
 
 
+@pytest.mark.acceptance
 def test_a_study_copied_to_another_server_goes_on_there(
     program: Program, url: str, empty_url: str, tmp_path: Path
 ):
@@ -98,18 +97,10 @@ def test_a_study_copied_to_another_server_goes_on_there(
     )
     wait_until((tmp_path / "slow").exists)
     run.send_signal(signal.SIGINT)
-    told = run.communicate(timeout=60)[1]
+    told = run.communicate(timeout=HANGS_S)[1]
     (tmp_path / "go").touch()
 
-    copied = subprocess.run(
-        [sys.executable, "-m", "hpo", "copy", "--to", "-"],
-        env=program.environment,
-        cwd=ROOT,
-        input=empty_url + "\n",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    copied = program("copy", "--to", "-", text=empty_url + "\n")
     there = trials(empty_url, "s")
     more = Program(empty_url, program.home)(
         "--study_name", "s", "--n_trials", "10", "--workers", "1"
@@ -383,10 +374,13 @@ def test_of_two_copies_at_once_one_wins_and_kill_9_leaves_nothing_of_it(
         with pytest.raises(StorageError, match="another study is being copied"):
             copy(url, two[1], url, "third", tmp_path)
         kill_all(process.pid)
-        process.communicate(timeout=60)
+        process.communicate(timeout=HANGS_S)
 
     # The server notices by itself that nobody is there any more.
-    claimed = sa.text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+    claimed = sa.text(
+        "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database "
+        "WHERE locktype = 'advisory' AND datname = current_database()"
+    )
     with db.connect() as connection:
         wait_until(lambda: not connection.scalar(claimed))
     assert dump(url) == before
@@ -485,7 +479,7 @@ def test_what_shares_a_uid_with_another_study_is_left_to_it(
 
 
 def test_the_command_asks_before_it_deletes_and_takes_a_study_of_optuna_alone(
-    program: Program, url: str, tmp_path: Path
+    command: Command, url: str, tmp_path: Path
 ):
     before = dump(url)
     study = optuna.create_study(study_name="bare", storage=url)
@@ -493,9 +487,9 @@ def test_the_command_asks_before_it_deletes_and_takes_a_study_of_optuna_alone(
     study.set_user_attr("study_uid", "..")
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
 
-    refused = program("delete")
-    nothing = program("delete", "--study_name", "bar", "--yes")
-    deleted = program("delete", "--yes")
+    refused = command("delete")
+    nothing = command("delete", "--study_name", "bar", "--yes")
+    deleted = command("delete", "--yes")
 
     assert refused.returncode == nothing.returncode == 2
     assert "trials     2" in refused.stderr
@@ -503,7 +497,7 @@ def test_the_command_asks_before_it_deletes_and_takes_a_study_of_optuna_alone(
     assert "no study named 'bar'; use one of bare" in nothing.stderr
     assert deleted.returncode == 0, deleted.stderr
     assert dump(url) == before
-    assert program.home.parent.exists()
+    assert tmp_path.exists()
 
 
 def test_every_table_of_ours_is_a_studys_or_known_not_to_be():

@@ -99,7 +99,6 @@ def begun(url: str, study: str) -> int:
         connection.close()
 
 
-
 class Held:
     """An objective with trials that take 0.2 s a step, from the second step on, until let go.
 

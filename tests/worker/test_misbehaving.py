@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.support.misbehaving import FINE, WRONG
-from tests.support.program import ROOT, Program
+from tests.support.program import ROOT, Command, Program
 
 MISBEHAVING = (
     *("--objective", str(ROOT / "tests" / "support" / "misbehaving.py"), "--study_name", "m"),
@@ -25,6 +25,7 @@ def enqueue(path: Path, where: list[str]) -> tuple[str, str]:
     return "--enqueue", str(path)
 
 
+@pytest.mark.acceptance
 def test_each_failure_is_explained_and_the_study_goes_on(program: Program, url: str, tmp_path):
     # Between four failures a trial that ends well: five in a row would end the run.
     where = [*WRONG[:4], "memory", *WRONG[4:], "nan"]
@@ -67,6 +68,7 @@ def test_each_failure_is_explained_and_the_study_goes_on(program: Program, url: 
     assert rows[5]["user_attrs_prune_reason"] == "oom"
 
 
+@pytest.mark.acceptance
 def test_five_failures_in_a_row_end_the_run_and_say_why(program: Program, url: str):
     ran = program(*MISBEHAVING, "--n_trials", "20", "--set", "where=loss")
 
@@ -90,10 +92,10 @@ def test_five_failures_in_a_row_end_the_run_and_say_why(program: Program, url: s
         ("[3]", "holds no configuration"),
     ],
 )
-def test_a_wrong_file_of_configurations_is_refused(program: Program, tmp_path, content, says):
+def test_a_wrong_file_of_configurations_is_refused(command: Command, tmp_path, content, says):
     (tmp_path / "wrong.json").write_text(content)
 
-    refused = program(*MISBEHAVING, "--enqueue", str(tmp_path / "wrong.json"))
+    refused = command(*MISBEHAVING, "--enqueue", str(tmp_path / "wrong.json"))
 
     assert refused.returncode == 2
     assert says in refused.stderr

@@ -7,18 +7,20 @@ import os
 import signal
 
 import optuna
+import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.database.connection import connect
 from hpo.study.study import open_study
 from hpo.tickets.budget import Tickets
 from tests.support.processes import children, wait_until
-from tests.support.program import ROOT, Program
+from tests.support.program import HANGS_S, ROOT, Command, Program
 
+pytestmark = pytest.mark.acceptance
 FRAGILE = str(ROOT / "tests" / "support" / "fragile.py")
 
 
-def command(*flags: str, n: int = 6, pause_s: float = 0.0) -> list[str]:
+def flags_of(*flags: str, n: int = 6, pause_s: float = 0.0) -> list[str]:
     return [
         *("--objective", FRAGILE, "--fault", "fp16", "--precision", "fp16", "--study_name", "s"),
         *("--n_trials", str(n), "--epochs_per_trial", "4", "--size", "tiny", "--pruner", "none"),
@@ -36,9 +38,9 @@ def pairs(found: list[FrozenTrial]) -> list[tuple[FrozenTrial, FrozenTrial]]:
     return [(found[trial.user_attrs["rerun_of"]], trial) for trial in reruns]
 
 
-def test_by_default_what_fp16_alone_loses_is_pruned(program: Program, url: str):
-    ran = program(*command("--workers", "1"))
-    status = program("status")
+def test_by_default_what_fp16_alone_loses_is_pruned(program: Program, command: Command, url: str):
+    ran = program(*flags_of("--workers", "1"))
+    status = command("status")
 
     assert ran.returncode == 0, ran.stderr
     found = trials(url)
@@ -51,9 +53,11 @@ def test_by_default_what_fp16_alone_loses_is_pruned(program: Program, url: str):
     assert "rerun" not in status.stdout
 
 
-def test_a_rerun_repeats_the_configuration_on_the_same_ticket(program: Program, url: str):
-    ran = program(*command("--workers", "2", "--on_precision_range", "rerun"))
-    status = json.loads(program("status", "--json").stdout)
+def test_a_rerun_repeats_the_configuration_on_the_same_ticket(
+    program: Program, command: Command, url: str
+):
+    ran = program(*flags_of("--workers", "2", "--on_precision_range", "rerun"))
+    status = json.loads(command("status", "--json").stdout)
 
     assert ran.returncode == 0, ran.stderr
     found = trials(url)
@@ -81,13 +85,13 @@ def test_a_rerun_repeats_the_configuration_on_the_same_ticket(program: Program, 
 
 def test_a_rerun_whose_worker_is_killed_goes_on_as_the_same_trial(program: Program, url: str):
     run = program.start(
-        *command("--workers", "1", "--on_precision_range", "rerun", n=1, pause_s=0.15)
+        *flags_of("--workers", "1", "--on_precision_range", "rerun", n=1, pause_s=0.3)
     )
     wait_until(lambda: _has_study(url) and any(t.intermediate_values for (t,) in _reruns(url)))
 
     for worker in children(run.pid):
         os.kill(worker, signal.SIGKILL)
-    _, errors = run.communicate(timeout=100)
+    _, errors = run.communicate(timeout=HANGS_S)
 
     assert run.returncode == 0, errors
     found = trials(url)
