@@ -213,6 +213,7 @@ def test_the_example_of_an_enqueue_file_is_taken(tmp_path: Path):
     assert configurations.checked(configurations.read(path), space) == json.loads(example)
 
 
+@pytest.mark.acceptance
 def test_a_run_leaves_the_attributes_columns_and_events_that_the_reference_lists(
     program: Program, url: str, tmp_path: Path
 ):

@@ -30,7 +30,7 @@ from objectives import (
     Term,
     names,
 )
-from tests.support.program import Program
+from tests.support.program import Command, environment
 from tests.support.toys import CPU
 
 COUNT = itertools.count()
@@ -480,7 +480,7 @@ def test_the_next_command_names_what_a_run_would_not_take_by_itself(monkeypatch)
     assert command.endswith(" --space short --size small --n_trials 20")
 
 
-def test_a_check_needs_no_database_and_exits_2_where_something_failed(tmp_path):
+def test_a_check_needs_no_database_and_exits_2_where_something_failed(capsys, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
         "from objectives.quadratic import Quadratic\n"
@@ -489,7 +489,7 @@ def test_a_check_needs_no_database_and_exits_2_where_something_failed(tmp_path):
         "objective = Mine()\n"
     )
 
-    checked = Program(None, tmp_path / "home")("check", str(path))
+    checked = Command(environment(None, tmp_path / "home"), capsys)("check", str(path))
 
     assert checked.returncode == 2, checked.stderr
     assert "FAILED   direction  direction is 'up'; write 'minimize'" in checked.stdout

@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.program import Program
 
+pytestmark = pytest.mark.acceptance
 SYSTEM = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import subprocess
-import sys
+import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,6 +20,7 @@ from hpo.database.schema import SCHEMA_VERSION, schema_version
 from hpo.database.storage import TrialStorage, open_storage
 from hpo.errors import ConfigurationError, LeaseLost, StorageError
 from hpo.tickets.budget import Tickets
+from tests.support.program import HANGS_S
 
 
 class Gate:
@@ -173,20 +173,24 @@ def test_without_a_fence_it_is_the_storage_that_any_optuna_program_opens(storage
 
 
 def test_an_empty_database_is_prepared_by_many_at_once(empty_url):
-    code = (
-        "import sys; from hpo.database.connection import connect; "
-        "from hpo.database.storage import prepare, "
-        "open_storage; prepare(connect(sys.argv[1])); open_storage(sys.argv[1]).get_all_studies()"
-    )
+    # Forks: new interpreters would import what this one has. All begin at once.
+    context = multiprocessing.get_context("fork")
+    gate = context.Barrier(6)
+
+    def prepare() -> None:
+        gate.wait()
+        create_tables(connect(empty_url))
+        open_storage(empty_url).get_all_studies()
+
     # Without the lock 11 of 12 fail; on two cores six processes overlap well enough.
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code, empty_url], stderr=subprocess.PIPE)
-        for _ in range(6)
-    ]
+    processes = [context.Process(target=prepare) for _ in range(6)]
 
-    errors = [process.communicate(timeout=120)[1] for process in processes]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(HANGS_S)
 
-    assert [process.returncode for process in processes] == [0] * 6, errors
+    assert [process.exitcode for process in processes] == [0] * 6
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from hpo.doctor.finding import Finding, guarded
 from hpo.embedded import server
 from hpo.errors import ConfigurationError
 from hpo.machine import slots
-from tests.support.program import ROOT, Program
+from tests.support.program import ROOT, Command, Program, environment
 from tests.support.servers import open_folder
 
 
@@ -40,6 +40,7 @@ def sql(url: str, *statements: str) -> None:
         connection.close()
 
 
+@pytest.mark.acceptance
 def test_a_fresh_home_with_spaces_and_umlauts_is_found_well_in_every_part():
     base = open_folder()
     home = base / "mein Ordner ä€"
@@ -63,10 +64,10 @@ def test_a_fresh_home_with_spaces_and_umlauts_is_found_well_in_every_part():
         shutil.rmtree(base)
 
 
-def test_a_database_that_does_not_answer_fails_alone_and_its_password_is_hidden(tmp_path):
-    program = Program(None, tmp_path)
+def test_a_database_that_does_not_answer_fails_alone_and_its_password_is_hidden(capsys, tmp_path):
+    command = Command(environment(None, tmp_path), capsys)
 
-    done = program("doctor", "--json", "--storage", "postgresql+psycopg2://u:geheim@127.0.0.1:1/x")
+    done = command("doctor", "--json", "--storage", "postgresql+psycopg2://u:geheim@127.0.0.1:1/x")
 
     assert done.returncode == 2
     found = json.loads(done.stdout)
@@ -78,6 +79,7 @@ def test_a_database_that_does_not_answer_fails_alone_and_its_password_is_hidden(
     assert "geheim" not in done.stdout + done.stderr
 
 
+@pytest.mark.acceptance
 def test_the_first_finding_needs_neither_torch_nor_sqlalchemy():
     code = (
         "import sys; from hpo.doctor.diagnose import diagnose; print(next(diagnose()).state);"

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from hpo.embedded import server as postgres
-from tests.support.program import ROOT, Program
+from tests.support.program import HANGS_S, ROOT, Program
 from tests.support.servers import open_folder, processes_in, query
 
+pytestmark = pytest.mark.acceptance
 PIDS = next((p for p in map(Path, ("/sys/fs/cgroup/pids", "/sys/fs/cgroup")) if p.exists()), None)
 
 
@@ -75,7 +76,7 @@ def few_processes(limit: int) -> Iterator[Callable[[Program], None]]:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANGS_S,
             check=False,
         )
     finally:
@@ -148,7 +149,7 @@ def foreign_data(home: Path) -> Callable[[], object]:
 def test_a_spoilt_server_folder_is_told_in_a_line_and_opens_when_mended(home, fault, words):
     mend = fault(home)
     try:
-        done = Program(None, home)("url", timeout=30)
+        done = Program(None, home)("url")
         left = processes_in(home / "postgres")
     finally:
         mend()

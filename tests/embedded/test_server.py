@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -31,9 +32,10 @@ from hpo.embedded import folder as pgfolder
 from hpo.embedded import server as postgres
 from hpo.embedded.server import Server
 from hpo.errors import ConfigurationError, HpoError, PostgresError
-from tests.support.program import ROOT
+from tests.support.program import HANGS_S, ROOT
 from tests.support.servers import commands_in, open_folder, processes_in, query
 
+pytestmark = pytest.mark.acceptance
 NOBODY = 65534
 START = """
 import json, pathlib, sys, time
@@ -83,13 +85,19 @@ def pid_of(server: Server) -> int:
     return int((server.data / "postmaster.pid").read_text().split()[0])
 
 
+def cpu_s() -> float:
+    """CPU seconds of this process and of those that it started and that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 def kill(pids: set[int]) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):  # some end as their postmaster does
             os.kill(pid, signal.SIGKILL)
 
 
-def wait_for(claim: Callable[[], object], timeout_s: float = 20.0) -> None:
+def wait_for(claim: Callable[[], object], timeout_s: float = HANGS_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not claim():
         assert time.monotonic() < deadline, "waited in vain"
@@ -148,17 +156,18 @@ def test_a_server_speaks_utf8_utc_and_scram_on_loopback_only(home: Path):
     assert server.url == server.libpq_url.replace("postgresql:", "postgresql+psycopg2:")
 
 
-def test_starting_a_running_server_finds_it_within_50_ms(home: Path):
+def test_starting_a_running_server_finds_it_at_once(home: Path):
     first = postgres.start(home)
     pid = pid_of(first)
 
-    begin = time.perf_counter()
+    before = cpu_s()
     again = postgres.start(home)
-    seconds = time.perf_counter() - begin
+    spent_s = cpu_s() - before
 
     assert again == first == postgres.running(home)
     assert pid_of(again) == pid
-    assert seconds < 0.05  # 10 ms here; a shell's user notices 100
+    # 10 ms, and no process is started; a shell's user notices 100.
+    assert spent_s < 0.05
 
 
 def test_the_password_is_for_the_callers_eyes_only(home: Path):
@@ -233,7 +242,7 @@ def test_a_taken_port_moves_the_server_and_says_so(home: Path, caplog: pytest.Lo
 def test_six_commands_at_once_get_one_server_and_none_waits_for_its_end(new_home: Path):
     commands = [starter(new_home) for _ in range(6)]
 
-    results = [command.communicate(timeout=60) for command in commands]
+    results = [command.communicate(timeout=HANGS_S) for command in commands]
 
     assert all(command.returncode == 0 for command in commands), results
     assert len({out for out, _ in results}) == 1
@@ -301,7 +310,7 @@ def test_a_recycled_pid_is_neither_trusted_nor_signalled(home: Path):
         server.data.stat()
     )  # PostgreSQL itself refuses only where the stranger is its own user's
     as_owner = {"user": owner.st_uid, "group": owner.st_gid} if os.geteuid() == 0 else {}
-    stranger = subprocess.Popen(["sleep", "60"], **as_owner)
+    stranger = subprocess.Popen(["sleep", "3600"], **as_owner)
     try:
         pid_file = server.data / "postmaster.pid"
         pid_file.write_text(re.sub(r"^\d+", str(stranger.pid), pid_file.read_text()))
@@ -381,7 +390,7 @@ def test_an_interrupted_first_start_is_recovered(new_home: Path, victims: str):
 
 
 def test_a_server_outlives_the_process_group_of_who_started_it(home: Path):
-    command = starter(home, then="time.sleep(60)")
+    command = starter(home, then="time.sleep(3600)")
     assert command.stdout is not None
     pid = json.loads(command.stdout.readline())[1]
 

@@ -435,6 +435,7 @@ def test_old_predictions_are_removed_then_the_oldest_of_too_many(url):
     assert collect(db, limits, living=[UID]).removed == 0
 
 
+@pytest.mark.acceptance
 def test_a_run_keeps_predictions_that_the_command_line_shows(program: Program, monkeypatch, capsys):
     flags = ("--objective", "ris_covariance", "--size", "unit", "--epochs_per_trial", "2")
     ran = program("run", *flags, "--n_trials", "1", "--predictions", "2", "--workers", "1")

@@ -86,7 +86,9 @@ def test_every_part_of_an_expectation_is_compared(change):
 
 
 def test_healthy_trials_of_the_wide_space_raise_no_alarm(capsys):
-    alarms = planted_ris.table(CPU, planted_ris.STEPS, seed=3)
+    # Of the first 40 seeds the one with the smallest network: the wide space has ones of 16 times
+    # the work, which `python benchmarks/planted.py --healthy_steps 10000` trains.
+    alarms = planted_ris.table(CPU, planted_ris.STEPS, seed=21)
 
     printed = capsys.readouterr().out
     assert alarms == 0

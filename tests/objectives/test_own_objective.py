@@ -15,14 +15,14 @@ from hpo.engine.plan import Plan
 from hpo.task.build import build
 from hpo.task.tensors import named_tensors
 from objectives import Objective, Task, load
-from tests.support.program import ROOT, Program
+from tests.support.program import HANGS_S, ROOT, Command, Program, environment
 from tests.support.toys import CPU, Log
 
 PATH = "examples/own_objective.py"
 
 
-def test_the_example_passes_every_check(tmp_path):
-    checked = Program(None, tmp_path)("check", PATH, "--json")
+def test_the_example_passes_every_check(capsys, tmp_path):
+    checked = Command(environment(None, tmp_path), capsys)("check", PATH, "--json")
 
     found = json.loads(checked.stdout)
     assert checked.returncode == 0, checked.stderr
@@ -30,6 +30,7 @@ def test_the_example_passes_every_check(tmp_path):
     assert found["next_command"] == f"python -m hpo --objective {PATH} --n_trials 20"
 
 
+@pytest.mark.acceptance
 def test_the_example_is_a_study_of_the_program(program, url):
     done = program(
         *("--objective", PATH, "--n_trials", "3", "--workers", "1"),
@@ -87,23 +88,32 @@ def test_the_readme_shows_the_example_as_it_is():
 
 SLOW = """
 import time
+from pathlib import Path
 from objectives.quadratic import Quadratic
 
 class Slow(Quadratic):
     def references(self, context):
-        time.sleep(4)
-        return {"another method": 0.125}
+        while not Path({go!r}).exists():
+            time.sleep(0.05)
+        return {{"another method": 0.125}}
 
 objective = Slow()
 """
 
 
+@pytest.mark.acceptance
 def test_a_study_that_ends_early_waits_for_its_references(program: Program, tmp_path):
-    path = tmp_path / "slow.py"
-    path.write_text(SLOW)
+    path, go = tmp_path / "slow.py", tmp_path / "go"
+    path.write_text(SLOW.format(go=str(go)))
 
-    ran = program("--objective", str(path), "--n_trials", "1", "--workers", "2")
+    process = program.start("--objective", str(path), "--n_trials", "1", "--workers", "2")
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if "what other methods reach is still being found" in line:
+            go.touch()
+    out, _ = process.communicate(timeout=HANGS_S)
 
-    assert ran.returncode == 0, ran.stderr
-    assert "distance of another method: 0.125" in ran.stdout
-    assert "what other methods reach is still being found" in ran.stderr
+    assert process.returncode == 0, said
+    assert "distance of another method: 0.125" in out
+    assert go.exists()

@@ -27,7 +27,7 @@ from models.ris.scene.scenes import (
 )
 from objectives import Context
 from objectives.ris_covariance import RisCovarianceTask, objective
-from tests.support.program import Program
+from tests.support.program import Command, Program
 from tests.support.toys import CPU, Log
 
 UNIT = SIZES["unit"]
@@ -308,17 +308,18 @@ def test_a_command_that_is_stopped_leaves_nothing(tmp_path: Path, capsys, stop: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.acceptance
 def test_a_study_trains_on_a_file_and_notices_another_in_its_place(
-    program: Program, url: str, tmp_path: Path
+    program: Program, command: Command, url: str, tmp_path: Path
 ):
     path = tmp_path / "s.npz"
     flags = ("--objective", "ris_covariance", "--size", "unit", "--study_name", "s")
     once = ("--epochs_per_trial", "1", "--workers", "1")
 
-    wrote = program("scenes", str(path), "--size", "unit", "--count", "1000")
+    wrote = command("scenes", str(path), "--size", "unit", "--count", "1000")
     ran = program(*flags, *once, "--n_trials", "1", "--scenes", str(path))
     write(path, seed=1)
-    refused = program(*flags, "--n_trials", "2")
+    refused = command(*flags, "--n_trials", "2")
 
     assert wrote.returncode == 0, wrote.stderr
     assert f"write --size unit --scenes {path} to train on them" in wrote.stdout

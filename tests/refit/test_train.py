@@ -30,7 +30,7 @@ from hpo.study.join import prepare_study
 from hpo.study.request import RunRequest
 from objectives import load
 from tests.support.processes import kill_all, wait_until
-from tests.support.program import Program
+from tests.support.program import HANGS_S, Program
 from tests.support.toys import CPU
 
 PARAMS = {"lr": 0.01, "curvature": 1.5}
@@ -44,9 +44,9 @@ from objectives.quadratic import Quadratic, QuadraticTask
 class OwnTask(QuadraticTask):
     def batch(self, step):
         print("a line of the objective's own on standard output")
-        if step >= 20:
+        if step >= 20 and Path({slow!r}).exists():
             Path({alive!r}).touch()
-        time.sleep({sleep})
+            time.sleep(0.3)
         return super().batch(step)
 
 class Own(Quadratic):
@@ -61,11 +61,11 @@ objective = Own()
 """
 
 
-def own(folder: Path, *, sleep: float = 0.0, diverges: int | None = None) -> Path:
-    """An objective's file."""
+def own(folder: Path, *, remark: str = "", diverges: int | None = None) -> Path:
+    """An objective's file; with a file `slow` it takes 0.3 s a step from step 20 on."""
     path = folder / "own.py"
-    signs = {"alive": str(folder / "alive"), "fails": str(folder / "fails")}
-    path.write_text(OWN.format(**signs, sleep=sleep, diverges=diverges))
+    signs = {name: str(folder / name) for name in ("alive", "fails", "slow")}
+    path.write_text(OWN.format(**signs, diverges=diverges) + remark)
     return path
 
 
@@ -108,6 +108,7 @@ def job(folder: Path, *, epochs: int) -> Job:
     )
 
 
+@pytest.mark.acceptance
 def test_the_best_of_a_study_is_trained_by_its_file_and_by_its_name(url: str, tmp_path: Path):
     saved, out = tmp_path / "best.json", tmp_path / "out"
     hpo.run(
@@ -163,11 +164,14 @@ def test_the_best_of_a_study_is_trained_by_its_file_and_by_its_name(url: str, tm
     assert not [*out.glob(".*.tmp"), *(out / ".state").glob("*.pt")]
 
 
+@pytest.mark.acceptance
 def test_interrupted_and_killed_it_ends_as_if_it_had_not_been(tmp_path: Path):
-    slow, file, out = own(tmp_path, sleep=0.02), params(tmp_path), tmp_path / "slow"
+    objective, file, out = own(tmp_path), params(tmp_path), tmp_path / "trained"
     alive = tmp_path / "alive"
     away = Program(None, tmp_path / "no home")
-    flags = ("--objective", str(slow), "--epochs", "25", "--seeds", "1", "--out", str(out))
+    flags = ("--objective", str(objective), "--epochs", "25", "--seeds", "1", "--out", str(out))
+
+    (tmp_path / "slow").touch()
 
     def begin() -> subprocess.Popen[str]:
         alive.unlink(missing_ok=True)
@@ -177,14 +181,15 @@ def test_interrupted_and_killed_it_ends_as_if_it_had_not_been(tmp_path: Path):
 
     interrupted = begin()
     interrupted.send_signal(signal.SIGINT)
-    said = interrupted.communicate(timeout=60)
+    said = interrupted.communicate(timeout=HANGS_S)
     kept = torch.load(out / ".state" / "seed_0.pt", weights_only=True)["step"]
     killed = begin()
     kill_all(killed.pid)
-    killed.communicate(timeout=60)
+    killed.communicate(timeout=HANGS_S)
+    (tmp_path / "slow").unlink()
     events: list[object] = []
     result = hpo.train(
-        file, objective=slow, epochs=25, seeds=1, out=out, workers=1, on_event=events.append
+        file, objective=objective, epochs=25, seeds=1, out=out, workers=1, on_event=events.append
     )
     whole = job(tmp_path, epochs=25)
     train_seed(whole, lambda *_: None, Event())
@@ -239,7 +244,7 @@ def test_seeds_of_an_objective_that_has_changed_are_named_each_time(tmp_path: Pa
         return [event.text for event in events if isinstance(event, Remark)]
 
     assert noted(2) == []
-    own(tmp_path, sleep=0.001)
+    own(tmp_path, remark="# Another file.\n")
     note = "the objective's file has changed since seed 0, seed 1 ended; seeds may not compare"
     assert noted(3) == [note]
     # The summary is now of the new file, and the first two seeds are not.

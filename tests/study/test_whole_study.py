@@ -354,6 +354,7 @@ def test_a_copy_that_loses_its_connection_leaves_nothing_and_can_be_repeated(
     assert len(trials(url, "second")) == len(trials(url, "s"))
 
 
+@pytest.mark.acceptance
 def test_of_two_copies_at_once_one_wins_and_kill_9_leaves_nothing_of_it(
     program: Program, url: str, two: tuple[OpenStudy, OpenStudy], tmp_path: Path
 ):
