@@ -23,7 +23,7 @@ from hpo.guard import verdict
 from hpo.search import configurations
 from hpo.search.narrowing import Narrowing
 from objectives import load
-from tests.conftest import ROOT, Program
+from tests.support.program import ROOT, Program
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
@@ -182,7 +182,7 @@ def _anchor(heading: str) -> str:
 
 
 def test_every_test_that_the_architecture_names_is_there():
-    named = re.findall(r"`(tests/\w+\.py)`", page("architecture.md"))
+    named = re.findall(r"`(tests/[\w/]+\.py)`", page("architecture.md"))
 
     assert len(named) > 10
     assert [name for name in named if not (ROOT / name).exists()] == []
@@ -213,6 +213,7 @@ def test_the_example_of_an_enqueue_file_is_taken(tmp_path: Path):
     assert configurations.checked(configurations.read(path), space) == json.loads(example)
 
 
+@pytest.mark.acceptance
 def test_a_run_leaves_the_attributes_columns_and_events_that_the_reference_lists(
     program: Program, url: str, tmp_path: Path
 ):

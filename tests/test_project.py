@@ -16,7 +16,7 @@ from hpo.search.pruners import PRUNERS
 from hpo.search.samplers import SAMPLERS
 from hpo.task.forward import PRECISIONS
 from objectives import DEFAULT, names
-from tests.conftest import ROOT
+from tests.support.program import ROOT
 
 BIN = Path(sys.executable).parent
 
@@ -25,6 +25,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize(
     "command",
     [

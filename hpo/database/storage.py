@@ -5,7 +5,7 @@ transaction checks it before it writes, and the fence may add its own statements
 that ends the trial. Only `study.deletion` and `study.copy` know Optuna's tables, too.
 
 The parts of Optuna that are not public (`_CachedStorage`, `RDBStorage._…_without_commit`) are
-pinned by `tests/test_storage.py::test_optuna_still_has_what_the_storage_extends`.
+pinned by `tests/database/test_storage.py::test_optuna_still_has_what_the_storage_extends`.
 """
 
 from __future__ import annotations

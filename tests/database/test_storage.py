@@ -1,0 +1,319 @@
+"""The storage: one transaction a write, fenced, and nothing written that is not ours."""
+
+from __future__ import annotations
+
+import inspect
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages._rdb import models as tables
+from optuna.trial import TrialState
+
+from hpo.database.connection import connect, mask, parse_url
+from hpo.database.migrations import create_tables
+from hpo.database.schema import SCHEMA_VERSION, schema_version
+from hpo.database.storage import TrialStorage, open_storage
+from hpo.errors import ConfigurationError, LeaseLost, StorageError
+from hpo.tickets.budget import Tickets
+from tests.support.program import HANGS_S
+
+
+class Gate:
+    """A fence that can be shut, and notes what it is told."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.told: list[Any] = []
+
+    def check(self, session: Any) -> None:
+        if not self.is_open:
+            raise LeaseLost("shut")
+
+    def begun(self, session: Any) -> int | None:
+        return None
+
+    def begin(self, session: Any, trial_number: int) -> None:
+        self.told.append(trial_number)
+
+    def end(self, session: Any, state: str) -> None:
+        self.told.append(state)
+
+
+@pytest.fixture
+def storage(url: str) -> TrialStorage:
+    return open_storage(url)
+
+
+@pytest.fixture
+def study(storage: TrialStorage) -> optuna.Study:
+    return optuna.create_study(study_name="s", storage=storage)
+
+
+def seen_by_others(url: str) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name="s", storage=url).get_trials()
+
+
+def begin(storage: TrialStorage, study: optuna.Study, gate: Gate) -> optuna.Trial:
+    storage.hold(gate)
+    trial_id = storage.create_trial(
+        study._study_id, user_attrs={"prune_reason": "-"}, system_attrs={}
+    )
+    return optuna.Trial(study, trial_id)
+
+
+def test_optuna_still_has_what_the_storage_extends() -> None:
+    parameters = inspect.signature(RDBStorage._get_prepared_new_trial).parameters
+    assert list(parameters) == ["self", "study_id", "template_trial", "session"]
+    parameters = inspect.signature(RDBStorage._set_trial_value_without_commit).parameters
+    assert list(parameters) == ["self", "session", "trial", "objective", "value"]
+    for name in ("_read_trials_from_remote_storage", "_backend"):
+        assert hasattr(_CachedStorage, name) or name in inspect.getsource(_CachedStorage.__init__)
+    columns = {
+        tables.TrialParamModel: {"trial_id", "param_name", "param_value", "distribution_json"},
+        tables.TrialUserAttributeModel: {"trial_id", "key", "value_json"},
+        tables.TrialSystemAttributeModel: {"trial_id", "key", "value_json"},
+        tables.TrialIntermediateValueModel: {
+            *("trial_id", "step", "intermediate_value", "intermediate_value_type"),
+        },
+    }
+    for model, names in columns.items():
+        assert names <= set(model.__table__.columns.keys())
+
+
+def test_parameters_are_stored_all_or_none(storage, study, url):
+    trial = begin(storage, study, Gate())
+
+    trial.suggest_float("a", 0, 1)
+    trial.suggest_int("b", 1, 5)
+    before = seen_by_others(url)[0].params
+    storage.flush(trial._trial_id)
+
+    assert before == {}
+    assert seen_by_others(url)[0].params == trial.params
+    assert set(trial.params) == {"a", "b"}
+
+
+def test_the_first_attribute_is_written_with_the_trial(storage, study, url):
+    begin(storage, study, Gate())
+
+    assert seen_by_others(url)[0].user_attrs == {"prune_reason": "-"}
+
+
+def test_attributes_come_in_the_order_of_writing_wherever_their_rows_lie(storage, study, url):
+    trial = begin(storage, study, Gate())
+    for name in "zyxwv":
+        trial.set_user_attr(name, 1)
+    study.tell(trial, 0.0)
+
+    with connect(url).begin() as connection:
+        # A row that is updated is written anew, behind the others.
+        connection.exec_driver_sql(
+            "UPDATE trial_user_attributes SET value_json = '2' WHERE key IN ('prune_reason', 'y')"
+        )
+
+    assert list(seen_by_others(url)[0].user_attrs) == ["prune_reason", *"zyxwv"]
+
+
+def test_a_trial_ends_together_with_what_belongs_to_it(storage, study, url):
+    gate = Gate()
+    trial = begin(storage, study, gate)
+    trial.suggest_float("a", 0, 1)
+    trial.set_user_attr("note", "kept until the end")
+
+    study.tell(trial, 1.5)
+
+    ended = seen_by_others(url)[0]
+    assert (ended.state, ended.value) == (TrialState.COMPLETE, 1.5)
+    assert ended.params == trial.params
+    assert ended.user_attrs["note"] == "kept until the end"
+    assert gate.told == [0, "complete"]
+
+
+def test_ending_a_trial_again_after_a_lost_answer_changes_nothing(storage, study, url):
+    gate = Gate()
+    trial = begin(storage, study, gate)
+    storage.hold(gate)
+    storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
+    storage.hold(gate)
+
+    storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
+
+    assert seen_by_others(url)[0].state == TrialState.PRUNED
+    assert gate.told == [0, "pruned"]
+
+
+def test_a_worker_that_lost_its_trial_writes_nothing_more(storage, study, url):
+    gate = Gate()
+    trial = begin(storage, study, gate)
+    gate.is_open = False
+
+    for write in (
+        lambda: trial.report(1.0, 1),
+        lambda: study.tell(trial, 1.0),
+        lambda: storage.flush(trial._trial_id),
+    ):
+        with pytest.raises(LeaseLost):
+            write()
+
+    left = seen_by_others(url)[0]
+    assert left.state == TrialState.RUNNING
+    assert left.intermediate_values == {}
+
+
+def test_without_a_fence_it_is_the_storage_that_any_optuna_program_opens(storage, study, url):
+    study.optimize(lambda trial: trial.suggest_float("x", -1, 1) ** 2, n_trials=5)
+
+    assert [t.state for t in seen_by_others(url)] == [TrialState.COMPLETE] * 5
+    assert all(t.params for t in seen_by_others(url))
+
+
+def test_an_empty_database_is_prepared_by_many_at_once(empty_url):
+    # Forks: new interpreters would import what this one has. All begin at once.
+    context = multiprocessing.get_context("fork")
+    gate = context.Barrier(6)
+
+    def prepare() -> None:
+        gate.wait()
+        create_tables(connect(empty_url))
+        open_storage(empty_url).get_all_studies()
+
+    # Without the lock 11 of 12 fail; on two cores six processes overlap well enough.
+    processes = [context.Process(target=prepare) for _ in range(6)]
+
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(HANGS_S)
+
+    assert [process.exitcode for process in processes] == [0] * 6
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("postgresql://u:secret@h/d", "write 'postgresql+psycopg2://u:***@h/d'"),
+        ("postgres://u:secret@h/d", "write 'postgresql+psycopg2://u:***@h/d'"),
+        ("sqlite:///x.db", "not a PostgreSQL database"),
+        ("mysql://u:secret@h/d", "not a PostgreSQL database"),
+        ("no url at all", "cannot be read"),
+    ],
+)
+def test_a_url_that_cannot_work_is_refused_without_its_password(given, expected):
+    with pytest.raises(ConfigurationError) as refused:
+        parse_url(given)
+
+    assert expected in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_password_is_masked_even_where_the_url_cannot_be_parsed():
+    assert "secret" not in mask("postgres:://u:secret@h:x/d")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg2://u@h/d?password=secret",
+        "postgresql+psycopg2://u:p@secret@h/d",
+        "postgresql+psycopg2://u:p/secret@h/d",
+        "postgresql+psycopg2://u@corp:secret@h/d",
+        "postgresql+psycopg2://u@corp:secret@h:abc/d",
+        "postgresql+psycopg2://u:secret@h/d?sslmode=require",
+    ],
+)
+def test_a_password_is_masked_wherever_it_stands(url):
+    assert "secret" not in mask(url)
+    assert "***" in mask(url)
+
+
+def test_a_trial_whose_creations_answer_was_lost_is_not_created_twice(storage, study, url):
+    class Bound(Gate):
+        def begun(self, session):
+            return 0
+
+    first = begin(storage, study, Gate())
+
+    again = begin(storage, study, Bound())
+
+    assert again._trial_id == first._trial_id
+    assert len(seen_by_others(url)) == 1
+
+
+def test_a_dead_host_is_reported_in_time():
+    with pytest.raises(StorageError, match="does not answer"):
+        connect("postgresql+psycopg2://u:secret@127.0.0.1:1/d")
+
+
+# Our own tables as version 1 of the schema made them.
+_VERSION_1 = """
+DROP SCHEMA hpo CASCADE; CREATE SCHEMA hpo;
+CREATE TABLE hpo.schema_version (version integer PRIMARY KEY);
+INSERT INTO hpo.schema_version VALUES (1);
+CREATE TABLE hpo.tickets (
+    study_uid uuid, ticket integer, state text NOT NULL DEFAULT 'open', trial_number integer,
+    attempt integer NOT NULL DEFAULT 0, losses integer NOT NULL DEFAULT 0,
+    PRIMARY KEY (study_uid, ticket),
+    CHECK (state IN ('open', 'leased', 'complete', 'pruned', 'failed')));
+CREATE TABLE hpo.leases (
+    run_uid uuid PRIMARY KEY, study_uid uuid NOT NULL, ticket integer NOT NULL,
+    attempt integer NOT NULL, worker text NOT NULL, host text NOT NULL, process text NOT NULL,
+    slot text NOT NULL, taken_at timestamptz DEFAULT now(), beat_at timestamptz DEFAULT now(),
+    epoch integer, epochs integer, value double precision, UNIQUE (study_uid, ticket),
+    FOREIGN KEY (study_uid, ticket) REFERENCES hpo.tickets);
+CREATE TABLE hpo.metrics (
+    run_uid uuid, epoch integer, study_uid uuid NOT NULL, ticket integer NOT NULL,
+    step integer NOT NULL, values jsonb NOT NULL, at timestamptz DEFAULT now(),
+    PRIMARY KEY (run_uid, epoch));
+CREATE TABLE hpo.environments (
+    worker text, study_uid uuid, details jsonb NOT NULL, at timestamptz DEFAULT now(),
+    PRIMARY KEY (worker, study_uid));
+INSERT INTO hpo.tickets (study_uid, ticket, state, trial_number, attempt)
+VALUES ('6f0c2c3e-0000-4000-8000-000000000001', 1, 'complete', 0, 1),
+       ('6f0c2c3e-0000-4000-8000-000000000001', 2, 'open', NULL, 0);
+"""
+
+
+def test_tables_of_the_first_version_are_brought_along_with_what_they_hold(url):
+    engine = connect(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(_VERSION_1)
+
+    with ThreadPoolExecutor(4) as several:
+        list(several.map(lambda _: create_tables(connect(url)), range(4)))
+
+    assert schema_version(engine) == SCHEMA_VERSION
+    tickets = Tickets(engine, "6f0c2c3e-0000-4000-8000-000000000001")
+    assert (tickets.count().complete, tickets.count().open) == (1, 1)
+    taken = tickets.take(worker="w", slot="cpu:0")
+    assert (taken.ticket, taken.rerun_of) == (2, None)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM hpo.divergences").scalar() == 0
+
+
+def test_tables_are_not_changed_under_workers_of_an_earlier_version(url):
+    engine = connect(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(_VERSION_1)
+        connection.exec_driver_sql(
+            "INSERT INTO hpo.leases (run_uid, study_uid, ticket, attempt, worker, host, process,"
+            " slot) SELECT study_uid, study_uid, 2, 1, 'w', 'h', 'p', 's' FROM hpo.tickets LIMIT 1"
+        )
+
+    with pytest.raises(StorageError, match="end their run with Ctrl-C"):
+        create_tables(engine)
+
+    assert schema_version(engine) == 1
+
+
+def test_tables_of_a_later_version_are_left_alone(url):
+    engine = connect(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE hpo.schema_version SET version = 99")
+
+    with pytest.raises(StorageError, match="version 99"):
+        create_tables(engine)

@@ -1,0 +1,102 @@
+"""The embedded server and a run: it starts for it, goes away under it, and is not taken from it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from hpo.embedded import server
+from tests.support.processes import wait_until
+from tests.support.program import HANGS_S, Program
+from tests.support.servers import open_folder
+from tests.support.studies import Held, trials
+
+pytestmark = pytest.mark.acceptance
+
+
+@pytest.fixture
+def alone() -> Iterator[Program]:
+    """The program with a home, and so a server, of its own."""
+    home = open_folder()
+    program = Program(None, home)
+    yield program
+    program("stop", "--force")
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def notices_the_outage(home: Path) -> bool:
+    """Whether a worker has found the database away, and tries again."""
+    return any("the database is away" in log.read_text() for log in home.rglob("worker*.log"))
+
+
+def test_an_outage_of_the_database_is_waited_out(alone: Program, held: Held):
+    url = alone("url").stdout.strip()
+    held.hold(1)
+    command = ("--objective", str(held.path), "--study_name", "s", "--n_trials", "4")
+    process = alone.start(*command, "--workers", "1")
+    wait_until(held.is_holding)
+
+    server.stop(alone.home, immediate=True)
+    held.let_go()
+    wait_until(lambda: notices_the_outage(alone.home))
+    server.start(alone.home)
+    output = process.communicate(timeout=HANGS_S)
+    ended = trials(url, "s")
+
+    assert process.returncode == 0, output[1]
+    assert "Traceback" not in output[1]
+    assert len(ended) == 4
+    assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in ended)
+
+
+def test_ctrl_c_is_obeyed_while_the_database_is_away(alone: Program, tmp_path: Path):
+    # Whoever waited for the database, or for the workers' grace, would do so for hours.
+    held = Held(
+        tmp_path, head="from hpo.database import connection\nconnection._PATIENCE_S = 36_000"
+    )
+    alone("url")
+    held.hold(1)
+    process = alone.start(
+        *("--objective", str(held.path), "--study_name", "s", "--workers", "1"),
+        *("--grace", "36000"),
+    )
+    wait_until(held.is_holding)
+    refused = alone("stop")
+    server.stop(alone.home, immediate=True)
+    held.let_go()
+    wait_until(lambda: notices_the_outage(alone.home))
+
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=HANGS_S)
+
+    assert refused.returncode == 2
+    assert process.returncode == 130, output[1]
+
+
+def test_the_embedded_server_starts_by_itself_and_stops_only_when_nobody_works(
+    alone: Program, held: Held
+):
+    held.hold(1)
+    process = alone.start("--objective", str(held.path), "--study_name", "s", "--workers", "1")
+    found = alone("url").stdout.strip()
+    wait_until(held.is_holding)
+
+    refused = alone("stop")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=HANGS_S)
+    stopped = alone("stop")
+    again = alone("stop")
+    resumed = alone("url").stdout.strip()
+
+    assert refused.returncode == 2
+    assert "cpu:0" in refused.stderr
+    assert stopped.returncode == again.returncode == 0
+    assert "not running" in again.stderr
+    assert resumed == found
+    assert not os.environ.get("HPO_STORAGE")
