@@ -257,7 +257,9 @@ def test_weights_are_the_same_to_the_bit_with_and_without_the_recorder(
         torch.manual_seed(3)
         task = objective.build({**objective.defaults("wide"), **params}, context)
         log = Kept()
-        log.keep = lambda samples, *, epoch, step, log=log: log.samples.update({step: samples})
+        log.on_predictions = lambda samples, *, epoch, step, log=log: log.samples.update(
+            {step: samples}
+        )
         trial.train(
             task,
             plan(metric=objective.metric, predictions=count, predictions_every=every),

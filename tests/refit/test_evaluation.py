@@ -75,6 +75,7 @@ def settings_of(size="unit", **options):
         epochs_per_trial=12,
         space="wide",
         precision="fp32",
+        on_precision_range="prune",
         seed=0,
         sampler="random",
         pruner="none",
@@ -509,7 +510,7 @@ def test_an_objective_without_an_evaluation_says_so(tmp_path):
     objective = load("quadratic")
     chosen = {"space": "wide", "size": "tiny"}
     settings = {
-        **vars(settings_of()),
+        **settings_of().stored(),
         "objective": "quadratic",
         "source": source_hash(objective),
         "size": "tiny",
