@@ -147,7 +147,7 @@ def test_every_prune_reason_and_every_check_of_the_doctor_is_explained():
     told = column(page("troubleshooting.md"))
     listed = column(section(page("reference.md"), "## What a trial holds"))
     reasons = {"pruner", "oom", *verdict.NONFINITE}
-    checks = {name for path in (ROOT / "hpo").glob("doctor*.py") for name in _findings(path)}
+    checks = {name for path in (ROOT / "hpo" / "doctor").glob("*.py") for name in _findings(path)}
 
     assert len(checks) > 15
     assert reasons <= set(listed)
@@ -196,8 +196,8 @@ def test_the_example_of_a_config_file_is_taken(tmp_path: Path):
     context = run.make_context("run", ["--config", str(path), "--workers", "2"])
 
     assert context.params["objective"] == "quadratic"
-    assert context.params["ranges"] == ("lr=0.001,1.0,log",)
-    assert context.params["fixed"] == ("curvature=1.0",)
+    assert context.params["range"] == ("lr=0.001,1.0,log",)
+    assert context.params["set"] == ("curvature=1.0",)
     assert context.params["workers"] == "2"
     assert list(read_config(path)) == [
         *("objective", "n_trials", "workers", "epochs_per_trial", "set", "range")

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from hpo import cli
-from hpo.api import run
+from hpo.api import study
 from hpo.database.connection import connect
 from hpo.database.records import Records
 from hpo.database.retention import Limits, collect
@@ -257,7 +257,9 @@ def test_weights_are_the_same_to_the_bit_with_and_without_the_recorder(
         torch.manual_seed(3)
         task = objective.build({**objective.defaults("wide"), **params}, context)
         log = Kept()
-        log.keep = lambda samples, *, epoch, step, log=log: log.samples.update({step: samples})
+        log.on_predictions = lambda samples, *, epoch, step, log=log: log.samples.update(
+            {step: samples}
+        )
         trial.train(
             task,
             plan(metric=objective.metric, predictions=count, predictions_every=every),
@@ -457,7 +459,7 @@ def test_a_run_keeps_predictions_that_the_command_line_shows(program: Program, m
     assert [(row["epoch"], row["sample"]) for row in as_json] == [(0, 1), (1, 1), (2, 1)]
     assert list(as_json[0]["target"][0]) == ["azimuth_deg", "elevation_deg", "range_m"]
     assert len(as_csv) == 1 + 3 * 2
-    assert run.open(program.environment["HPO_STORAGE"]).predictions(0)[1]["sample"] == 1
+    assert study.open(program.environment["HPO_STORAGE"]).predictions(0)[1]["sample"] == 1
     for wrong, message in (
         (("predictions", "7"), "has no trial 7"),
         (("predictions", "0", "--sample", "5"), "no sample 5 of trial 0 is kept; there are 0, 1"),

@@ -1,4 +1,4 @@
-"""The example of an own objective: sound, quick to learn from, and what the README shows."""
+"""The example of an own objective: sound, quick to learn from, and what the documents show."""
 
 from __future__ import annotations
 
@@ -80,8 +80,10 @@ def test_it_shows_two_groups_a_second_figure_and_dtypes_of_its_own():
     assert set(figures) > {objective.metric}
 
 
-def test_the_readme_shows_the_example_as_it_is():
-    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.S | re.M)
+def test_the_documents_show_the_example_as_it_is():
+    blocks = re.findall(
+        r"^```python\n(.*?)^```$", (ROOT / "docs" / "own-objective.md").read_text(), re.S | re.M
+    )
 
     assert (ROOT / PATH).read_text() in blocks
 

@@ -78,6 +78,7 @@ def settings_of(size="unit", **options):
         seed=0,
         sampler="random",
         pruner="none",
+        on_precision_range="prune",
         options={"installation": "fixed", "scenes": "", **options},
         **facts(objective, chosen),
     )
@@ -509,7 +510,7 @@ def test_an_objective_without_an_evaluation_says_so(tmp_path):
     objective = load("quadratic")
     chosen = {"space": "wide", "size": "tiny"}
     settings = {
-        **vars(settings_of()),
+        **settings_of().stored(),
         "objective": "quadratic",
         "source": source_hash(objective),
         "size": "tiny",
