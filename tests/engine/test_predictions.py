@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from hpo import cli
-from hpo.api import run
+from hpo.api import study
 from hpo.database.connection import connect
 from hpo.database.records import Records
 from hpo.database.retention import Limits, collect
@@ -459,7 +459,7 @@ def test_a_run_keeps_predictions_that_the_command_line_shows(program: Program, m
     assert [(row["epoch"], row["sample"]) for row in as_json] == [(0, 1), (1, 1), (2, 1)]
     assert list(as_json[0]["target"][0]) == ["azimuth_deg", "elevation_deg", "range_m"]
     assert len(as_csv) == 1 + 3 * 2
-    assert run.open(program.environment["HPO_STORAGE"]).predictions(0)[1]["sample"] == 1
+    assert study.open(program.environment["HPO_STORAGE"]).predictions(0)[1]["sample"] == 1
     for wrong, message in (
         (("predictions", "7"), "has no trial 7"),
         (("predictions", "0", "--sample", "5"), "no sample 5 of trial 0 is kept; there are 0, 1"),

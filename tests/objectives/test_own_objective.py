@@ -1,4 +1,4 @@
-"""The example of an own objective: sound, quick to learn from, and what the README shows."""
+"""The example of an own objective: sound, quick to learn from, and what the documents show."""
 
 from __future__ import annotations
 
