@@ -79,7 +79,6 @@ def settings_of(size="unit", **options):
         seed=0,
         sampler="random",
         pruner="none",
-        on_precision_range="prune",
         options={"installation": "fixed", "scenes": "", **options},
         **facts(objective, chosen),
     )
