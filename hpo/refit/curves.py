@@ -1,6 +1,6 @@
-"""The learning curves of a training as a PNG: metric and loss over epochs, a line a seed.
+"""The learning curves of a training as a PNG: metric and loss over epochs, one line per seed.
 
-Border: figures in, bytes out; how a drawing becomes a PNG is `pictures`'.
+Border: figures in, bytes out; `pictures` turns a drawing into a PNG.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 from hpo.refit import pictures
 
-# Inches at 120 dots each: 1200 × 480 pixels, legible in a README.
+# 10 × 4 inches at 120 dots per inch are 1200 × 480 pixels, which a README shows legibly.
 _SIZE_IN = (10.0, 4.0)
 _DPI = 120
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One run's figures by epoch; `is_beside` for one that is there for comparison."""
+    """One seed's figures by epoch; a confirmation in fp32 is dashed."""
 
     label: str
     epochs: Sequence[int]
@@ -28,7 +28,7 @@ class Curve:
 
 
 def picture(curves: Sequence[Curve], *, metric: str, title: str) -> bytes:
-    """The curves as a PNG."""
+    """Draw the curves as a PNG."""
 
     def draw(figure: Any) -> None:
         _draw(figure, curves, metric=metric, title=title)

@@ -1,10 +1,10 @@
 """Evaluate a finished training by its objective, and write tables and figures to a folder.
 
-    evaluation.md    what was measured, every table, the figures
+    evaluation.md    the trained configuration, every table, the figures
     NAME.csv         each table; NAME.png each figure
-    evaluation.json  all tables for programs, and which files these are
+    evaluation.json  all tables for programs, and the list of these files
 
-Border: what is measured is the objective's; here is where it comes from and where it goes.
+Border: the objective measures; this module loads the training and writes the results.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ _FORMAT = "hpo evaluation"
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """How good a finished training is.
+    """The evaluation of a finished training.
 
     Attributes:
-        file: Of the training.
-        trained: What it holds.
-        evaluation: Tables, figures, remarks.
-        is_changed: Whether the objective's file has changed since.
+        file: File of the training.
+        trained: Content of that file.
+        evaluation: Tables, figures and remarks.
+        is_changed: True if the objective's file has changed since the training.
     """
 
     file: Path
@@ -65,15 +65,18 @@ class Evaluated:
     is_changed: bool
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Write tables and figures to a folder; the files.
+        """Write tables and figures to a folder.
+
+        Returns:
+            The files, `evaluation.md` first.
 
         Raises:
-            ConfigurationError: It cannot be written to.
+            ConfigurationError: The folder cannot be written to.
         """
         return write(self, Path(folder))
 
     def flat(self) -> dict[str, Any]:
-        """As plain data for JSON."""
+        """Return plain data for JSON."""
         about = self.trained.about
         return {
             "file": str(self.file),
@@ -106,17 +109,19 @@ def evaluate(
     """Evaluate a finished training, as `python -m hpo evaluate` does, but write nothing.
 
     Args:
-        path: A file that `train` wrote, or its folder: the best seed's then.
-        quick: On fewer samples.
-        samples: A file of samples to evaluate on, in place of the frozen test set (`--scenes`).
-        seed: 0 is the frozen test set, others are fresh draws.
-        size: What the caller takes it to be of; another is refused.
-        objective: Where the objective is here, if its code does not come with the project.
-        tell: Called with a line before each part.
-        must_stop: Asked before each part; then InterruptedError is raised.
+        path: A file that `train` wrote, or its folder, from which the best seed is taken.
+        quick: Evaluate on fewer samples.
+        samples: File of samples to evaluate on, in place of the frozen test set (`--scenes`).
+        seed: Seed of the test set; 0 is the frozen one, others are fresh draws.
+        size: Expected problem size; a training of another size is refused.
+        objective: Location of the objective here, if its code does not come with the project.
+        device: The torch device.
+        tell: Called with a line of text before each part.
+        must_stop: Called before each part; InterruptedError is raised where it returns True.
 
     Raises:
-        ConfigurationError: The file cannot be used, or cannot be evaluated so.
+        ConfigurationError: The file cannot be used, or its objective cannot evaluate it like this.
+        InterruptedError: `must_stop` returned True.
     """
     file = locate(Path(path))
     trained = read(file)
@@ -156,8 +161,8 @@ def evaluate(
 def _refuse_another(
     file: Path, config: Mapping[str, Any], objective: Objective, size: str | None
 ) -> None:
-    """Raise `ConfigurationError` where a training is of another objective, or another size."""
-    # An own file may have another name by now; whether its network fits is told when it is loaded.
+    """Raise `ConfigurationError` if a training is of another objective or another size."""
+    # A user's file may have been renamed since; loading the weights shows if its network fits.
     if config["objective"] in names() and config["objective"] != objective.name:
         raise ConfigurationError(
             f"'{file}' is a training of '{config['objective']}', not of '{objective.name}'; "
@@ -178,16 +183,16 @@ def _refuse_another(
 
 @contextmanager
 def prepared(path: Path, out: Path | None) -> Iterator[Path]:
-    """The folder for what an evaluation finds, made and tried before anything is worked for.
+    """Make the folder of an evaluation, and test that it is writable before the evaluation starts.
 
-    Where nothing comes of it a folder that was made here is taken away again.
+    If the evaluation fails, a folder that was made here is removed.
 
     Args:
-        path: Of the training, as `evaluate` takes it.
-        out: The folder that is asked for; None for `evaluation` beside the file.
+        path: Path of the training, as `evaluate` takes it.
+        out: Requested folder; None for `evaluation` in the folder of the file.
 
     Raises:
-        ConfigurationError: The file cannot be found, or the folder not be written to.
+        ConfigurationError: The file cannot be found, or the folder cannot be written to.
     """
     folder = out or locate(path).absolute().parent / "evaluation"
     was_there = folder.exists()
@@ -196,7 +201,7 @@ def prepared(path: Path, out: Path | None) -> Iterator[Path]:
         yield folder
     except BaseException:
         if not was_there:
-            with suppress(OSError):  # not empty
+            with suppress(OSError):  # It is not empty.
                 folder.rmdir()
         raise
 
@@ -214,10 +219,13 @@ def _made(folder: Path) -> None:
 
 
 def write(evaluated: Evaluated, folder: Path) -> list[Path]:
-    """Write what an evaluation found to a folder; the files, the text first.
+    """Write an evaluation to a folder.
+
+    Returns:
+        The files, `evaluation.md` first.
 
     Raises:
-        ConfigurationError: It cannot be written to.
+        ConfigurationError: The folder cannot be written to.
     """
     _made(folder)
     found = evaluated.evaluation
@@ -229,20 +237,20 @@ def write(evaluated: Evaluated, folder: Path) -> list[Path]:
     summary = {"format": _FORMAT, **evaluated.flat(), "files": files}
     for name, content in contents.items():
         write_file(folder / name, content)
-    # Of other scenes, perhaps: beside these they would be taken for the same evaluation's. Some
-    # file systems take names that differ in their case for one.
+    # Files that an earlier evaluation left, perhaps of other scenes, would be taken for this one's.
+    # Names are compared without case, as some file systems do.
     kept = {name.casefold() for name in files}
     for name in earlier:
         if name.casefold() not in kept:
             with suppress(OSError, ValueError):
                 (folder / name).unlink()
-    # Last: until all is there, the summary of before tells which files are its.
+    # The summary comes last: until all files are there, the earlier one lists the earlier files.
     write_file(folder / _SUMMARY, json.dumps(summary, indent=2, default=str).encode())
     return [folder / name for name in files]
 
 
 def _files_of_earlier(folder: Path) -> list[str]:
-    """What an earlier evaluation says that it wrote here: plain names of tables and figures."""
+    """Return the tables and figures, by plain names, that an earlier evaluation listed here."""
     try:
         summary = json.loads((folder / _SUMMARY).read_text(encoding="utf-8"))
         listed = summary["files"] if summary["format"] == _FORMAT else []
@@ -252,7 +260,7 @@ def _files_of_earlier(folder: Path) -> list[str]:
 
 
 def markdown(evaluated: Evaluated) -> str:
-    """The whole evaluation as one document."""
+    """Format the whole evaluation as one Markdown document."""
     about, found = evaluated.trained.about, evaluated.evaluation
     study = about["study"]
     lines = [
@@ -275,13 +283,13 @@ def markdown(evaluated: Evaluated) -> str:
 
 
 def table_lines(table: Table) -> str:
-    """A table in Markdown."""
+    """Format a table in Markdown."""
     rows = [table.head, ["---"] * len(table.head), *([_cell(c) for c in r] for r in table.rows)]
     return "\n".join(f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)
 
 
 def picture(figure: Figure) -> bytes:
-    """A figure as a PNG."""
+    """Draw a figure as a PNG."""
     return pictures.png(figure.draw, figure.size_in, dpi=_DPI)
 
 
@@ -290,7 +298,7 @@ def _csv(table: Table) -> str:
 
 
 def _cell(value: Any) -> str:
-    """A cell for people: three significant digits."""
+    """Format a cell for people, with three significant digits."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, float):
@@ -300,12 +308,12 @@ def _cell(value: Any) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """A cell for programs: a plain number, no NumPy's or torch's; JSON has no NaN."""
+    """Convert a cell for programs: NumPy's and torch's numbers to plain ones, NaN to None."""
     if hasattr(value, "item"):
         value = value.item()
     return finite(value)
 
 
 def console_table(table: Table) -> Sequence[Sequence[str]]:
-    """A table's cells as text, the head first."""
+    """Return a table's cells as text, the head first."""
     return [list(table.head), *([_cell(cell) for cell in row] for row in table.rows)]

@@ -1,6 +1,6 @@
-"""A drawing as a PNG, by matplotlib.
+"""Render a matplotlib drawing as a PNG.
 
-Border: what is drawn is the caller's; no display is needed, and no global state of matplotlib's.
+Border: the caller draws; no display and no global state of matplotlib is needed.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from typing import Any
 
 
 def png(draw: Callable[[Any], None], size_in: tuple[float, float], *, dpi: int) -> bytes:
-    """A figure of this size, in inches, as a PNG.
+    """Render a figure as a PNG.
 
     Args:
-        draw: Draws into a figure of matplotlib's that is empty.
+        draw: Draws into an empty matplotlib figure.
+        size_in: Width and height in inches.
+        dpi: Pixels per inch.
     """
-    # Half a second, and needed at a command's end alone.
+    # The import takes half a second, and only the end of a command needs it.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

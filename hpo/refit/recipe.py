@@ -1,4 +1,4 @@
-"""What a training trains: a configuration, the settings it was found with, and where it is from.
+"""The recipe of a training: a configuration, the settings that it was found with, its origin.
 
     best trial · trial N · FILE of `best --save` or by hand  ->  Recipe
 
@@ -34,14 +34,17 @@ from objectives import Objective, Params
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
-    """What a training is asked for; None leaves a choice to the study, or the configuration's file.
+    """A requested training; None leaves a choice to the study or the configuration's file.
 
     Attributes:
-        objective: Where the objective is here; for a file without settings, which one it is.
-        space: The search space of a configuration that comes without settings.
-        options: The objective's own, where they are to be others than the study's.
-        precision: `auto` for the one that the configuration was studied in.
-        ema_decay: Of the averaged weights; 0 for none.
+        objective: Location of the objective here; for a file without settings, its name.
+        size: Size of the problem.
+        space: Search space of a configuration that comes without settings.
+        options: Values of the objective's own options that replace the study's.
+        epochs: Epochs of each seed.
+        seeds: Number of seeds.
+        precision: `auto` for the precision that the configuration was studied in.
+        ema_decay: Decay of the averaged weights; 0 for none.
     """
 
     objective: str | None = None
@@ -73,16 +76,21 @@ class TrainRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What is trained.
+    """A configuration to train, with all settings of its training.
 
     Attributes:
-        objective: Where its code is here.
-        config: The study's, but for its objective's place, options and size.
-        epochs: Of this training.
+        objective: Location of its code here.
+        config: Configuration of the study, with this training's objective location, options, size.
+        params: Parameters, as the objective suggests them.
+        epochs: Epochs of each seed in this training.
+        precision: Precision of this training.
+        why: Reason for that precision, for the user.
+        seeds: Number of seeds requested.
+        ema_decay: Decay of the averaged weights; 0 for none.
+        study_name: Name of the study; None for a configuration of no study.
+        trial: Number of the trial, likewise.
         studied: Epochs and precision of the trial, and the value that it reached, where known.
-        precision: Of this training.
-        why: The reason for that precision.
-        notes: What the user should know.
+        notes: Notes for the user.
     """
 
     objective: str
@@ -99,7 +107,7 @@ class Recipe:
     notes: Sequence[str] = ()
 
     def about(self, seed: int) -> dict[str, Any]:
-        """What one training is, as `saved.build` takes it."""
+        """Return the description of one seed's training, as `hpo.task.build` takes it."""
         return {
             "study": self.stored_config(),
             "params": dict(self.params),
@@ -109,11 +117,11 @@ class Recipe:
         }
 
     def stored_config(self) -> dict[str, Any]:
-        """The configuration as files keep it, with the epochs of this training."""
+        """Return the configuration as files keep it, with the epochs of this training."""
         return {**self.config.stored(), "epochs": self.epochs}
 
     def asked(self) -> dict[str, Any]:
-        """All that the result hangs on, by the flags' names: another value is another training."""
+        """Return all that identifies the training, by the flags' names."""
         own = self.config
         return {
             "objective": own.objective,
@@ -129,7 +137,7 @@ class Recipe:
 def of_study(
     opened: OpenStudy, number: int | None, request: TrainRequest, *, on_gpu: bool
 ) -> Recipe:
-    """The recipe of a trial, or of the best one.
+    """Return the recipe of a trial; None as its number means the best one.
 
     Raises:
         ConfigurationError: There is no such trial, or none is complete yet.
@@ -172,10 +180,10 @@ def _trial(opened: OpenStudy, number: int | None) -> FrozenTrial:
 
 
 def of_file(path: Path, request: TrainRequest, *, on_gpu: bool) -> Recipe:
-    """The recipe of a configuration's file; no database is needed.
+    """Return the recipe of a configuration's file, without a database.
 
     Raises:
-        ConfigurationError: It cannot be read, or says too little and no flag says the rest.
+        ConfigurationError: The file cannot be read, or lacks settings that no flag gives.
     """
     found = configurations.read_one(path)
     if found.config is None and request.objective is None:
@@ -238,10 +246,10 @@ def _recipe(
 
 
 def _stored(stored: Mapping[str, Any], what: str) -> StudyConfig:
-    """The settings of a study as they were stored."""
+    """Read a study's configuration from its stored form."""
     try:
         config = StudyConfig.from_stored(stored)
-        # Whatever was written there by hand.
+        # A file written by hand may hold values of any type.
         if not all(isinstance(v, str) for v in (config.objective, config.size, config.space)):
             raise TypeError("objective, size and space are texts")
         return replace(config, options=dict(config.options))
@@ -255,7 +263,7 @@ def _stored(stored: Mapping[str, Any], what: str) -> StudyConfig:
 def _trained_with(
     config: StudyConfig, objective: Objective, spec: str, request: TrainRequest, *, precision: str
 ) -> StudyConfig:
-    """A study's settings, with what is asked for in their place."""
+    """Return a study's configuration with the request's changes."""
     if request.space not in (None, config.space):
         raise ConfigurationError(
             f"the configuration is of space '{config.space}', and --space {request.space} cannot "
@@ -271,7 +279,7 @@ def _trained_with(
     }
     check(objective, whole)
     defaults = {name: option.default for name, option in objective.options.items()}
-    # A study of before an option existed has none of it.
+    # A study that is older than an option has no value of it.
     whole["options"] = settle(
         objective, {**defaults, **whole["options"]}, {**whole, "precision": precision}
     )
@@ -283,12 +291,12 @@ def _usual_size(objective: Objective, size: str) -> str:
 
 
 def _params(found: Params, objective: Objective, space: str, what: str) -> tuple[Params, str]:
-    """The parameters as the objective has them, and in words those that were not given."""
+    """Return the parameters that the objective suggests, and in words those set by default."""
     (given,) = configurations.checked([found], objective.spaces[space], flag=what)
     defaults = {n: v for n, v in objective.defaults(space).items() if n not in given}
     fixed = optuna.trial.FixedTrial({**defaults, **given})
     with warnings.catch_warnings():
-        # Of a value that lies outside of the space as its study had narrowed or widened it.
+        # Optuna warns of a value outside of the space, whose bounds may differ from the study's.
         warnings.simplefilter("ignore")
         try:
             params = plain(objective.suggest(fixed, space))
@@ -301,7 +309,7 @@ def _params(found: Params, objective: Objective, space: str, what: str) -> tuple
 
 
 def _precision(asked: str, studied: str, *, on_gpu: bool) -> tuple[str, str]:
-    """The precision to train in, and the reason."""
+    """Return the precision to train in, and the reason."""
     if asked != "auto":
         return asked, "asked for"
     if studied == "fp16" and not on_gpu:
