@@ -1,4 +1,4 @@
-"""A saved step judged again."""
+"""A replayed step on the terminal: verdict, passes by precision, spectra."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpo.guard.replay import Replayed
 
 
 def print_replayed(found: Replayed, *, step: int | None) -> None:
-    """A saved step judged again, on stdout."""
+    """Print a replayed step and its verdict on stdout."""
     evidence = found.evidence
     results.print(f"trial      {found.about['trial']}, pruned as {found.recorded}")
     whose = f"of step {found.step}" if step is None else f"of step {step}, drawn anew"
