@@ -22,7 +22,7 @@ from hpo.errors import ConfigurationError
 from hpo.files import csv_text, finite
 from hpo.files import write as write_file
 from hpo.machine.slots import torch_device
-from hpo.refit import pictures
+from hpo.refit import curves
 from hpo.refit.weights import (
     Trained,
     locate,
@@ -290,7 +290,7 @@ def table_lines(table: Table) -> str:
 
 def picture(figure: Figure) -> bytes:
     """Draw a figure as a PNG."""
-    return pictures.png(figure.draw, figure.size_in, dpi=_DPI)
+    return curves.png(figure.draw, figure.size_in, dpi=_DPI)
 
 
 def _csv(table: Table) -> str:
