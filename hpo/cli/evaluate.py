@@ -62,11 +62,11 @@ def evaluate(ctx: click.Context, /, path: Path, **flags: Any) -> None:
     import torch
 
     from hpo.display.evaluate import Telling, print_evaluated
-    from hpo.refit import evaluation
+    from hpo.refit import evaluation, evaluation_files
 
     # The many small products gain nothing from more threads, and lose much where cores are shared.
     torch.set_num_threads(1)
-    with evaluation.prepared(path, flags["out"]) as folder, Telling() as telling:
+    with evaluation_files.prepared(path, flags["out"]) as folder, Telling() as telling:
         try:
             found = evaluation.evaluate(
                 path,
@@ -89,5 +89,5 @@ def evaluate(ctx: click.Context, /, path: Path, **flags: Any) -> None:
     else:
         print_evaluated(found)
     # The files come after the result, which a full disk must not hide.
-    files = evaluation.write(found, folder)
+    files = evaluation_files.write(found, folder)
     say(f"{len(files)} files in {folder}: {', '.join(file.name for file in files)}")

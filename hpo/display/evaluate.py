@@ -9,7 +9,7 @@ from rich.status import Status
 from rich.table import Table as Grid
 
 from hpo.display.console import duration, errors, results
-from hpo.refit.evaluation import Evaluated, console_table
+from hpo.refit.evaluation_files import Evaluated, console_table
 
 # Only the first tables are printed; the files hold all of them.
 _SHOWN = 2
