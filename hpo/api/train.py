@@ -22,7 +22,8 @@ from hpo.machine.slots import slots_on
 from hpo.refit import crew, recipe
 from hpo.refit.crew import TrainConfig
 from hpo.refit.events import TrainEvent
-from hpo.refit.recipe import Recipe, TrainRequest
+from hpo.refit.recipe import Recipe
+from hpo.refit.request import TrainRequest
 from hpo.refit.results import TrainingResult
 from hpo.study.study import open_study
 

@@ -128,7 +128,7 @@ def train(ctx: click.Context, /, **flags: Any) -> None:
     from hpo.environ import variables
     from hpo.launch.local import LocalLauncher
     from hpo.refit import crew
-    from hpo.refit.recipe import TrainRequest
+    from hpo.refit.request import TrainRequest
 
     same = ("objective", "size", "space", "epochs", "seeds", "precision", "ema_decay")
     request = TrainRequest(
