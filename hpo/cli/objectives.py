@@ -93,8 +93,8 @@ def objectives(objective: str | None, as_json: bool) -> None:
             if finding.state == "failed":
                 raise ObjectiveError(f"objective '{spec}': {finding.detail}")
     if as_json:
-        told: list[dict[str, Any]] = [as_data(one) for one in found.values()]
-        click.echo(json.dumps(told if objective is None else told[0], indent=2))
+        shown: list[dict[str, Any]] = [as_data(one) for one in found.values()]
+        click.echo(json.dumps(shown if objective is None else shown[0], indent=2))
     elif objective is None:
         print_objectives(found.values())
     else:

@@ -15,14 +15,14 @@ from hpo.refit.evaluation_files import Evaluated, console_table
 _SHOWN = 2
 _MOST_ROWS = 40
 # Without a terminal to update in place, a line is printed at most this often.
-_TELL_EVERY_S = 10.0
+_LINE_EVERY_S = 10.0
 
 
 class Telling:
     """The running part of an evaluation, shown on stderr."""
 
     def __init__(self) -> None:
-        self._started_at = self._told_at = time.monotonic()
+        self._started_at = self._said_at = time.monotonic()
         self._status = Status("reading", console=errors) if errors.is_terminal else None
 
     def __enter__(self) -> Telling:
@@ -44,8 +44,8 @@ class Telling:
         now = time.monotonic()
         if self._status is not None:
             self._status.update(f"{line} ({duration(now - self._started_at)})")
-        elif now - self._told_at > _TELL_EVERY_S:
-            self._told_at = now
+        elif now - self._said_at > _LINE_EVERY_S:
+            self._said_at = now
             errors.print(f"{duration(now - self._started_at)}: {line}")
 
 

@@ -157,9 +157,9 @@ def _ended(result: SeedResult, metric: str) -> str:
 def print_training(result: TrainingResult) -> None:
     """Print the result of a training on stdout."""
     for one in result.seeds:
-        told = _short(one.value) if one.value is not None else f"diverged ({one.reason})"
+        outcome = _short(one.value) if one.value is not None else f"diverged ({one.reason})"
         best = ", the best" if one.seed == result.best_seed and len(result.seeds) > 1 else ""
-        results.print(labelled(f"seed {one.seed}", f"{told}{best}"))
+        results.print(labelled(f"seed {one.seed}", f"{outcome}{best}"))
     if result.mean is not None:
         spread = "" if result.std is None else f" ± {result.std:.2g} over seeds"
         results.print(labelled(result.metric, f"{result.mean:.4g}{spread}"))
@@ -177,11 +177,11 @@ def confirmation(result: TrainingResult) -> str | None:
     zero = next((one for one in result.seeds if one.seed == 0), None)
     if other is None or zero is None:
         return None
-    told = [_short(v) if v is not None else "diverged" for v in (other.value, zero.value)]
+    shown = [_short(v) if v is not None else "diverged" for v in (other.value, zero.value)]
     verb = {True: "confirms", False: "differs", None: "gives"}[result.is_confirmed]
     is_far = result.is_confirmed is False and None not in (other.value, zero.value)
     why = " (more than twice the deviation over seeds)" if is_far else ""
-    return f"fp32 {verb}: {told[0]} against {told[1]}{why}"
+    return f"fp32 {verb}: {shown[0]} against {shown[1]}{why}"
 
 
 def _short(value: object) -> str:
