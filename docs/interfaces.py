@@ -17,7 +17,7 @@ import click
 from hpo import cli
 from hpo.api import run, study, train
 from hpo.fleet import events
-from hpo.refit import evaluation, results
+from hpo.refit import evaluation, evaluation_files, results
 from hpo.refit import events as refit_events
 from hpo.search.narrowing import kind_of, values_of
 from hpo.study import config, request, status
@@ -39,7 +39,7 @@ _RETURNED: dict[str, type] = {
     "hpo.fleet.events.Stopping": events.Stopping,
     "hpo.TrainingResult": results.TrainingResult,
     "hpo.refit.results.SeedResult": results.SeedResult,
-    "hpo.Evaluated": evaluation.Evaluated,
+    "hpo.Evaluated": evaluation_files.Evaluated,
     "hpo.refit.events.TrainProgress": refit_events.TrainProgress,
     "hpo.refit.events.SeedProgress": refit_events.SeedProgress,
     "hpo.refit.events.SeedEnded": refit_events.SeedEnded,

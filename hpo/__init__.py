@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from hpo.api.train import train
     from hpo.errors import HpoError
     from hpo.fleet.events import RunResult
-    from hpo.refit.evaluation import Evaluated, evaluate
+    from hpo.refit.evaluation import evaluate
+    from hpo.refit.evaluation_files import Evaluated
     from hpo.refit.results import TrainingResult
 
 __all__ = [
@@ -42,7 +43,7 @@ _MODULES = {
     **{"Best": "api.study", "Study": "api.study", "best": "api.study", "open": "api.study"},
     **{"run": "api.run", "RunResult": "fleet.events", "HpoError": "errors"},
     **{"train": "api.train", "TrainingResult": "refit.results"},
-    **{"evaluate": "refit.evaluation", "Evaluated": "refit.evaluation"},
+    **{"evaluate": "refit.evaluation", "Evaluated": "refit.evaluation_files"},
 }
 
 

@@ -1,11 +1,11 @@
-"""`hpo.run`: what `python -m hpo run` does, as a function that returns data.
+"""`hpo.run`: the command `python -m hpo run` as a function that returns data.
 
     import hpo
 
     result = hpo.run(objective="mine.py", n_trials=20, workers=2)
     result.best.params
 
-Nothing is printed. The storage is the one that is named, else HPO_STORAGE's, else the embedded
+Nothing is printed. The storage is the `storage` argument, else HPO_STORAGE, else the embedded
 server, as on the command line, which calls this function.
 """
 
@@ -25,7 +25,7 @@ from hpo.search import configurations
 from hpo.study.request import FLAGS, RunRequest
 from objectives import Params
 
-# The parameters of `run` that are flags; the other flags are its further settings.
+# These flags are named parameters of `run`; all others are its further settings.
 _NAMED = ("objective", "n_trials", "study_name", "set", "range", "enqueue")
 SETTINGS = [flag for flag in FLAGS if flag.name not in _NAMED]
 
@@ -50,20 +50,22 @@ def run(
     the same call goes on from there.
 
     Args:
-        objective: A name, `module:attr`, or a file. Workers are processes of their own: what was
-            defined in a notebook has to be in a file.
-        n_trials: The study's total, over all runs.
-        home: The folder of the embedded server, checkpoints and logs; None for HPO_HOME.
-        set: Values of parameters that are not to be searched.
-        range: Narrower ranges: (low, high) or (low, high, 'log').
+        objective: A name, `module:attr`, or a file. Workers are separate processes, so an
+            objective from a notebook must be written to a file.
+        n_trials: Total number of trials of the study, over all runs.
+        study: Name of the study; None for one made from objective, space and size.
+        storage: URL of a PostgreSQL database; None for HPO_STORAGE, else the embedded server.
+        home: Folder of the embedded server, checkpoints and logs; None for HPO_HOME.
+        set: Fixed values of parameters, which are then not searched.
+        range: Narrower ranges of parameters: (low, high) or (low, high, 'log').
         enqueue: A configuration to try next, several of them, or the JSON file that holds them.
         on_event: Called with each event of the run, for example `hpo.fleet.events.Progress`.
-        stop: Set it to end the run as Ctrl-C does on the command line.
-        settings: Further flags by their names, for example `workers=2` or `timeout=600`; and
-            `options`, the objective's own.
+        stop: An event; setting it ends the run, as Ctrl-C does on the command line.
+        settings: Further flags by their names, for example `workers=2` or `timeout=600`, and
+            `options`, a mapping of the objective's own options.
 
     Raises:
-        HpoError: Whatever the command line would exit with 1 or 2 for.
+        HpoError: An error for which the command line would exit with 1 or 2.
     """
     if objective is not None and not isinstance(objective, str | Path):
         raise ConfigurationError(
@@ -97,7 +99,7 @@ def run(
         gpus=request.gpus,
     )
 
-    # Importing these takes a second; a database that does not answer is reported before.
+    # These imports take a second, so a database that does not answer is reported before them.
     from hpo.fleet import fleet
     from hpo.launch.local import LocalLauncher
     from hpo.study.join import prepare_study
@@ -122,4 +124,4 @@ def run(
 
 
 def _ignore(_: Event) -> None:
-    """Take an event of a run that nothing shows."""
+    """Discard an event of a run."""

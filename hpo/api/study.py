@@ -29,8 +29,14 @@ class Best:
     """The best complete trial of a study.
 
     Attributes:
-        figures: What its last validation found, the metric among them.
-        config: What its study was created with.
+        study: Name of the study.
+        trial: Number of the trial.
+        metric: Name of the metric.
+        value: Value of the metric.
+        precision: Precision that the trial was trained in.
+        params: Parameters of the trial.
+        figures: Figures of its last validation, the metric among them.
+        config: Configuration of the study when the trial began.
     """
 
     study: str
@@ -43,14 +49,14 @@ class Best:
     config: StudyConfig
 
     def flat(self) -> dict[str, Any]:
-        """As plain data for JSON; what `train` and `--enqueue` take."""
+        """Return plain data for JSON, which `train` and `--enqueue` read."""
         plain = {"params": dict(self.params), "figures": dict(self.figures)}
         own = {name: value for name, value in vars(self).items() if name != "config"}
         return {**own, **plain, "settings": self.config.stored()}
 
 
 class Study:
-    """A study that exists, for reading."""
+    """An existing study, for reading."""
 
     def __init__(self, opened: OpenStudy, db: sa.Engine) -> None:
         self._opened, self._db = opened, db
@@ -60,20 +66,20 @@ class Study:
 
     @property
     def name(self) -> str:
-        """Its name in the storage."""
+        """Name of the study in the storage."""
         return self._opened.name
 
     @property
     def config(self) -> StudyConfig:
-        """What it was created with."""
+        """Configuration that the study was created with."""
         return self._opened.config
 
     def status(self) -> Status:
-        """How it stands now."""
+        """Read the study's current status: trials, workers, best value."""
         return status(self._opened, self._db)
 
     def best(self) -> Best:
-        """Its best trial.
+        """Return the best trial.
 
         Raises:
             ConfigurationError: No trial is complete yet.
@@ -81,16 +87,21 @@ class Study:
         return best_of(self._opened, self._db)[0]
 
     def trials(self) -> list[dict[str, Any]]:
-        """A row a trial, as `--export_csv` writes them."""
+        """Return one row per trial, as `--export_csv` writes them."""
         return trial_rows(self._opened)
 
     def predictions(self, trial: int) -> list[dict[str, Any]]:
-        """What the networks of a trial made of some validation samples, by step and sample.
+        """Return the predictions of a trial's network on some validation samples.
 
-        Columns: epoch, step, sample, kind, score, error, latency_s, input, target, prediction.
+        Args:
+            trial: Number of the trial.
+
+        Returns:
+            One row per step and sample, with epoch, step, sample, kind, score, error, latency_s,
+            input, target and prediction.
 
         Raises:
-            ConfigurationError: There is no such trial, or nothing of it is kept.
+            ConfigurationError: There is no such trial, or no prediction of it is kept.
         """
         trials = self._opened.load().get_trials(deepcopy=False)
         if not 0 <= trial < len(trials):
@@ -106,17 +117,22 @@ class Study:
         return [{name: finite(row[name]) for name in (*columns, *parts)} for row in rows]
 
     def optuna(self) -> optuna.Study:
-        """The Optuna study, for all that Optuna offers."""
+        """Return the Optuna study, for everything that Optuna offers."""
         return self._opened.load()
 
 
 def open(
     storage: str | None = None, study: str | None = None, *, home: str | Path | None = None
 ) -> Study:
-    """The study of this name, or the only one.
+    """Open an existing study.
+
+    Args:
+        storage: URL of a PostgreSQL database; None for HPO_STORAGE, else the embedded server.
+        study: Name of the study; None for the only one in the storage.
+        home: Folder of the embedded server; None for HPO_HOME.
 
     Raises:
-        ConfigurationError: There is none, or there are several and none was named.
+        ConfigurationError: There is no such study, or there are several and none was named.
         StorageError: The database cannot be used.
     """
     folder = Path(home).absolute() if home is not None else None
@@ -127,7 +143,12 @@ def open(
 def best(
     storage: str | None = None, study: str | None = None, *, home: str | Path | None = None
 ) -> Best:
-    """The best trial of a study.
+    """Return the best trial of a study.
+
+    Args:
+        storage: URL of a PostgreSQL database; None for HPO_STORAGE, else the embedded server.
+        study: Name of the study; None for the only one in the storage.
+        home: Folder of the embedded server; None for HPO_HOME.
 
     Raises:
         ConfigurationError: There is no such study, or no trial of it is complete yet.
@@ -137,7 +158,11 @@ def best(
 
 
 def best_of(opened: OpenStudy, db: sa.Engine) -> tuple[Best, FrozenTrial]:
-    """The best trial of an open study, and Optuna's record of it."""
+    """Return the best trial of an open study, and Optuna's record of it.
+
+    Raises:
+        ConfigurationError: No trial is complete yet.
+    """
     trial = best_trial(opened.load())
     if trial is None or trial.value is None:
         raise ConfigurationError(f"study '{opened.name}' has no complete trial yet")
@@ -155,7 +180,7 @@ def best_of(opened: OpenStudy, db: sa.Engine) -> tuple[Best, FrozenTrial]:
 
 
 def _validated(records: Records, trial: FrozenTrial, metric: str) -> dict[str, float]:
-    """What a trial's last validation found, without what its training was like."""
+    """Return the figures of a trial's last validation, without those of its training."""
     run_uid = trial.user_attrs.get("run_uid")
     found = records.figures(run_uid) if run_uid else {}
     training = {name for name in found if "." in name or name in TRAINING_FIGURES} - {metric}

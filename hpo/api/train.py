@@ -1,11 +1,11 @@
-"""`hpo.train`: what `python -m hpo train` does, as a function that returns data.
+"""`hpo.train`: the command `python -m hpo train` as a function that returns data.
 
     import hpo
 
     hpo.train(study="mine-wide-tiny", epochs=200).file      # the weights of the best seed
     hpo.train("best.json", seeds=5, out="final").mean
 
-Nothing is printed. `hpo.refit` resolves what is trained (`recipe`) and trains it (`crew`).
+Nothing is printed. In `hpo.refit`, `recipe` resolves the configuration and `crew` trains it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from hpo.machine.slots import slots_on
 from hpo.refit import crew, recipe
 from hpo.refit.crew import TrainConfig
 from hpo.refit.events import TrainEvent
-from hpo.refit.recipe import Recipe, TrainRequest
+from hpo.refit.recipe import Recipe
+from hpo.refit.request import TrainRequest
 from hpo.refit.results import TrainingResult
 from hpo.study.study import open_study
 
@@ -50,20 +51,31 @@ def train(
 ) -> TrainingResult:
     """Train a configuration at full length over several seeds, as `python -m hpo train` does.
 
-    An interruption (KeyboardInterrupt) has every seed write its checkpoint, and is raised again;
-    the same call goes on from there.
+    On an interruption (KeyboardInterrupt) every seed writes its checkpoint, and the exception is
+    raised again; the same call goes on from there.
 
     Args:
-        file: A configuration's file, as `best --save` writes it; None for a study's trial.
-        trial: Its number; None for the best one.
-        home: The folder of the embedded server; None for HPO_HOME.
-        ema: The decay of the averaged weights; 0 for none.
-        options: The objective's own, where they are to be others than the study's.
-        out: The folder of the results; None for one below `trained`.
+        file: File of a configuration, as `best --save` writes it; None for a study's trial.
+        study: Name of the study; None for the only one in the storage.
+        trial: Number of the trial; None for the best one.
+        storage: URL of a PostgreSQL database; None for HPO_STORAGE, else the embedded server.
+        home: Folder of the embedded server; None for HPO_HOME.
+        epochs: Epochs of each seed, over which the learning rate falls to 0.
+        seeds: Number of seeds; a larger number in a later call adds some.
+        precision: Precision of the forward pass; `auto` for the trial's own.
+        ema: Decay of the averaged weights; 0 for none.
+        objective: Location of the objective here; None for the study's or the file's.
+        size: Size of the problem; None for the study's or the file's.
+        space: Search space of a `file` without settings.
+        options: Values of the objective's own options that replace the study's.
+        device: The torch device; None for the GPUs, else the CPU.
+        workers: Seeds that train at once; None for one per GPU, else one per usable core.
+        out: Folder of the results; None for one in `trained`.
+        force: Start over if the folder holds a training, this one or another.
         on_event: Called with each event, for example `hpo.refit.events.SeedEnded`.
 
     Raises:
-        HpoError: Whatever the command line would exit with 1 or 2 for.
+        HpoError: An error for which the command line would exit with 1 or 2.
     """
     request = TrainRequest(
         objective=None if objective is None else str(objective),
@@ -108,10 +120,11 @@ def resolve(
     out: Path | None,
     force: bool,
 ) -> tuple[Recipe, TrainConfig]:
-    """What a training comes down to: what is trained, and how and where.
+    """Resolve a request to the recipe of a training and its execution settings.
 
     Raises:
-        ConfigurationError: It cannot be.
+        ConfigurationError: The request contradicts itself, or does not fit the study, the file or
+            this machine.
         StorageError: The database of the study cannot be used.
     """
     both = [name for name, v in (("trial", trial), ("study_name", study)) if v is not None]

@@ -1,8 +1,8 @@
-"""Flags in, configurations and exit codes out.
+"""The command line: flags in, configurations and exit codes out.
 
-The only package that reads argv, and with `display` the only one that writes to the terminal:
-results on stdout, everything else on stderr. Nothing heavy is imported before a command runs, so
-that help is instant.
+Border: the only package that reads argv, and with `display` the only one that writes to the
+terminal: results on stdout, everything else on stderr. Nothing heavy is imported before a command
+runs, so that help is instant.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from hpo.errors import HpoError, RunFailed
 
 
 class _Commands(click.Group):
-    """`python -m hpo --n_trials 50` is `python -m hpo run --n_trials 50`."""
+    """The group of all commands; flags without a command are those of `run`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"-h", "--help", "--version", "--verbose"}
@@ -47,7 +47,7 @@ class _Commands(click.Group):
                 formatter.write_dl(rows)
 
 
-# Hyphens are accepted wherever an underscore stands.
+# A flag may be written with hyphens in place of underscores.
 _CONTEXT = {
     "token_normalize_func": lambda token: token.replace("-", "_"),
     "help_option_names": ["-h", "--help"],
@@ -84,12 +84,12 @@ _SECTIONS = {
 for _members in _SECTIONS.values():
     for _command in _members:
         commands.add_command(_command)
-# Started by `train` alone, so in no section.
+# Only `train` starts this command, so the help does not list it.
 commands.add_command(train_seed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code: 0 done, 1 failed, 2 misconfigured, 130 interrupted."""
+    """Run a command; return 0 (done), 1 (failed), 2 (misconfigured) or 130 (interrupted)."""
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         code = commands.main(args, prog_name="python -m hpo", standalone_mode=False)
@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         click.echo(f"hpo: {error}", err=True)
         return error.exit_code
     except BrokenPipeError:
-        # Whoever read our output has seen enough; Python would complain at its end.
+        # The reader of stdout has closed it; Python would fail to flush it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return RunFailed.exit_code
     except Exception as error:
@@ -118,9 +118,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _explained(error: Exception) -> str:
-    """An error that nobody raised on purpose, in a line."""
+    """Describe an unforeseen error in one line."""
     reason = (str(getattr(error, "orig", None) or error).strip().splitlines() or ["?"])[0]
-    # Neither is imported here; what SQLAlchemy raises this late is an outage that went on.
+    # The module's name is compared because importing SQLAlchemy or Optuna here would be slow. An
+    # operational error that arrives here outlasted all retries.
     if not type(error).__module__.startswith(("sqlalchemy", "optuna")):
         return f"{type(error).__name__}: {reason} (not foreseen; --verbose shows where)"
     kinds = {type(one).__name__ for one in (error, error.__cause__) if one is not None}

@@ -9,12 +9,13 @@ from typing import Any
 
 from hpo.errors import ConfigurationError
 
-# Given once a parameter: `set = ["lr=0.01"]`, or as a table, `[set]` and `lr = 0.01` below it.
+# These flags repeat, so a list is accepted, `set = ["lr=0.01"]`, and a table, `[set]` with
+# `lr = 0.01`.
 _TABLES = ("set", "range")
 
 
 def flag_value(args: Sequence[str], flag: str) -> str | None:
-    """The value that a flag has in the arguments; None where it is not among them."""
+    """Return a flag's value among the arguments; None if the flag is not given."""
     for here, following in zip(args, [*args[1:], None]):
         name, equals, value = here.partition("=")
         if name.replace("-", "_") == f"__{flag}":
@@ -23,10 +24,10 @@ def flag_value(args: Sequence[str], flag: str) -> str | None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The flags of a TOML file, by their names, as click takes them.
+    """Read flags from a TOML file, by their names, with values as click takes them.
 
     Raises:
-        ConfigurationError: It cannot be read, or is no TOML.
+        ConfigurationError: The file cannot be read, or is no TOML.
     """
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -57,7 +58,7 @@ def _joined(value: Any) -> str:
 
 
 def refuse_unknown(config: Mapping[str, Any], known: Sequence[str], path: Path) -> None:
-    """Raise `ConfigurationError` where a file has a key that is the name of no flag."""
+    """Raise `ConfigurationError` if a file has a key that names no flag."""
     unknown = [name for name in config if name not in known]
     if unknown:
         from difflib import get_close_matches

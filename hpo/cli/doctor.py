@@ -1,4 +1,4 @@
-"""`doctor`: is this machine and its database fit for a study."""
+"""`doctor`: check that this machine and its database are fit for a study."""
 
 from __future__ import annotations
 

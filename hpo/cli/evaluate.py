@@ -1,4 +1,4 @@
-"""`evaluate`: a finished training against what else its objective knows."""
+"""`evaluate`: measure a finished training against other methods and bounds."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def evaluate(ctx: click.Context, /, path: Path, **flags: Any) -> None:
     import torch
 
     from hpo.display.evaluate import Telling, print_evaluated
-    from hpo.refit import evaluation
+    from hpo.refit import evaluation, evaluation_files
 
-    # Its many small products are no faster on more, and far slower where cores are shared.
+    # The many small products gain nothing from more threads, and lose much where cores are shared.
     torch.set_num_threads(1)
-    with evaluation.prepared(path, flags["out"]) as folder, Telling() as telling:
+    with evaluation_files.prepared(path, flags["out"]) as folder, Telling() as telling:
         try:
             found = evaluation.evaluate(
                 path,
@@ -88,6 +88,6 @@ def evaluate(ctx: click.Context, /, path: Path, **flags: Any) -> None:
         click.echo(json.dumps(found.flat(), indent=2, default=str))
     else:
         print_evaluated(found)
-    # After the result, which a full disk must not hide.
-    files = evaluation.write(found, folder)
+    # The files come after the result, which a full disk must not hide.
+    files = evaluation_files.write(found, folder)
     say(f"{len(files)} files in {folder}: {', '.join(file.name for file in files)}")

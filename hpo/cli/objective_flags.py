@@ -1,4 +1,4 @@
-"""A command that takes the flags of an objective beside its own."""
+"""A command that takes the flags of an objective in addition to its own."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class ObjectiveCommand(Command):
             ) from error
 
     def take_flags(self, ctx: click.Context, objective: str | None, args: Sequence[str]) -> None:
-        """Have the objective's flags, too, where one is named or a flag is none of our own."""
+        """Add the objective's flags if one is named or a flag is not the command's own."""
         ctx.meta[_NAMED] = ctx.meta.get(_NAMED, False) or objective is not None
-        # Importing an objective takes seconds, so not without need, nor twice.
+        # Importing an objective takes seconds, so it is done once and only if needed.
         if _META not in ctx.meta and (objective or _has_unknown(args, self, ctx)):
             ctx.meta[_META] = _objective_options(objective or DEFAULT)
 
@@ -42,20 +42,20 @@ class ObjectiveCommand(Command):
 
 
 def given_options(ctx: click.Context, flags: Mapping[str, Any]) -> dict[str, str]:
-    """The objective's own options, as far as they were given."""
+    """Return the objective's own options that were given."""
     own = {option.name for option in ctx.meta.get(_META, []) if option.name}
     return {name: flags[name] for name in own if flags.get(name) is not None}
 
 
 def _has_unknown(args: Sequence[str], command: click.Command, ctx: click.Context) -> bool:
-    """Whether a flag is none of the command's own, and so perhaps the objective's."""
+    """Return whether a flag is not the command's own, and so perhaps the objective's."""
     own = {name for param in command.get_params(ctx) for name in param.opts}
     flags = (arg.partition("=")[0].replace("-", "_") for arg in args if arg.startswith("--"))
     return any(f"--{flag[2:]}" not in own for flag in flags)
 
 
 def _objective_options(spec: str) -> list[click.Parameter]:
-    """An objective's own options as flags."""
+    """Declare an objective's own options as flags."""
     from hpo.study.objective import load_objective
 
     return [

@@ -1,4 +1,4 @@
-"""What is asked of objectives: `check` holds one against the contract, `objectives` lists them."""
+"""Commands on objectives: `check` tests one against the contract, `objectives` lists them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def check(
     from hpo.display.objectives import print_rehearsed
     from hpo.study.request import DEFAULTS
 
-    # As many as a worker on a core has.
+    # A worker on a core has one thread, too, so the times are comparable.
     torch.set_num_threads(1)
     found = rehearse(
         objective,
@@ -93,8 +93,8 @@ def objectives(objective: str | None, as_json: bool) -> None:
             if finding.state == "failed":
                 raise ObjectiveError(f"objective '{spec}': {finding.detail}")
     if as_json:
-        told: list[dict[str, Any]] = [as_data(one) for one in found.values()]
-        click.echo(json.dumps(told if objective is None else told[0], indent=2))
+        shown: list[dict[str, Any]] = [as_data(one) for one in found.values()]
+        click.echo(json.dumps(shown if objective is None else shown[0], indent=2))
     elif objective is None:
         print_objectives(found.values())
     else:

@@ -1,4 +1,4 @@
-"""What networks made of samples as they trained: `predictions` shows, `gc` removes old ones."""
+"""Commands on recorded predictions: `predictions` shows them, `gc` removes old ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`replay`: judge the saved step of a diverged trial again."""
+"""`replay`: run the saved step of a diverged trial again and judge it afresh."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _content(file: str) -> bytes:
 
 
 def _objective(config: dict[str, Any], given: str | None, *, is_file: bool) -> Objective:
-    """The objective that a saved step is replayed with."""
+    """Load the objective of a saved step, and note on stderr if its file has changed."""
     from hpo.study.objective import objective_of
 
     found, has_changed = objective_of(config, given, is_file=is_file, what="the saved step")
@@ -113,7 +113,7 @@ def _objective(config: dict[str, Any], given: str | None, *, is_file: bool) -> O
 
 
 def _saved_step(number: int, study_name: str | None, storage: str | None) -> bytes:
-    """The file that was kept of a trial's divergence."""
+    """Read the saved step of a diverged trial from the database."""
     from hpo.database.artifacts import DatabaseArtifacts
     from hpo.database.records import Records
 

@@ -1,4 +1,4 @@
-"""`run`: create or resume a study, run workers until it is done."""
+"""`run`: create or resume a study and run workers until it is done."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
         errors.print(labelled("storage", f"the embedded PostgreSQL in {home()}"))
     url = storage_url(flags["storage"])
 
-    # Importing these takes a second, so the first line and a wrong URL's message go before.
+    # This import takes a second, so the first line and the error of a wrong URL come before it.
     from hpo.api.run import run as run_study
 
     stop = threading.Event()
@@ -83,7 +83,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
     else:
         shown.display.end(result, is_embedded=is_embedded)
     if csv_path is not None and shown.opened is not None:
-        # After the result, which a full disk must not hide.
+        # The table comes after the result, which a full disk must not hide.
         _export(csv_path, shown.opened)
         shown.display.say(f"the trials are in {csv_path}")
     if result.is_interrupted:
@@ -91,7 +91,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
 
 
 class _Shown:
-    """The run's display, made when its database answers: a dead one is reported at once."""
+    """The display of a run, made once the database answers, so that an error comes first."""
 
     display: Display
     opened: OpenStudy | None = None
@@ -109,7 +109,7 @@ class _Shown:
         self._stack.close()
 
     def show(self, event: Event) -> None:
-        """Take an event of the run."""
+        """Show an event of the run."""
         from hpo.display.run import Display, Level
         from hpo.fleet.events import Connected, Starting
 
@@ -120,7 +120,7 @@ class _Shown:
         self.display.show(event)
         if isinstance(event, Starting):
             self.opened = event.opened
-            # From here on workers are at work, and an interruption has them stop in good order.
+            # Workers run from here on, and must checkpoint their trials on an interruption.
             stop_on_signals(self._stop)
             self._stack.enter_context(self.display)
 
@@ -132,7 +132,7 @@ def _export(path: Path, opened: OpenStudy) -> None:
 
 
 def _pairs(given: Sequence[str], flag: str) -> dict[str, str]:
-    """'name=value' of a repeated flag, by name; the last one of a name counts."""
+    """Parse a repeated flag's 'name=value' pairs; the last value of a name counts."""
     pairs = {}
     for one in given:
         name, equals, value = one.partition("=")

@@ -1,4 +1,4 @@
-"""The flags of `run`: its own, the objective's, and those of a file."""
+"""The flags of `run`: its own, the objective's, and those from a file (`--config`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hpo.study.request import FLAGS, Flag
 
 
 class RunCommand(ObjectiveCommand):
-    """`run`, with the flags of the objective that it is asked for beside its own, and a file's."""
+    """The command `run`, with the flags of its objective, and defaults from a file."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given = flag_value(args, "config")
@@ -39,12 +39,12 @@ class RunCommand(ObjectiveCommand):
 
 
 def _flag(param: click.Parameter | None) -> str:
-    """A parameter's name on the command line."""
+    """Return a parameter's name on the command line."""
     return param.opts[0].removeprefix("--") if param else ""
 
 
 class _NameOrAttribute(click.Choice[str]):
-    """One of some names, or `module:attr`."""
+    """A choice of names that also accepts `module:attr`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and ":" in value:
@@ -56,7 +56,7 @@ class _NameOrAttribute(click.Choice[str]):
 
 
 def option_of(flag: Flag) -> Callable[[Any], Any]:
-    """The option of the command line that a flag of `run` declares."""
+    """Make the command-line option that a flag of `run` declares."""
     names, help = (f"--{flag.name}",), flag.help
     if flag.kind == "switch":
         return click.option(*names, is_flag=True, help=help)
@@ -80,7 +80,7 @@ def option_of(flag: Flag) -> Callable[[Any], Any]:
 
 
 def named(name: str) -> Callable[[Any], Any]:
-    """The option of one of `run`'s flags, for another command that has it too."""
+    """Make the option of a flag of `run`, for another command that shares it."""
     return option_of(next(flag for flag in FLAGS if flag.name == name))
 
 
@@ -107,7 +107,7 @@ _OUTPUT: Sequence[Callable[[Any], Any]] = (
 
 
 def _options() -> list[Callable[[Any], Any]]:
-    """All options of `run`, in the order of its help."""
+    """Return all options of `run`, in the order of its help."""
     options: list[Callable[[Any], Any]] = []
     for flag in FLAGS:
         options.append(option_of(flag))

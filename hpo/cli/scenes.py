@@ -66,7 +66,7 @@ def scenes(ctx: click.Context, /, path: Path, **flags: Any) -> None:
     from hpo.study.request import usual
     from objectives import Context
 
-    # As many as a worker on a core has.
+    # A worker on a core has one thread, too.
     torch.set_num_threads(1)
     objective = load_objective(name)
     usually = usual(on_gpu=False)

@@ -1,4 +1,4 @@
-"""What is done with the storage: `dashboard`, `url`, `stop`."""
+"""Commands on the storage: `dashboard`, `url`, `stop`."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def stop(force: bool) -> None:
 
 
 def _working(url: str) -> list[str]:
-    """The workers that hold a trial, in any study, and the programs that are connected."""
+    """Return the workers that hold a trial of any study, or else the connected programs."""
     from hpo.database.connection import connect, other_programs
     from hpo.database.schema import SCHEMA_VERSION, schema_version
     from hpo.tickets.leases import live_leases

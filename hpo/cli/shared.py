@@ -1,4 +1,4 @@
-"""What several commands share: options, `--verbose`, signals, opening a study."""
+"""Shared parts of the commands: options, `--verbose`, signals, opening a study."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="as JSON")
 
 
 class Command(click.Command):
-    """A command that takes `--verbose`, which `main` looks for."""
+    """A command that accepts `--verbose`; `main` reads that flag from the arguments."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         params = super().get_params(ctx)
@@ -44,15 +44,15 @@ class Command(click.Command):
 
 
 def say(line: str) -> None:
-    """Something for people, on stderr: before what takes its time, so that they see it begin."""
+    """Print a line for people on stderr, as before a step that takes seconds."""
     click.echo(line, err=True)
 
 
 def open_study(study_name: str | None, storage: str | None) -> tuple[OpenStudy, sa.Engine]:
-    """The study that is named, or the only one, and its database.
+    """Open the named study, or the only one; return it and its database.
 
     Raises:
-        ConfigurationError: There is none, or there are several and none was named.
+        ConfigurationError: There is no such study, or there are several and none was named.
         StorageError: The database cannot be used.
     """
     from hpo.database.connection import connect
@@ -64,7 +64,7 @@ def open_study(study_name: str | None, storage: str | None) -> tuple[OpenStudy, 
 
 
 def stop_on_signals(stop: threading.Event | None = None) -> threading.Event:
-    """An event that Ctrl-C, SIGTERM and a closed terminal set from now on."""
+    """Have Ctrl-C, SIGTERM and a closed terminal set an event from now on; return it."""
     from hpo.database.connection import stop_waiting
 
     stop = threading.Event() if stop is None else stop
@@ -74,14 +74,14 @@ def stop_on_signals(stop: threading.Event | None = None) -> threading.Event:
         stop_waiting()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # nohup has SIGHUP ignored, and is to be obeyed.
+        # `nohup` ignores SIGHUP for its command, which must stay so.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, obey)
     return stop
 
 
 def workers_of(given: str) -> int | None:
-    """The number that `--workers` says; None for `auto`."""
+    """Parse the number of `--workers`; None for `auto`."""
     if given == "auto":
         return None
     if not (given.isdecimal() and int(given) > 0):

@@ -1,4 +1,4 @@
-"""What is asked of a study: `status`, `studies`, `best`, `replay`."""
+"""Commands that read studies: `status`, `studies`, `best`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hpo.study.study import OpenStudy
 
 
-# How often a watched study is looked at: its workers beat every five seconds.
+# A watched study is read this often; its workers' heartbeats come every five seconds.
 _WATCH_S = 2.0
 _AGES = r" \(last beat \d+ s ago\)|\"(silent|held)_s\": [\d.]+"
 
@@ -76,7 +76,7 @@ def status(
 
 
 def _watch(opened: OpenStudy, db: sa.Engine, *, as_json: bool) -> None:
-    """Show a study as it goes on: on a terminal in place, else whenever something changed."""
+    """Show a study until it is done: on a terminal in place, else after each change."""
     import time
 
     from rich.live import Live
@@ -94,7 +94,7 @@ def _watch(opened: OpenStudy, db: sa.Engine, *, as_json: bool) -> None:
             text = json.dumps(found.flat()) if as_json else "\n".join(status_lines(found))
             if live is not None:
                 live.update(Text(text), refresh=True)
-            # How long ago something was changes all the time and is no news.
+            # Ages change at each reading, so they are left out of the comparison.
             elif (news := re.sub(_AGES, "", text)) != shown:
                 shown = news
                 click.echo(text if as_json else f"{text}\n")

@@ -1,4 +1,4 @@
-"""`train`: train a configuration at full length over several seeds; and the process of one seed."""
+"""`train`: train a configuration at full length over several seeds; `train_seed`: one seed."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def train(ctx: click.Context, /, **flags: Any) -> None:
     from hpo.environ import variables
     from hpo.launch.local import LocalLauncher
     from hpo.refit import crew
-    from hpo.refit.recipe import TrainRequest
+    from hpo.refit.request import TrainRequest
 
     same = ("objective", "size", "space", "epochs", "seeds", "precision", "ema_decay")
     request = TrainRequest(
@@ -158,7 +158,7 @@ def train_seed() -> None:
     import os
     import threading
 
-    # What an objective prints must not come between the events.
+    # Events get a duplicate of stdout, and prints of an objective go to stderr, not between them.
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     lock = threading.Lock()
@@ -168,7 +168,7 @@ def train_seed() -> None:
             try:
                 events.write(json.dumps({"event": event, **values}) + "\n")
             except BrokenPipeError:
-                # Nobody listens any more; the end of the input says so, too.
+                # The parent is gone; `watch` sees the same at the end of the input.
                 stop.set()
 
     class Remarks(logging.Handler):
@@ -179,7 +179,7 @@ def train_seed() -> None:
     line = sys.stdin.readline()
 
     def watch() -> None:
-        # Not by way of sys.stdin, whose lock a waiting thread would hold at the interpreter's end.
+        # `os.read` takes no lock; a thread waiting in sys.stdin would hold its lock at exit.
         while os.read(sys.stdin.fileno(), 1024):
             pass
         stop.set()

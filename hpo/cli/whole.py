@@ -1,4 +1,4 @@
-"""What is done with a whole study: `copy`, `delete`."""
+"""Commands on a whole study: `copy`, `delete`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def copy(to: str, study_name: str | None, new_name: str | None, storage: str | N
 
 
 def _checkpoints(opened: OpenStudy | None) -> Path:
-    """The folder of checkpoints that a study's latest run named, else the home's."""
+    """Return the checkpoint folder of a study's latest run, else the home's."""
     from hpo.environ import home
     from hpo.study.study import last_run
 

@@ -1,4 +1,4 @@
-"""`worker`: one worker of a study that exists."""
+"""`worker`: run one worker of an existing study."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def worker(
         db = connect(url, application=slot)
         opened = open_study(db, study_name)
     except StorageError as error:
-        # Not a misconfiguration: the fleet may start this worker again.
+        # A storage error would exit with 2, misconfigured; after a 1 the fleet may restart it.
         raise RunFailed(str(error)) from error
     config = WorkerConfig(
         name=f"{platform.node()}/{slot}",

@@ -1,4 +1,5 @@
-"""What commands show on the terminal: one module a kind of thing.
+"""Format what commands show on the terminal; each module is named after a command.
 
-Border: the hand of `cli`; formats what it is given and decides nothing. With `cli` the only writer.
+Border: called by `cli`; formats its arguments and decides nothing. Only `cli` and this package
+write to the terminal.
 """

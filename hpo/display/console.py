@@ -1,7 +1,7 @@
 """The two streams: results on stdout, everything else on stderr.
 
-Text is shown as it is: names of studies and values of parameters may hold what rich would take for
-markup or an emoji. What is to stand out is a `Text` with a style.
+Text is printed literally, because names of studies and values of parameters may hold what rich
+would interpret as markup or an emoji. Styled parts are `Text` objects.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-# A table in a file or a pipe is not to be cut to the 80 columns of no terminal.
+# Without a terminal rich assumes 80 columns, which would cut a table in a file or a pipe.
 _WIDTH = None if sys.stdout.isatty() else 240
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -19,12 +19,12 @@ results = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, wi
 
 
 def labelled(label: str, value: str, *, style: str = "bold", width: int = 10) -> Text:
-    """A line with its label standing out."""
+    """Format a line that starts with a highlighted label."""
     return Text.assemble((f"{label:<{width}}", style), f" {value}")
 
 
 def state_line(state: str, text: str) -> Text:
-    """What a check found: `ok`, `warning` or `failed`, and the rest of the line."""
+    """Format a check's line: its state, `ok`, `warning` or `failed`, and the given text."""
     style = {"ok": "green", "warning": "yellow", "failed": "red"}[state]
     shown = "FAILED" if state == "failed" else state
     line = Text.assemble((f"{shown:<7}", style), f"  {text}")
@@ -33,7 +33,7 @@ def state_line(state: str, text: str) -> Text:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: '0.4 s', '34 s', '2 min 41 s', '3 h 05 min'."""
+    """Format seconds for people: '0.4 s', '34 s', '2 min 41 s', '3 h 05 min'."""
     if 0.05 <= seconds < 1:
         return f"{seconds:.1g} s"
     whole = round(seconds)

@@ -1,4 +1,4 @@
-"""What the doctor finds, a line each."""
+"""The findings of `doctor` on the terminal, one line each."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from hpo.doctor.finding import Finding
 
 
 def print_finding(finding: Finding) -> None:
-    """One finding, on stdout, and below it its cure."""
+    """Print a finding, and its cure below it, on stdout."""
     results.print(state_line(finding.state, f"{finding.name:<13}  {finding.found}"))
     if finding.cure:
         results.print(f"         cure           {finding.cure}")
 
 
 def print_summary(findings: Sequence[Finding]) -> None:
-    """How many of the checks failed, on stderr."""
+    """Print on stderr how many of the checks failed."""
     failed = sum(finding.state == "failed" for finding in findings)
     warned = sum(finding.state == "warning" for finding in findings)
     errors.print(f"{len(findings)} checks: {failed} failed, {warned} with a warning")

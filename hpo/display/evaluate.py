@@ -1,4 +1,4 @@
-"""An evaluation on the terminal: what it is at, then its remarks and its first tables."""
+"""An evaluation on the terminal: the running part, then the first tables and the remarks."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from rich.status import Status
 from rich.table import Table as Grid
 
 from hpo.display.console import duration, errors, results
-from hpo.refit.evaluation import Evaluated, console_table
+from hpo.refit.evaluation_files import Evaluated, console_table
 
-# Of all tables: the others are in the files.
+# Only the first tables are printed; the files hold all of them.
 _SHOWN = 2
 _MOST_ROWS = 40
-# Where there is no terminal to show the part in place, a line now and then.
-_TELL_EVERY_S = 10.0
+# Without a terminal to update in place, a line is printed at most this often.
+_LINE_EVERY_S = 10.0
 
 
 class Telling:
-    """Tells which part of an evaluation is under way."""
+    """The running part of an evaluation, shown on stderr."""
 
     def __init__(self) -> None:
-        self._started_at = self._told_at = time.monotonic()
+        self._started_at = self._said_at = time.monotonic()
         self._status = Status("reading", console=errors) if errors.is_terminal else None
 
     def __enter__(self) -> Telling:
@@ -40,17 +40,17 @@ class Telling:
             self._status.stop()
 
     def tell(self, line: str) -> None:
-        """A part begins."""
+        """Show the part that begins."""
         now = time.monotonic()
         if self._status is not None:
             self._status.update(f"{line} ({duration(now - self._started_at)})")
-        elif now - self._told_at > _TELL_EVERY_S:
-            self._told_at = now
+        elif now - self._said_at > _LINE_EVERY_S:
+            self._said_at = now
             errors.print(f"{duration(now - self._started_at)}: {line}")
 
 
 def print_evaluated(found: Evaluated) -> None:
-    """Remarks, and the tables that matter most."""
+    """Print the first tables and the remarks on stdout."""
     for table in found.evaluation.tables[:_SHOWN]:
         head, *rows = console_table(table)
         grid = Grid(title=table.title, title_justify="left", box=None, pad_edge=False)

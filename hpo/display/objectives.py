@@ -1,4 +1,4 @@
-"""Objectives: what they are, what they search, and how one stands against the contract."""
+"""Objectives on the terminal: their search spaces, and the findings of `check`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from objectives import Objective
 
 
 def print_rehearsed(found: Rehearsed) -> None:
-    """An objective against the contract: each check, and what a trial takes."""
+    """Print the checks of an objective against the contract, and the time of a trial."""
     width = max(len(finding.name) for finding in found.findings)
     for finding in found.findings:
         results.print(state_line(finding.state, f"{finding.name:<{width}}  {finding.detail}"))
@@ -41,7 +41,7 @@ def _print_pace(found: Rehearsed, pace: Pace) -> None:
 
 
 def print_objectives(found: Iterable[Objective]) -> None:
-    """The objectives that come with the project."""
+    """Print the objectives that come with the project."""
     table = Table("objective", "metric", "sizes", "what it is", box=None)
     for one in found:
         metric = f"{one.metric}, {one.direction}"
@@ -50,7 +50,7 @@ def print_objectives(found: Iterable[Objective]) -> None:
 
 
 def print_objective(one: Objective) -> None:
-    """One objective: its search spaces, options and sizes."""
+    """Print an objective: its sizes, options and search spaces."""
     results.print(Text.assemble((one.name, "bold"), f"  {_about(one)}"))
     results.print(f"metric   {one.metric}, {one.direction}")
     results.print(f"sizes    {', '.join(one.sizes)}")
@@ -67,7 +67,7 @@ def print_objective(one: Objective) -> None:
 
 
 def as_data(one: Objective) -> dict[str, Any]:
-    """An objective as plain data."""
+    """Return an objective as plain data for JSON."""
     spaces = {
         name: {
             parameter: {"kind": type(spec).__name__.lower(), **asdict(spec)}
@@ -87,7 +87,7 @@ def as_data(one: Objective) -> dict[str, Any]:
 
 
 def _about(one: Objective) -> str:
-    """The first line of the docstring of its file, else of its class."""
+    """Return the first line of the docstring of the objective's file, else of its class."""
     module = inspect.getmodule(type(one))
     text = (module.__doc__ if module else None) or type(one).__doc__ or ""
     return text.strip().partition("\n")[0]

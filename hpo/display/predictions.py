@@ -1,4 +1,4 @@
-"""Predictions on the terminal: figures below the true ones, grids as coloured cells."""
+"""Predictions on the terminal: figures in a table below the true ones, grids as coloured cells."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from hpo.database.retention import Collected, Limits
 from hpo.display.console import results
 
 _TEXT_CHARS = 100
-# Black, blue, red, green, yellow, grey, magenta, orange, cyan, maroon: as grid puzzles are shown.
+# ARC puzzles are usually shown in these colours: black, blue, red, green, yellow, grey, magenta,
+# orange, cyan, maroon.
 _PALETTE = (
     *("#000000", "#0074d9", "#ff4136", "#2ecc40", "#ffdc00"),
     *("#aaaaaa", "#f012be", "#ff851b", "#7fdbff", "#870c25"),
@@ -28,7 +29,7 @@ Row = Mapping[str, Any]
 
 
 def print_predictions(rows: Sequence[Row]) -> None:
-    """Predictions sample by sample, on stdout."""
+    """Print predictions on stdout, sample by sample."""
     by_sample = sorted(rows, key=lambda row: (row["sample"], row["step"]))
     for sample, group in groupby(by_sample, key=lambda row: row["sample"]):
         some = _named(list(group))
@@ -48,7 +49,7 @@ def print_predictions(rows: Sequence[Row]) -> None:
 
 
 def print_collected(found: Collected, limits: Limits, *, dry_run: bool) -> None:
-    """What was removed, and what stays."""
+    """Print how many predictions were removed, and how many stay."""
     reasons = {
         f"older than {limits.days:g} days": found.too_old,
         f"beyond {limits.megabytes:g} MB": found.too_many,
@@ -68,12 +69,12 @@ def _size(count: int) -> str:
 
 
 def _grids(rows: Sequence[Row]) -> RenderableType:
-    """The input, the wanted grid, and that of each epoch, side by side."""
+    """Lay out the input, the target and the prediction of each epoch side by side."""
     first = rows[0]
     shown = [_grid("input", first["input"]), _grid("target", first["target"])]
     for row in rows:
         label = f"{row['when']}: {_figure(row['score'], '.2f')}"
-        # A score may be high all the same.
+        # The label names a wrong size, because the score may be high in spite of it.
         label += " (other size)" * (_size_of(row["prediction"]) != _size_of(first["target"]))
         shown.append(_grid(label, row["prediction"]))
     return Columns(shown, padding=(1, 3))
@@ -95,7 +96,7 @@ def _grid(label: str, rows: Sequence[Sequence[int]]) -> RenderableType:
 
 
 def _table(rows: Sequence[Row]) -> RenderableType:
-    """The wanted figures, and those of each epoch below them."""
+    """Lay out the target figures, and the predicted ones of each epoch below them."""
     target = _mappings(rows[0]["target"])
     names = list(dict.fromkeys(name for one in target for name in one))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -152,7 +153,7 @@ def _figure(value: Any, form: str = ".5g") -> str:
 
 
 def _named(rows: Sequence[Row]) -> list[Row]:
-    """The rows of a sample with `when` they were made: by epoch where these ended, else by step."""
+    """Add `when` to a sample's rows: the epoch if all were made at epoch ends, else the step."""
     lengths = {row["step"] / row["epoch"] if row["epoch"] else None for row in rows if row["step"]}
     by = "epoch" if len(lengths) < 2 and None not in lengths else "step"
     return [{**row, "when": f"{by} {row[by]}"} for row in rows]

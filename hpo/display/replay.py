@@ -1,4 +1,4 @@
-"""A saved step judged again."""
+"""A replayed step on the terminal: verdict, passes by precision, spectra."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hpo.guard.replay import Replayed
 
 
 def print_replayed(found: Replayed, *, step: int | None) -> None:
-    """A saved step judged again, on stdout."""
+    """Print a replayed step and its verdict on stdout."""
     evidence = found.evidence
     results.print(f"trial      {found.about['trial']}, pruned as {found.recorded}")
-    whose = f"of step {found.step}" if step is None else f"of step {step}, drawn anew"
-    results.print(f"step       {found.step}, {found.precision}; the batch {whose}")
+    origin = f"of step {found.step}" if step is None else f"of step {step}, drawn anew"
+    results.print(f"step       {found.step}, {found.precision}; the batch {origin}")
     same = ", as recorded" if found.reason == found.recorded else ""
     verdict = Text.assemble("verdict    ", (found.reason or "benign", "bold"), same)
     results.print(verdict)

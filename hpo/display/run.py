@@ -1,4 +1,4 @@
-"""What a run looks like: decisions at the start, progress, the result."""
+"""A run on the terminal: decisions at the start, progress, the result."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from hpo.fleet.events import (
 )
 from hpo.study.outcomes import outcome
 
-# Without a terminal a line at least this often, so that a log shows that something goes on.
+# Without a terminal a line is printed at least this often, so that a log shows a run at work.
 _QUIET_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """How much is said on stderr, and in which form."""
+    """Amount and form of the output on stderr."""
 
     is_quiet: bool = False
     is_verbose: bool = False
@@ -48,7 +48,7 @@ class Level:
 
 
 class Display:
-    """One run's lines, and its live picture while it is on a terminal."""
+    """Lines of one run, and on a terminal a live table while it goes on."""
 
     def __init__(self, level: Level) -> None:
         self._level = level
@@ -63,18 +63,18 @@ class Display:
         return not (self._level.is_quiet or self._level.is_json)
 
     def say(self, line: str | Text) -> None:
-        """A line for people."""
+        """Print a line for people on stderr, unless quiet or in JSON."""
         if self._is_plain:
             errors.print(line)
 
     def _log(self, event: str, **values: Any) -> None:
-        """A line for programs."""
+        """Print an event as a line of JSON on stderr, if so configured."""
         if self._level.is_json:
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             click.echo(json.dumps({"at": now, "event": event, **values}), err=True)
 
     def _begin(self, start: Starting) -> None:
-        """Say each resolved decision and its reason."""
+        """Print each resolved decision and its reason."""
         self._started = start
         config, budget, slots = start.opened.config, start.budget, start.slots
         on_gpu = slots[0].device == "cuda"
@@ -128,7 +128,7 @@ class Display:
             self._live.stop()
 
     def show(self, event: Event) -> None:
-        """Take an event of the run."""
+        """Show an event of the run."""
         if isinstance(event, Connected):
             self.say(labelled("storage", event.storage))
         elif isinstance(event, Starting):
@@ -194,7 +194,7 @@ class Display:
             self.say(f"trial {trial.number} {how}{value}{why}: {params}")
 
     def _show_estimate(self, progress: Progress) -> None:
-        """How long it will take, as soon as the first epochs tell."""
+        """Print once how long trial and study will take, after the first epochs."""
         steps = [lease.steps for lease in progress.leases if lease.epoch and lease.steps]
         if self._has_estimate or not steps or not progress.trial_s or not progress.left_s:
             return
@@ -208,7 +208,7 @@ class Display:
         self.say(labelled("estimate", text))
 
     def note_end(self, result: RunResult) -> None:
-        """Say on stderr what the run came to."""
+        """Print the outcome of the run on stderr."""
         budget = result.budget
         self.say(
             f"{budget.ended} of {budget.total} trials done in {duration(result.seconds)}: "
@@ -231,7 +231,7 @@ class Display:
         self._log("end", **result.flat())
 
     def end(self, result: RunResult, *, is_embedded: bool) -> None:
-        """Say what the run came to, and how to look at it."""
+        """Print the outcome on stderr, and the best trial and next commands on stdout."""
         self.note_end(result)
         if result.best is not None:
             print_trial(self._started.opened, result.best)
@@ -251,7 +251,7 @@ class Display:
 
 
 def _picture(progress: Progress) -> Group:
-    """The live picture: how far the study is, and a line for each running trial."""
+    """Lay out the live view: progress of the study, and a line for each running trial."""
     budget = progress.budget
     head = Table.grid(padding=(0, 1))
     head.add_row(

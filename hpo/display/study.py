@@ -1,4 +1,4 @@
-"""A study on the terminal: how it stands, its best trial."""
+"""A study on the terminal: its status and its best trial; the list of all studies."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def running(lease: Lease) -> str:
 
 
 def counts(budget: Budget, reasons: Mapping[str, int]) -> str:
-    """Trials by state, pruned ones by their reason: '5 complete, 6 pruned (4 pruner, 2 oom)'."""
+    """Count trials by state and prune reason: '5 complete, 6 pruned (4 pruner, 2 oom)'."""
     why = f" ({', '.join(f'{n} {reason}' for reason, n in reasons.items())})" if reasons else ""
     return f"{budget.complete} complete, {budget.pruned} pruned{why}, {budget.failed} failed"
 
 
 def status_lines(found: Status) -> list[str]:
-    """How a study stands, a line a thing."""
+    """Return the lines of a study's status."""
     budget, best = found.budget, found.best
     lines = {
         "study": found.study,
@@ -57,13 +57,13 @@ def status_lines(found: Status) -> list[str]:
 
 
 def print_status(found: Status) -> None:
-    """How a study stands, on stdout."""
+    """Print a study's status on stdout."""
     for line in status_lines(found):
         results.print(line)
 
 
 def print_overview(lines: Sequence[StudyLine]) -> None:
-    """The studies of a database, on stdout."""
+    """Print a table of the studies of a database on stdout."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("study", "objective", "trials", "running", "best", "metric", "started"):
         table.add_column(column, justify="right" if column in ("running", "best") else "left")
@@ -94,7 +94,7 @@ def _lost(lost: Lost) -> str:
 
 
 def print_figures(figures: Mapping[str, float | str]) -> None:
-    """What a trial's last validation found, on stdout."""
+    """Print the figures of a trial's last validation on stdout."""
     if figures:
         results.print("last validation")
     width = max((len(name) for name in figures), default=0)
@@ -104,7 +104,7 @@ def print_figures(figures: Mapping[str, float | str]) -> None:
 
 
 def print_trial(opened: OpenStudy, trial: FrozenTrial) -> None:
-    """The best trial and its parameters, on stdout."""
+    """Print the best trial and its parameters on stdout."""
     metric = opened.config.metric
     results.print(f"best trial  {trial.number} of study {opened.name}: {metric} {trial.value:.6g}")
     if RERUN_OF in trial.user_attrs:

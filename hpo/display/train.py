@@ -1,4 +1,4 @@
-"""A training on the terminal: decisions at the start, a line a seed, the result."""
+"""A training on the terminal: decisions at the start, progress of each seed, the result."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from hpo.refit.folder import TrainingFolder
 from hpo.refit.recipe import Recipe
 from hpo.refit.results import SeedResult, TrainingResult
 
-# Without a terminal: a line a seed for each tenth of its epochs, but not oftener than this, and
-# at least this often.
+# Without a terminal, each seed has a line per tenth of its epochs, at least `_HASTY_S` after its
+# last one, and a line at least every `_QUIET_S`.
 _HASTY_S, _QUIET_S = 2.0, 60.0
 _TENTHS = 10
 
 
 class TrainDisplay:
-    """One training's lines, and its live picture while it is on a terminal."""
+    """Lines of one training, and on a terminal a live table while it runs."""
 
     def __init__(self, recipe: Recipe, config: TrainConfig) -> None:
         self._recipe, self._config = recipe, config
@@ -40,7 +40,7 @@ class TrainDisplay:
         self._has_news = False
 
     def begin(self) -> None:
-        """Say each resolved decision and its reason."""
+        """Print each resolved decision and its reason on stderr."""
         recipe, slots = self._recipe, self._config.slots
         own = recipe.config
         origin = f"{recipe.study_name}, trial {recipe.trial}" if recipe.study_name else "a file"
@@ -85,7 +85,7 @@ class TrainDisplay:
             self._live.stop()
 
     def show(self, event: TrainEvent) -> None:
-        """Take an event of the training."""
+        """Show an event of the training."""
         self._has_news = True
         if isinstance(event, TrainProgress):
             if self._live is not None:
@@ -115,7 +115,7 @@ class TrainDisplay:
             )
 
     def end(self, result: TrainingResult) -> None:
-        """Say on stderr how it stands."""
+        """Print on stderr if the training was interrupted or was complete before."""
         if result.is_interrupted:
             errors.print("interrupted; the same command goes on from here")
         elif not self._has_news:
@@ -123,7 +123,7 @@ class TrainDisplay:
 
 
 def _seeds(recipe: Recipe, config: TrainConfig) -> int:
-    """How many seeds there are to be, those of an earlier call among them."""
+    """Return the number of seeds, those of an earlier call included."""
     return recipe.seeds if config.force else TrainingFolder(config.folder, recipe).seeds()
 
 
@@ -155,11 +155,11 @@ def _ended(result: SeedResult, metric: str) -> str:
 
 
 def print_training(result: TrainingResult) -> None:
-    """What a training came to, on stdout."""
+    """Print the result of a training on stdout."""
     for one in result.seeds:
-        told = _short(one.value) if one.value is not None else f"diverged ({one.reason})"
+        outcome = _short(one.value) if one.value is not None else f"diverged ({one.reason})"
         best = ", the best" if one.seed == result.best_seed and len(result.seeds) > 1 else ""
-        results.print(labelled(f"seed {one.seed}", f"{told}{best}"))
+        results.print(labelled(f"seed {one.seed}", f"{outcome}{best}"))
     if result.mean is not None:
         spread = "" if result.std is None else f" ± {result.std:.2g} over seeds"
         results.print(labelled(result.metric, f"{result.mean:.4g}{spread}"))
@@ -172,16 +172,16 @@ def print_training(result: TrainingResult) -> None:
 
 
 def confirmation(result: TrainingResult) -> str | None:
-    """What seed 0 came to in fp32, beside the precision of the training; None if unknown."""
+    """Compare seed 0 in fp32 with seed 0 in the training's precision; None if one is missing."""
     other = result.confirmation
     zero = next((one for one in result.seeds if one.seed == 0), None)
     if other is None or zero is None:
         return None
-    told = [_short(v) if v is not None else "diverged" for v in (other.value, zero.value)]
+    shown = [_short(v) if v is not None else "diverged" for v in (other.value, zero.value)]
     verb = {True: "confirms", False: "differs", None: "gives"}[result.is_confirmed]
     is_far = result.is_confirmed is False and None not in (other.value, zero.value)
     why = " (more than twice the deviation over seeds)" if is_far else ""
-    return f"fp32 {verb}: {told[0]} against {told[1]}{why}"
+    return f"fp32 {verb}: {shown[0]} against {shown[1]}{why}"
 
 
 def _short(value: object) -> str:

@@ -1,4 +1,4 @@
-"""A whole study: how far its copy is and what it came to, what would be deleted with it."""
+"""A whole study on the terminal: progress and result of a copy, content before a deletion."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LINE_EVERY_S = 5.0
 
 
 class CopyProgress:
-    """How far a copy is: one live line on a terminal, else a line now and then."""
+    """Progress of a copy: one live line on a terminal, else a line every five seconds."""
 
     def __init__(self) -> None:
         self._begun_at = self._said_at = time.monotonic()
@@ -46,7 +46,7 @@ class CopyProgress:
         self._bar.stop()
 
     def show(self, table: str, done: int, total: int) -> None:
-        """Take how many rows are copied, the last ones of this table."""
+        """Show how many of all rows are copied, and the table being copied."""
         self._bar.update(self._task, completed=done, total=total, description=table)
         now = time.monotonic()
         is_due = now - self._said_at > _LINE_EVERY_S or done == total
@@ -56,7 +56,7 @@ class CopyProgress:
 
 
 def print_copied(source: str, copied: Copied, *, url: str) -> None:
-    """What a copy came to, and how to go on with it, on stdout."""
+    """Print the result of a copy, and the command that continues the study, on stdout."""
     lines = {
         "copied": f"{copied.rows:,} rows of study {source}",
         "study": copied.name,
@@ -71,7 +71,7 @@ def print_copied(source: str, copied: Copied, *, url: str) -> None:
 
 
 def print_content(study: str, content: Content) -> None:
-    """What would be deleted, on stderr."""
+    """Print on stderr the content that would be deleted."""
     rows = content.rows
     checkpoints_mb, artifacts_mb = (
         sum(sizes) / 1e6

@@ -1,9 +1,9 @@
-"""Train a recipe over its seeds: a process each, at most one a slot; stop, resume, collect.
+"""Train a recipe over its seeds, in one process per seed and slot: start, stop, resume, collect.
 
-    train(recipe, config, emit=..., stop=...)  ->  TrainingResult
+    train(recipe, config, launcher, emit=..., stop=...)  ->  TrainingResult
 
-Border: emits events, prints nothing. What one process does is `seed`'s; it is reached by a command
-line, lines of JSON and an environment. What lies in the folder is `training_folder`'s.
+Border: emits events and prints nothing. `seed_process` trains one seed; it is reached by a command
+line, lines of JSON and an environment. `folder` keeps the files.
 """
 
 from __future__ import annotations
@@ -37,17 +37,19 @@ from hpo.refit.recipe import Recipe
 from hpo.refit.results import SeedResult, TrainingResult
 from hpo.refit.seed_process import Job
 
-# How often a signal is looked for.
+# The processes' messages are read this often; a stop ends the wait at once.
 _POLL_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How and where a recipe is trained.
+    """Execution settings of a training.
 
     Attributes:
-        force: Start over where the folder holds a training.
-        grace_s: How long processes have to stop before they are killed.
+        folder: Folder of the results.
+        slots: Slots to train on, one process on each.
+        force: Start over if the folder holds a training.
+        grace_s: Seconds that processes have to stop before they are killed.
     """
 
     folder: Path
@@ -57,12 +59,12 @@ class TrainConfig:
 
 
 def default_folder(recipe: Recipe, file: Path | None) -> Path:
-    """Where a training goes if nobody says: below the current folder, by what it is of."""
+    """Return the default folder of a training: in `trained`, named after its trial or file."""
     if recipe.study_name is not None and recipe.trial is not None:
         name = f"{recipe.study_name}-trial_{recipe.trial:05d}"
     else:
         name = file.stem if file is not None else "training"
-    # A study's name may hold what would lead elsewhere.
+    # A study's name may hold '/' or start with '..', which would lead out of this folder.
     return Path("trained") / name.replace("/", "_").lstrip(".")
 
 
@@ -77,8 +79,9 @@ def train(
     """Train all seeds of a recipe that are not finished.
 
     Raises:
-        ConfigurationError: The folder cannot be used, or is of another training.
-        RunFailed: Every seed diverged, or one could not be trained to its end.
+        ConfigurationError: The folder cannot be used, or holds another training.
+        RunFailed: Every seed diverged, one could not be trained to its end, or the results cannot
+            be written.
     """
     folder = TrainingFolder(config.folder, recipe)
     environment = _environment(config)
@@ -93,7 +96,7 @@ def train(
         try:
             is_stopped = bool(left) and crew.work(left, stop)
         except BaseException:
-            # Also the KeyboardInterrupt of a notebook: what is finished is told by the files.
+            # A notebook's KeyboardInterrupt ends here, too; the files must list finished seeds.
             with suppress(ConfigurationError):
                 folder.write(folder.collect(is_interrupted=True), environment)
             raise
@@ -119,7 +122,7 @@ def train(
 
 
 def _environment(config: TrainConfig) -> dict[str, Any]:
-    """What the result may depend on, without the host's name."""
+    """Return the environment that the result may depend on, without the host's name."""
     device = config.slots[0].device
     found = {**environment(device=device, threads=1), "git_sha": git_sha()}
     found.pop("host")
@@ -128,7 +131,7 @@ def _environment(config: TrainConfig) -> dict[str, Any]:
 
 @dataclass(kw_only=True)
 class _Pace:
-    """Time and epoch of a process's first news, from which its speed follows; what it remarked."""
+    """Seconds and epoch of a process's first report, for its speed, and its remarks so far."""
 
     began: tuple[float, int] | None = None
     remarks: set[str] = field(default_factory=set)
@@ -159,7 +162,7 @@ class _Crew:
         self.failures: dict[str, str] = {}
 
     def work(self, names: Sequence[str], stop: threading.Event) -> bool:
-        """Train these seeds; True when stopped before their end."""
+        """Train these seeds; return True if stopped before all have ended."""
         waiting, free = deque(names), list(self._config.slots)[::-1]
         running = self._supervisor.running
         try:
@@ -197,7 +200,7 @@ class _Crew:
         self._emit_progress(seed)
 
     def _note(self, news: News) -> list[Slot]:
-        """Take note of news; return the slots that became free."""
+        """Handle messages and ends of processes; return the slots that became free."""
         for name, message in news.messages:
             self._note_message(name, message)
         for process, code in news.ended:
@@ -207,7 +210,7 @@ class _Crew:
     def _note_message(self, name: str, news: Mapping[str, Any]) -> None:
         seed, pace, event = self._seeds[name], self._paces[name], news["event"]
         if event == "remark" and news["text"] not in pace.remarks:
-            # Once: a checkpoint that cannot be written cannot be written every ten seconds.
+            # Each remark is shown once: a checkpoint that cannot be written fails every 10 s.
             pace.remarks.add(news["text"])
             self._emit(Remark(label=seed.label, text=news["text"]))
         elif event == "failed":
@@ -230,7 +233,7 @@ class _Crew:
             self._emit_progress(seed)
 
     def _note_end(self, process: Process, code: int) -> None:
-        """Take note of a process's end: as it reported, or by a kill."""
+        """Handle a process's end, after its own report or without one (a crash or a kill)."""
         seed, result = self._seeds[process.name], self._folder.result_of(process.name)
         if seed.state == "ended" and result is not None:
             self._finish(seed, result)

@@ -1,94 +1,24 @@
-"""Evaluate a finished training by its objective, and write tables and figures to a folder.
+"""Evaluate a finished training by its objective.
 
-    evaluation.md    what was measured, every table, the figures
-    NAME.csv         each table; NAME.png each figure
-    evaluation.json  all tables for programs, and which files these are
-
-Border: what is measured is the objective's; here is where it comes from and where it goes.
+Border: the objective measures; this module loads the training. `evaluation_files` holds the result
+and writes it.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hpo.errors import ConfigurationError
-from hpo.files import csv_text, finite
-from hpo.files import write as write_file
 from hpo.machine.slots import torch_device
-from hpo.refit import pictures
-from hpo.refit.weights import (
-    Trained,
-    locate,
-    read,
-    restore,
-)
+from hpo.refit.evaluation_files import Evaluated
+from hpo.refit.weights import locate, read, restore
 from hpo.study.objective import objective_of
 from hpo.task.build import context_of
 from hpo.task.forward import is_out_of_memory
 from hpo.task.state import evaluating
-from objectives import (
-    Asked,
-    CannotEvaluate,
-    Evaluation,
-    Figure,
-    Objective,
-    Table,
-    names,
-)
-
-_DPI = 110
-_SUMMARY = "evaluation.json"
-_FORMAT = "hpo evaluation"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluated:
-    """How good a finished training is.
-
-    Attributes:
-        file: Of the training.
-        trained: What it holds.
-        evaluation: Tables, figures, remarks.
-        is_changed: Whether the objective's file has changed since.
-    """
-
-    file: Path
-    trained: Trained = field(repr=False)
-    evaluation: Evaluation = field(repr=False)
-    is_changed: bool
-
-    def write(self, folder: str | Path) -> list[Path]:
-        """Write tables and figures to a folder; the files.
-
-        Raises:
-            ConfigurationError: It cannot be written to.
-        """
-        return write(self, Path(folder))
-
-    def flat(self) -> dict[str, Any]:
-        """As plain data for JSON."""
-        about = self.trained.about
-        return {
-            "file": str(self.file),
-            "objective": about["study"]["objective"],
-            "size": about["study"]["size"],
-            "params": dict(about["params"]),
-            "remarks": list(self.evaluation.remarks),
-            "tables": {
-                table.name: [
-                    {name: _finite(cell) for name, cell in zip(table.head, row, strict=True)}
-                    for row in table.rows
-                ]
-                for table in self.evaluation.tables
-            },
-        }
+from objectives import Asked, CannotEvaluate, Objective, names
 
 
 def evaluate(
@@ -106,17 +36,19 @@ def evaluate(
     """Evaluate a finished training, as `python -m hpo evaluate` does, but write nothing.
 
     Args:
-        path: A file that `train` wrote, or its folder: the best seed's then.
-        quick: On fewer samples.
-        samples: A file of samples to evaluate on, in place of the frozen test set (`--scenes`).
-        seed: 0 is the frozen test set, others are fresh draws.
-        size: What the caller takes it to be of; another is refused.
-        objective: Where the objective is here, if its code does not come with the project.
-        tell: Called with a line before each part.
-        must_stop: Asked before each part; then InterruptedError is raised.
+        path: A file that `train` wrote, or its folder, from which the best seed is taken.
+        quick: Evaluate on fewer samples.
+        samples: File of samples to evaluate on, in place of the frozen test set (`--scenes`).
+        seed: Seed of the test set; 0 is the frozen one, others are fresh draws.
+        size: Expected problem size; a training of another size is refused.
+        objective: Location of the objective here, if its code does not come with the project.
+        device: The torch device.
+        tell: Called with a line of text before each part.
+        must_stop: Called before each part; InterruptedError is raised where it returns True.
 
     Raises:
-        ConfigurationError: The file cannot be used, or cannot be evaluated so.
+        ConfigurationError: The file cannot be used, or its objective cannot evaluate it like this.
+        InterruptedError: `must_stop` returned True.
     """
     file = locate(Path(path))
     trained = read(file)
@@ -156,8 +88,8 @@ def evaluate(
 def _refuse_another(
     file: Path, config: Mapping[str, Any], objective: Objective, size: str | None
 ) -> None:
-    """Raise `ConfigurationError` where a training is of another objective, or another size."""
-    # An own file may have another name by now; whether its network fits is told when it is loaded.
+    """Raise `ConfigurationError` if a training is of another objective or another size."""
+    # A user's file may have been renamed since; loading the weights shows if its network fits.
     if config["objective"] in names() and config["objective"] != objective.name:
         raise ConfigurationError(
             f"'{file}' is a training of '{config['objective']}', not of '{objective.name}'; "
@@ -174,138 +106,3 @@ def _refuse_another(
         f"'{file}' was trained at size '{config['size']}', not '{size}': its network is of that "
         f"size alone; {cure} (--size)"
     )
-
-
-@contextmanager
-def prepared(path: Path, out: Path | None) -> Iterator[Path]:
-    """The folder for what an evaluation finds, made and tried before anything is worked for.
-
-    Where nothing comes of it a folder that was made here is taken away again.
-
-    Args:
-        path: Of the training, as `evaluate` takes it.
-        out: The folder that is asked for; None for `evaluation` beside the file.
-
-    Raises:
-        ConfigurationError: The file cannot be found, or the folder not be written to.
-    """
-    folder = out or locate(path).absolute().parent / "evaluation"
-    was_there = folder.exists()
-    _made(folder)
-    try:
-        yield folder
-    except BaseException:
-        if not was_there:
-            with suppress(OSError):  # not empty
-                folder.rmdir()
-        raise
-
-
-def _made(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigurationError(
-            f"the folder '{folder}' cannot be written to: {error.strerror or error}; name another "
-            "one with --out"
-        ) from error
-
-
-def write(evaluated: Evaluated, folder: Path) -> list[Path]:
-    """Write what an evaluation found to a folder; the files, the text first.
-
-    Raises:
-        ConfigurationError: It cannot be written to.
-    """
-    _made(folder)
-    found = evaluated.evaluation
-    earlier = _files_of_earlier(folder)
-    contents = {"evaluation.md": markdown(evaluated).encode()}
-    contents |= {f"{table.name}.csv": _csv(table).encode() for table in found.tables}
-    contents |= {f"{figure.name}.png": picture(figure) for figure in found.figures}
-    files = [*contents, _SUMMARY]
-    summary = {"format": _FORMAT, **evaluated.flat(), "files": files}
-    for name, content in contents.items():
-        write_file(folder / name, content)
-    # Of other scenes, perhaps: beside these they would be taken for the same evaluation's. Some
-    # file systems take names that differ in their case for one.
-    kept = {name.casefold() for name in files}
-    for name in earlier:
-        if name.casefold() not in kept:
-            with suppress(OSError, ValueError):
-                (folder / name).unlink()
-    # Last: until all is there, the summary of before tells which files are its.
-    write_file(folder / _SUMMARY, json.dumps(summary, indent=2, default=str).encode())
-    return [folder / name for name in files]
-
-
-def _files_of_earlier(folder: Path) -> list[str]:
-    """What an earlier evaluation says that it wrote here: plain names of tables and figures."""
-    try:
-        summary = json.loads((folder / _SUMMARY).read_text(encoding="utf-8"))
-        listed = summary["files"] if summary["format"] == _FORMAT else []
-        return [n for n in listed if Path(n).name == n and Path(n).suffix in (".csv", ".png")]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return []
-
-
-def markdown(evaluated: Evaluated) -> str:
-    """The whole evaluation as one document."""
-    about, found = evaluated.trained.about, evaluated.evaluation
-    study = about["study"]
-    lines = [
-        f"# {study['objective']}, size {study['size']}: {evaluated.file.name}",
-        "",
-        f"Trained for {evaluated.trained.epochs} epochs in {evaluated.trained.precision}, seed "
-        f"{about['seed']}. Parameters:",
-        "",
-        ", ".join(f"`{name}` {_cell(value)}" for name, value in about["params"].items()),
-        "",
-        *(f"- {remark}" for remark in found.remarks),
-        "",
-    ]
-    for table in found.tables:
-        lines += [f"## {table.title}", "", table_lines(table), ""]
-        lines += [table.note, ""] if table.note else []
-    for figure in found.figures:
-        lines += [f"## {figure.title}", "", f"![{figure.title}]({figure.name}.png)", ""]
-    return "\n".join(lines)
-
-
-def table_lines(table: Table) -> str:
-    """A table in Markdown."""
-    rows = [table.head, ["---"] * len(table.head), *([_cell(c) for c in r] for r in table.rows)]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)
-
-
-def picture(figure: Figure) -> bytes:
-    """A figure as a PNG."""
-    return pictures.png(figure.draw, figure.size_in, dpi=_DPI)
-
-
-def _csv(table: Table) -> str:
-    return csv_text(table.head, ([_finite(cell) for cell in row] for row in table.rows))
-
-
-def _cell(value: Any) -> str:
-    """A cell for people: three significant digits."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "-"
-    if isinstance(value, float):
-        digits = 3 if abs(value) < 100 else 0
-        return f"{value:.{digits}g}" if digits else f"{value:.0f}"
-    return str(value).replace("|", r"\|")
-
-
-def _finite(value: Any) -> Any:
-    """A cell for programs: a plain number, no NumPy's or torch's; JSON has no NaN."""
-    if hasattr(value, "item"):
-        value = value.item()
-    return finite(value)
-
-
-def console_table(table: Table) -> Sequence[Sequence[str]]:
-    """A table's cells as text, the head first."""
-    return [list(table.head), *([_cell(cell) for cell in row] for row in table.rows)]

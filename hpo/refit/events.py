@@ -10,19 +10,24 @@ from hpo.refit.results import SeedResult
 
 
 def label_of(name: str) -> str:
-    """What people call a seed, by the name of its file."""
+    """Return the label that users see for a seed, from the name of its file."""
     return "seed 0 in fp32" if name == CONFIRMATION else name.replace("_", " ")
 
 
 @dataclass(kw_only=True)
 class SeedProgress:
-    """How a seed stands.
+    """Progress of one seed.
 
     Attributes:
-        name: Of its file, without the ending.
+        name: Name of its file, without the ending.
+        epochs: Number of epochs of the training.
+        slot: Name of the slot that it trains on.
         state: `waiting`, `training`, `complete`, `diverged`, `stopped`, or `failed`.
-        best: The best value of the metric up to now.
-        left_s: As long as the epochs that were seen took; None before the first.
+        epoch: Last epoch that was validated.
+        step: Last step that was reported.
+        value: Metric of the last epoch.
+        best: Best value of the metric so far.
+        left_s: Estimated seconds to the end, at the pace so far; None before an epoch was timed.
     """
 
     name: str
@@ -37,13 +42,13 @@ class SeedProgress:
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """Label that users see."""
         return label_of(self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainProgress:
-    """All seeds, and which of them this event is about."""
+    """Progress of all seeds, and the seed that this event is about."""
 
     seeds: Sequence[SeedProgress]
     changed: SeedProgress
@@ -51,7 +56,7 @@ class TrainProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class SeedEnded:
-    """A seed is finished."""
+    """A seed has ended, trained or diverged."""
 
     label: str
     result: SeedResult
@@ -59,7 +64,7 @@ class SeedEnded:
 
 @dataclass(frozen=True, kw_only=True)
 class Remark:
-    """Something that the user should know of a seed."""
+    """A message to the user about a seed."""
 
     label: str
     text: str
@@ -67,7 +72,7 @@ class Remark:
 
 @dataclass(frozen=True, kw_only=True)
 class StoppingSeeds:
-    """It was interrupted; every process writes its checkpoint."""
+    """The training is stopping; every process writes its checkpoint."""
 
 
 TrainEvent = TrainProgress | SeedEnded | Remark | StoppingSeeds

@@ -1,11 +1,12 @@
-"""The folder of a training: what it is of, how each seed ended, its table, picture and summary.
+"""The folder of a training: results and states of its seeds, table, picture and summary.
 
-    seed_0.pt ...        the finished seeds, as `trained` reads them; seed_0_fp32.pt the one beside
+    seed_0.pt ...        the finished seeds, as `weights` reads them
+    seed_0_fp32.pt       seed 0 in fp32, to confirm another precision
     seed_1.step.pt       where a seed diverged: the step, for `replay`
-    training.json        the summary;  training.csv  a row a seed and epoch;  curves.png
-    .state/              what an interrupted training goes on from, and a log for each seed
+    training.json        the summary;  training.csv  a row per seed and epoch;  curves.png
+    .state/              each seed's checkpoint, result and log: an interrupted training resumes
 
-Border: files in, files out, each written whole or not at all. Who trains is `training`'s.
+Border: files in, files out, each written whole or not at all. `crew` trains.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from hpo.refit.results import SeedResult, TrainingResult
 from hpo.refit.weights import SUMMARY
 
 _VERSION = 1
-# Seed 0 once more in fp32, where the others are not.
+# Seed 0 is trained once more in fp32 where the training's precision is another.
 CONFIRMATION = "seed_0_fp32"
 _TABLE, _PICTURE = "training.csv", "curves.png"
 _SEED = re.compile(rf"seed_\d+|{CONFIRMATION}")
@@ -45,15 +46,15 @@ class TrainingFolder:
 
     @contextmanager
     def held(self, *, force: bool) -> Iterator[None]:
-        """Make the folder, keep other processes out of it, and see that it is of this recipe.
+        """Make the folder, lock it against other processes, and check that it is of this recipe.
 
-        The folder may be one that its user keeps other files in: these stay as they are.
+        Other files that the user keeps in the folder stay as they are.
 
         Args:
-            force: Start over where it holds another training, or the same one.
+            force: Start over if it holds a training, this one or another.
 
         Raises:
-            ConfigurationError: It cannot be written, is in use, or is of something else.
+            ConfigurationError: The folder cannot be written, is in use, or holds other results.
         """
         try:
             self._refuse_foreign_results()
@@ -73,7 +74,7 @@ class TrainingFolder:
                     "folder (--out)"
                 ) from error
             except OSError:
-                # A file system without locks; two at once would train everything twice.
+                # The file system has no locks; two at once would train everything twice.
                 pass
             self._remove_unfinished()
             if force:
@@ -82,7 +83,7 @@ class TrainingFolder:
             yield
 
     def _refuse_foreign_results(self) -> None:
-        """Refuse a folder with files of the results' names that no training here has written."""
+        """Refuse a folder that holds files named like results, but no training."""
         if not self.path.is_dir() or self.state.exists() or (self.path / SUMMARY).exists():
             return
         found = sorted(file.name for file in self.path.iterdir() if _RESULT.fullmatch(file.name))
@@ -93,7 +94,7 @@ class TrainingFolder:
             )
 
     def _remove_unfinished(self) -> None:
-        """Remove what processes that were killed were writing."""
+        """Remove partial files of processes that were killed while writing."""
         for folder in (self.path, self.state):
             for file in folder.iterdir():
                 name = files.target_name(file.name)
@@ -101,7 +102,7 @@ class TrainingFolder:
                     file.unlink(missing_ok=True)
 
     def _clear(self) -> None:
-        """Remove what an earlier training left: its own files alone."""
+        """Remove the files of an earlier training, and no others."""
         states = [file for file in self.state.iterdir() if _is_state(file.name)]
         names = {file.stem for file in states} | set(self._names_before())
         results = [f"{name}{ending}" for name in names for ending in (".pt", ".step.pt")]
@@ -109,7 +110,7 @@ class TrainingFolder:
             file.unlink(missing_ok=True)
 
     def _names_before(self) -> list[str]:
-        """What the earlier training was to train, if its summary says it."""
+        """Return the seeds of the earlier training, by file name; none without its summary."""
         try:
             found = self._summary()
             return [] if found is None else [CONFIRMATION, *map(_name, range(found["asked_seeds"]))]
@@ -132,7 +133,7 @@ class TrainingFolder:
             )
 
     def of_other_source(self) -> list[str]:
-        """What was trained with the objective's file as it is no longer."""
+        """Return the seeds that were trained with an earlier version of the objective's file."""
         now = self._recipe.config.source
         ended = {name: self.result_of(name) for name in self.names()}
         return [n for n, one in ended.items() if one and one.source not in (None, now)]
@@ -152,12 +153,12 @@ class TrainingFolder:
         return found
 
     def seeds(self) -> int:
-        """How many seeds there are to be: as asked for, or as many as there were already."""
+        """Return the number of seeds: the requested one, or an earlier call's if larger."""
         found = self._summary()
         return max(self._recipe.seeds, found["asked_seeds"] if found else 0)
 
     def result_of(self, name: str) -> SeedResult | None:
-        """How a seed ended; None where it has not, or its weights are gone."""
+        """Return a seed's result; None if it has not ended or its weights are gone."""
         try:
             found = json.loads((self.state / f"{name}.json").read_text(encoding="utf-8"))
             is_complete = found["outcome"] == "complete"
@@ -171,13 +172,13 @@ class TrainingFolder:
         return None if is_complete and not (file and file.exists()) else result
 
     def names(self) -> list[str]:
-        """All that is to be trained, by the names of their files."""
+        """Return the file names, without ending, of all seeds to train."""
         names = [_name(number) for number in range(self.seeds())]
-        # Beside seed 0, and early: it takes longest.
+        # The confirmation starts early because fp32 takes longest.
         return names if self._recipe.precision == "fp32" else [names[0], CONFIRMATION, *names[1:]]
 
     def collect(self, *, is_interrupted: bool = False) -> TrainingResult:
-        """What is finished up to now."""
+        """Return the training's result, from the seeds that are finished so far."""
         recipe, config = self._recipe, self._recipe.config
         ended = {name: self.result_of(name) for name in self.names()}
         confirmation = ended.pop(CONFIRMATION, None)
@@ -223,7 +224,7 @@ class TrainingFolder:
         files.write_json(self.path / SUMMARY, content)
 
     def write(self, result: TrainingResult, environment: Mapping[str, Any]) -> None:
-        """Write summary, and of what is finished table and picture.
+        """Write the summary, and the table and picture of the finished seeds.
 
         Raises:
             ConfigurationError: One of them cannot be written.
@@ -244,7 +245,7 @@ def _name(seed: int) -> str:
 
 
 def _is_state(name: str) -> bool:
-    """Whether a file of this name in the state's folder is a seed's."""
+    """Return whether a file of this name in the state folder belongs to a seed."""
     stem, _, ending = name.partition(".")
     return bool(_SEED.fullmatch(stem)) and ending in ("pt", "json", "log")
 
@@ -254,7 +255,7 @@ def _shown(value: Any) -> str:
 
 
 def _table(runs: Sequence[SeedResult]) -> str:
-    """A row a seed and epoch; empty where a figure is none, as the loss of epoch 0."""
+    """Format one row per seed and epoch; a missing figure, as the loss of epoch 0, is empty."""
     own = ("seed", "precision", "epoch", "step", "seconds")
     names = dict.fromkeys(name for run in runs for row in run.rows for name in row["figures"])
     others = [name for name in names if name not in own]

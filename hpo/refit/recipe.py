@@ -1,4 +1,4 @@
-"""What a training trains: a configuration, the settings it was found with, and where it is from.
+"""The recipe of a training: a configuration, the settings that it was found with, its origin.
 
     best trial · trial N · FILE of `best --save` or by hand  ->  Recipe
 
@@ -7,82 +7,45 @@ Border: resolves and refuses; trains nothing and writes nothing.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import optuna
-import torch
 from optuna.trial import FrozenTrial
 
 from hpo.errors import ConfigurationError
+from hpo.refit.request import TrainRequest
+from hpo.refit.resolve import config_of, config_with, params_of, precision_of
 from hpo.search import configurations
 from hpo.search.configurations import Saved
 from hpo.study import study
-from hpo.study.config import StudyConfig, facts
-from hpo.study.objective import objective_of, source_hash
+from hpo.study.config import StudyConfig
+from hpo.study.objective import objective_of
 from hpo.study.outcomes import best_trial
 from hpo.study.request import DEFAULTS, usual
-from hpo.study.resolve import DEFAULT_TRIALS, absolute, check, settle, settled
+from hpo.study.resolve import DEFAULT_TRIALS, absolute, settled
 from hpo.study.study import OpenStudy
-from hpo.task.build import plain
-from hpo.task.forward import PRECISIONS
 from objectives import Objective, Params
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRequest:
-    """What a training is asked for; None leaves a choice to the study, or the configuration's file.
-
-    Attributes:
-        objective: Where the objective is here; for a file without settings, which one it is.
-        space: The search space of a configuration that comes without settings.
-        options: The objective's own, where they are to be others than the study's.
-        precision: `auto` for the one that the configuration was studied in.
-        ema_decay: Of the averaged weights; 0 for none.
-    """
-
-    objective: str | None = None
-    size: str | None = None
-    space: str | None = None
-    options: Mapping[str, str] = field(default_factory=dict)
-    epochs: int = 100
-    seeds: int = 3
-    precision: str = "auto"
-    ema_decay: float = 0.999
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "seeds"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-                raise ConfigurationError(
-                    f"{name} {value!r} is no whole number of at least 1 (--{name})"
-                )
-        if not (isinstance(self.ema_decay, int | float) and 0 <= self.ema_decay < 1):
-            raise ConfigurationError(
-                f"a decay of {self.ema_decay!r} is not within [0, 1); 0 trains without averaged "
-                "weights (--ema)"
-            )
-        if self.precision not in ("auto", *PRECISIONS):
-            raise ConfigurationError(
-                f"precision {self.precision!r} is none of auto, {', '.join(PRECISIONS)}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What is trained.
+    """A configuration to train, with all settings of its training.
 
     Attributes:
-        objective: Where its code is here.
-        config: The study's, but for its objective's place, options and size.
-        epochs: Of this training.
+        objective: Location of its code here.
+        config: Configuration of the study, with this training's objective location, options, size.
+        params: Parameters, as the objective suggests them.
+        epochs: Epochs of each seed in this training.
+        precision: Precision of this training.
+        why: Reason for that precision, for the user.
+        seeds: Number of seeds requested.
+        ema_decay: Decay of the averaged weights; 0 for none.
+        study_name: Name of the study; None for a configuration of no study.
+        trial: Number of the trial, likewise.
         studied: Epochs and precision of the trial, and the value that it reached, where known.
-        precision: Of this training.
-        why: The reason for that precision.
-        notes: What the user should know.
+        notes: Notes for the user.
     """
 
     objective: str
@@ -99,7 +62,7 @@ class Recipe:
     notes: Sequence[str] = ()
 
     def about(self, seed: int) -> dict[str, Any]:
-        """What one training is, as `saved.build` takes it."""
+        """Return the description of one seed's training, as `hpo.task.build` takes it."""
         return {
             "study": self.stored_config(),
             "params": dict(self.params),
@@ -109,11 +72,11 @@ class Recipe:
         }
 
     def stored_config(self) -> dict[str, Any]:
-        """The configuration as files keep it, with the epochs of this training."""
+        """Return the configuration as files keep it, with the epochs of this training."""
         return {**self.config.stored(), "epochs": self.epochs}
 
     def asked(self) -> dict[str, Any]:
-        """All that the result hangs on, by the flags' names: another value is another training."""
+        """Return all that identifies the training, by the flags' names."""
         own = self.config
         return {
             "objective": own.objective,
@@ -129,7 +92,7 @@ class Recipe:
 def of_study(
     opened: OpenStudy, number: int | None, request: TrainRequest, *, on_gpu: bool
 ) -> Recipe:
-    """The recipe of a trial, or of the best one.
+    """Return the recipe of a trial; None as its number means the best one.
 
     Raises:
         ConfigurationError: There is no such trial, or none is complete yet.
@@ -172,10 +135,10 @@ def _trial(opened: OpenStudy, number: int | None) -> FrozenTrial:
 
 
 def of_file(path: Path, request: TrainRequest, *, on_gpu: bool) -> Recipe:
-    """The recipe of a configuration's file; no database is needed.
+    """Return the recipe of a configuration's file, without a database.
 
     Raises:
-        ConfigurationError: It cannot be read, or says too little and no flag says the rest.
+        ConfigurationError: The file cannot be read, or lacks settings that no flag gives.
     """
     found = configurations.read_one(path)
     if found.config is None and request.objective is None:
@@ -191,7 +154,7 @@ def _recipe(
     found: Saved, request: TrainRequest, *, what: str, is_file: bool, on_gpu: bool
 ) -> Recipe:
     notes: list[str] = []
-    config = None if found.config is None else _stored(found.config, what)
+    config = None if found.config is None else config_of(found.config, what)
     known = asdict(config) if config else {"objective": request.objective, "source": ""}
     objective, has_changed = objective_of(known, request.objective, is_file=is_file, what=what)
     if config and has_changed:
@@ -201,7 +164,7 @@ def _recipe(
     spec = str(absolute(request.objective) or known["objective"])
     usually = usual(on_gpu=on_gpu)
     studied = found.precision or (config.precision if config else usually["precision"])
-    precision, why = _precision(request.precision, studied, on_gpu=on_gpu)
+    precision, why = precision_of(request.precision, studied, on_gpu=on_gpu)
     if request.precision == "auto" and config is None and found.precision is None:
         why = f"auto: {'a' if on_gpu else 'no'} GPU"
     if config is None:
@@ -212,12 +175,12 @@ def _recipe(
         wanted |= {"options": dict(request.options)}
         made = settled(objective, spec, wanted, n_trials=DEFAULT_TRIALS)
     else:
-        made = _trained_with(config, objective, spec, request, precision=precision)
+        made = config_with(config, objective, spec, request, precision=precision)
         if made.size != config.size:
             notes.append(
                 f"the configuration was found at size {config.size}, and is trained at {made.size}"
             )
-    params, others = _params(found.params, objective, made.space, what)
+    params, others = params_of(found.params, objective, made.space, what)
     if others:
         notes.append(f"not in {what}, so by default: {others}")
     reached: dict[str, Any] = {"precision": studied, "value": found.value}
@@ -237,76 +200,5 @@ def _recipe(
     )
 
 
-def _stored(stored: Mapping[str, Any], what: str) -> StudyConfig:
-    """The settings of a study as they were stored."""
-    try:
-        config = StudyConfig.from_stored(stored)
-        # Whatever was written there by hand.
-        if not all(isinstance(v, str) for v in (config.objective, config.size, config.space)):
-            raise TypeError("objective, size and space are texts")
-        return replace(config, options=dict(config.options))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ConfigurationError(
-            f"the settings in {what} are not those of a study ({error}); write the file again "
-            "with 'python -m hpo best --save FILE'"
-        ) from error
-
-
-def _trained_with(
-    config: StudyConfig, objective: Objective, spec: str, request: TrainRequest, *, precision: str
-) -> StudyConfig:
-    """A study's settings, with what is asked for in their place."""
-    if request.space not in (None, config.space):
-        raise ConfigurationError(
-            f"the configuration is of space '{config.space}', and --space {request.space} cannot "
-            "change that; leave it out"
-        )
-    size = request.size if request.size not in (None, "auto") else config.size
-    whole = {
-        **asdict(config),
-        "objective": spec,
-        "source": source_hash(objective),
-        "size": size,
-        "options": {**config.options, **request.options},
-    }
-    check(objective, whole)
-    defaults = {name: option.default for name, option in objective.options.items()}
-    # A study of before an option existed has none of it.
-    whole["options"] = settle(
-        objective, {**defaults, **whole["options"]}, {**whole, "precision": precision}
-    )
-    return replace(config, **{**whole, **facts(objective, whole)})
-
-
 def _usual_size(objective: Objective, size: str) -> str:
     return size if size in objective.sizes else objective.sizes[0]
-
-
-def _params(found: Params, objective: Objective, space: str, what: str) -> tuple[Params, str]:
-    """The parameters as the objective has them, and in words those that were not given."""
-    (given,) = configurations.checked([found], objective.spaces[space], flag=what)
-    defaults = {n: v for n, v in objective.defaults(space).items() if n not in given}
-    fixed = optuna.trial.FixedTrial({**defaults, **given})
-    with warnings.catch_warnings():
-        # Of a value that lies outside of the space as its study had narrowed or widened it.
-        warnings.simplefilter("ignore")
-        try:
-            params = plain(objective.suggest(fixed, space))
-        except (ValueError, KeyError) as error:
-            raise ConfigurationError(
-                f"the objective '{objective.name}' cannot take the parameters of {what}: {error} "
-                "(--objective)"
-            ) from error
-    return params, ", ".join(f"{n} {v}" for n, v in defaults.items() if n in params)
-
-
-def _precision(asked: str, studied: str, *, on_gpu: bool) -> tuple[str, str]:
-    """The precision to train in, and the reason."""
-    if asked != "auto":
-        return asked, "asked for"
-    if studied == "fp16" and not on_gpu:
-        return "fp32", "auto: fp16, as studied, is 8 to 30 times slower on a CPU"
-    has_bf16 = not on_gpu or torch.cuda.is_bf16_supported(including_emulation=False)
-    if studied == "bf16" and not has_bf16:
-        return "fp16", "auto: this GPU has no bf16, as studied"
-    return studied, "auto: as studied"

@@ -1,6 +1,7 @@
-"""How each seed of a training ended, and the training as a whole.
+"""Results of a training: of each seed, and of all seeds together.
 
-Border: plain data; `folder` keeps it in files."""
+Border: plain data; `folder` keeps it in files.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +15,19 @@ from hpo.files import finite
 
 @dataclass(frozen=True, kw_only=True)
 class SeedResult:
-    """How a seed ended.
+    """The result of one seed.
 
     Attributes:
-        outcome: `complete`, or `diverged`.
-        value: The metric of the last validation; None where it diverged.
-        reason: Why it diverged, as a trial's `prune_reason`; and `detail`, in a sentence.
-        seconds: Of its training, over interruptions.
+        outcome: `complete` or `diverged`.
+        seconds: Training time over all interruptions.
         skipped: Steps withheld from the weights.
-        file: Its weights; of a diverged one the step that shows it, if it could be kept.
-        source: The hash of the objective's file that it was trained with, where known.
-        rows: What each epoch measured.
+        value: Metric of the last validation; None if the seed diverged.
+        metrics: All metrics of the last validation.
+        reason: Reason of the divergence, as in a trial's `prune_reason`.
+        detail: The reason in a sentence.
+        file: File of the weights; if the seed diverged, of the step that shows it, where kept.
+        source: Hash of the objective's file that it was trained with, where known.
+        rows: Figures of each epoch.
     """
 
     seed: int
@@ -41,7 +44,7 @@ class SeedResult:
     rows: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
 
     def flat(self) -> dict[str, Any]:
-        """As plain data, without its rows."""
+        """Return plain data for JSON, without the rows."""
         plain = {name: value for name, value in vars(self).items() if name != "rows"}
         metrics = finite(dict(self.metrics))
         return {**plain, "metrics": metrics, "file": self.file and self.file.name}
@@ -49,15 +52,17 @@ class SeedResult:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What a training came to.
+    """The result of a training.
 
     Attributes:
-        seeds: How each finished one ended.
-        confirmation: Seed 0 in fp32; None where the precision is fp32, or it is not finished.
-        mean: Of the metric over the complete seeds, and `std`, from two of them on.
-        seconds: Of all seeds together, over interruptions.
-        is_complete: Whether every seed has ended; if not, the same call goes on.
-        is_interrupted: Whether that is because it was to stop.
+        seeds: Results of the finished seeds.
+        confirmation: Result of seed 0 in fp32; None if the precision is fp32, or it has not ended.
+        mean: Mean of the metric over the complete seeds; None without one.
+        std: Sample standard deviation of the same; None with fewer than two.
+        best_seed: Number of the best complete seed; None without one.
+        seconds: Training time of all seeds together, over all interruptions.
+        is_complete: True if every seed has ended; if not, the same call goes on.
+        is_interrupted: True if the training was stopped before its end.
     """
 
     folder: Path
@@ -78,12 +83,12 @@ class TrainingResult:
 
     @property
     def file(self) -> Path | None:
-        """The weights of the best seed."""
+        """File of the best seed's weights; None without a complete seed."""
         return None if self.best_seed is None else self.folder / f"seed_{self.best_seed}.pt"
 
     @property
     def is_confirmed(self) -> bool | None:
-        """Whether fp32 comes to the same, within two deviations over seeds; None if unknown."""
+        """True if seed 0 in fp32 agrees within two deviations over seeds; None if unknown."""
         zero = next((one for one in self.seeds if one.seed == 0), None)
         other = self.confirmation
         if zero is None or other is None or zero.value is None or self.std is None:
@@ -91,7 +96,7 @@ class TrainingResult:
         return other.value is not None and abs(other.value - zero.value) <= 2 * self.std
 
     def flat(self) -> dict[str, Any]:
-        """As plain data for JSON."""
+        """Return plain data for JSON."""
         return {
             **vars(self),
             "folder": str(self.folder),

@@ -1,9 +1,9 @@
-"""Train one seed of a training, in a process of its own; what `training` starts on each slot.
+"""Train one seed of a training, in a process that `crew` starts on a slot.
 
 The job comes as one line of JSON on standard input, events go out as lines of JSON. The end of the
-input is the order to stop: it comes too where the parent is killed.
+input is the order to stop, so that the process also stops when its parent is killed.
 
-Border: one seed, its checkpoint, its file. Which seeds there are is `training`'s.
+Border: one seed, its checkpoint, its file. `crew` and `folder` determine the seeds.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from hpo.task.forward import is_out_of_memory
 from hpo.task.tensors import map_tensors
 from objectives import Task
 
-# Adam's second moment is a mean of its last 1000 squared gradients; while it is of a few dozen, a
+# Adam's second moment averages the last 1000 squared gradients or so. While it holds a few dozen, a
 # step is as long as the rate allows, whatever the gradient. 2 % of 100 epochs are 34 steps of the
 # smallest problem and 334 of the others.
 _WARM_UP = 0.02
-# The first step must move, too.
+# The rate starts above 0, so that the first step moves the weights.
 _FIRST = 1e-3
-# Between two epochs; a terminal is redrawn twice a second.
+# Steps between two epochs are reported twice a second, as often as a terminal is redrawn.
 _STEPS_EVERY_S = 0.5
 
 Emit = Callable[[str, dict[str, Any]], None]
@@ -50,14 +50,16 @@ Emit = Callable[[str, dict[str, Any]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One seed to be trained.
+    """One seed to train.
 
     Attributes:
-        name: Of its file, without the ending.
-        objective: Where its code is.
-        about: What it is, as `saved.build` takes it.
-        folder: Where its file goes.
-        state: The folder of what an interrupted training goes on from.
+        name: Name of its file, without the ending.
+        objective: Location of the objective's code.
+        about: Description of the training, as `hpo.task.build` takes it.
+        precision: Precision of the forward pass.
+        ema_decay: Decay of the averaged weights; 0 for none.
+        folder: Folder of the weights.
+        state: Folder of the checkpoint, the result and the log.
     """
 
     name: str
@@ -78,16 +80,22 @@ class Job:
 
 
 def schedule(progress: float) -> float:
-    """Linear warm-up over the first 2 % of the steps, then half a cosine to 0."""
+    """Factor of the learning rate: linear warm-up over the first 2 % of steps, then a cosine to 0.
+
+    With p the progress in [0, 1], w = 0.02 and f = 0.001:
+
+    (p + f) / (w + f) for p < w, else (1 + cos(π (p - w) / (1 - w))) / 2
+    """
     if progress < _WARM_UP:
         return (progress + _FIRST) / (_WARM_UP + _FIRST)
     return (1 + cos(pi * (progress - _WARM_UP) / (1 - _WARM_UP))) / 2
 
 
 def train_seed(job: Job, emit: Emit, stop: Event) -> None:
-    """Train a seed to its end, or until it is to stop; how it ended is the last event.
+    """Train a seed to its end, or until `stop` is set.
 
-    Events: `epoch`, `steps`, and one of `ended` (its result is in a file), `stopped`, `failed`.
+    Events: `epoch`, `steps`, and last one of `ended` (its result is in a file), `stopped`,
+    `failed`.
     """
     try:
         _train(job, emit, stop)
@@ -135,7 +143,7 @@ def _train(job: Job, emit: Emit, stop: Event) -> None:
         weights.write(Path(job.folder) / f"{job.name}.pt", found)
     result |= {"source": config["source"], "rows": reporter.rows}
     files.write_json(Path(job.state) / f"{job.name}.json", result)
-    # It has done its work; the other files tell all that it told.
+    # The checkpoint is no longer needed: the other files hold all results.
     checkpoint.unlink(missing_ok=True)
     emit("ended", {})
 
@@ -145,7 +153,7 @@ def _trained(job: Job, task: Task, averaged: Any, metrics: Mapping[str, float]) 
     device = torch.device(job.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     found = environment(device=name, threads=torch.get_num_threads())
-    # Whose machine it was is nobody's business where the file goes.
+    # The file may be passed on, and the host's name is private.
     found.pop("host")
     return Trained(
         about=job.about,
@@ -165,7 +173,7 @@ def _on_cpu(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _keep_step(verdict: Divergence, path: Path) -> str | None:
-    """Keep the step that shows a divergence, which `replay` takes; a verdict stands without."""
+    """Save the step that shows a divergence, for `replay`; return its file name, None on error."""
     if verdict.saved is None:
         return None
     try:
@@ -178,7 +186,7 @@ def _keep_step(verdict: Divergence, path: Path) -> str | None:
 
 
 class _SeedReporter(Reporter):
-    """The engine's reporter: hands its figures on, and keeps those of all epochs."""
+    """The engine's reporter of one seed: emits its figures, and keeps those of all epochs."""
 
     def __init__(self, metric: str, emit: Emit, stop: Event) -> None:
         self._metric, self._emit, self._stop = metric, emit, stop
@@ -208,7 +216,7 @@ class _SeedReporter(Reporter):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.rows, self.metrics = list(state["rows"]), dict(state["metrics"])
         if self.rows:
-            # Over interruptions.
+            # Seconds count over interruptions.
             self._began -= self.rows[-1]["seconds"]
             for row in self.rows:
                 event = {"epoch": row["epoch"], "step": row["step"], "is_earlier": True}

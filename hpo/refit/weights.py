@@ -1,11 +1,11 @@
-"""The file of a finished training: averaged weights, what they are of, and the way back to a task.
+"""Write and read the file of a finished training, and restore its task.
 
     seed_0.pt    {"format": "hpo-trained", "version": 1, "about", "precision", "epochs",
                   "metrics", "modules", "last", "task", "environment"}
 
-Plain data and tensors on the CPU, which `torch.load(weights_only=True)` takes.
+The file holds plain data and tensors on the CPU, which `torch.load(weights_only=True)` reads.
 
-Border: a file in, a file out. Who trains is `seed`'s; a folder of seeds is `training_folder`'s.
+Border: a file in, a file out. `seed_process` trains; `folder` keeps the seeds of a training.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from objectives import Objective, Task
 
 FORMAT = "hpo-trained"
 VERSION = 1
-# The summary of a folder of `train`.
+# `train` writes its summary under this name.
 SUMMARY = "training.json"
-# What a write that found no room may have left free: less than a few blocks.
+# A disk with fewer free bytes counts as full: a failed write may leave a few blocks free.
 _FULL_BYTES = 1 << 16
 
 _Modules = Mapping[str, Mapping[str, Tensor]]
@@ -43,13 +43,15 @@ class Trained:
     """A finished training.
 
     Attributes:
-        about: `study` (the settings that it was trained with), `params`, `seed`, `trial`,
-            `study_name`; the last two None where it was of no study.
-        metrics: What the last validation found.
-        modules: The states to use, averaged where the training averaged.
-        last: The states that the last step left; None where these are the same.
-        task: What the task keeps outside of its modules.
-        environment: What it was trained on, without the host's name.
+        about: `study` (its configuration in the training), `params`, `seed`, `trial`,
+            `study_name`; the last two are None for a configuration of no study.
+        precision: Precision of the forward pass.
+        epochs: Number of epochs.
+        metrics: Metrics of the last validation.
+        modules: State of each module to use, averaged if the training averaged.
+        last: States after the last step; None if `modules` holds them.
+        task: State that the task keeps outside of its modules.
+        environment: Environment of the training, without the host's name.
     """
 
     about: Mapping[str, Any]
@@ -76,7 +78,7 @@ def write(path: Path, trained: Trained) -> None:
             try:
                 torch.save(content, file)
             except RuntimeError as error:
-                # Asked while what was written still fills the disk.
+                # The free space is read here, while the partial file still fills the disk.
                 raise OSError(_reason(error, path.parent)) from error
     except OSError as error:
         raise ConfigurationError(
@@ -86,7 +88,7 @@ def write(path: Path, trained: Trained) -> None:
 
 
 def _reason(error: Exception, folder: Path) -> str:
-    """Why torch could not write: of a full disk it says 'unexpected pos'."""
+    """Return why torch could not write; it reports a full disk as 'unexpected pos'."""
     with suppress(OSError):
         if shutil.disk_usage(folder).free < _FULL_BYTES:
             return "No space left on device"
@@ -94,10 +96,10 @@ def _reason(error: Exception, folder: Path) -> str:
 
 
 def read(path: Path) -> Trained:
-    """A finished training from its file.
+    """Read a finished training from its file.
 
     Raises:
-        ConfigurationError: There is none, or it is damaged, of another version, or something else.
+        ConfigurationError: The file is missing, damaged, of another version or of another kind.
     """
     if path.is_dir():
         raise ConfigurationError(f"'{path}' is a folder; write one of its files, as seed_0.pt")
@@ -110,13 +112,13 @@ def read(path: Path) -> Trained:
     except OSError as error:
         raise ConfigurationError(f"cannot read '{path}': {error.strerror or error}") from error
     try:
-        # Not by its path: of some lengths of a truncated file torch's reader raises an OSError.
+        # torch gets the bytes: for some truncated files its reader of paths raises an OSError.
         content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-        # Nor does it look at the checksums.
+        # torch does not check the checksums.
         if (part := zipfile.ZipFile(io.BytesIO(raw)).testzip()) is not None:
             raise ValueError(f"the checksum of {part} is wrong")
     except Exception as error:
-        # torch's own words advise to load it unsafely.
+        # torch's own message is left out: it recommends unsafe loading.
         raise ConfigurationError(
             f"'{path}' is no finished training: it is cut off, damaged or another kind of file; "
             "'python -m hpo train' writes such files"
@@ -145,13 +147,13 @@ def read(path: Path) -> Trained:
 
 
 def _not_finite(task: Task) -> str | None:
-    """The first parameter that holds NaN or infinity; None where all are finite.
+    """Return the first parameter that holds NaN or infinity; None if all are finite.
 
-    Buffers may: a mask of attention is -inf by intent.
+    Buffers are not checked: an attention mask holds -inf by intent.
     """
     for module_name, module in task.modules.items():
         for name, parameter in module.named_parameters():
-            # Of 8-bit floats torch cannot tell.
+            # torch has no `isfinite` for 8-bit floats.
             held = parameter.double() if parameter.is_floating_point() else parameter
             if not held.isfinite().all():
                 return f"{module_name}.{name}"
@@ -159,7 +161,7 @@ def _not_finite(task: Task) -> str | None:
 
 
 def _wrong_in(about: Any) -> str | None:
-    """What a file does not say of its training, or not as it should; None where it says all."""
+    """Return the first missing or mistyped part of a training's description; None if none is."""
 
     def has(tree: Any, name: str, kind: type) -> bool:
         return isinstance(tree, Mapping) and isinstance(tree.get(name), kind)
@@ -177,7 +179,7 @@ def _wrong_in(about: Any) -> str | None:
 
 
 def _kind(content: Any) -> str:
-    """What another torch file is, and what to do with it."""
+    """Describe a torch file of another kind, and what to do with it."""
     if isinstance(content, Mapping) and {"about", "optimizer", "rng"} <= set(content):
         about = content["about"]
         number = about.get("trial") if isinstance(about, Mapping) else None
@@ -193,10 +195,10 @@ def _kind(content: Any) -> str:
 
 
 def locate(path: Path) -> Path:
-    """The file that a path means: itself, or the best seed's of a folder of `train`.
+    """Return a path itself, or for a folder of `train` the best seed's file.
 
     Raises:
-        ConfigurationError: A folder that holds no finished training.
+        ConfigurationError: The folder holds no finished training.
     """
     if not path.is_dir():
         return path
@@ -223,11 +225,11 @@ def locate(path: Path) -> Path:
 
 
 def restore(trained: Trained, device: torch.device, objective: Objective) -> Task:
-    """The task of a finished training, its weights loaded, its modules in evaluation mode.
+    """Restore the task of a finished training: weights loaded, modules in evaluation mode.
 
     Raises:
         ConfigurationError: The objective builds another network than the one that was trained, or
-            weights are not finite.
+            the weights are not finite.
     """
     try:
         task = build(trained.about, device, objective)

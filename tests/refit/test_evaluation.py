@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hpo.errors import ConfigurationError
-from hpo.refit import evaluation, weights
+from hpo.refit import evaluation, evaluation_files, weights
 from hpo.refit.weights import Trained
 from hpo.study.config import StudyConfig, facts
 from hpo.study.objective import source_hash
@@ -318,7 +318,7 @@ def test_labelled_scenes_of_a_file_are_scored(finished, tmp_path):
     assert list(head) == ["method", "s.npz", "ms a scene"]
     assert len(rows) == 9
     assert all(row[1] > 0 for row in rows)
-    evaluation.write(found, tmp_path / "out")
+    evaluation_files.write(found, tmp_path / "out")
     assert (tmp_path / "out" / "positions.png").exists()
 
 
@@ -335,7 +335,7 @@ def test_measured_scenes_without_labels_give_positions_and_say_so(finished, tmp_
     assert GUESS not in {row[1] for row in table.rows}
     for row in table.rows:  # maximum likelihood is refined already
         assert (row[3:6] == row[6:9]) == (row[1] == MAXIMUM_LIKELIHOOD)
-    evaluation.write(found, tmp_path / "out")
+    evaluation_files.write(found, tmp_path / "out")
     assert (tmp_path / "out" / "positions.png").exists()
     assert "without labels" in found.evaluation.remarks[0]
     assert "estimated" in found.evaluation.remarks[0]
@@ -430,7 +430,7 @@ def test_another_evaluation_leaves_nothing_of_the_first_but_what_others_put_ther
 
 def evaluated(finished, *tables):
     """An evaluation of these tables alone."""
-    return evaluation.Evaluated(
+    return evaluation_files.Evaluated(
         file=finished,
         trained=weights.read(finished),
         evaluation=Evaluation(tables=tables),
@@ -473,7 +473,7 @@ def test_cells_of_numpy_and_torch_are_written_as_numbers(finished, tmp_path):
 def test_a_folder_is_taken_away_only_where_it_was_made_in_vain(finished, tmp_path):
     (tmp_path / "there").mkdir()
     for name in ("there", "new"):
-        with pytest.raises(InterruptedError), evaluation.prepared(finished, tmp_path / name):
+        with pytest.raises(InterruptedError), evaluation_files.prepared(finished, tmp_path / name):
             raise InterruptedError
 
     assert [folder.name for folder in tmp_path.iterdir()] == ["there"]

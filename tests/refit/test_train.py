@@ -25,7 +25,8 @@ from hpo.launch.local import LocalLauncher
 from hpo.refit import crew, recipe, weights
 from hpo.refit.crew import TrainConfig, default_folder
 from hpo.refit.events import Remark, SeedEnded, TrainProgress
-from hpo.refit.recipe import Recipe, TrainRequest
+from hpo.refit.recipe import Recipe
+from hpo.refit.request import TrainRequest
 from hpo.refit.seed_process import Job, train_seed
 from hpo.search import configurations
 from hpo.study.join import prepare_study
