@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import multiprocessing
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +15,7 @@ from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models as tables
 from optuna.trial import TrialState
 
+from hpo.database import migrations
 from hpo.database.connection import connect, mask, parse_url
 from hpo.database.migrations import create_tables
 from hpo.database.schema import SCHEMA_VERSION, schema_version
@@ -249,65 +251,51 @@ def test_a_dead_host_is_reported_in_time():
         connect("postgresql+psycopg2://u:secret@127.0.0.1:1/d")
 
 
-# Our own tables as version 1 of the schema made them.
-_VERSION_1 = """
-DROP SCHEMA hpo CASCADE; CREATE SCHEMA hpo;
-CREATE TABLE hpo.schema_version (version integer PRIMARY KEY);
-INSERT INTO hpo.schema_version VALUES (1);
-CREATE TABLE hpo.tickets (
-    study_uid uuid, ticket integer, state text NOT NULL DEFAULT 'open', trial_number integer,
-    attempt integer NOT NULL DEFAULT 0, losses integer NOT NULL DEFAULT 0,
-    PRIMARY KEY (study_uid, ticket),
-    CHECK (state IN ('open', 'leased', 'complete', 'pruned', 'failed')));
-CREATE TABLE hpo.leases (
-    run_uid uuid PRIMARY KEY, study_uid uuid NOT NULL, ticket integer NOT NULL,
-    attempt integer NOT NULL, worker text NOT NULL, host text NOT NULL, process text NOT NULL,
-    slot text NOT NULL, taken_at timestamptz DEFAULT now(), beat_at timestamptz DEFAULT now(),
-    epoch integer, epochs integer, value double precision, UNIQUE (study_uid, ticket),
-    FOREIGN KEY (study_uid, ticket) REFERENCES hpo.tickets);
-CREATE TABLE hpo.metrics (
-    run_uid uuid, epoch integer, study_uid uuid NOT NULL, ticket integer NOT NULL,
-    step integer NOT NULL, values jsonb NOT NULL, at timestamptz DEFAULT now(),
-    PRIMARY KEY (run_uid, epoch));
-CREATE TABLE hpo.environments (
-    worker text, study_uid uuid, details jsonb NOT NULL, at timestamptz DEFAULT now(),
-    PRIMARY KEY (worker, study_uid));
-INSERT INTO hpo.tickets (study_uid, ticket, state, trial_number, attempt)
-VALUES ('6f0c2c3e-0000-4000-8000-000000000001', 1, 'complete', 0, 1),
-       ('6f0c2c3e-0000-4000-8000-000000000001', 2, 'open', NULL, 0);
-"""
+@pytest.fixture
+def next_version(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A program whose tables are one version later, which the migrations reach."""
+    later = SCHEMA_VERSION + 1
+    statement = "ALTER TABLE hpo.tickets ADD COLUMN IF NOT EXISTS added integer DEFAULT 7"
+    monkeypatch.setattr(migrations, "SCHEMA_VERSION", later)
+    monkeypatch.setattr(migrations, "MIGRATIONS", {later: (statement,)})
+    return later
 
 
-def test_tables_of_the_first_version_are_brought_along_with_what_they_hold(url):
-    engine = connect(url)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(_VERSION_1)
+def test_tables_of_an_earlier_version_are_brought_along_with_what_they_hold(url, next_version):
+    engine, uid = connect(url), str(uuid.uuid4())
+    tickets = Tickets(engine, uid)
+    tickets.grow(2)
 
     with ThreadPoolExecutor(4) as several:
         list(several.map(lambda _: create_tables(connect(url)), range(4)))
 
-    assert schema_version(engine) == SCHEMA_VERSION
-    tickets = Tickets(engine, "6f0c2c3e-0000-4000-8000-000000000001")
-    assert (tickets.count().complete, tickets.count().open) == (1, 1)
-    taken = tickets.take(worker="w", slot="cpu:0")
-    assert (taken.ticket, taken.rerun_of) == (2, None)
+    assert schema_version(engine) == next_version
+    assert tickets.count().open == 2
     with engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM hpo.divergences").scalar() == 0
+        assert connection.exec_driver_sql("SELECT sum(added) FROM hpo.tickets").scalar() == 14
 
 
-def test_tables_are_not_changed_under_workers_of_an_earlier_version(url):
+def test_tables_are_not_changed_under_workers_of_an_earlier_version(url, next_version):
     engine = connect(url)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(_VERSION_1)
-        connection.exec_driver_sql(
-            "INSERT INTO hpo.leases (run_uid, study_uid, ticket, attempt, worker, host, process,"
-            " slot) SELECT study_uid, study_uid, 2, 1, 'w', 'h', 'p', 's' FROM hpo.tickets LIMIT 1"
-        )
+    tickets = Tickets(engine, str(uuid.uuid4()))
+    tickets.grow(1)
+    assert tickets.take(worker="w", slot="cpu:0") is not None
 
     with pytest.raises(StorageError, match="end their run with Ctrl-C"):
         create_tables(engine)
 
-    assert schema_version(engine) == 1
+    assert schema_version(engine) == SCHEMA_VERSION
+
+
+def test_tables_of_before_the_first_release_are_refused_and_left_alone(url):
+    engine = connect(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE hpo.schema_version SET version = 3")
+
+    with pytest.raises(StorageError, match="version 3, of before the first release"):
+        create_tables(engine)
+
+    assert schema_version(engine) == 3
 
 
 def test_tables_of_a_later_version_are_left_alone(url):

@@ -80,12 +80,16 @@ def test_it_shows_two_groups_a_second_figure_and_dtypes_of_its_own():
     assert set(figures) > {objective.metric}
 
 
-def test_the_documents_show_the_example_as_it_is():
-    blocks = re.findall(
-        r"^```python\n(.*?)^```$", (ROOT / "docs" / "own-objective.md").read_text(), re.S | re.M
-    )
+def blocks(page: str) -> list[str]:
+    """The Python code of a page."""
+    return re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(), re.S | re.M)
 
-    assert (ROOT / PATH).read_text() in blocks
+
+def test_the_documents_show_the_example_as_it_is():
+    example = (ROOT / PATH).read_text()
+
+    assert example in blocks("docs/own-objective.md")
+    assert all(block in example for block in blocks("README.md"))
 
 
 SLOW = """

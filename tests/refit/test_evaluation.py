@@ -76,10 +76,10 @@ def settings_of(size="unit", **options):
         epochs_per_trial=12,
         space="wide",
         precision="fp32",
+        on_precision_range="prune",
         seed=0,
         sampler="random",
         pruner="none",
-        on_precision_range="prune",
         options={"installation": "fixed", "scenes": "", **options},
         **facts(objective, chosen),
     )

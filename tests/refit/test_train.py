@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import fcntl
 import json
+import os
 import signal
 import subprocess
 from dataclasses import replace
@@ -20,6 +21,7 @@ from hpo.api.train import resolve
 from hpo.database.connection import connect
 from hpo.display.train import TrainDisplay, confirmation
 from hpo.errors import ConfigurationError, RunFailed
+from hpo.launch.local import LocalLauncher
 from hpo.refit import crew, recipe, weights
 from hpo.refit.crew import TrainConfig, default_folder
 from hpo.refit.events import Remark, SeedEnded, TrainProgress
@@ -263,7 +265,7 @@ def test_a_signal_after_the_last_seed_has_ended_interrupts_nothing(tmp_path: Pat
         if isinstance(event, SeedEnded):
             stop.set()
 
-    result = crew.train(found, config, emit=emit, stop=stop)
+    result = crew.train(found, config, LocalLauncher(os.environ), emit=emit, stop=stop)
 
     assert (result.is_complete, result.is_interrupted) == (True, False)
 
@@ -271,7 +273,9 @@ def test_a_signal_after_the_last_seed_has_ended_interrupts_nothing(tmp_path: Pat
 def test_the_start_tells_the_seeds_that_there_will_be(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
-    crew.train(*prepared(tmp_path, seeds=2), emit=lambda _: None, stop=Event())
+    crew.train(
+        *prepared(tmp_path, seeds=2), LocalLauncher(os.environ), emit=lambda _: None, stop=Event()
+    )
     found, config = prepared(tmp_path, seeds=1)
 
     TrainDisplay(found, config).begin()
@@ -394,6 +398,7 @@ def test_wrong_files_and_flags_get_an_answer_that_says_what_to_write(
         **settings,
         **{"metric": "distance", "direction": "minimize", "epochs": 12, "precision": "fp32"},
         **{"problem_seed": 0, "seed": 0, "sampler": "tpe", "pruner": "percentile"},
+        "on_precision_range": "prune",
     }
     for content, arguments, says in [
         (PARAMS, (), "--objective"),

@@ -27,6 +27,7 @@ ONE = ("--objective", "quadratic", "--epochs_per_trial", "4", "--workers", "1")
 
 SETTINGS = {
     **{"objective": "ris_covariance", "source": "-", "metric": "J_db", "direction": "minimize"},
+    "on_precision_range": "prune",
     **{"size": "tiny", "epochs_per_trial": 12, "precision": "fp32", "problem_seed": 5, "seed": 0},
     **{"sampler": "tpe", "pruner": "none", "on_precision_range": "prune"},
 }

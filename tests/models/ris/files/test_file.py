@@ -123,7 +123,7 @@ def test_a_file_is_mapped_and_not_read(tmp_path: Path):
 def test_the_example_of_the_documents_writes_a_file_that_opens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    section = (ROOT / "docs" / "how-it-works.md").read_text().split("## Scenes from outside\n")[1]
+    section = (ROOT / "docs" / "ris-covariance.md").read_text().split("## Scenes from outside\n")[1]
     example = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[0]
     given = plain()
     names = {"y": "snapshots", "c": "codes", "h": "channel"}

@@ -1,4 +1,4 @@
-"""Tables as files."""
+"""Files written whole, tables as CSV, JSON without NaN."""
 
 from __future__ import annotations
 
@@ -8,14 +8,27 @@ from pathlib import Path
 import pytest
 
 from hpo.errors import ConfigurationError
-from hpo.study import table
+from hpo.files import csv_text, finite, refuse_unwritable, write
+from hpo.study.table import csv_of
 
 
 def test_a_table_is_quoted_as_programs_read_it():
     rows = [{"number": 0, "detail": 'a "b", c\nd', "value": None}]
 
-    assert table.csv_text(rows) == 'number,detail,value\r\n0,"a ""b"", c\nd",\r\n'
-    assert table.csv_text([]) == ""
+    assert csv_of(rows) == 'number,detail,value\r\n0,"a ""b"", c\nd",\r\n'
+    assert csv_of([]) == ""
+    assert csv_text(["a", "b"], []) == "a,b\r\n"
+
+
+def test_json_has_names_or_null_in_place_of_what_is_not_finite():
+    found = {"a": [1.5, float("nan")], "b": {"c": float("-inf")}, "d": (True, "x", None)}
+
+    assert finite(found) == {"a": [1.5, None], "b": {"c": None}, "d": [True, "x", None]}
+    assert finite(found, names=True) == {
+        "a": [1.5, "nan"],
+        "b": {"c": "-inf"},
+        "d": [True, "x", None],
+    }
 
 
 def test_a_link_keeps_its_target_and_a_pipe_stays_a_pipe(tmp_path: Path):
@@ -24,8 +37,8 @@ def test_a_link_keeps_its_target_and_a_pipe_stays_a_pipe(tmp_path: Path):
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
 
-    table.write(link, "é", flag="--save")
-    table.write(pipe, "through", flag="--save")
+    write(link, "é", flag="--save")
+    write(pipe, "through", flag="--save")
 
     assert link.is_symlink()
     assert target.read_text(encoding="utf-8") == "é"
@@ -36,9 +49,9 @@ def test_a_link_keeps_its_target_and_a_pipe_stays_a_pipe(tmp_path: Path):
 
 def test_what_cannot_be_written_is_refused_before_and_leaves_nothing(tmp_path: Path):
     with pytest.raises(ConfigurationError, match="it is a folder"):
-        table.refuse_unwritable(tmp_path, flag="--save")
+        refuse_unwritable(tmp_path, flag="--save")
     with pytest.raises(ConfigurationError, match="there is no folder"):
-        table.refuse_unwritable(tmp_path / "a" / "b", flag="--save")
+        refuse_unwritable(tmp_path / "a" / "b", flag="--save")
     with pytest.raises(ConfigurationError, match="cannot be written"):
-        table.write(tmp_path / ("x" * 300), "text", flag="--save")
+        write(tmp_path / ("x" * 300), "text", flag="--save")
     assert list(tmp_path.iterdir()) == []
