@@ -77,7 +77,7 @@ objective = Slow()
 CONFIG = {
     **{"objective": "quadratic", "source": "-", "metric": "distance", "direction": "maximize"},
     **{"size": "tiny", "epochs": 4, "space": "wide", "precision": "fp32", "problem_seed": 0},
-    **{"seed": 0, "sampler": "tpe", "pruner": "none"},
+    **{"seed": 0, "sampler": "tpe", "pruner": "none", "on_precision_range": "prune"},
 }
 
 
