@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ from models.ris.scene.scenes import (
 )
 from models.ris.scene.streams import stream_seed
 from models.ris.truth.scoring import Bounds
-from objectives import Asked, Evaluation, Table, load
+from objectives import Asked, Evaluation, Table, load, ris_evaluation
 from objectives.ris_evaluation import bench, controls
 from objectives.ris_evaluation.bench import SNRS_DB, Bench, network
 
@@ -82,6 +83,14 @@ def settings_of(size="unit", **options):
         options={"installation": "fixed", "scenes": "", **options},
         **facts(objective, chosen),
     )
+
+
+@pytest.fixture(autouse=True)
+def quickly_timed(monkeypatch):
+    """The table of times from one run of 4 scenes, not the median of three runs of a batch."""
+    once = partial(ris_evaluation.milliseconds_per_scene, runs=1)
+    monkeypatch.setattr(ris_evaluation, "milliseconds_per_scene", once)
+    monkeypatch.setattr(ris_evaluation, "_TIMED", 4)
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +261,7 @@ def test_the_full_size_is_evaluated_too():
         assert ((one.epsilon_B >= 0) & (one.epsilon_B <= 1)).all()
 
 
+@pytest.mark.acceptance
 def test_a_quick_evaluation_writes_every_table_and_figure(command, finished, tmp_path, monkeypatch):
     out = tmp_path / "out"
     # Every table has its rows from few scenes as well: what is claimed of figures holds by far.

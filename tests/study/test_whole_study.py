@@ -77,7 +77,7 @@ objective = Slow()
 CONFIG = {
     **{"objective": "quadratic", "source": "-", "metric": "distance", "direction": "maximize"},
     **{"size": "tiny", "epochs": 4, "space": "wide", "precision": "fp32", "problem_seed": 0},
-    **{"seed": 0, "sampler": "tpe", "pruner": "none"},
+    **{"seed": 0, "sampler": "tpe", "pruner": "none", "on_precision_range": "prune"},
 }
 
 
@@ -370,7 +370,8 @@ def test_of_two_copies_at_once_one_wins_and_kill_9_leaves_nothing_of_it(
         # Optuna's rows can be written, ours cannot.
         connection.execute(sa.text("LOCK TABLE hpo.tickets IN SHARE ROW EXCLUSIVE MODE"))
         process = program.start("copy", "--study_name", "s", "--to", url, "--as", "second")
-        wait_until(lambda: watcher.scalar(waiting))
+        wait_until(lambda: watcher.scalar(waiting) or process.poll() is not None)
+        assert process.poll() is None, process.communicate()
 
         with pytest.raises(StorageError, match="another study is being copied"):
             copy(url, two[1], url, "third", tmp_path)
