@@ -14,6 +14,8 @@ from collections.abc import Sequence
 
 import click
 
+from hpo.cli.copy import copy
+from hpo.cli.delete import delete
 from hpo.cli.doctor import doctor
 from hpo.cli.evaluate import evaluate
 from hpo.cli.objectives import check, objectives
@@ -25,7 +27,6 @@ from hpo.cli.server import dashboard, stop, url
 from hpo.cli.shared import INTERRUPTED
 from hpo.cli.studies import best, status, studies
 from hpo.cli.train import train, train_seed
-from hpo.cli.whole import copy, delete
 from hpo.cli.worker import worker
 from hpo.errors import HpoError, RunFailed
 

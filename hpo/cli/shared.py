@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -61,6 +62,15 @@ def open_study(study_name: str | None, storage: str | None) -> tuple[OpenStudy, 
 
     db = connect(storage_url(storage))
     return opened(db, study_name), db
+
+
+def checkpoints_of(opened: OpenStudy | None) -> Path:
+    """Return the checkpoint folder of a study's latest run, else the home's."""
+    from hpo.environ import home
+    from hpo.study.study import last_run
+
+    named = last_run(opened).get("checkpoint_dir") if opened else None
+    return Path(named) if named else home() / "checkpoints"
 
 
 def stop_on_signals(stop: threading.Event | None = None) -> threading.Event:

@@ -11,13 +11,11 @@ from typing import Any
 
 import click
 from optuna.trial import FrozenTrial
-from rich.console import Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from hpo.display.console import duration, errors, labelled, results
+from hpo.display.progress import best_in_short, lease_figures, picture, time_left
 from hpo.display.study import counts, print_trial, running
 from hpo.fleet.events import (
     Connected,
@@ -159,14 +157,14 @@ class Display:
         budget = progress.budget
         is_due = time.monotonic() - self._said_at > _QUIET_S
         if self._live is not None:
-            self._live.update(_picture(progress))
+            self._live.update(picture(progress))
         elif budget.ended != self._ended or (is_due and progress.leases):
             self._said_at = time.monotonic()
             parts = [
                 f"{budget.ended}/{budget.total} trials",
                 counts(budget, progress.reasons),
-                f"best {_best(progress.best)}",
-                _time(progress),
+                f"best {best_in_short(progress.best)}",
+                time_left(progress),
             ]
             if budget.ended == self._ended:
                 parts += [running(lease) for lease in progress.leases]
@@ -177,7 +175,7 @@ class Display:
                 **vars(budget),
                 prune_reasons=dict(progress.reasons),
                 best=best and {"trial": best.number, "value": best.value},
-                running=[_lease(lease) for lease in progress.leases],
+                running=[lease_figures(lease) for lease in progress.leases],
                 seconds=round(progress.seconds, 1),
                 left_s=progress.left_s and round(progress.left_s, 1),
             )
@@ -248,49 +246,6 @@ class Display:
         results.print(f"study       {self._started.opened.name}")
         where = "" if is_embedded else "HPO_STORAGE=<the storage's URL> "
         results.print(f"look at it  {where}python -m hpo dashboard")
-
-
-def _picture(progress: Progress) -> Group:
-    """Lay out the live view: progress of the study, and a line for each running trial."""
-    budget = progress.budget
-    head = Table.grid(padding=(0, 1))
-    head.add_row(
-        f"{budget.ended}/{budget.total} trials",
-        ProgressBar(total=max(1, budget.total), completed=budget.ended, width=24),
-        _time(progress),
-        f"best {_best(progress.best)}",
-    )
-    head_and_counts = (head, Text(counts(budget, progress.reasons)))
-    if not progress.leases:
-        return Group(*head_and_counts, Text("workers are starting", style="dim"))
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("device", "trial", "epoch", "step", "metric", "time"):
-        table.add_column(column, justify="left" if column == "device" else "right")
-    for lease in progress.leases:
-        table.add_row(
-            lease.slot,
-            "asking" if lease.trial_number is None else str(lease.trial_number),
-            f"{lease.epoch or 0}/{lease.epochs or '?'}",
-            f"{lease.step or 0:,}/{lease.steps:,}" if lease.steps else "-",
-            "-" if lease.value is None else f"{lease.value:.4g}",
-            duration(lease.held_s),
-        )
-    return Group(*head_and_counts, table)
-
-
-def _time(progress: Progress) -> str:
-    left_s = progress.left_s
-    left = f", about {duration(left_s)} left" if left_s and left_s >= 1 else ""
-    return f"{duration(progress.seconds)}{left}"
-
-
-def _lease(lease: Any) -> dict[str, Any]:
-    names = ("slot", "trial_number", "epoch", "epochs", "step", "steps", "value")
-    return {name: getattr(lease, name) for name in names}
-
-
-def _best(trial: FrozenTrial | None) -> str:
-    return "-" if trial is None else f"{trial.value:.4g} (trial {trial.number})"
 
 
 def _range(bounds: Any) -> str:

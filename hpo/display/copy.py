@@ -1,4 +1,4 @@
-"""A whole study on the terminal: progress and result of a copy, content before a deletion."""
+"""A copy of a study on the terminal: progress, then the result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from hpo.database.connection import mask
 from hpo.display.console import errors, results
 from hpo.study.copy import Copied
-from hpo.study.deletion import Content
 
 _LINE_EVERY_S = 5.0
 
@@ -68,22 +67,3 @@ def print_copied(source: str, copied: Copied, *, url: str) -> None:
         lines["checkpoints"] = str(copied.checkpoints)
     for name, value in lines.items():
         results.print(f"{name:<11} {value}")
-
-
-def print_content(study: str, content: Content) -> None:
-    """Print on stderr the content that would be deleted."""
-    rows = content.rows
-    checkpoints_mb, artifacts_mb = (
-        sum(sizes) / 1e6
-        for sizes in ((path.stat().st_size for path in content.checkpoints), content.artifacts)
-    )
-    lines = {
-        "study": study,
-        "trials": f"{rows['trials']:,}",
-        "records": f"{rows['metrics']:,} of epochs, {rows['divergences']:,} of divergences",
-        "artifacts": f"{len(content.artifacts):,} ({artifacts_mb:.1f} MB)",
-        "files": f"{len(content.checkpoints):,} checkpoints ({checkpoints_mb:.1f} MB), "
-        f"{len(content.logs):,} logs, on this host",
-    }
-    for name, value in lines.items():
-        errors.print(f"{name:<10} {value}")

@@ -1,0 +1,56 @@
+"""`delete`: remove a study with all that belongs to it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from hpo.cli.shared import Command, checkpoints_of, storage_option, study_option
+from hpo.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    pass
+
+
+@click.command(cls=Command)
+@study_option
+@storage_option
+@click.option("--yes", is_flag=True, help="delete without a question")
+def delete(study_name: str | None, storage: str | None, yes: bool) -> None:
+    """Delete a study with all that belongs to it; shows what that is and asks first.
+
+    Also one that another Optuna program created. Refused while workers hold its trials.
+
+    \b
+    Example:
+        python -m hpo delete --study_name quadratic-wide-tiny
+    """
+    from hpo.database.connection import connect
+    from hpo.display.delete import print_content
+    from hpo.environ import home, storage_url
+    from hpo.study.deletion import (
+        Folders,
+        content,
+        find,
+        refuse_workers,
+    )
+    from hpo.study.deletion import delete as deleted
+    from hpo.study.study import open_study
+
+    db = connect(storage_url(storage))
+    whole = find(db, study_name)
+    refuse_workers(db, whole)
+    own = None if whole.uid is None else open_study(db, whole.name)
+    folders = Folders(checkpoints=checkpoints_of(own), logs=home() / "logs")
+    print_content(whole.name, content(db, whole, folders))
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigurationError(
+                f"there is no terminal to ask at whether to delete study '{whole.name}'; write "
+                "--yes to delete it"
+            )
+        click.confirm(f"delete study '{whole.name}'?", abort=True, err=True)
+    deleted(db, whole, folders)
+    click.echo(f"study '{whole.name}' is deleted", err=True)
