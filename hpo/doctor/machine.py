@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+import psutil
+
 from hpo.doctor.finding import (
     Finding,
     failed,
@@ -25,7 +27,7 @@ from hpo.doctor.finding import (
 )
 from hpo.embedded.cures import ELSEWHERE, cure
 from hpo.embedded.folder import Folder
-from hpo.machine.slots import usable_cores
+from hpo.machine.slots import free_memory, usable_cores
 
 _MB = 1_000_000
 # A new database is 45 MB with its log; the log grows to 1 GB under load (max_wal_size).
@@ -83,16 +85,15 @@ def _disk(home: Path) -> Iterator[Finding]:
         return  # the check of the home folder has reported it
     folders = {path.stat().st_dev: path for path in map(_existing, (Folder.of(home).cluster, home))}
     for folder in reversed(folders.values()):
-        disk = os.statvfs(folder)
-        free = disk.f_bavail * disk.f_frsize
-        found = f"{_size(free)} free of {_size(disk.f_blocks * disk.f_frsize)} in '{folder}'"
+        disk, files = psutil.disk_usage(os.fspath(folder)), os.statvfs(folder)
+        found = f"{_size(disk.free)} free of {_size(disk.total)} in '{folder}'"
         room = f"make room ('du -xsh {folder}/*' shows what takes it), or {ELSEWHERE}"
-        # A file system without a fixed number of files reports 0 of 0.
-        if disk.f_files and disk.f_favail < _LEAST_FILES:
-            yield failed("disk", f"room for {disk.f_favail} more files in '{folder}'", room)
-        elif free < _LEAST_DISK:
+        # psutil counts no files. A file system without a fixed number of them reports 0 of 0.
+        if files.f_files and files.f_favail < _LEAST_FILES:
+            yield failed("disk", f"room for {files.f_favail} more files in '{folder}'", room)
+        elif disk.free < _LEAST_DISK:
             yield failed("disk", f"{found}, and {_size(_LEAST_DISK)} are needed", room)
-        elif free < _GOOD_DISK:
+        elif disk.free < _GOOD_DISK:
             yield warning("disk", found, room)
         else:
             yield ok("disk", found)
@@ -103,12 +104,11 @@ def _shared_memory() -> Iterator[Finding]:
     if not memory.is_dir():
         yield ok("shared memory", "no /dev/shm on this system")
         return
-    disk = os.statvfs(memory)
-    size, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
-    found = f"/dev/shm has {_size(free)} free of {_size(size)}"
-    if free < _MB:  # PostgreSQL needs 50 kB to start
+    disk = psutil.disk_usage(os.fspath(memory))
+    found = f"/dev/shm has {_size(disk.free)} free of {_size(disk.total)}"
+    if disk.free < _MB:  # PostgreSQL needs 50 kB to start
         yield failed("shared memory", found, cure("shared memory"))
-    elif size < _LEAST_SHM or free < _LEAST_SHM // 4:
+    elif disk.total < _LEAST_SHM or disk.free < _LEAST_SHM // 4:
         yield warning("shared memory", found, cure("shared memory"))
     else:
         yield ok("shared memory", found)
@@ -151,14 +151,13 @@ def _open_files() -> Iterator[Finding]:
 def _workers() -> Iterator[Finding]:
     cores = usable_cores()
     found = f"{cores} on the CPU by default ('run --workers auto': cores, quota and memory)"
-    for line in _text("/proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            free = int(line.split()[1]) * 1024
-            found += f", {_size(free)} of memory free"
-            if free < _LEAST_MEMORY:
-                yield warning("workers", found, "end other programs: a worker takes up to 1 GB")
-                return
-    yield ok("workers", found)
+    free = free_memory()
+    if free is not None:
+        found += f", {_size(free)} of memory free"
+    if free is not None and free < _LEAST_MEMORY:
+        yield warning("workers", found, "end other programs: a worker takes up to 1 GB")
+    else:
+        yield ok("workers", found)
 
 
 def _of_user() -> tuple[str, int | None]:
@@ -167,12 +166,11 @@ def _of_user() -> tuple[str, int | None]:
     if limit == resource.RLIM_INFINITY or os.geteuid() == 0:
         return "ulimit -u", None
     used = 0
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if entry.stat().st_uid == os.geteuid():
-                used += sum(1 for _ in (entry / "task").iterdir())
-        except OSError:  # it has ended
-            continue
+    for process in psutil.process_iter(["uids", "num_threads"]):
+        uids, threads = process.info["uids"], process.info["num_threads"]
+        # Both are None for a process that this user may not inspect.
+        if uids is not None and uids.effective == os.geteuid():
+            used += threads or 0
     return "ulimit -u", limit - used
 
 
@@ -202,12 +200,11 @@ def _existing(folder: Path) -> Path:
 
 def _file_system(folder: Path) -> str:
     """The type of the file system that holds a folder."""
-    at = os.fspath(folder.resolve())
-    mounts = [line.split()[1:3] for line in _text("/proc/mounts").splitlines()]
+    at = folder.resolve()
     above = [
-        (len(point), number, kind)
-        for number, (point, kind) in enumerate(mounts)
-        if at == point or at.startswith(point.rstrip("/") + "/")
+        (len(mount.mountpoint), number, mount.fstype)
+        for number, mount in enumerate(psutil.disk_partitions(all=True))
+        if at.is_relative_to(mount.mountpoint)
     ]
     return max(above, default=(0, 0, "an unknown file system"))[2]
 

@@ -10,8 +10,9 @@ import logging
 import os
 import random
 import socket
-import subprocess
 from pathlib import Path
+
+import psutil
 
 from hpo.embedded import binaries
 from hpo.embedded.cluster import check, initialise, settle
@@ -122,10 +123,11 @@ def _is_free(port: int) -> bool:
 
 def _command(pid: int) -> str | None:
     """A process's command line; empty for a zombie, None if there is no such process."""
-    if Path("/proc/self/cmdline").exists():
-        try:
-            return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-    shown = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True)
-    return shown.stdout.decode(errors="replace").strip() or None
+    try:
+        return " ".join(psutil.Process(pid).cmdline())
+    except psutil.ZombieProcess:
+        return ""
+    except psutil.NoSuchProcess:
+        return None
+    except psutil.AccessDenied:  # it is another account's
+        return "?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def test_cores_follow_the_affinity():
     code = "from hpo.machine.slots import usable_cores; print(usable_cores())"
 
     one = subprocess.run(
-        ["taskset", "-c", "0", "python3", "-c", code],
+        ["taskset", "-c", "0", sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=True,
