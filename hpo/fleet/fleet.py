@@ -158,7 +158,7 @@ class _Fleet:
                     next_progress_at = time.monotonic() + _PROGRESS_S
                     is_done = spent.ended == spent.total
                     if not is_done:
-                        self._attend(spent)
+                        self._tend_workers(spent)
                 if is_done and not self._is_finishing():
                     return False
                 if timeout_s is not None and self.seconds > timeout_s:
@@ -219,7 +219,7 @@ class _Fleet:
             )
         return spent
 
-    def _attend(self, spent: Budget) -> None:
+    def _tend_workers(self, spent: Budget) -> None:
         """Check the workers that ended; start one on each empty slot while there is work."""
         tickets, supervisor = self._prepared.tickets, self._supervisor
         for process, code in supervisor.take().ended:

@@ -57,10 +57,10 @@ class Tally:
         """Estimated seconds per trial: mean of the latest, else by the pace of running ones."""
         if self._seconds:
             return fmean(self._seconds)
-        promised = [seconds for lease in leases if (seconds := self._promise(lease))]
-        return fmean(promised) if promised else None
+        estimates = [seconds for lease in leases if (seconds := self._estimate_s(lease))]
+        return fmean(estimates) if estimates else None
 
-    def _promise(self, lease: Lease) -> float | None:
+    def _estimate_s(self, lease: Lease) -> float | None:
         """Estimated seconds of a running trial, by its pace since the first epoch seen here."""
         if not lease.epoch or not lease.epochs:
             return None

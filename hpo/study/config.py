@@ -19,7 +19,7 @@ from objectives import Objective
 _STORED = {"epochs_per_trial": "epochs"}
 # --force cannot change these: values of two metrics do not compare, and Optuna fixes a study's
 # direction at its creation.
-_NEVER = ("metric", "direction")
+_UNCHANGEABLE = ("metric", "direction")
 _FACTS = ("metric", "direction", "problem_seed")
 
 
@@ -130,7 +130,7 @@ def differences(
                 created=old[name],
                 now=new[name],
                 is_asked=name in asked,
-                can_be_forced=name not in _NEVER,
+                can_be_forced=name not in _UNCHANGEABLE,
             )
         )
     for name, value in asked.get("options", {}).items():
@@ -151,24 +151,24 @@ def differences(
 def _other_parameters(
     created: StudyConfig, wanted: StudyConfig, asked: Mapping[str, Any]
 ) -> list[Difference]:
-    nothing = {"kind": "", "values": "not searched"}
+    absent = {"kind": "", "values": "not searched"}
     found = []
     own = {**asked.get("fixed", {}), **asked.get("ranges", {})}
     for name in dict.fromkeys((*created.parameters, *wanted.parameters)):
-        before = created.parameters.get(name, nothing)
-        after = wanted.parameters.get(name, nothing)
+        before = created.parameters.get(name, absent)
+        after = wanted.parameters.get(name, absent)
         if before == after:
             continue
         is_choice = "choice" in (before["kind"], after["kind"])
         # Optuna accepts new bounds within a study, but neither new choices nor a new scale.
-        is_other_kind = before["kind"] != after["kind"] and before != nothing and after != nothing
+        is_other_kind = before["kind"] != after["kind"] and before != absent and after != absent
         found.append(
             Difference(
                 label=name,
                 created=_in_words(before),
                 now=_in_words(after),
                 is_asked=name in own,
-                can_be_forced=not (is_other_kind or (is_choice and nothing not in (before, after))),
+                can_be_forced=not (is_other_kind or (is_choice and absent not in (before, after))),
             )
         )
     return found
@@ -189,13 +189,13 @@ def refuse(name: str, found: Sequence[Difference]) -> None:
     Raises:
         StudyMismatch: Always; it names both values of each difference and the ways to go on.
     """
-    never = [difference.label for difference in found if not difference.can_be_forced]
+    unchangeable = [difference.label for difference in found if not difference.can_be_forced]
     ways = ["name another study with --study_name"]
     if all(difference.is_asked for difference in found):
         ways.insert(0, f"leave {'that' if len(found) == 1 else 'these'} out to go on with it")
-    if not never:
+    if not unchangeable:
         ways.append("write --force to have the trials that follow differ")
-    limit = f" (--force cannot change {', '.join(never)})" if never else ""
+    limit = f" (--force cannot change {', '.join(unchangeable)})" if unchangeable else ""
     raise StudyMismatch(
         f"study '{name}' was created with {'; '.join(map(str, found))}: {', or '.join(ways)}{limit}"
     )

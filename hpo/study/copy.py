@@ -41,8 +41,8 @@ from hpo.study.deletion import (
 from hpo.study.study import OpenStudy
 
 # Leases and heartbeats are not copied, because their workers work on the source.
-_LEFT = (leases, models.TrialHeartbeatModel.__table__)
-_COPIED = [table for table in TABLES if table not in _LEFT]
+_NOT_COPIED = (leases, models.TrialHeartbeatModel.__table__)
+_COPIED = [table for table in TABLES if table not in _NOT_COPIED]
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # This many rows are in memory at a time. A row of artifacts has 1 MiB, and several copies of it
 # exist on its way.
@@ -93,15 +93,15 @@ def copy(
         create_tables(target)
         with target.connect() as connection:
             _refuse_existing(connection, name)
-        with _staged(checkpoints, opened.uid, uid) as publish, target.begin() as there:
-            _claim(there, name)
+        with _staged(checkpoints, opened.uid, uid) as publish, target.begin() as writer:
+            _claim(writer, name)
             # This isolation level reads one snapshot, taken at the first statement.
             with source.connect().execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
-            ) as here:
-                moved = _Move(here, there, _whole(here, opened), name=name, uid=uid)
+            ) as reader:
+                moved = _Move(reader, writer, _identify(reader, opened), name=name, uid=uid)
                 moved.run(progress)
-            total = there.scalar(
+            total = writer.scalar(
                 sa.select(sa.func.count()).select_from(tickets).where(tickets.c.study_uid == uid)
             )
             folder = publish()
@@ -119,7 +119,7 @@ def copy(
     return Copied(name=name, uid=uid, rows=moved.done, total=total or 0, checkpoints=folder)
 
 
-def _whole(connection: sa.Connection, opened: OpenStudy) -> Whole:
+def _identify(connection: sa.Connection, opened: OpenStudy) -> Whole:
     study_id = connection.scalar(
         sa.select(STUDIES.c.study_id).where(STUDIES.c.study_name == opened.name)
     )
@@ -154,11 +154,11 @@ class _Move:
     """The transfer of one study's rows from one transaction to another."""
 
     def __init__(
-        self, here: sa.Connection, there: sa.Connection, whole: Whole, *, name: str, uid: str
+        self, reader: sa.Connection, writer: sa.Connection, whole: Whole, *, name: str, uid: str
     ) -> None:
-        self._here, self._there, self._whole = here, there, whole
+        self._reader, self._writer, self._study = reader, writer, whole
         self._name, self._uid = name, uid
-        self._sizes = {table: count(here, whole, table) for table in _COPIED}
+        self._sizes = {table: count(reader, whole, table) for table in _COPIED}
         # Both map old to new: numbers by the column that holds them, and uids in any text.
         self._numbers = {
             table.primary_key.columns[0].name: self._new_numbers(table)
@@ -175,10 +175,10 @@ class _Move:
         for table in _COPIED:
             for rows in self._read(table):
                 into = sa.table(table.name, *map(sa.column, rows[0]), schema=table.schema)
-                self._there.execute(sa.insert(into), rows)
+                self._writer.execute(sa.insert(into), rows)
                 self.done += len(rows)
                 progress(table.name, self.done, total)
-        self._there.execute(
+        self._writer.execute(
             tickets.update()
             .where(tickets.c.study_uid == self._uid, tickets.c.state == "leased")
             .values(state="open")
@@ -187,8 +187,8 @@ class _Move:
     def _read(self, table: sa.Table) -> Iterator[Sequence[dict[str, Any]]]:
         """The rows of a table in the order of its key, with the target's numbers and uids."""
         columns = [_raw(column).label(column.name) for column in table.columns]
-        found = self._here.execute(
-            sa.select(*columns).where(self._whole.rows(table)).order_by(*table.primary_key),
+        found = self._reader.execute(
+            sa.select(*columns).where(self._study.rows(table)).order_by(*table.primary_key),
             execution_options={"yield_per": _PARTS if table is artifacts else _ROWS},
         )
         # The target numbers those rows of Optuna's itself that no other row refers to.
@@ -210,17 +210,19 @@ class _Move:
 
     def _new_numbers(self, table: sa.Table) -> Mapping[int, int]:
         (key,) = table.primary_key
-        old = list(self._here.scalars(sa.select(key).where(self._whole.rows(table)).order_by(key)))
+        old = list(
+            self._reader.scalars(sa.select(key).where(self._study.rows(table)).order_by(key))
+        )
         sequence = sa.func.pg_get_serial_sequence(table.name, key.name)
         each = sa.func.generate_series(1, len(old)).table_valued("n")
-        new = self._there.scalars(sa.select(sa.func.nextval(sequence)).select_from(each))
+        new = self._writer.scalars(sa.select(sa.func.nextval(sequence)).select_from(each))
         return dict(zip(old, sorted(new), strict=True))
 
     def _new_names(self, column: sa.Column[str]) -> Mapping[str, str]:
         """New uids for attempts and artifacts that exist at the target, from an earlier copy."""
-        used = sa.select(column).where(self._whole.rows(column.table)).distinct()
-        names = sa.select(column).where(column.in_(list(self._here.scalars(used)))).distinct()
-        return {old: str(uuid.uuid4()) for old in self._there.scalars(names)}
+        used = sa.select(column).where(self._study.rows(column.table)).distinct()
+        names = sa.select(column).where(column.in_(list(self._reader.scalars(used)))).distinct()
+        return {old: str(uuid.uuid4()) for old in self._writer.scalars(names)}
 
 
 def _raw(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
@@ -241,20 +243,20 @@ def _staged(checkpoints: Path, old: str, new: str) -> Iterator[Callable[[], Path
     Until it is published, the staging folder is within the study's own. If a crash leaves it
     behind, it is deleted with that study.
     """
-    beside, folder = checkpoints / old / f"{new}.tmp", checkpoints / new
+    staging, folder = checkpoints / old / f"{new}.tmp", checkpoints / new
     found = sorted((checkpoints / old).glob("trial_*.pt"))
 
     def publish() -> Path | None:
-        return beside.rename(folder) if found else None
+        return staging.rename(folder) if found else None
 
     try:
         if found:
-            beside.mkdir(mode=0o700)
+            staging.mkdir(mode=0o700)
         for path in found:
-            _link(path, beside / path.name)
+            _link(path, staging / path.name)
         yield publish
     except BaseException as error:
-        for leftover in (beside, folder):
+        for leftover in (staging, folder):
             shutil.rmtree(leftover, ignore_errors=True)
         if isinstance(error, OSError):
             raise RunFailed(f"the checkpoints cannot be copied: {error}") from error

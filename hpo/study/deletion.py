@@ -76,20 +76,20 @@ class Whole:
     def _artifacts(self, *, own: bool) -> sa.CompoundSelect[Any]:
         """The ids of artifacts that this study refers to, or that others do."""
 
-        def which(table: sa.Table) -> sa.ColumnElement[bool]:
+        def rows_of(table: sa.Table) -> sa.ColumnElement[bool]:
             return self.rows(table) if own else self.rows(table).is_not(True)
 
         named = [
             sa.select(sa.func.substr(table.c.key, len(_ARTIFACT) + 1)).where(
-                table.c.key.startswith(_ARTIFACT), which(table)
+                table.c.key.startswith(_ARTIFACT), rows_of(table)
             )
             for table in _OPTUNA
             if table.name.endswith("_system_attributes")
         ]
-        noted = sa.select(divergences.c.artifact_id).where(
-            divergences.c.artifact_id.is_not(None), which(divergences)
+        recorded = sa.select(divergences.c.artifact_id).where(
+            divergences.c.artifact_id.is_not(None), rows_of(divergences)
         )
-        return sa.union(*named, noted)
+        return sa.union(*named, recorded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,10 +135,10 @@ def find(engine: sa.Engine, name: str | None) -> Whole:
         )
         if study_id is None:
             raise ConfigurationError(f"no study named '{name}'; use one of {known} (--study_name)")
-        of_all = list(connection.scalars(uids))
+        all_uids = list(connection.scalars(uids))
         own = connection.scalar(uids.where(_ATTRIBUTES.c.study_id == study_id))
     # `optuna.copy_study` copies the uid, too. Then the rows of that uid cannot be assigned.
-    uid = _uuid(json.loads(own)) if own is not None and of_all.count(own) == 1 else None
+    uid = _uuid(json.loads(own)) if own is not None and all_uids.count(own) == 1 else None
     return Whole(name=name, study_id=study_id, uid=uid)
 
 

@@ -180,20 +180,20 @@ def _wanted(created: StudyConfig, objective: Objective, asked: Mapping[str, Any]
     space = objective.spaces[asked.get("space", created.space)]
     new = narrowing(space, asked.get("fixed", {}), asked.get("ranges", {}))
     # A newly fixed parameter loses its earlier range, and the reverse.
-    kept = Narrowing(
+    inherited = Narrowing(
         fixed={name: v for name, v in created.fixed.items() if name not in new.ranges},
         ranges={name: v for name, v in created.ranges.items() if name not in new.fixed},
     )
     moved = {"source": source_hash(objective)} if "objective" in asked else {}
-    whole = {
+    values = {
         **asdict(created),
         **asked,
         **moved,
         "options": {**created.options, **asked.get("options", {})},
-        "fixed": {**kept.fixed, **new.fixed},
-        "ranges": {**kept.ranges, **new.ranges},
+        "fixed": {**inherited.fixed, **new.fixed},
+        "ranges": {**inherited.ranges, **new.ranges},
     }
-    return replace(created, **{**whole, **facts(objective, whole)})
+    return replace(created, **{**values, **facts(objective, values)})
 
 
 def _effective(request: RunRequest, opened: OpenStudy, *, total: int) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def settled(
     defaults = {name: option.default for name, option in objective.options.items()}
     options = settle(objective, {**defaults, **wanted.get("options", {})}, wanted)
     sampler = resolve(wanted["sampler"], own.apply(space), n_trials=n_trials)
-    whole = {
+    values = {
         **wanted,
         "sampler": sampler,
         "options": options,
@@ -46,7 +46,7 @@ def settled(
         "ranges": own.ranges,
     }
     source = source_hash(objective)
-    config = StudyConfig(objective=spec, source=source, **{**whole, **facts(objective, whole)})
+    config = StudyConfig(objective=spec, source=source, **{**values, **facts(objective, values)})
     _check_search(config)
     return config
 

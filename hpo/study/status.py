@@ -109,6 +109,8 @@ def _failure(ended: Sequence[FrozenTrial]) -> str | None:
 def _lost(ended: Sequence[FrozenTrial], precision: str) -> Lost:
     first = [t for t in ended if RERUN_OF not in t.user_attrs]
     reruns = [t for t in ended if RERUN_OF in t.user_attrs]
-    kept = [t for t in reruns if outcome(t) in ("complete", "pruner")]
+    recovered = [t for t in reruns if outcome(t) in ("complete", "pruner")]
     lost = sum(outcome(t) == "precision_range" for t in first)
-    return Lost(precision=precision, configurations=lost, rerun=len(reruns), recovered=len(kept))
+    return Lost(
+        precision=precision, configurations=lost, rerun=len(reruns), recovered=len(recovered)
+    )

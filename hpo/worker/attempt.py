@@ -37,7 +37,7 @@ from hpo.worker.reporter import TrialReporter
 from objectives import Params
 
 # Weights and a batch are some MB; a step far larger than that would fill the study's database.
-_MOST_BYTES = 512 << 20
+_MAX_STEP_BYTES = 512 << 20
 
 _DETAIL_CHARS = 400
 _TRACEBACK_CHARS = 4000
@@ -144,7 +144,7 @@ class Attempt:
         else:
             self._seconds, self._reporter.skipped = result.seconds, result.skipped
             if result.is_pruned:
-                self._end(TrialState.PRUNED, reason="pruner", detail=self._standing(result))
+                self._end(TrialState.PRUNED, reason="pruner", detail=self._detail_of(result))
             else:
                 self._end(TrialState.COMPLETE, value=result.value)
         return None
@@ -152,33 +152,33 @@ class Attempt:
     def _diverged(self, verdict: Divergence) -> Ticket | None:
         """Store the evidence and end the trial; return the ticket if a rerun is due."""
         self._seconds, self._reporter.skipped = verdict.seconds, verdict.skipped
-        found, storage = verdict.evidence, self._opened.storage
+        evidence, storage = verdict.evidence, self._opened.storage
         row = {
             "ticket": self._ticket.ticket,
             "run_uid": self._ticket.run_uid,
             "reason": verdict.reason,
             "detail": verdict.detail,
             "precision": self._precision,
-            "term": found.term,
-            "parameter": found.parameter,
-            "operation": found.operation,
-            "evidence": found.flat(),
-            "artifact_id": self._keep(verdict),
+            "term": evidence.term,
+            "parameter": evidence.parameter,
+            "operation": evidence.operation,
+            "evidence": evidence.flat(),
+            "artifact_id": self._store_step(verdict),
         }
-        is_due = (
+        is_rerun_due = (
             verdict.reason == "precision_range"
             and self._opened.config.on_precision_range == "rerun"
             and self._ticket.rerun_of is None
         )
-        ticket = self._ticket.to_rerun(self._trial.number) if is_due else self._ticket
+        ticket = self._ticket.to_rerun(self._trial.number) if is_rerun_due else self._ticket
         storage.flush(self._trial._trial_id)
         storage.hold(ticket)
         storage.at_end(self._context.records.divergence_statement(self._trial.number, row))
         self._end(TrialState.PRUNED, reason=verdict.reason, detail=verdict.detail)
         # A `Rerun` does not end its ticket with the trial, so the next trial holds a plain one.
-        return Ticket(**vars(ticket)) if is_due else None
+        return Ticket(**vars(ticket)) if is_rerun_due else None
 
-    def _keep(self, verdict: Divergence) -> str | None:
+    def _store_step(self, verdict: Divergence) -> str | None:
         """Store the diverged step as an artifact of the trial; return its id, None without one."""
         if verdict.saved is None:
             return None
@@ -186,7 +186,7 @@ class Attempt:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"trial_{self._trial.number:05d}.step.pt"
                 torch.save(dict(verdict.saved), path)
-                if path.stat().st_size > _MOST_BYTES:
+                if path.stat().st_size > _MAX_STEP_BYTES:
                     size_mb = path.stat().st_size // 1_000_000
                     _logger.warning("%s | a step of %d MB is not kept", self._log, size_mb)
                     return None
@@ -242,7 +242,7 @@ class Attempt:
         self._study.tell(self._trial, value, state=state)
         self._sweep_checkpoints()
 
-    def _standing(self, result: Result) -> str:
+    def _detail_of(self, result: Result) -> str:
         return f"{self._opened.config.metric} {result.value:.4g} after epoch {result.epochs}"
 
     def _write_attributes(self, *, reason: str = "-", detail: str = "-") -> None:

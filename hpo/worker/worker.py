@@ -121,11 +121,11 @@ class Worker:
             # One worker computes them, because they may take as long as a trial.
             with alone(self._db, f"hpo references {self._opened.uid}") as is_alone:
                 if is_alone and not self._stop.is_set():
-                    self._find_references()
+                    self._compute_references()
         except SQLAlchemyError as error:
             _logger.warning("the connection that kept others off broke: %s", error)
 
-    def _find_references(self) -> None:
+    def _compute_references(self) -> None:
         found = self._opened.load()
         if study.REFERENCES in found.user_attrs:
             return
@@ -150,10 +150,10 @@ class Worker:
                 self._context.opened = study.refreshed(self._opened)
                 if self._context.opened.config.source != self._source:
                     raise RunFailed("the study's objective was changed; start this run again")
-                left: Ticket | None = ticket
-                while left is not None:
-                    self._opened.storage.hold(left)
-                    left = Attempt(self._context, left, beat).run()
+                current: Ticket | None = ticket
+                while current is not None:
+                    self._opened.storage.hold(current)
+                    current = Attempt(self._context, current, beat).run()
         except StopRequested as stopped:
             _logger.info("ticket %d | %s", ticket.ticket, stopped)
             self._tickets.release(ticket.run_uid)
