@@ -1,4 +1,4 @@
-"""What a fleet tells while it works, and what its run came to."""
+"""The events of a running fleet, and the result of a run."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Connected:
-    """The database answers.
+    """The database has answered.
 
     Attributes:
-        storage: Its URL, the password masked.
+        storage: Its URL with the password masked.
     """
 
     storage: str
@@ -29,13 +29,13 @@ class Connected:
 
 @dataclass(frozen=True, kw_only=True)
 class Starting:
-    """The study is there, its budget stands, and workers are about to start.
+    """The study and its budget are ready, and workers are about to start.
 
     Attributes:
-        budget: Of the study before this run.
-        asked: What was given explicitly, by the fields of the study's configuration.
-        smaller_sizes: Of the objective's problem, largest first.
-        notes: What the user should know before it starts.
+        budget: The study's budget before this run starts workers.
+        asked: Explicitly given values, by fields of the study's configuration.
+        smaller_sizes: Smaller sizes of the objective's problem, largest first.
+        notes: Remarks for the user before the start.
     """
 
     opened: OpenStudy
@@ -52,14 +52,14 @@ class Starting:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a study is.
+    """The progress of a study.
 
     Attributes:
-        reasons: Pruned trials by their prune reason.
-        ended: The trials that ended since the last report.
+        reasons: Numbers of pruned trials by prune reason.
+        ended: The trials that ended since the last event.
         seconds: Wall time of this run.
-        left_s: About how long the rest will take; None as long as nobody knows.
-        trial_s: About how long a trial takes.
+        left_s: Estimated wall time of the remaining trials; None without an estimate.
+        trial_s: Estimated wall time of a trial; None without an estimate.
     """
 
     budget: Budget
@@ -74,7 +74,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerEnded:
-    """A worker process ended before the budget was spent; it is replaced."""
+    """A worker process ended with an error before the budget was spent; it is replaced."""
 
     slot: str
     code: int
@@ -83,14 +83,14 @@ class WorkerEnded:
 
 @dataclass(frozen=True, kw_only=True)
 class Stopping:
-    """The fleet asked its workers to end."""
+    """The fleet asks its workers to stop."""
 
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finishing:
-    """All trials have ended, and a worker still finds the objective's references."""
+    """All trials have ended, and a worker still computes the objective's references."""
 
 
 Event = Connected | Starting | Progress | WorkerEnded | Stopping | Finishing
@@ -98,11 +98,14 @@ Event = Connected | Starting | Progress | WorkerEnded | Stopping | Finishing
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
-        diverged: The reason of each trial that the guard pruned, by its number.
-        reasons: Pruned trials by their prune reason.
+        reasons: Numbers of pruned trials by prune reason.
+        diverged: Reasons of the trials that the guard pruned, by trial number.
+        default_value: Value of the default configuration; None unless its trial is complete.
+        references: Metric of the objective's reference methods, by name.
+        seconds: Wall time of this run.
     """
 
     study: str
@@ -116,7 +119,7 @@ class RunResult:
     is_interrupted: bool
 
     def flat(self) -> dict[str, Any]:
-        """As plain data for JSON."""
+        """The result as plain data for JSON."""
         best = self.best
         return {
             **{name: value for name, value in vars(self).items() if name != "budget"},

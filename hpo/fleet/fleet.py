@@ -1,7 +1,7 @@
-"""Start workers on slots, forward signals, restart, sweep.
+"""Keep a worker on each slot: start, restart and stop processes, give lost tickets back.
 
-Border: emits events and returns a result, prints nothing; reads neither argv nor environ. What a
-worker does is reached by its command line alone.
+Border: emits events and returns a result; prints nothing and reads neither argv nor environ. It
+reaches a worker through its command line alone.
 """
 
 from __future__ import annotations
@@ -43,18 +43,19 @@ from hpo.tickets.budget import Budget
 
 _POLL_S = 0.2
 _PROGRESS_S = 0.5
-# A worker without work ends within a second; what takes longer is to be explained.
+# A worker without work ends within a second. The user gets a reason for a longer wait.
 _FINISHING_S = 2.0
-# A worker that dies this soon, this often in a row, dies of what a restart does not cure.
+# No restart cures the cause if a worker ends this early, this often in a row.
 _QUICK_DEATH_S = 20.0
 _QUICK_DEATHS = 3
-# By a signal it may be one configuration's doing, which is given up after five workers.
+# A signal may come from one configuration, which fails after it has lost five workers
+# (`MAX_LOSSES`). So more deaths by a signal are accepted.
 _QUICK_KILLS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class FleetConfig:
-    """How workers are run."""
+    """The configuration of a fleet: slots, folders and times."""
 
     slots: Sequence[Slot]
     checkpoints: Path
@@ -67,7 +68,7 @@ class FleetConfig:
     def below(
         cls, home: Path, request: RunRequest, prepared: Prepared, slots: Sequence[Slot]
     ) -> FleetConfig:
-        """What a run asks for, with files below the home where it names no other place."""
+        """The configuration that a run requests; its files are below `home` by default."""
         uid = prepared.opened.uid
         checkpoints = (request.checkpoint_dir or home / "checkpoints") / uid
         return cls(
@@ -91,7 +92,8 @@ def run(
     """Run workers until every ticket has ended, or until `stop` or the timeout.
 
     Raises:
-        RunFailed: Workers die as soon as they start, or every trial failed.
+        RunFailed: Workers die as soon as they start, too many trials failed, or the study was
+            deleted.
     """
     fleet = _Fleet(prepared, config, launcher, emit)
     is_interrupted = fleet.work(stop)
@@ -130,7 +132,7 @@ class _Fleet:
     ) -> None:
         self._prepared, self._config = prepared, config
         self._supervisor, self._emit = Supervisor(launcher), emit
-        # Of each slot: how often in a row its worker died at once.
+        # This counts, by slot, the early deaths of workers in a row.
         self._quick_deaths = dict.fromkeys((slot.name for slot in config.slots), 0)
         self._started_at = time.monotonic()
         self._study = prepared.opened.load()
@@ -145,7 +147,7 @@ class _Fleet:
         return time.monotonic() - self._started_at
 
     def work(self, stop: threading.Event) -> bool:
-        """Keep a worker on each slot until the budget is spent; True when stopped before."""
+        """Keep a worker on each slot until the budget is spent; return True if stopped before."""
         tickets, timeout_s = self._prepared.tickets, self._config.timeout_s
         tickets.sweep()
         next_progress_at, is_done = 0.0, False
@@ -156,7 +158,7 @@ class _Fleet:
                     next_progress_at = time.monotonic() + _PROGRESS_S
                     is_done = spent.ended == spent.total
                     if not is_done:
-                        self._attend(spent)
+                        self._tend_workers(spent)
                 if is_done and not self._is_finishing():
                     return False
                 if timeout_s is not None and self.seconds > timeout_s:
@@ -169,11 +171,11 @@ class _Fleet:
             stop.clear()
             grace_s = self._config.grace_s
             self._supervisor.end(stop, grace_s=grace_s, note=lambda _: None)
-            # Those that had to be killed did not lose their trials by themselves.
+            # A worker that the fleet killed says nothing against its trial.
             tickets.sweep(counts_as_loss=False)
 
     def _is_finishing(self) -> bool:
-        """Whether a worker may still find the objective's references; then it ends by itself."""
+        """Return whether to wait for a worker that may still compute the objective's references."""
         if self._supervisor.is_idle:
             return False
         if study.REFERENCES in self._study.user_attrs:
@@ -217,15 +219,15 @@ class _Fleet:
             )
         return spent
 
-    def _attend(self, spent: Budget) -> None:
-        """Start a worker on each empty slot while there is work; take note of those that ended."""
+    def _tend_workers(self, spent: Budget) -> None:
+        """Check the workers that ended; start one on each empty slot while there is work."""
         tickets, supervisor = self._prepared.tickets, self._supervisor
         for process, code in supervisor.take().ended:
             tickets.sweep()
             self._note_death(process, code)
         left = spent.open + spent.leased
         for slot in self._config.slots:
-            # More workers than trials would only wait for one another.
+            # More workers than trials would only wait.
             if slot.name not in supervisor.running and len(supervisor.running) < left:
                 supervisor.start(
                     slot.name,

@@ -1,4 +1,4 @@
-"""What has become of a study's trials while a run goes on: counts, times, failures in a row."""
+"""Statistics of a study's trials during a run: counts, times, failures in a row."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ from hpo.study.outcomes import prune_reasons
 from hpo.tickets.budget import Budget
 from hpo.tickets.leases import Lease
 
-# An objective that raises five times in a row will raise again; a bad region seldom lasts so long.
+# An objective that raises five times in a row is broken; a bad region of the space seldom lasts
+# so long.
 MOST_FAILURES = 5
-# The mean of fewer trials follows a study whose pruner has begun to work.
+# The mean of the latest trials alone follows a pruner, which makes later trials shorter.
 _RECENT = 20
 
 
 class Tally:
-    """The trials of a study as one run sees them end."""
+    """Statistics of a study's trials, updated as they end during one run.
+
+    Attributes:
+        reasons: Numbers of pruned trials by prune reason.
+    """
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
@@ -30,9 +35,9 @@ class Tally:
         self.reasons: Mapping[str, int] = {}
 
     def take(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Take note of a study's trials; those that ended since the last time, in their order."""
+        """Update from a study's trials; return those that ended since the last call, in order."""
         ended = [trial for trial in trials if trial.state.is_finished()]
-        # Another program may have added one without its times.
+        # A trial that another program added may lack its times.
         ended.sort(key=lambda trial: trial.datetime_complete or datetime.min)
         new = [t for t in ended if self._known is not None and t.number not in self._known]
         self._known = {trial.number for trial in ended}
@@ -45,18 +50,18 @@ class Tally:
 
     @property
     def failures(self) -> Sequence[FrozenTrial]:
-        """The trials that failed in a row up to now, in this run."""
+        """The latest unbroken row of failed trials in this run."""
         return self._in_a_row
 
     def trial_s(self, leases: Sequence[Lease]) -> float | None:
-        """About how long a trial takes: the mean of late ones, else what running ones promise."""
+        """Estimated seconds per trial: mean of the latest, else by the pace of running ones."""
         if self._seconds:
             return fmean(self._seconds)
-        promised = [seconds for lease in leases if (seconds := self._promise(lease))]
-        return fmean(promised) if promised else None
+        estimates = [seconds for lease in leases if (seconds := self._estimate_s(lease))]
+        return fmean(estimates) if estimates else None
 
-    def _promise(self, lease: Lease) -> float | None:
-        """How long a running trial will have taken, by its pace since its first epoch was seen."""
+    def _estimate_s(self, lease: Lease) -> float | None:
+        """Estimated seconds of a running trial, by its pace since the first epoch seen here."""
         if not lease.epoch or not lease.epochs:
             return None
         epoch, held_s = self._paces.setdefault(lease.ticket, (lease.epoch, lease.held_s))
@@ -65,7 +70,7 @@ class Tally:
         return (lease.held_s - held_s) / (lease.epoch - epoch) * lease.epochs
 
     def left_s(self, spent: Budget, leases: Sequence[Lease]) -> float | None:
-        """About how long the study still takes on this run's slots; running trials count half."""
+        """Estimated seconds until the study ends on this run's slots; running trials count half."""
         trial_s = self.trial_s(leases)
         left = spent.open + spent.leased / 2
         slots = max(1, min(self._slots, spent.open + spent.leased))

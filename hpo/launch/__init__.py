@@ -1,1 +1,1 @@
-"""Start a process on a slot, hear from it, end it: the launcher interface and its launchers."""
+"""Start, read and stop processes on slots: the launcher interface and its launchers."""

@@ -1,7 +1,7 @@
-"""The interface of a launcher: start a process on a slot, hear from it, end it.
+"""The interface of a launcher: start a process, receive its output, stop it.
 
-A launcher and a process are joined by a command line, an environment, a job on standard input and
-lines on standard output, never by an import.
+A launcher reaches a process by a command line, an environment, a job on standard input and lines
+on standard output, never by an import.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from typing import Protocol
 
 
 class Launched(Protocol):
-    """A process somewhere."""
+    """A started process, on this host or another."""
 
     def poll(self) -> int | None:
-        """Its exit code; None while it runs, or while lines of it are still to be heard."""
+        """Return its exit code; None while it runs or some of its lines are not yet read."""
 
     def stop(self) -> None:
-        """Ask it to keep what it has and end."""
+        """Ask it to save its state and end."""
 
     def wait(self) -> int:
-        """Wait for its end and return its exit code."""
+        """Wait for its end; return its exit code."""
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it immediately."""
 
 
 class Launcher(Protocol):
-    """Starts processes."""
+    """A way to start processes, on this host or another."""
 
     def start(
         self,
@@ -42,10 +42,11 @@ class Launcher(Protocol):
         """Start a command.
 
         Args:
-            environment: Added to the launcher's own.
-            log: Where its output is appended.
-            job: One line for its standard input, which stays open: its end asks the process to
-                stop, also where this one is killed. None for a process that SIGTERM stops.
-            hear: Called, from a thread, with each line of its standard output, which then does not
+            environment: Variables added to the launcher's own.
+            log: File to which its output is appended.
+            job: One line for its standard input, which stays open. Closing it asks the process to
+                stop, and happens also if this process is killed. None for a process that SIGTERM
+                stops.
+            hear: Called from a thread with each line of its standard output, which then does not
                 go to the log.
         """

@@ -1,4 +1,4 @@
-"""Child processes of this one, on this host."""
+"""The local launcher: child processes on this host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hpo.errors import ConfigurationError, RunFailed
 
 
 class LocalProcess:
-    """A child process, in a session of its own so that a Ctrl-C reaches its parent alone."""
+    """A child process in its own session, so that Ctrl-C reaches only its parent."""
 
     def __init__(
         self, process: subprocess.Popen[str], job: str | None, hear: Callable[[str], None] | None
@@ -54,10 +54,10 @@ class LocalProcess:
 
 
 class LocalLauncher:
-    """Starts child processes.
+    """A launcher of child processes.
 
     Args:
-        environment: Of this process, for its children.
+        environment: Base environment of the children.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:

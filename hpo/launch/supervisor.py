@@ -1,6 +1,6 @@
-"""The processes of one run, a name each: started on slots, heard, and ended within a grace.
+"""Supervise the named processes of one run: start on slots, collect messages, stop within a grace.
 
-Border: which process is wanted next, and what its end means, is decided by `fleet` and `refit`.
+Border: `hpo.fleet` and `hpo.refit` decide which process starts next and what an end means.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from hpo.launch.launcher import Launched, Launcher
 from hpo.machine.slots import Slot
 
-# Short beside the half second in which a terminal is redrawn.
+# This is short compared with the half second between two redraws of the terminal.
 _POLL_S = 0.05
 
 
@@ -27,7 +27,7 @@ class Process:
     """A process on a slot.
 
     Attributes:
-        started_at: By the monotonic clock.
+        started_at: Time of its start by the monotonic clock, in s.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Process:
     launched: Launched
 
     def last_line(self) -> str:
-        """The last line of its log; empty where there is none."""
+        """The last non-empty line of its log; empty without one."""
         with suppress(OSError):
             lines = self.log.read_text(errors="replace").splitlines()
             return next((line.strip() for line in reversed(lines) if line.strip()), "")
@@ -46,14 +46,18 @@ class Process:
 
 @dataclass(frozen=True, kw_only=True)
 class News:
-    """Messages of processes, in their order, and the processes that ended after them."""
+    """New messages with their process's name, in order; ended processes with their exit code."""
 
     messages: Sequence[tuple[str, Mapping[str, Any]]]
     ended: Sequence[tuple[Process, int]]
 
 
 class Supervisor:
-    """Processes that run, by their names."""
+    """The processes of one run.
+
+    Attributes:
+        running: The processes not yet reported as ended, by name.
+    """
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
@@ -70,7 +74,7 @@ class Supervisor:
         environment: Mapping[str, str] | None = None,
         job: str | None = None,
     ) -> None:
-        """Start a process; with a job it answers in lines of JSON."""
+        """Start a process; with a job, its output is messages, one JSON object per line."""
 
         def hear(line: str) -> None:
             with suppress(ValueError):
@@ -89,12 +93,12 @@ class Supervisor:
 
     @property
     def is_idle(self) -> bool:
-        """True if every process that was started has ended."""
+        """True if all started processes have ended."""
         return all(process.launched.poll() is not None for process in self.running.values())
 
     def take(self) -> News:
-        """The news since the last call; processes that ended are not running any more."""
-        # Ends before messages: those of a process that has ended are all in the queue by then.
+        """Return the news since the last call; drop ended processes from `running`."""
+        # Exit codes are read first: all messages of an ended process are in the queue by then.
         codes = [(process, process.launched.poll()) for process in self.running.values()]
         ended = [(process, code) for process, code in codes if code is not None]
         messages = []
@@ -108,11 +112,11 @@ class Supervisor:
     def end(
         self, hurry: threading.Event, *, grace_s: float, note: Callable[[News], object]
     ) -> None:
-        """Ask all processes to stop; kill those that do not within the grace, or at a second ask.
+        """Ask all processes to stop; kill the rest after the grace, or at a second request.
 
         Args:
-            hurry: The second ask.
-            note: Called with the news meanwhile.
+            hurry: Set by a second request to stop.
+            note: Called with the news while the processes stop.
         """
         for process in self.running.values():
             process.launched.stop()
@@ -123,7 +127,8 @@ class Supervisor:
                 time.sleep(_POLL_S)
             note(self.take())
         finally:
-            # Also where a notebook is interrupted a second time, and this wait with it.
+            # A second interrupt in a notebook raises in the wait above, and the processes must
+            # end all the same.
             for process in self.running.values():
                 process.launched.kill()
             for process in self.running.values():

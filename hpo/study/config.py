@@ -1,6 +1,6 @@
-"""What a study is created with, and how a run that asks for something else differs from it.
+"""A study's configuration, and the differences between it and a later run's request.
 
-Border: plain data; which study it is, and where it is stored, is `study`'s.
+Border: plain data; `study` stores it and finds the study that it belongs to.
 """
 
 from __future__ import annotations
@@ -15,29 +15,31 @@ from hpo.search.pruners import check_pruner
 from hpo.search.samplers import check_sampler
 from objectives import Objective
 
-# Fields that studies, checkpoints, saved steps and weights keep under another name.
+# Studies, checkpoints, saved steps and weights store these fields under another key.
 _STORED = {"epochs_per_trial": "epochs"}
-# Values of a study that one of these changed would not compare, or Optuna would not take.
-_NEVER = ("metric", "direction")
+# --force cannot change these: values of two metrics do not compare, and Optuna fixes a study's
+# direction at its creation.
+_UNCHANGEABLE = ("metric", "direction")
 _FACTS = ("metric", "direction", "problem_seed")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """What a study was created with; inherited by every run and every worker.
+    """The configuration that a study is created with, inherited by every run and every worker.
 
     Attributes:
-        objective: As `objectives.load` takes it; a file's path is absolute.
-        source: Hash of the objective's file, to notice a change.
-        seed: Of the search, the initialization and the training draws; not of the problem.
-        on_precision_range: What becomes of a configuration that only its precision lost: `prune`,
-            or `rerun` once more in a wider one.
+        objective: Name, module or file for `objectives.load`; a file's path is absolute.
+        source: Hash of the objective's file, which reveals a change of it.
+        problem_seed: Seed of the problem's data.
+        seed: Seed of the search, the initialization and the training draws.
+        on_precision_range: `prune` a configuration that fails only because of its precision, or
+            `rerun` it once in a wider one.
         options: The objective's own options.
-        fixed: Parameters that are not searched, and their values.
-        ranges: Parameters that are searched in less than the space's range: low, high, log.
-        parameters: What is searched, by parameter: its kind and its values in words.
-        forced: Settings that were changed later, by `--force`: as created, and now.
-        revision: How often that was done.
+        fixed: Values of the parameters that are not searched.
+        ranges: Narrowed ranges (low, high, log) of searched parameters.
+        parameters: Kind and values, as texts, of each searched parameter.
+        forced: Values at creation and now of the settings that `--force` changed later.
+        revision: Number of changes by `--force`.
     """
 
     objective: str
@@ -69,18 +71,18 @@ class StudyConfig:
         return Narrowing(fixed=self.fixed, ranges=self.ranges)
 
     def stored(self) -> dict[str, Any]:
-        """The configuration as plain data, by the keys that studies and files keep it under."""
+        """The configuration as plain data, with the keys that studies and files store."""
         return {_STORED.get(name, name): value for name, value in asdict(self).items()}
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> StudyConfig:
-        """A configuration that was stored, without fields that this version does not know."""
+        """Create a configuration from stored data; drop fields that this version does not know."""
         names = {_STORED.get(name, name): name for name in cls.__dataclass_fields__}
         return cls(**{names[key]: value for key, value in stored.items() if key in names})
 
 
 def facts(objective: Objective, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What an objective says of a study with these settings, by `StudyConfig`'s names."""
+    """The fields of `StudyConfig` that follow from an objective and the other settings."""
     narrowing = Narrowing(fixed=config.get("fixed", {}), ranges=config.get("ranges", {}))
     space = narrowing.apply(objective.spaces[config["space"]])
     return {
@@ -95,12 +97,12 @@ def facts(objective: Objective, config: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A setting of a study that is not what it was created with.
+    """A setting with another value than at the creation of its study.
 
     Attributes:
-        label: The setting as its user knows it: a flag, or a parameter.
-        is_asked: Whether a flag asked for it; else the objective itself has changed.
-        can_be_forced: Whether trials with both values can stand in one study.
+        label: The flag or the parameter.
+        is_asked: True if a flag requested the new value; else the objective itself has changed.
+        can_be_forced: True if one study can hold trials with both values.
     """
 
     label: str
@@ -116,7 +118,7 @@ class Difference:
 def differences(
     created: StudyConfig, wanted: StudyConfig, asked: Mapping[str, Any]
 ) -> list[Difference]:
-    """How the settings that are wanted now differ from what a study was created with."""
+    """The differences between the requested settings and the ones that a study was created with."""
     found = []
     old, new = asdict(created), asdict(wanted)
     for name in (*asked, *(fact for fact in _FACTS if fact not in asked)):
@@ -128,7 +130,7 @@ def differences(
                 created=old[name],
                 now=new[name],
                 is_asked=name in asked,
-                can_be_forced=name not in _NEVER,
+                can_be_forced=name not in _UNCHANGEABLE,
             )
         )
     for name, value in asked.get("options", {}).items():
@@ -138,7 +140,7 @@ def differences(
     others = _other_parameters(created, wanted, asked)
     if created.space == wanted.space:
         return found + others
-    # Another space is told by its name alone.
+    # The name of another space covers its parameters, so they are not listed one by one.
     can_be_forced = all(other.can_be_forced for other in others)
     return [
         replace(one, can_be_forced=can_be_forced) if one.label == "--space" else one
@@ -149,24 +151,24 @@ def differences(
 def _other_parameters(
     created: StudyConfig, wanted: StudyConfig, asked: Mapping[str, Any]
 ) -> list[Difference]:
-    nothing = {"kind": "", "values": "not searched"}
+    absent = {"kind": "", "values": "not searched"}
     found = []
     own = {**asked.get("fixed", {}), **asked.get("ranges", {})}
     for name in dict.fromkeys((*created.parameters, *wanted.parameters)):
-        before = created.parameters.get(name, nothing)
-        after = wanted.parameters.get(name, nothing)
+        before = created.parameters.get(name, absent)
+        after = wanted.parameters.get(name, absent)
         if before == after:
             continue
         is_choice = "choice" in (before["kind"], after["kind"])
-        # Optuna takes other bounds within a study, but neither other choices nor another scale.
-        is_other_kind = before["kind"] != after["kind"] and before != nothing and after != nothing
+        # Optuna accepts new bounds within a study, but neither new choices nor a new scale.
+        is_other_kind = before["kind"] != after["kind"] and before != absent and after != absent
         found.append(
             Difference(
                 label=name,
                 created=_in_words(before),
                 now=_in_words(after),
                 is_asked=name in own,
-                can_be_forced=not (is_other_kind or (is_choice and nothing not in (before, after))),
+                can_be_forced=not (is_other_kind or (is_choice and absent not in (before, after))),
             )
         )
     return found
@@ -185,22 +187,22 @@ def refuse(name: str, found: Sequence[Difference]) -> None:
     """Refuse a run that differs from its study.
 
     Raises:
-        StudyMismatch: Both values of each difference are named, and how to go on.
+        StudyMismatch: Always; it names both values of each difference and the ways to go on.
     """
-    never = [difference.label for difference in found if not difference.can_be_forced]
+    unchangeable = [difference.label for difference in found if not difference.can_be_forced]
     ways = ["name another study with --study_name"]
     if all(difference.is_asked for difference in found):
         ways.insert(0, f"leave {'that' if len(found) == 1 else 'these'} out to go on with it")
-    if not never:
+    if not unchangeable:
         ways.append("write --force to have the trials that follow differ")
-    limit = f" (--force cannot change {', '.join(never)})" if never else ""
+    limit = f" (--force cannot change {', '.join(unchangeable)})" if unchangeable else ""
     raise StudyMismatch(
         f"study '{name}' was created with {'; '.join(map(str, found))}: {', or '.join(ways)}{limit}"
     )
 
 
 def forced(created: StudyConfig, wanted: StudyConfig, found: Sequence[Difference]) -> StudyConfig:
-    """The settings that are wanted, with a record of what a study was created with."""
+    """The requested settings, with a record of the changed ones as the study was created."""
     record = dict(created.forced)
     for difference in found:
         label = difference.label.removeprefix("--")

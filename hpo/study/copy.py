@@ -1,7 +1,8 @@
-"""A study copied to another database, or to another name, with all that belongs to it.
+"""Copy a study with all its rows and files to another database or another name.
 
-All in one transaction there, from one snapshot here: cut off at any point, nothing of it is left.
-Rows pass in parts, their values as the driver has them. Border: as `whole_study`.
+The copy reads one snapshot of the source and writes one transaction at the target, so that an
+interrupted copy leaves nothing. Rows are streamed in parts, with values as the driver returns them.
+Border: rows and files, as in `deletion`; no prompts, no output.
 """
 
 from __future__ import annotations
@@ -39,24 +40,26 @@ from hpo.study.deletion import (
 )
 from hpo.study.study import OpenStudy
 
-# Who works on a study works on it there, not on its copy.
-_LEFT = (leases, models.TrialHeartbeatModel.__table__)
-_COPIED = [table for table in TABLES if table not in _LEFT]
+# Leases and heartbeats are not copied, because their workers work on the source.
+_NOT_COPIED = (leases, models.TrialHeartbeatModel.__table__)
+_COPIED = [table for table in TABLES if table not in _NOT_COPIED]
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-# Rows in memory at a time; those of artifacts have 1 MiB, held several times on its way.
+# This many rows are in memory at a time. A row of artifacts has 1 MiB, and several copies of it
+# exist on its way.
 _ROWS, _PARTS = 1000, 4
 
-# Table, rows copied so far, rows in all.
+# The arguments are the table, the number of rows copied so far and the number of all rows.
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Copied:
-    """What a copy came to.
+    """The result of a copy.
 
     Attributes:
-        total: Of trials, ended or not.
-        checkpoints: The folder of the copy's, if there are any on this host.
+        rows: Number of copied rows.
+        total: Number of trials, ended or not.
+        checkpoints: Folder of the copy's checkpoints; None if this host has none.
     """
 
     name: str
@@ -75,30 +78,30 @@ def copy(
     checkpoints: Path,
     progress: Progress,
 ) -> Copied:
-    """Copy a study; the copy has a uid of its own, and both may go on.
+    """Copy a study; the copy gets a uid of its own, and both studies may continue.
 
-    Its open trials go on from their checkpoints, where these are below `checkpoints`. The source
-    may be worked on meanwhile: what is copied is how it stood at the beginning.
+    The copy's open trials resume from their checkpoints if these are below `checkpoints`. Workers
+    may work on the source meanwhile: the copy shows its state at the start.
 
     Raises:
-        ConfigurationError: There is a study of this name.
+        ConfigurationError: The target has a study of this name, or the source was deleted.
         StorageError: The target cannot be used.
-        RunFailed: The copy was cut off.
+        RunFailed: The copy was interrupted.
     """
     uid = str(uuid.uuid4())
     try:
         create_tables(target)
         with target.connect() as connection:
             _refuse_existing(connection, name)
-        with _staged(checkpoints, opened.uid, uid) as publish, target.begin() as there:
-            _claim(there, name)
-            # One snapshot, of how the source stands at the first statement.
+        with _staged(checkpoints, opened.uid, uid) as publish, target.begin() as writer:
+            _claim(writer, name)
+            # This isolation level reads one snapshot, taken at the first statement.
             with source.connect().execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
-            ) as here:
-                moved = _Move(here, there, _whole(here, opened), name=name, uid=uid)
+            ) as reader:
+                moved = _Move(reader, writer, _identify(reader, opened), name=name, uid=uid)
                 moved.run(progress)
-            total = there.scalar(
+            total = writer.scalar(
                 sa.select(sa.func.count()).select_from(tickets).where(tickets.c.study_uid == uid)
             )
             folder = publish()
@@ -116,7 +119,7 @@ def copy(
     return Copied(name=name, uid=uid, rows=moved.done, total=total or 0, checkpoints=folder)
 
 
-def _whole(connection: sa.Connection, opened: OpenStudy) -> Whole:
+def _identify(connection: sa.Connection, opened: OpenStudy) -> Whole:
     study_id = connection.scalar(
         sa.select(STUDIES.c.study_id).where(STUDIES.c.study_name == opened.name)
     )
@@ -126,15 +129,15 @@ def _whole(connection: sa.Connection, opened: OpenStudy) -> Whole:
 
 
 def _claim(connection: sa.Connection, name: str) -> None:
-    """Keep others from creating this study until the transaction ends, and other copies out."""
+    """Exclude other copies and other creations of this study until the transaction ends."""
     lock = sa.func.hashtextextended
-    # One at a time: two copies of one study would both take its attempts' names for free.
+    # Two concurrent copies of one study would both find its attempts' uids unused at the target.
     if not connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(lock("hpo copy", 0)))):
         raise StorageError(
             f"another study is being copied to '{mask(connection.engine.url)}'; repeat this "
             "command when that has ended (--to)"
         )
-    # What a run that creates a study holds.
+    # A run that creates a study of this name holds the same lock.
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock(f"hpo study {name}", 0))))
     _refuse_existing(connection, name)
 
@@ -148,15 +151,15 @@ def _refuse_existing(connection: sa.Connection, name: str) -> None:
 
 
 class _Move:
-    """The rows of one study on their way from one transaction to another."""
+    """The transfer of one study's rows from one transaction to another."""
 
     def __init__(
-        self, here: sa.Connection, there: sa.Connection, whole: Whole, *, name: str, uid: str
+        self, reader: sa.Connection, writer: sa.Connection, whole: Whole, *, name: str, uid: str
     ) -> None:
-        self._here, self._there, self._whole = here, there, whole
+        self._reader, self._writer, self._study = reader, writer, whole
         self._name, self._uid = name, uid
-        self._sizes = {table: count(here, whole, table) for table in _COPIED}
-        # Old to new: numbers by the column that refers to them, and names in any text.
+        self._sizes = {table: count(reader, whole, table) for table in _COPIED}
+        # Both map old to new: numbers by the column that holds them, and uids in any text.
         self._numbers = {
             table.primary_key.columns[0].name: self._new_numbers(table)
             for table in (STUDIES, TRIALS)
@@ -167,28 +170,28 @@ class _Move:
         self.done = 0
 
     def run(self, progress: Progress) -> None:
-        """Copy every table, and open what is being worked on."""
+        """Copy every table, and open the tickets that are leased at the source."""
         total = sum(self._sizes.values())
         for table in _COPIED:
             for rows in self._read(table):
                 into = sa.table(table.name, *map(sa.column, rows[0]), schema=table.schema)
-                self._there.execute(sa.insert(into), rows)
+                self._writer.execute(sa.insert(into), rows)
                 self.done += len(rows)
                 progress(table.name, self.done, total)
-        self._there.execute(
+        self._writer.execute(
             tickets.update()
             .where(tickets.c.study_uid == self._uid, tickets.c.state == "leased")
             .values(state="open")
         )
 
     def _read(self, table: sa.Table) -> Iterator[Sequence[dict[str, Any]]]:
-        """The rows of a table, in the order of its key, as they are to be written."""
+        """The rows of a table in the order of its key, with the target's numbers and uids."""
         columns = [_raw(column).label(column.name) for column in table.columns]
-        found = self._here.execute(
-            sa.select(*columns).where(self._whole.rows(table)).order_by(*table.primary_key),
+        found = self._reader.execute(
+            sa.select(*columns).where(self._study.rows(table)).order_by(*table.primary_key),
             execution_options={"yield_per": _PARTS if table is artifacts else _ROWS},
         )
-        # Optuna's rows get numbers of the target's where nobody refers to them.
+        # The target numbers those rows of Optuna's itself that no other row refers to.
         given = {c.name for c in table.primary_key if table.schema is None} - set(self._numbers)
         for part in found.mappings().partitions():
             yield [
@@ -207,21 +210,26 @@ class _Move:
 
     def _new_numbers(self, table: sa.Table) -> Mapping[int, int]:
         (key,) = table.primary_key
-        old = list(self._here.scalars(sa.select(key).where(self._whole.rows(table)).order_by(key)))
+        old = list(
+            self._reader.scalars(sa.select(key).where(self._study.rows(table)).order_by(key))
+        )
         sequence = sa.func.pg_get_serial_sequence(table.name, key.name)
         each = sa.func.generate_series(1, len(old)).table_valued("n")
-        new = self._there.scalars(sa.select(sa.func.nextval(sequence)).select_from(each))
+        new = self._writer.scalars(sa.select(sa.func.nextval(sequence)).select_from(each))
         return dict(zip(old, sorted(new), strict=True))
 
     def _new_names(self, column: sa.Column[str]) -> Mapping[str, str]:
-        """Names of attempts and files that are taken at the target, by an earlier copy."""
-        used = sa.select(column).where(self._whole.rows(column.table)).distinct()
-        names = sa.select(column).where(column.in_(list(self._here.scalars(used)))).distinct()
-        return {old: str(uuid.uuid4()) for old in self._there.scalars(names)}
+        """New uids for attempts and artifacts that exist at the target, from an earlier copy."""
+        used = sa.select(column).where(self._study.rows(column.table)).distinct()
+        names = sa.select(column).where(column.in_(list(self._reader.scalars(used)))).distinct()
+        return {old: str(uuid.uuid4()) for old in self._writer.scalars(names)}
 
 
 def _raw(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    """A column's values as the driver has them, JSON and ids as text: NULL is no JSON `null`."""
+    """A column's values as the driver returns them; JSON and uids are cast to text.
+
+    The cast keeps SQL NULL apart from a JSON `null`.
+    """
     if isinstance(column.type, (sa.JSON, sa.Uuid)):
         return sa.cast(column, sa.Text)
     return sa.type_coerce(column, sa.types.NullType())
@@ -229,25 +237,26 @@ def _raw(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
 
 @contextmanager
 def _staged(checkpoints: Path, old: str, new: str) -> Iterator[Callable[[], Path | None]]:
-    """Checkpoints set aside as they are now; yields what gives them to the copy.
+    """Stage the checkpoints as they are now; yield the function that publishes them to the copy.
 
-    Hard links where the disk has them: a checkpoint is never changed in place. Until it is given
-    to the copy the folder is within the study's own, and goes with that if it is left behind.
+    Files are hard links where the file system allows, as a checkpoint is never changed in place.
+    Until it is published, the staging folder is within the study's own. If a crash leaves it
+    behind, it is deleted with that study.
     """
-    beside, folder = checkpoints / old / f"{new}.tmp", checkpoints / new
+    staging, folder = checkpoints / old / f"{new}.tmp", checkpoints / new
     found = sorted((checkpoints / old).glob("trial_*.pt"))
 
     def publish() -> Path | None:
-        return beside.rename(folder) if found else None
+        return staging.rename(folder) if found else None
 
     try:
         if found:
-            beside.mkdir(mode=0o700)
+            staging.mkdir(mode=0o700)
         for path in found:
-            _link(path, beside / path.name)
+            _link(path, staging / path.name)
         yield publish
     except BaseException as error:
-        for leftover in (beside, folder):
+        for leftover in (staging, folder):
             shutil.rmtree(leftover, ignore_errors=True)
         if isinstance(error, OSError):
             raise RunFailed(f"the checkpoints cannot be copied: {error}") from error
@@ -258,7 +267,7 @@ def _link(path: Path, place: Path) -> None:
     try:
         os.link(path, place)
     except FileNotFoundError:
-        # Its trial has just ended.
+        # The file was deleted because its trial has just ended.
         return
     except OSError:
         shutil.copy2(path, place)

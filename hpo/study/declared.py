@@ -1,6 +1,6 @@
-"""What an objective declares, against the contract: its name, metric, spaces, sizes, options.
+"""Checks of an objective's declarations: its name, metric, direction, spaces, sizes, options.
 
-Border: reads attributes and builds nothing; what a built trial does is `rehearsal`'s.
+Border: reads attributes and builds nothing; `hpo.check.rehearsal` checks a built trial.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any, Literal
 from objectives import Choice, Float, Int, Objective, Option
 
 State = Literal["ok", "warning", "failed"]
-# What the database keeps of a choice and gives back as it was.
+# A choice of one of these types comes back from the database unchanged.
 _STORED = (str, int, float, bool, type(None))
 _Problems = Iterator[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What one check came to.
+    """The result of one check.
 
     Attributes:
-        detail: The reason and the cure of what is not ok; else what was seen.
+        detail: Reason and cure of a warning or a failure; the checked value if it is ok.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Finding:
 
 
 def declared(objective: Objective) -> list[Finding]:
-    """What an objective declares, each part against the contract."""
+    """Check each declaration of an objective against the contract."""
     findings = []
     for name, problems_of in _PARTS.items():
         problems = list(problems_of(getattr(objective, name, None)))
@@ -49,7 +49,7 @@ def _shown(value: Any) -> str:
 
 
 def _name(name: Any) -> _Problems:
-    # Studies are named after it.
+    # The name becomes part of study names, so it must be a plain word.
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w-]*", name):
         yield f"name is {name!r}; give the objective a name of letters, digits, '_' and '-'"
 
@@ -103,7 +103,7 @@ def _spaces(spaces: Any) -> _Problems:
 
 
 def _spec(spec: Any) -> _Problems:
-    """What is wrong with a parameter, as the end of a sentence."""
+    """The faults of a parameter, each as the end of a sentence."""
     if isinstance(spec, Choice):
         yield from _choice(spec)
     elif isinstance(spec, Float | Int):

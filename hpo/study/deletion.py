@@ -1,8 +1,8 @@
-"""A study with all that belongs to it: which rows and files, how many; and its deletion.
+"""Find, count and delete all rows and files of a study.
 
-With `study_copy` the only modules beside `storage` that know Optuna's tables. They are taken from
-their definitions, tables and columns, so that a new one goes along by itself. Border: rows and
-files; asks nobody and prints nothing.
+Besides `hpo.database.storage`, only this module and `copy` know Optuna's tables. They take tables
+and columns from Optuna's and our definitions, so that a new one is included without a change here.
+Border: rows and files; no prompts, no output.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ TRIALS: sa.Table = models.TrialModel.__table__
 _ATTRIBUTES: sa.Table = models.StudyUserAttributeModel.__table__
 _OPTUNA = [table for table in models.BaseModel.metadata.sorted_tables if table.foreign_keys]
 _OWN = [table for table in OWN.sorted_tables if "study_uid" in table.c]
-# Every table that holds rows of a study; one that refers to another comes after it.
+# These are all tables with rows of a study. A table that refers to another comes after it.
 TABLES: tuple[sa.Table, ...] = (STUDIES, *_OPTUNA, *_OWN, artifacts)
 
-# What Optuna calls a system attribute that refers to a file.
+# Optuna's key of a system attribute that refers to an artifact is this and the artifact's id.
 _ARTIFACT = "artifacts:"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Whole:
-    """Which rows are a study's.
+    """Identification of a study's rows.
 
     Attributes:
-        uid: Of its rows in our own tables; None where it has none for itself.
+        uid: Key of its rows in our own tables; None without one, or if another study has the same.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Whole:
     uid: str | None
 
     def rows(self, table: sa.Table) -> sa.ColumnElement[bool]:
-        """The condition on its rows in a table."""
+        """The condition that selects its rows in a table."""
         if table is artifacts:
             return table.c.artifact_id.in_(self._artifacts(own=True))
         if "study_uid" in table.c:
@@ -68,33 +68,33 @@ class Whole:
         return table.c.trial_id.in_(of_study)
 
     def rows_to_delete(self, table: sa.Table) -> sa.ColumnElement[bool]:
-        """The same, without files that another study refers to as well."""
+        """The same condition, without artifacts that another study refers to, too."""
         if table is artifacts:
             return self.rows(table) & table.c.artifact_id.not_in(self._artifacts(own=False))
         return self.rows(table)
 
     def _artifacts(self, *, own: bool) -> sa.CompoundSelect[Any]:
-        """The files that this study refers to, or that others do."""
+        """The ids of artifacts that this study refers to, or that others do."""
 
-        def which(table: sa.Table) -> sa.ColumnElement[bool]:
+        def rows_of(table: sa.Table) -> sa.ColumnElement[bool]:
             return self.rows(table) if own else self.rows(table).is_not(True)
 
         named = [
             sa.select(sa.func.substr(table.c.key, len(_ARTIFACT) + 1)).where(
-                table.c.key.startswith(_ARTIFACT), which(table)
+                table.c.key.startswith(_ARTIFACT), rows_of(table)
             )
             for table in _OPTUNA
             if table.name.endswith("_system_attributes")
         ]
-        noted = sa.select(divergences.c.artifact_id).where(
-            divergences.c.artifact_id.is_not(None), which(divergences)
+        recorded = sa.select(divergences.c.artifact_id).where(
+            divergences.c.artifact_id.is_not(None), rows_of(divergences)
         )
-        return sa.union(*named, noted)
+        return sa.union(*named, recorded)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:
-    """Where this host keeps the files of studies, each study's in a folder named by its uid."""
+    """This host's folders for files of studies, with one subfolder per study, named by its uid."""
 
     checkpoints: Path
     logs: Path
@@ -102,11 +102,11 @@ class Folders:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What would be deleted with a study.
+    """Rows and files that a deletion would remove.
 
     Attributes:
-        rows: By table.
-        artifacts: The size of each file in the database, bytes.
+        rows: Number of rows by table.
+        artifacts: Size of each artifact in the database, in bytes.
     """
 
     rows: Mapping[str, int]
@@ -116,10 +116,10 @@ class Content:
 
 
 def find(engine: sa.Engine, name: str | None) -> Whole:
-    """The study of this name, or the only one, whoever created it.
+    """Find the study of this name, or the only one, also if another program created it.
 
     Raises:
-        ConfigurationError: There is none, or there are several and none was named.
+        ConfigurationError: There is none, or there are several and no name is given.
     """
     check_name(name)
     create_tables(engine)
@@ -135,15 +135,15 @@ def find(engine: sa.Engine, name: str | None) -> Whole:
         )
         if study_id is None:
             raise ConfigurationError(f"no study named '{name}'; use one of {known} (--study_name)")
-        of_all = list(connection.scalars(uids))
+        all_uids = list(connection.scalars(uids))
         own = connection.scalar(uids.where(_ATTRIBUTES.c.study_id == study_id))
-    # Optuna's own copy of a study has the uid of the first: neither may take the other's rows.
-    uid = _uuid(json.loads(own)) if own is not None and of_all.count(own) == 1 else None
+    # `optuna.copy_study` copies the uid, too. Then the rows of that uid cannot be assigned.
+    uid = _uuid(json.loads(own)) if own is not None and all_uids.count(own) == 1 else None
     return Whole(name=name, study_id=study_id, uid=uid)
 
 
 def _uuid(text: object) -> str | None:
-    """A uid as it is written in tables and folders; None for what is none, such as '../..'."""
+    """A uid in its canonical form; None for any other text, such as '../..'."""
     try:
         return str(uuid.UUID(str(text)))
     except ValueError:
@@ -151,7 +151,7 @@ def _uuid(text: object) -> str | None:
 
 
 def content(engine: sa.Engine, whole: Whole, folders: Folders) -> Content:
-    """How much a study is."""
+    """Count the rows and list the files of a study."""
     size = sa.func.sum(sa.func.octet_length(artifacts.c.body))
     sizes = sa.select(size).where(whole.rows_to_delete(artifacts)).group_by(artifacts.c.artifact_id)
     with engine.connect() as connection:
@@ -164,7 +164,7 @@ def content(engine: sa.Engine, whole: Whole, folders: Folders) -> Content:
 
 
 def count(connection: sa.Connection, whole: Whole, table: sa.Table) -> int:
-    """The rows of a study in a table."""
+    """The number of a study's rows in a table."""
     statement = sa.select(sa.func.count()).select_from(table).where(whole.rows(table))
     return connection.scalar(statement) or 0
 
@@ -179,15 +179,15 @@ def delete(engine: sa.Engine, whole: Whole, folders: Folders) -> None:
 
     Raises:
         ConfigurationError: Workers hold its trials.
-        StorageError: The role may not delete, and nothing is; or files are left over.
+        StorageError: The role may not delete, so nothing was; or some files are left over.
     """
     try:
         with engine.begin() as connection:
-            # From here on no worker takes a ticket of it.
+            # The lock keeps workers from taking the study's tickets until the end.
             held = sa.select(tickets.c.ticket).where(whole.rows(tickets)).with_for_update()
             connection.execute(held)
             refuse_workers(engine, whole)
-            # Files first: afterwards nobody knows whose they were.
+            # Artifacts are deleted first, because other rows link them to the study.
             for table in reversed(TABLES):
                 connection.execute(sa.delete(table).where(whole.rows_to_delete(table)))
     except DBAPIError as error:
@@ -203,7 +203,7 @@ def delete(engine: sa.Engine, whole: Whole, folders: Folders) -> None:
 
 
 def lacks_right(error: DBAPIError) -> bool:
-    """Whether the database refused what the role may not do."""
+    """Return whether the database refused a statement for lack of a right (SQLSTATE 42501)."""
     return getattr(error.orig, "pgcode", None) == "42501"
 
 
@@ -220,10 +220,10 @@ def _remove(folders: Sequence[Path]) -> None:
 
 
 def refuse_workers(engine: sa.Engine, whole: Whole) -> None:
-    """Refuse while workers hold trials of a study.
+    """Refuse to continue while workers hold trials of a study.
 
     Raises:
-        ConfigurationError: They do; they are named.
+        ConfigurationError: They do; up to four are named.
     """
     held: Sequence[Lease] = () if whole.uid is None else Tickets(engine, whole.uid).live()
     live = [x.worker for x in held if x.silent_s < LEASE_S and not is_dead(x.process)]

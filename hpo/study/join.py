@@ -1,4 +1,4 @@
-"""A study as a run asks for it: created or joined, its budget and its queue as they are to be."""
+"""Create or join the study that a run requests; extend its budget and its queue."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from objectives import DEFAULT, Objective, Params
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A study whose budget stands, and the connections to it.
+    """A study with its final budget, ready for workers, and the connections to it.
 
     Attributes:
-        objective: Where this run found it: another host may have its file elsewhere.
-        smaller_sizes: Of the objective's problem, largest first.
-        notes: What the user should know before it starts.
+        objective: Name, module or file of the objective on this host; others may differ.
+        smaller_sizes: Smaller sizes of the objective's problem, largest first.
+        notes: Remarks for the user before the start.
     """
 
-    # It holds the password.
+    # The URL holds the password.
     url: str = field(repr=False)
     db: sa.Engine
     opened: OpenStudy
@@ -47,11 +47,12 @@ class Prepared:
 
 
 def prepare_study(db: sa.Engine, request: RunRequest, *, on_gpu: bool) -> Prepared:
-    """Create or load the study that is asked for and bring its budget to its size.
+    """Create or load the requested study and extend its budget.
 
     Raises:
-        ConfigurationError: It cannot be; nothing was changed.
-        StudyMismatch: It was created with something else.
+        ConfigurationError: The request is impossible; nothing was changed.
+        ObjectiveError: The objective cannot be imported or violates the contract.
+        StudyMismatch: The study was created with another configuration.
         StorageError: The database cannot be used.
     """
     study.check_name(request.study_name)
@@ -67,7 +68,7 @@ def prepare_study(db: sa.Engine, request: RunRequest, *, on_gpu: bool) -> Prepar
     wanted = {**DEFAULTS, **usual(on_gpu=on_gpu), **request.asked()}
     name = request.study_name or f"{objective.name}-{wanted['space']}-{wanted['size']}"
     notes: list[str] = []
-    # Two runs that begin at once create one study, and none undoes what the other changes.
+    # Under this lock simultaneous runs create one study, and none undoes another's changes.
     with locked(db, f"hpo study {name}"):
         opened = study.find(storage, name)
         is_new = opened is None
@@ -100,10 +101,10 @@ def prepare_study(db: sa.Engine, request: RunRequest, *, on_gpu: bool) -> Prepar
 def _created(
     objective: Objective, spec: str, wanted: Mapping[str, Any], request: RunRequest
 ) -> StudyConfig:
-    """The settings of a new study, for which all that is asked for is possible."""
+    """The configuration of a new study; refuse more enqueued configurations than trials."""
     total = request.n_trials or DEFAULT_TRIALS
     config = settled(objective, spec, wanted, n_trials=total)
-    # The first trial is the default configuration's.
+    # The first trial tries the default configuration and takes no enqueued one.
     lacking = len(_to_try(config, objective, request)) - (total - 1)
     if lacking > 0:
         raise _too_few(request, total + lacking)
@@ -113,7 +114,12 @@ def _created(
 def _joined(
     opened: OpenStudy, db: sa.Engine, objective: Objective, spec: str, request: RunRequest
 ) -> tuple[OpenStudy, list[str]]:
-    """The study that there is, if it is what is asked for, or is forced to be; and notes."""
+    """Join an existing study, changed if --force allows it; return it with notes for the user.
+
+    Raises:
+        StudyMismatch: The request differs from the study, without --force or beyond its reach.
+        ConfigurationError: The request is impossible, or workers hold a study to be changed.
+    """
     created, asked, notes = opened.config, request.asked(), []
     check(objective, {**asdict(created), **asked})
     now = {**asdict(created), **asked}
@@ -160,7 +166,7 @@ def _refuse_too_many(
     configurations: Sequence[Params],
     request: RunRequest,
 ) -> None:
-    """Refuse more configurations than there will be trials for."""
+    """Refuse more new configurations than the study will have free trials."""
     if configurations:
         total = tickets.count().total
         grown = max(0, (request.n_trials or 0) - total)
@@ -170,28 +176,28 @@ def _refuse_too_many(
 
 
 def _wanted(created: StudyConfig, objective: Objective, asked: Mapping[str, Any]) -> StudyConfig:
-    """The settings that a study has, with what is asked for in their place."""
+    """The study's configuration with the requested settings in place of its own."""
     space = objective.spaces[asked.get("space", created.space)]
     new = narrowing(space, asked.get("fixed", {}), asked.get("ranges", {}))
-    # What is fixed now was perhaps narrowed before, and the other way round.
-    kept = Narrowing(
+    # A newly fixed parameter loses its earlier range, and the reverse.
+    inherited = Narrowing(
         fixed={name: v for name, v in created.fixed.items() if name not in new.ranges},
         ranges={name: v for name, v in created.ranges.items() if name not in new.fixed},
     )
     moved = {"source": source_hash(objective)} if "objective" in asked else {}
-    whole = {
+    values = {
         **asdict(created),
         **asked,
         **moved,
         "options": {**created.options, **asked.get("options", {})},
-        "fixed": {**kept.fixed, **new.fixed},
-        "ranges": {**kept.ranges, **new.ranges},
+        "fixed": {**inherited.fixed, **new.fixed},
+        "ranges": {**inherited.ranges, **new.ranges},
     }
-    return replace(created, **{**whole, **facts(objective, whole)})
+    return replace(created, **{**values, **facts(objective, values)})
 
 
 def _effective(request: RunRequest, opened: OpenStudy, *, total: int) -> dict[str, Any]:
-    """The effective configuration of a run, by the flags' names, as plain data."""
+    """The effective configuration of a run as plain data, keyed by flag."""
     config, folder = opened.config, request.checkpoint_dir
     values = {
         one.field: getattr(config if one.is_of_study else request, one.field) for one in FLAGS
@@ -214,7 +220,7 @@ def _effective(request: RunRequest, opened: OpenStudy, *, total: int) -> dict[st
 
 
 def _to_try(config: StudyConfig, objective: Objective, request: RunRequest) -> list[dict[str, Any]]:
-    """The configurations that a run wants tried, as values of its study's parameters."""
+    """The enqueued configurations, checked against the study's search space."""
     space = config.narrowing.apply(objective.spaces[config.space])
     return configurations.checked(request.enqueue, space)
 
@@ -231,7 +237,7 @@ def _tried(opened: OpenStudy) -> list[Params]:
 
 
 def _enqueue(opened: OpenStudy, tickets: Tickets, objective: Objective, request: RunRequest) -> str:
-    """Have the next trials try the configurations that are asked for; a note of what was done."""
+    """Assign the enqueued configurations to the next trials; return a note for the user."""
     wanted = _to_try(opened.config, objective, request)
     new, lacking = tickets.enqueue(wanted, _tried(opened))
     if lacking:

@@ -1,6 +1,6 @@
-"""The objective that something stored was made with: code of a file runs only where it is named.
+"""Import the objective of a stored configuration; run foreign code only if the user named it.
 
-Border: which objective, and whether it changed since; what is done with it is the caller's.
+Border: finds and imports the objective and detects a change of its file; callers use it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,23 @@ from objectives import Objective, load, names
 def objective_of(
     config: Mapping[str, Any], given: str | None, *, is_file: bool, what: str
 ) -> tuple[Objective, bool]:
-    """The objective of stored settings, and whether its file has changed since.
+    """Import the objective of a stored configuration.
 
     Args:
-        given: Where its user says that it is; None for where the settings say.
-        is_file: Whether the settings came with a file, and not from a database.
-        what: What wants it, for the message: 'the saved step'.
+        given: The user's name, module or file of the objective; None for the stored one.
+        is_file: True if the configuration came with a file and not from a database.
+        what: The thing that needs the objective, for the message: 'the saved step'.
+
+    Returns:
+        The objective, and whether its file has changed since the configuration was stored.
 
     Raises:
-        ConfigurationError: It is code that does not come with the project, and nobody named it.
+        ConfigurationError: It does not come with the project, and the user did not name it.
         ObjectiveError: There is none, or it cannot be imported.
     """
     spec = given or config["objective"]
     if is_file and given is None and spec not in names():
-        # A file may come from anywhere, and an objective is code.
+        # A file may come from an untrusted source, and importing an objective runs its code.
         raise ConfigurationError(
             f"{what} wants to run the code of '{spec}'; if that is what you expect, say "
             f"so with --objective '{spec}', or where it is on this machine"
@@ -41,7 +44,7 @@ def objective_of(
 
 
 def load_objective(spec: str) -> Objective:
-    """The objective of this name, module or file.
+    """Import the objective of this name, module or file.
 
     Raises:
         ObjectiveError: There is none, or it cannot be imported.
@@ -57,6 +60,6 @@ def load_objective(spec: str) -> Objective:
 
 
 def source_hash(objective: Objective) -> str:
-    """A short hash of the file that an objective is written in."""
+    """A 64-bit hash of the file that defines an objective, in hexadecimal."""
     path = inspect.getsourcefile(type(objective))
     return hashlib.blake2b(Path(path or "").read_bytes(), digest_size=8).hexdigest()

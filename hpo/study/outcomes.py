@@ -1,4 +1,4 @@
-"""How trials ended: the best one, the default one, and each one's outcome by name."""
+"""Outcomes of trials: the best one, the default one, and the name of each one's outcome."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.guard import verdict
 from hpo.search.samplers import RERUN_OF
 
-# A trial's system attribute: its user asked for its configuration.
+# This system attribute marks a trial that tries an enqueued configuration.
 ENQUEUED = "hpo:enqueued"
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The best complete trial; None as long as there is none."""
+    """The best complete trial; None without one."""
     try:
         return study.best_trial
     except ValueError:
@@ -24,26 +24,26 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
 
 def outcome(trial: FrozenTrial) -> str:
-    """How a trial stands: its `prune_reason`, else its state, for example `complete`."""
+    """The name of a trial's outcome: its prune reason, else its state, for example `complete`."""
     if trial.state == TrialState.PRUNED:
         return str(trial.user_attrs.get("prune_reason", "pruner"))
     return trial.state.name.lower()
 
 
 def prune_reasons(trials: Sequence[FrozenTrial]) -> dict[str, int]:
-    """Pruned trials by their prune reason, the most frequent first."""
+    """Numbers of pruned trials by prune reason, the most frequent first."""
     pruned = (outcome(trial) for trial in trials if trial.state == TrialState.PRUNED)
     return dict(Counter(pruned).most_common())
 
 
 def divergence(trial: FrozenTrial) -> str | None:
-    """Why the guard pruned a trial; None where it did not."""
+    """The reason for which the guard pruned a trial; None if it did not."""
     reason = trial.user_attrs.get("prune_reason")
     return reason if reason in verdict.NONFINITE else None
 
 
 def is_default(trial: FrozenTrial) -> bool:
-    """Whether a trial is the complete one of the default configuration."""
+    """Return whether a trial has completed the default configuration."""
     is_fixed = "fixed_params" in trial.system_attrs
     is_other = RERUN_OF in trial.user_attrs or ENQUEUED in trial.system_attrs
     return is_fixed and not is_other and trial.state == TrialState.COMPLETE

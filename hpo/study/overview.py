@@ -1,4 +1,4 @@
-"""The studies of a database, one line each."""
+"""The list of a database's studies, one line each."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from hpo.tickets.budget import Budget, budgets
 
 @dataclass(frozen=True, kw_only=True)
 class StudyLine:
-    """A study in an overview.
+    """One study's line in the overview.
 
     Attributes:
         objective: None for a study that another Optuna program created.
-        started: When its first trial started, in the clock of the host that ran it.
+        started: Start of its first trial, by the clock of the host that ran it.
     """
 
     name: str
@@ -32,13 +32,13 @@ class StudyLine:
     started: datetime | None
 
     def flat(self) -> dict[str, Any]:
-        """As plain data for JSON."""
+        """The line as plain data for JSON."""
         started = self.started.isoformat(timespec="seconds") if self.started else None
         return {**vars(self), "budget": asdict(self.budget), "started": started}
 
 
 def overview(storage: optuna.storages.BaseStorage, db: sa.Engine) -> list[StudyLine]:
-    """All studies of a database, the one that started last first."""
+    """All studies of a database, latest start first."""
     by_uid = budgets(db)
     found = [_line(storage, summary, by_uid) for summary in optuna.get_all_study_summaries(storage)]
     return sorted(found, key=lambda line: line.started or datetime.min, reverse=True)
@@ -54,7 +54,7 @@ def _line(
     best = None
     if len(summary.directions) == 1:
         best = best_trial(optuna.load_study(study_name=name, storage=storage))
-    # Another program's trials are no budget, but they are trials.
+    # Another program's study has no tickets, so all its trials count as complete.
     budget = by_uid.get(uid, Budget()) if uid else Budget(complete=summary.n_trials)
     return StudyLine(
         name=name,

@@ -1,8 +1,7 @@
-"""A run as it is asked for: every flag of `run`, declared once, in the metadata of a field.
+"""A run's request: every flag of `run`, declared once, in the metadata of a dataclass field.
 
-The command line, `hpo.run`, the defaults of a new study and the reference are made from these
-declarations. Border: values by the flags' names. What becomes of them, given the study that there
-is, is decided in `join`.
+The command line, `hpo.run`, the defaults of a new study and the reference are generated from these
+declarations. Border: values keyed by flag; `join` applies them to a new or an existing study.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from hpo.engine.recording import DEFAULT_SAMPLES, Recording
 from hpo.errors import ConfigurationError
 from objectives import DEFAULT, Params
 
-# A ticket is a row, and a slip of the finger must not fill a disk with them.
+# Each trial is a row from the start, and a mistyped number must not fill the disk.
 MOST_TRIALS = 1_000_000
 
-# `plugin` is one of the choices or `module:attr`, `pairs` a repeated NAME=VALUE.
+# A `plugin` is one of the choices or `module:attr`; `pairs` are NAME=VALUE, repeatable.
 Kind = Literal[
     "text",
     "count",
@@ -42,12 +41,12 @@ class Flag:
     """A flag of `run`.
 
     Attributes:
-        name: On the command line and in `hpo.run`.
-        field: Of `RunRequest`.
+        name: Its name on the command line and in `hpo.run`.
+        field: Its field of `RunRequest`.
         help: A clause for `--help`, the default at its end.
-        at_least: The smallest value of a number.
-        is_of_study: Whether a study is created with it, and later runs inherit it.
-        usual: The value in a new study for which it is not given.
+        at_least: Smallest value of a number.
+        is_of_study: True if the study stores its value and later runs inherit it.
+        usual: Its default in a new study.
     """
 
     name: str
@@ -63,7 +62,7 @@ class Flag:
 
 
 def _flag(default: Any, kind: Kind, help: str, **more: Any) -> Any:
-    """A field of `RunRequest` with what its flag needs; `usual` makes it a study's."""
+    """A field of `RunRequest` with its flag as metadata; `usual` implies `is_of_study`."""
     more.setdefault("is_of_study", "usual" in more)
     metadata = {"kind": kind, "help": help, **more}
     if isinstance(default, type):
@@ -73,7 +72,7 @@ def _flag(default: Any, kind: Kind, help: str, **more: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """A run as it is asked for; None leaves a choice to the study, else to the defaults.
+    """A run's request; None takes the value of the study, or the default in a new one.
 
     Attributes:
         options: The objective's own options.
@@ -219,9 +218,9 @@ class RunRequest:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> RunRequest:
-        """A request from values by the flags' names, and `options`.
+        """Create a request from values keyed by flag, and `options`.
 
-        Texts are taken as the command line has them: `auto` workers, GPUs with commas between.
+        Texts are accepted as on the command line: `auto` workers, GPUs separated by commas.
         """
         asked = {flag.field: given.get(flag.name) for flag in FLAGS}
         values = {name: value for name, value in asked.items() if value is not None}
@@ -236,11 +235,11 @@ class RunRequest:
 
     @property
     def recording(self) -> Recording:
-        """The predictions that the trials of this run keep."""
+        """Settings of the predictions that this run's trials record."""
         return Recording.of(self.predictions, self.predictions_every)
 
     def asked(self) -> dict[str, Any]:
-        """The part of a study's configuration that was given explicitly, by its fields."""
+        """The explicitly given part of a study's configuration, by its fields."""
         values = {flag.field: getattr(self, flag.field) for flag in FLAGS if flag.is_of_study}
         asked = {name: value for name, value in values.items() if value not in (None, "auto")}
         own = {"options": self.options, "fixed": self.fixed, "ranges": self.ranges}
@@ -272,15 +271,15 @@ def _flags() -> tuple[Flag, ...]:
     )
 
 
-# In the order of `--help`.
+# `--help` has the same order.
 FLAGS: Sequence[Flag] = _flags()
 
-# Defaults of a new study; its size and precision depend on the machine.
+# These are the defaults of a new study; its size and precision depend on the machine.
 DEFAULTS: Mapping[str, Any] = {flag.field: flag.usual for flag in FLAGS if flag.usual is not None}
 
 
 def usual(*, on_gpu: bool) -> dict[str, str]:
-    """The size and the precision of a new study on a GPU, or on a CPU."""
+    """The default size and precision of a new study, on a GPU or on a CPU."""
     return (
         {"size": "full", "precision": "fp16"} if on_gpu else {"size": "tiny", "precision": "fp32"}
     )

@@ -1,4 +1,4 @@
-"""What a new study is created with: every choice made, and checked against its objective."""
+"""The configuration of a new study: defaults resolved, values checked against its objective."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFAULT_TRIALS = 50
 
 
 def absolute(objective: str | None) -> str | None:
-    """A file is found again by workers whatever their working folder."""
+    """Make a file's path absolute, so that workers find it from any working folder."""
     if objective is not None and objective.endswith(".py"):
         return str(Path(objective).absolute())
     return objective
@@ -27,7 +27,7 @@ def absolute(objective: str | None) -> str | None:
 def settled(
     objective: Objective, spec: str, wanted: Mapping[str, Any], *, n_trials: int
 ) -> StudyConfig:
-    """The settings of a new study.
+    """The configuration of a new study, with every default resolved.
 
     Raises:
         ConfigurationError: The objective has no such space, size, parameter or option.
@@ -38,7 +38,7 @@ def settled(
     defaults = {name: option.default for name, option in objective.options.items()}
     options = settle(objective, {**defaults, **wanted.get("options", {})}, wanted)
     sampler = resolve(wanted["sampler"], own.apply(space), n_trials=n_trials)
-    whole = {
+    values = {
         **wanted,
         "sampler": sampler,
         "options": options,
@@ -46,13 +46,13 @@ def settled(
         "ranges": own.ranges,
     }
     source = source_hash(objective)
-    config = StudyConfig(objective=spec, source=source, **{**whole, **facts(objective, whole)})
+    config = StudyConfig(objective=spec, source=source, **{**values, **facts(objective, values)})
     _check_search(config)
     return config
 
 
 def _check_search(config: StudyConfig) -> None:
-    """Refuse a sampler or a pruner that cannot be made here: it could not in a worker either."""
+    """Construct sampler and pruner once, so that an error appears here and not in each worker."""
     make_sampler(config.sampler, seed=0)
     make_pruner(config.pruner, epochs=config.epochs_per_trial)
 
@@ -82,10 +82,10 @@ def check(objective: Objective, wanted: Mapping[str, Any]) -> None:
 def settle(
     objective: Objective, options: Mapping[str, str], wanted: Mapping[str, Any]
 ) -> dict[str, str]:
-    """The options as the study keeps them.
+    """The options as the study stores them, for example with absolute paths.
 
     Raises:
-        ConfigurationError: The objective cannot train with them.
+        ConfigurationError: The objective cannot train with these options.
     """
     try:
         return dict(objective.settle(options, wanted["size"], wanted["precision"]))

@@ -1,4 +1,4 @@
-"""How a study stands: trials by state and by reason, what the precision alone lost, who works.
+"""A study's status: trials by state and prune reason, losses to precision, leases, best trial.
 
 Border: reads and counts; prints nothing.
 """
@@ -22,13 +22,13 @@ from hpo.tickets.leases import Lease
 
 @dataclass(frozen=True, kw_only=True)
 class Lost:
-    """Configurations that only the precision lost: finite in fp32, not in what was asked for.
+    """Numbers of configurations lost to precision: finite in fp32, not in the study's precision.
 
     Attributes:
-        precision: The study's.
-        configurations: How many there were.
-        rerun: How many of them were tried again in a wider precision.
-        recovered: How many of those were not lost again.
+        precision: The study's precision.
+        configurations: All of them.
+        rerun: Those that were tried again in a wider precision.
+        recovered: Those that were complete or stopped by the pruner in their rerun.
     """
 
     precision: str
@@ -39,13 +39,13 @@ class Lost:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """A study as it stands.
+    """The status of a study.
 
     Attributes:
-        reasons: Trials by prune reason, pruned ones alone.
-        failure: Why the last trial that failed did; None where none did.
-        configuration: What the latest run was asked for, by the flags' names.
-        gpu_seconds: By outcome: complete, a prune reason, failed.
+        reasons: Numbers of pruned trials by prune reason.
+        gpu_seconds: GPU seconds by outcome: complete, a prune reason or fail.
+        failure: Number and error of the last failed trial; None without one.
+        configuration: Effective configuration of the latest run, keyed by flag.
     """
 
     study: str
@@ -60,7 +60,7 @@ class Status:
     configuration: Mapping[str, Any]
 
     def flat(self) -> dict[str, Any]:
-        """As plain data for JSON."""
+        """The status as plain data for JSON."""
         best = self.best
         return {
             "study": self.study,
@@ -77,7 +77,7 @@ class Status:
 
 
 def status(opened: OpenStudy, db: sa.Engine) -> Status:
-    """How a study stands now."""
+    """Read the current status of a study."""
     tickets = Tickets(db, opened.uid)
     study = opened.load()
     ended = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
@@ -99,7 +99,7 @@ def status(opened: OpenStudy, db: sa.Engine) -> Status:
 
 
 def _failure(ended: Sequence[FrozenTrial]) -> str | None:
-    """The number and the detail of the last trial that failed."""
+    """Number and detail of the last failed trial."""
     failed = [trial for trial in ended if trial.state == TrialState.FAIL]
     if not failed:
         return None
@@ -109,6 +109,8 @@ def _failure(ended: Sequence[FrozenTrial]) -> str | None:
 def _lost(ended: Sequence[FrozenTrial], precision: str) -> Lost:
     first = [t for t in ended if RERUN_OF not in t.user_attrs]
     reruns = [t for t in ended if RERUN_OF in t.user_attrs]
-    kept = [t for t in reruns if outcome(t) in ("complete", "pruner")]
+    recovered = [t for t in reruns if outcome(t) in ("complete", "pruner")]
     lost = sum(outcome(t) == "precision_range" for t in first)
-    return Lost(precision=precision, configurations=lost, rerun=len(reruns), recovered=len(kept))
+    return Lost(
+        precision=precision, configurations=lost, rerun=len(reruns), recovered=len(recovered)
+    )

@@ -1,7 +1,7 @@
-"""Create or load a study: what it was created with, its sampler and pruner, its metric's name.
+"""Create, find and change a study; its configuration is stored with it.
 
-Border: a study's settings are resolved once, here, and stored with it; everybody else inherits
-them. What a trial computes is the engine's, how many trials there are is `budget`'s.
+Border: `resolve` decides the configuration once, this module stores it, and every run and worker
+inherits it. `hpo.engine` computes trials, `hpo.tickets.budget` counts them.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _CONFIG = "config"
 UID = "study_uid"
 _RUN = "last_run"
 _HISTORY = "config_history"
-# A trial's system attribute: which of its study's settings it began with.
+# This system attribute of a trial holds the revision of the configuration that it began with.
 REVISION = "hpo:revision"
-# Of the column that Optuna keeps it in.
+# Optuna's column for a study's name has this length.
 _LONGEST_NAME = 512
 REFERENCES = "references"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenStudy:
-    """A study in a database, ready to work on."""
+    """A study in a database, with its configuration and storage."""
 
     name: str
     uid: str
@@ -45,7 +45,7 @@ class OpenStudy:
     storage: TrialStorage
 
     def load(self, *, sampler_seed: int | None = None) -> optuna.Study:
-        """The Optuna study, nothing cached from earlier asks; with a seed, to ask and to report."""
+        """Load the Optuna study afresh; a seed adds its sampler and pruner, for ask and report."""
         if sampler_seed is None:
             return optuna.load_study(study_name=self.name, storage=self.storage)
         return optuna.load_study(
@@ -63,21 +63,21 @@ def derive_seed(*parts: object) -> int:
 
 
 def uid_of(attributes: Mapping[str, Any]) -> str | None:
-    """The key of a study's rows in our own tables; None where another program created it."""
+    """The key of a study's rows in our own tables; None if another program created the study."""
     uid: str | None = attributes.get(UID)
     return uid
 
 
 def config_of(attributes: Mapping[str, Any]) -> StudyConfig | None:
-    """What a study was created with; None where another program created it."""
-    # That one may have an attribute of the same name.
+    """A study's configuration; None if another program created the study."""
+    # Another program's study may have an attribute of the same name.
     if UID not in attributes or _CONFIG not in attributes:
         return None
     return StudyConfig.from_stored(attributes[_CONFIG])
 
 
 def check_name(name: str | None) -> None:
-    """Raise `ConfigurationError` for what can be no study's name."""
+    """Raise `ConfigurationError` for an invalid study name."""
     if name is None:
         return
     is_text = isinstance(name, str) and name.isprintable() and 0 < len(name) <= _LONGEST_NAME
@@ -90,7 +90,7 @@ def check_name(name: str | None) -> None:
 
 
 def find(storage: TrialStorage, name: str) -> OpenStudy | None:
-    """The study of this name; None where there is none, or none but its name was created.
+    """The study of this name; None if there is none, or if its creation was interrupted.
 
     Raises:
         ConfigurationError: It was not created by this service.
@@ -112,10 +112,10 @@ def find(storage: TrialStorage, name: str) -> OpenStudy | None:
 
 
 def open_study(engine: sa.Engine, name: str | None) -> OpenStudy:
-    """The study of this name, or the only one.
+    """Open the study of this name, or the only one.
 
     Raises:
-        ConfigurationError: There is none, or there are several and none was named.
+        ConfigurationError: There is none, or there are several and no name is given.
     """
     check_name(name)
     create_tables(engine)
@@ -138,7 +138,7 @@ def open_study(engine: sa.Engine, name: str | None) -> OpenStudy:
 
 
 def change(opened: OpenStudy, config: StudyConfig) -> OpenStudy:
-    """Have trials that begin from now on take other settings; earlier ones keep theirs."""
+    """Change the configuration for trials that begin from now on; earlier ones keep theirs."""
     study_id = opened.storage.get_study_id_from_name(opened.name)
     history = opened.storage.get_study_user_attrs(study_id).get(_HISTORY, [])
     earlier = [*history[: opened.config.revision], opened.config.stored()]
@@ -149,7 +149,11 @@ def change(opened: OpenStudy, config: StudyConfig) -> OpenStudy:
 
 
 def refreshed(opened: OpenStudy) -> OpenStudy:
-    """The study with its settings as they are now: another host may have changed them."""
+    """The study with its current configuration, which another host may have changed.
+
+    Raises:
+        RunFailed: The study was deleted or renamed.
+    """
     found = find(opened.storage, opened.name)
     if found is None:
         raise RunFailed(f"study '{opened.name}' was deleted or renamed meanwhile")
@@ -157,7 +161,7 @@ def refreshed(opened: OpenStudy) -> OpenStudy:
 
 
 def at_revision(opened: OpenStudy, revision: int) -> OpenStudy:
-    """The study with the settings of an earlier revision."""
+    """The study with the configuration of an earlier revision."""
     if revision == opened.config.revision:
         return opened
     study_id = opened.storage.get_study_id_from_name(opened.name)
@@ -166,25 +170,25 @@ def at_revision(opened: OpenStudy, revision: int) -> OpenStudy:
 
 
 def as_begun(opened: OpenStudy, trial: FrozenTrial) -> OpenStudy:
-    """The study with the settings that a trial began with."""
+    """The study with the configuration that a trial began with."""
     return at_revision(opened, trial.system_attrs.get(REVISION, 0))
 
 
 def note_run(opened: OpenStudy, effective: Mapping[str, Any]) -> None:
-    """Keep the effective configuration of the latest run with its study."""
+    """Store the effective configuration of the latest run with its study."""
     study_id = opened.storage.get_study_id_from_name(opened.name)
     opened.storage.set_study_user_attr(study_id, _RUN, dict(effective))
 
 
 def last_run(opened: OpenStudy) -> Mapping[str, Any]:
-    """The effective configuration of the latest run; empty where none was kept."""
+    """The effective configuration of the latest run; empty if none was stored."""
     study_id = opened.storage.get_study_id_from_name(opened.name)
     found: Mapping[str, Any] = opened.storage.get_study_user_attrs(study_id).get(_RUN, {})
     return found
 
 
 def create(storage: TrialStorage, name: str, config: StudyConfig) -> OpenStudy:
-    """Create the study; one whose creation was cut off half way is completed by the next call."""
+    """Create the study; complete a creation that was interrupted."""
     uid = str(uuid.uuid4())
     study = optuna.create_study(
         study_name=name, storage=storage, direction=config.direction, load_if_exists=True
@@ -193,6 +197,6 @@ def create(storage: TrialStorage, name: str, config: StudyConfig) -> OpenStudy:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([config.metric])
     study.set_user_attr(_CONFIG, config.stored())
-    # Last: what has a uid is whole.
+    # The uid is written last, as it marks a completely created study.
     study.set_user_attr(UID, uid)
     return OpenStudy(name=name, uid=uid, config=config, storage=storage)

@@ -1,4 +1,4 @@
-"""A study as a table of its trials, and as a CSV file."""
+"""The trials of a study as a table and as CSV."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hpo.study.study import OpenStudy
 
 
 def trial_rows(opened: OpenStudy) -> list[dict[str, Any]]:
-    """A row a trial, in the order of their numbers, with the column names that Optuna uses.
+    """The trials of a study, one row each, by number, with the column names that Optuna uses.
 
     Columns: number, state, value, epochs (the last reported), params_*, user_attrs_*, and the
-    times of start and end (ISO 8601); None where a trial has no such thing.
+    times of start and end (ISO 8601). A value that a trial lacks is None.
     """
     trials = opened.load().get_trials(deepcopy=False)
     params = dict.fromkeys(name for trial in trials for name in trial.params)
@@ -39,5 +39,5 @@ def _iso(time: datetime | None) -> str | None:
 
 
 def csv_of(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as CSV; empty where there is no row."""
+    """The rows as CSV; empty without rows."""
     return csv_text(rows[0], (row.values() for row in rows)) if rows else ""

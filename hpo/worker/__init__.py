@@ -1,1 +1,1 @@
-"""One worker process: tickets taken one after the other, each trial trained and reported."""
+"""One worker process: take a ticket, train and report its trial, repeat."""

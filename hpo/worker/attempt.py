@@ -1,6 +1,6 @@
-"""One attempt at one ticket's trial: ask, train, keep what is learnt, end it.
+"""One attempt at one ticket's trial: create or resume it, train it, store its result.
 
-Border: one trial. Which ticket is next, and the process, are the worker's.
+Border: one trial. `worker` takes the tickets and runs the process.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from hpo.worker.heartbeat import Beat
 from hpo.worker.reporter import TrialReporter
 from objectives import Params
 
-# Weights and a batch are some MB; what is far beyond that would fill the study's own database.
-_MOST_BYTES = 512 << 20
+# Weights and a batch are some MB; a step far larger than that would fill the study's database.
+_MAX_STEP_BYTES = 512 << 20
 
 _DETAIL_CHARS = 400
 _TRACEBACK_CHARS = 4000
@@ -46,7 +46,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Attempt:
-    """One attempt at one ticket's trial."""
+    """One attempt at one ticket's trial, from its start or its checkpoint to its end."""
 
     def __init__(self, context: WorkerContext, ticket: Ticket, beat: Beat) -> None:
         self._context, self._ticket, self._beat = context, ticket, beat
@@ -54,7 +54,8 @@ class Attempt:
         self._started_at = time.monotonic()
         self._seconds = 0.0
         config = self._opened.config
-        # Not by the attempt: an ask that was cut off must come out the same when repeated.
+        # The seed depends on the ticket and not on the attempt: after an interrupted ask, the next
+        # attempt must ask for the same configuration.
         self._seed = study.derive_seed(config.seed, ticket.ticket)
         self._study = self._opened.load(sampler_seed=self._seed)
         self._trial = self._begin()
@@ -63,7 +64,7 @@ class Attempt:
         self._reporter = TrialReporter(context, ticket, beat, self._trial, self._opened)
 
     def _as_begun(self, opened: study.OpenStudy) -> study.OpenStudy:
-        """The study with the settings that the trial, or the one that it repeats, began with."""
+        """The study with the configuration with which the trial, or the one it repeats, began."""
         ticket, storage = self._ticket, opened.storage
         begun = ticket.rerun_of if ticket.trial_number is None else ticket.trial_number
         if begun is None:
@@ -74,7 +75,7 @@ class Attempt:
         return study.as_begun(opened, trial)
 
     def _begin(self) -> optuna.Trial:
-        """The ticket's trial: the one that it has, or a new one."""
+        """Load the ticket's trial, or create it."""
         ticket, storage, config = self._ticket, self._opened.storage, self._opened.config
         study_id = storage.get_study_id_from_name(self._opened.name)
         if ticket.trial_number is not None:
@@ -86,13 +87,14 @@ class Attempt:
             if ticket.rerun_of is not None:
                 system["fixed_params"] = self._original().params
             elif ticket.ticket == 1:
-                # The default configuration, which the result is compared with.
+                # The first trial is the default configuration's, the baseline of the result.
                 defaults = config.narrowing.defaults(self._context.objective, config.space)
                 system["fixed_params"] = dict(defaults)
             elif ticket.params is not None:
                 system["fixed_params"] = dict(ticket.params)
                 system[ENQUEUED] = True
-            # Alone in the first write: the dashboard shows attributes in the order of writing.
+            # The reason is written before all others, because the dashboard shows attributes in the
+            # order of writing.
             trial_id = storage.create_trial(
                 study_id, user_attrs={"prune_reason": "-"}, system_attrs=system
             )
@@ -104,7 +106,7 @@ class Attempt:
         return next(trial for trial in trials if trial.number == self._ticket.rerun_of)
 
     def _choose_precision(self) -> str:
-        """The study's; for a rerun the next wider one, or what it was begun in."""
+        """The study's precision; for a rerun the one that it began in, or the next wider one."""
         asked = self._opened.config.precision
         if self._ticket.rerun_of is None:
             return asked
@@ -112,7 +114,7 @@ class Attempt:
         return begun or wider(asked, self._context.device) or asked
 
     def run(self) -> Ticket | None:
-        """Train the trial and end it; the ticket, if another trial is to repeat it."""
+        """Train the trial and end it; return the ticket if another trial has to repeat it."""
         trial, config = self._trial, self._opened.config
         if self._ticket.losses >= budget.MAX_LOSSES:
             self._end(TrialState.FAIL, detail=f"lost its worker {self._ticket.losses} times")
@@ -125,7 +127,7 @@ class Attempt:
         except Divergence as verdict:
             return self._diverged(verdict)
         except (StopRequested, LeaseLost, SQLAlchemyError, optuna.exceptions.OptunaError):
-            # Nothing about the configuration: the ticket goes on elsewhere.
+            # These errors say nothing about the configuration: another worker resumes the ticket.
             raise
         except Exception as error:
             if is_out_of_memory(error):
@@ -133,58 +135,58 @@ class Attempt:
                 return None
             if self._context.device.type == "cuda":
                 # An error that broke the device raises again here and ends this process, so that
-                # the ticket goes on elsewhere.
+                # another worker resumes the ticket.
                 torch.cuda.synchronize()
             _logger.exception("%s | the objective raised", self._log)
-            # Its last lines: the first ones are ours.
+            # The end of the traceback shows the objective; its first lines are our own code.
             self._trial.set_user_attr("traceback", traceback.format_exc()[-_TRACEBACK_CHARS:])
             self._end(TrialState.FAIL, detail=f"{type(error).__name__}: {_in_one_line(error)}")
         else:
             self._seconds, self._reporter.skipped = result.seconds, result.skipped
             if result.is_pruned:
-                self._end(TrialState.PRUNED, reason="pruner", detail=self._standing(result))
+                self._end(TrialState.PRUNED, reason="pruner", detail=self._detail_of(result))
             else:
                 self._end(TrialState.COMPLETE, value=result.value)
         return None
 
     def _diverged(self, verdict: Divergence) -> Ticket | None:
-        """Keep the evidence and end the trial; the ticket, if it is due a second chance."""
+        """Store the evidence and end the trial; return the ticket if a rerun is due."""
         self._seconds, self._reporter.skipped = verdict.seconds, verdict.skipped
-        found, storage = verdict.evidence, self._opened.storage
+        evidence, storage = verdict.evidence, self._opened.storage
         row = {
             "ticket": self._ticket.ticket,
             "run_uid": self._ticket.run_uid,
             "reason": verdict.reason,
             "detail": verdict.detail,
             "precision": self._precision,
-            "term": found.term,
-            "parameter": found.parameter,
-            "operation": found.operation,
-            "evidence": found.flat(),
-            "artifact_id": self._keep(verdict),
+            "term": evidence.term,
+            "parameter": evidence.parameter,
+            "operation": evidence.operation,
+            "evidence": evidence.flat(),
+            "artifact_id": self._store_step(verdict),
         }
-        is_due = (
+        is_rerun_due = (
             verdict.reason == "precision_range"
             and self._opened.config.on_precision_range == "rerun"
             and self._ticket.rerun_of is None
         )
-        ticket = self._ticket.to_rerun(self._trial.number) if is_due else self._ticket
+        ticket = self._ticket.to_rerun(self._trial.number) if is_rerun_due else self._ticket
         storage.flush(self._trial._trial_id)
         storage.hold(ticket)
         storage.at_end(self._context.records.divergence_statement(self._trial.number, row))
         self._end(TrialState.PRUNED, reason=verdict.reason, detail=verdict.detail)
-        # The fence that let the trial end without its ticket has done its work.
-        return Ticket(**vars(ticket)) if is_due else None
+        # A `Rerun` does not end its ticket with the trial, so the next trial holds a plain one.
+        return Ticket(**vars(ticket)) if is_rerun_due else None
 
-    def _keep(self, verdict: Divergence) -> str | None:
-        """Keep the step that shows a divergence as the trial's artifact; its id."""
+    def _store_step(self, verdict: Divergence) -> str | None:
+        """Store the diverged step as an artifact of the trial; return its id, None without one."""
         if verdict.saved is None:
             return None
         try:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"trial_{self._trial.number:05d}.step.pt"
                 torch.save(dict(verdict.saved), path)
-                if path.stat().st_size > _MOST_BYTES:
+                if path.stat().st_size > _MAX_STEP_BYTES:
                     size_mb = path.stat().st_size // 1_000_000
                     _logger.warning("%s | a step of %d MB is not kept", self._log, size_mb)
                     return None
@@ -195,7 +197,7 @@ class Attempt:
                     mimetype="application/octet-stream",
                 )
         except Exception as error:
-            # A verdict stands without its file: a full disk must not cost the trial.
+            # The verdict is valid without the file, and a full disk must not fail the trial.
             _logger.warning("%s | the step cannot be kept: %s", self._log, error)
             return None
 
@@ -233,18 +235,18 @@ class Attempt:
         """End trial, ticket and lease in one transaction."""
         _logger.info("%s | %s %s %s", self._log, state.name.lower(), reason, detail)
         self._write_attributes(reason=reason, detail=detail)
-        # Some samplers demand a constraint of all trials or of none.
-        # What did not fit into memory is as infeasible as what diverged.
+        # Some samplers demand a constraint of all trials or of none. A trial that ran out of
+        # memory is as infeasible as one that diverged.
         is_infeasible = reason in (*NONFINITE, "oom")
         self._trial.set_constraint("nonfinite", float(is_infeasible))
         self._study.tell(self._trial, value, state=state)
         self._sweep_checkpoints()
 
-    def _standing(self, result: Result) -> str:
+    def _detail_of(self, result: Result) -> str:
         return f"{self._opened.config.metric} {result.value:.4g} after epoch {result.epochs}"
 
     def _write_attributes(self, *, reason: str = "-", detail: str = "-") -> None:
-        """Set the trial's attributes, in the order in which they are to be shown."""
+        """Set the trial's attributes in the order in which the dashboard shows them."""
         seconds = self._seconds or time.monotonic() - self._started_at
         on_gpu = self._context.device.type == "cuda"
         attributes = {
@@ -267,7 +269,7 @@ class Attempt:
             self._trial.set_user_attr(name, value)
 
     def _sweep_checkpoints(self) -> None:
-        """Delete the checkpoints of ended trials, but for the best one's."""
+        """Delete the checkpoints of all ended trials except the best."""
         trials = self._study.get_trials(deepcopy=False)
         ended = {trial.number for trial in trials if trial.state.is_finished()}
         best = best_trial(self._study)
@@ -275,5 +277,5 @@ class Attempt:
 
 
 def _in_one_line(error: Exception) -> str:
-    """An error's message as far as it fits a line of a table."""
+    """An error's message on one line, cut to `_DETAIL_CHARS` for the line of a table."""
     return " ".join(str(error).split())[:_DETAIL_CHARS]

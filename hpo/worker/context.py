@@ -1,4 +1,4 @@
-"""What the attempts of one worker work with."""
+"""The context of a worker's attempts."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from objectives import Objective
 
 @dataclass(kw_only=True)
 class WorkerContext:
-    """What the attempts of one worker work with.
+    """Configuration, connections and state that all attempts of one worker share.
 
     Attributes:
-        name: The worker's, as trials show it.
-        recording: Which predictions are kept.
+        name: The worker's name, as trials show it.
+        opened: The study with the configuration of the current ticket.
+        stop: Set when the worker has to stop.
+        recording: Settings of the predictions that its trials record.
         training_cpu_s: CPU seconds of this process in training and validation so far.
     """
 

@@ -1,4 +1,4 @@
-"""Signs of life: the thread that renews a lease, and the one that watches for the parent's end."""
+"""Heartbeats: a thread that renews a lease, and one that watches the parent process."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpo.tickets.budget import BEAT_S, Tickets
 from hpo.tickets.ticket import Ticket
 
+# An orphaned worker notices within this time. One call of `getppid` a second costs nothing.
 _PARENT_S = 1.0
 
 _logger = logging.getLogger(__name__)
 
 
 class Beat:
-    """The lease's heart: a thread that renews it and carries progress, at once when noted."""
+    """A thread that renews a lease every `BEAT_S`, and at once when progress is noted.
+
+    Attributes:
+        is_lost: True once the lease belongs to another worker.
+    """
 
     def __init__(self, tickets: Tickets, ticket: Ticket) -> None:
         self._tickets, self._ticket = tickets, ticket
@@ -27,7 +32,7 @@ class Beat:
         self.is_lost = False
 
     def note(self, **progress: float | int | None) -> None:
-        """Have others see this progress; returns at once."""
+        """Have the thread store this progress with a beat at once; return without waiting."""
         self._progress |= progress
         self._wake.set()
 
@@ -45,14 +50,14 @@ class Beat:
             try:
                 self.is_lost = not self._tickets.beat(self._ticket.run_uid, dict(self._progress))
             except SQLAlchemyError as error:
-                # The lease outlives short outages; whether it is still ours the next beat tells.
+                # The lease survives short outages; the next beat finds out if it is still ours.
                 _logger.warning("ticket %d | no beat: %s", self._ticket.ticket, error)
             self._wake.wait(BEAT_S)
             self._wake.clear()
 
 
 def watch_parent(parent: int, stop: threading.Event) -> None:
-    """Ask for a stop when the process that started this one is gone."""
+    """Set `stop` when the process that started this one has ended."""
 
     def watch() -> None:
         while os.getppid() == parent:

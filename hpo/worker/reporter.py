@@ -1,6 +1,6 @@
-"""What a worker does with what the engine tells: the lease, the records, Optuna's report, a log.
+"""The worker's Reporter: forwards epochs to lease, database, pruner and log.
 
-Border: hears of one trial's training; what becomes of the trial is the attempt's.
+Border: receives the reports of one trial; `attempt` ends the trial.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _logger = logging.getLogger(__name__)
 
 
 class TrialReporter(Reporter):
-    """The engine's reporter in a worker.
+    """The Reporter of one trial in a worker.
 
     Attributes:
         skipped: Steps withheld from the weights so far.
@@ -68,14 +68,15 @@ class TrialReporter(Reporter):
         )
         is_pruned = False
         if epoch.epoch == 0:
-            # What a sampler takes a diverged trial to be worth; shown to nobody.
+            # The sampler uses this metric as the value of a trial that diverges. A system attribute
+            # keeps it out of the displays.
             storage = self._opened.storage
             storage.set_trial_system_attr(self._trial._trial_id, UNTRAINED, value)
         else:
             _logger.info("%s | %s", self._log, epoch.line())
             self._trial.report(value, epoch.epoch)
             is_pruned = epoch.epoch < epoch.epochs and self._trial.should_prune()
-        # Telling others is not training.
+        # The time for reports is not training time.
         self._context.training_cpu_s -= time.process_time() - started_s
         return is_pruned
 
@@ -94,7 +95,7 @@ class TrialReporter(Reporter):
         self._context.training_cpu_s -= time.process_time() - started_s
 
     def _rows(self, samples: Sequence[Sample], *, epoch: int, step: int) -> list[dict[str, Any]]:
-        """Predictions as rows of the record, and a line of the log on them."""
+        """Convert predictions to rows of the record; log their number and errors."""
         failed = [sample for sample in samples if sample.error is not None]
         if failed:
             text = "%s | step %d: %d predictions saved, %s, the first in sample %d: %s"

@@ -1,7 +1,7 @@
-"""One process, one slot: take tickets until the budget is spent.
+"""One process on one slot: take tickets until the budget is spent.
 
-Border: joins study, budget, records and engine for one trial after the other. Starting and
-restarting processes is the fleet's; it reaches this module by a command line alone.
+Border: combines study, budget, records and engine, one trial at a time. `hpo.fleet` starts and
+restarts the process, through its command line alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from hpo.worker.attempt import Attempt
 from hpo.worker.context import WorkerContext
 from hpo.worker.heartbeat import Beat
 
-# How often a worker without a ticket looks whether one was given back.
+# A worker without a ticket waits this long before it checks for one that was given back.
 _IDLE_S = 1.0
 
 _logger = logging.getLogger(__name__)
@@ -39,11 +39,11 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerConfig:
-    """What a worker is told by its command line.
+    """A worker's command line, parsed.
 
     Attributes:
-        objective: Where the study's objective is on this host; None for where the study says.
-        recording: Which predictions its trials keep.
+        objective: The study's objective as named on this host; None for the study's own name.
+        recording: Settings of the predictions that its trials record.
     """
 
     name: str
@@ -55,7 +55,7 @@ class WorkerConfig:
 
 
 class Worker:
-    """Runs the trials of one study on one device, one after the other."""
+    """A worker, which runs trials of one study on one device, one after the other."""
 
     def __init__(
         self, config: WorkerConfig, opened: study.OpenStudy, db: sa.Engine, stop: threading.Event
@@ -82,13 +82,18 @@ class Worker:
         return self._context.training_cpu_s
 
     def run(self) -> None:
-        """Take tickets until none is left or a stop is asked for."""
+        """Take tickets until none is left or a stop is requested.
+
+        Raises:
+            RunFailed: The study was deleted, or its objective was changed.
+        """
         found = environment(
             device=_device_name(self._context.device), threads=torch.get_num_threads()
         )
         self._context.records.save_environment(self._context.name, found)
-        # Imported modules never become garbage: without them a collection after a trial takes 5 ms
-        # of CPU in place of 200.
+        # Imported modules never become garbage, but a full collection scans all their objects:
+        # 105 to 155 ms of CPU for 216,000 objects, below 0.1 ms once they are frozen. After
+        # a trial, which imports more of torch, it takes 57 to 75 ms in place of 153 to 220.
         gc.collect()
         gc.freeze()
         while not self._stop.is_set():
@@ -101,26 +106,26 @@ class Worker:
                 continue
             budget = self._tickets.count()
             if budget.leased or budget.open:
-                # A peer may still give its ticket back, or somebody holds the tickets still.
+                # Another worker may give its ticket back, or `Tickets.held_still` locks open ones.
                 self._stop.wait(_IDLE_S)
             elif budget.total == 0:
                 raise RunFailed(f"study '{self._opened.name}' was deleted meanwhile")
             else:
-                # Also where the worker that ought to have done it was lost.
+                # The worker of ticket 1 may have been lost before it saved them.
                 self._save_references()
                 return
 
     def _save_references(self) -> None:
-        """Keep in the study what other methods reach on the same validation set."""
+        """Store in the study the metric of reference methods on the same validation set."""
         try:
-            # One worker is enough: they may take a trial's time.
+            # One worker computes them, because they may take as long as a trial.
             with alone(self._db, f"hpo references {self._opened.uid}") as is_alone:
                 if is_alone and not self._stop.is_set():
-                    self._find_references()
+                    self._compute_references()
         except SQLAlchemyError as error:
             _logger.warning("the connection that kept others off broke: %s", error)
 
-    def _find_references(self) -> None:
+    def _compute_references(self) -> None:
         found = self._opened.load()
         if study.REFERENCES in found.user_attrs:
             return
@@ -138,17 +143,17 @@ class Worker:
         found.set_user_attr(study.REFERENCES, dict(references))
 
     def _run_ticket(self, ticket: Ticket) -> None:
-        """Run the ticket's trial, and the one that repeats it if there is to be one."""
+        """Run the ticket's trial, and its rerun in a wider precision if one is due."""
         try:
             with Beat(self._tickets, ticket) as beat:
-                # Under the lease: from here on nobody changes it.
+                # The lease blocks changes of the study from here on, so it is read now.
                 self._context.opened = study.refreshed(self._opened)
                 if self._context.opened.config.source != self._source:
                     raise RunFailed("the study's objective was changed; start this run again")
-                left: Ticket | None = ticket
-                while left is not None:
-                    self._opened.storage.hold(left)
-                    left = Attempt(self._context, left, beat).run()
+                current: Ticket | None = ticket
+                while current is not None:
+                    self._opened.storage.hold(current)
+                    current = Attempt(self._context, current, beat).run()
         except StopRequested as stopped:
             _logger.info("ticket %d | %s", ticket.ticket, stopped)
             self._tickets.release(ticket.run_uid)
