@@ -25,13 +25,7 @@ from hpo.engine import trial
 from hpo.engine.plan import Plan
 from hpo.engine.reports import Epoch, Reporter
 from hpo.guard.evidence import Divergence
-from objectives import (
-    Context,
-    Float,
-    Int,
-    Params,
-    Space,
-)
+from objectives import Context, Float, Int, Params, Space
 from objectives.ris_covariance import objective
 
 EPOCHS = 12

@@ -29,31 +29,12 @@ from torch import Tensor
 from hpo.refit import weights
 from models.linalg.hermitian import pack_hermitian
 from models.ris.estimators.ridge import music_of_covariance
-from models.ris.evaluation import (
-    GUESS,
-    MAXIMUM_LIKELIHOOD,
-    NETWORK,
-    RIDGE,
-    score,
-)
+from models.ris.evaluation import GUESS, MAXIMUM_LIKELIHOOD, NETWORK, RIDGE, score
 from models.ris.problem import wall
-from models.ris.scene.scenes import (
-    SIZES,
-    ArrayConfig,
-    Scenes,
-    direction,
-    draw_scenes,
-    observe,
-)
+from models.ris.scene.scenes import SIZES, ArrayConfig, Scenes, direction, draw_scenes, observe
 from models.ris.truth.bounds import stochastic_bound
 from models.ris.truth.metric import position_subspace_error, subspace_error
-from models.ris.truth.scoring import (
-    Bounds,
-    Errors,
-    allowed_rad,
-    angle_bound_rad,
-    errors_of,
-)
+from models.ris.truth.scoring import Bounds, Errors, allowed_rad, angle_bound_rad, errors_of
 from objectives import Asked, load
 from objectives.ris_evaluation.bench import Bench
 

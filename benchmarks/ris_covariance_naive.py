@@ -20,24 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from models.linalg import eigh_signal
-from models.ris.scene.scenes import (
-    SIZES,
-    draw_installation,
-    draw_scenes,
-    stream_generator,
-)
-from objectives import (
-    Choice,
-    Context,
-    Float,
-    Group,
-    Int,
-    Objective,
-    Option,
-    Params,
-    Task,
-    Term,
-)
+from models.ris.scene.scenes import SIZES, draw_installation, draw_scenes, stream_generator
+from objectives import Choice, Context, Float, Group, Int, Objective, Option, Params, Task, Term
 
 _CONFIG = SIZES["full"]
 _BATCH = 4

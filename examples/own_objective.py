@@ -1,4 +1,4 @@
-"""Tell two spirals apart: an objective of one's own in one file, to be copied.
+"""An own objective in one file, to copy: tell two spirals apart.
 
 Try it with `python -m hpo check examples/own_objective.py`, then search with
 `python -m hpo --objective examples/own_objective.py --n_trials 20`.
@@ -7,14 +7,7 @@ Try it with `python -m hpo check examples/own_objective.py`, then search with
 import torch
 from torch import nn
 
-from objectives import (
-    Choice,
-    Float,
-    Group,
-    Objective,
-    Task,
-    Term,
-)
+from objectives import Choice, Float, Group, Objective, Task, Term
 
 
 def spirals(count, *seed, device):

@@ -26,21 +26,9 @@ from torch import Tensor, nn
 
 from models.arc import language_model
 from models.arc import loss as arc_loss
-from models.arc.encoding import (
-    PAD,
-    SYMBOLS,
-    GridBatch,
-    encode,
-)
+from models.arc.encoding import PAD, SYMBOLS, GridBatch, encode
 from models.arc.problem import SIZES, problem
-from models.arc.prompt_net import (
-    Action,
-    Agent,
-    Answer,
-    FeatureWriter,
-    Policy,
-    PromptWriter,
-)
+from models.arc.prompt_net import Action, Agent, Answer, FeatureWriter, Policy, PromptWriter
 from objectives import (
     Choice,
     Context,

@@ -12,15 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from objectives import (
-    Context,
-    Float,
-    Group,
-    Objective,
-    Params,
-    Task,
-    Term,
-)
+from objectives import Context, Float, Group, Objective, Params, Task, Term
 
 _TARGET = 3.0
 

@@ -23,12 +23,7 @@ from torch import Tensor, nn
 
 from models.ris.estimators.pseudospectra import music_of_factor, music_per_code
 from models.ris.files.file import SceneFile
-from models.ris.files.split import (
-    named,
-    opened,
-    samples,
-    settled,
-)
+from models.ris.files.split import named, opened, samples, settled
 from models.ris.files.writer import drawn_parts, watched, write_scenes
 from models.ris.network.covariance_net import RisCovarianceNet, factor_from
 from models.ris.network.losses import (
@@ -38,12 +33,7 @@ from models.ris.network.losses import (
     ring_steering,
     subspace_alignment,
 )
-from models.ris.problem import (
-    chunks,
-    problem,
-    training,
-    wall,
-)
+from models.ris.problem import chunks, problem, training, wall
 from models.ris.scene.scenes import SIZES, Scenes
 from models.ris.truth.metric import (
     match_positions,

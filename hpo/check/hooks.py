@@ -13,12 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hpo.check.findings import (
-    Check,
-    Findings,
-    listed,
-    some,
-)
+from hpo.check.findings import Check, Findings, listed, some
 from hpo.engine.predictions import predicted
 from hpo.engine.recording import DEFAULT_SAMPLES
 from hpo.guard import forensics

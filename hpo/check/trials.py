@@ -13,13 +13,7 @@ from typing import Any
 import optuna
 import torch
 
-from hpo.check.findings import (
-    Check,
-    Findings,
-    listed,
-    raised,
-    some,
-)
+from hpo.check.findings import Check, Findings, listed, raised, some
 from hpo.check.hooks import figures, unlike
 from hpo.task.build import build, plain
 from hpo.task.parameters import trained

@@ -30,12 +30,7 @@ def delete(study_name: str | None, storage: str | None, yes: bool) -> None:
     from hpo.database.connection import connect
     from hpo.display.delete import print_content
     from hpo.environ import home, storage_url
-    from hpo.study.deletion import (
-        Folders,
-        content,
-        find,
-        refuse_workers,
-    )
+    from hpo.study.deletion import Folders, content, find, refuse_workers
     from hpo.study.deletion import delete as deleted
     from hpo.study.study import open_study
 

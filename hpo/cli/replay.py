@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpo.cli.shared import (
-    Command,
-    open_study,
-    say,
-    storage_option,
-    study_option,
-)
+from hpo.cli.shared import Command, open_study, say, storage_option, study_option
 from hpo.errors import ConfigurationError
 from hpo.files import write
 from hpo.machine.slots import torch_device

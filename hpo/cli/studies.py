@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpo.cli.shared import (
-    Command,
-    json_option,
-    open_study,
-    storage_option,
-    study_option,
-)
+from hpo.cli.shared import Command, json_option, open_study, storage_option, study_option
 from hpo.files import refuse_unwritable, write
 
 if TYPE_CHECKING:

@@ -12,12 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import Insert, insert
 
 from hpo.database.connection import with_retries
-from hpo.database.schema import (
-    divergences,
-    environments,
-    metrics,
-    predictions,
-)
+from hpo.database.schema import divergences, environments, metrics, predictions
 from hpo.files import finite
 
 

@@ -31,11 +31,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
-from hpo.database.connection import (
-    engine_kwargs,
-    parse_url,
-    with_retries,
-)
+from hpo.database.connection import engine_kwargs, parse_url, with_retries
 from hpo.database.fence import Fence
 
 # While a trial trains, other workers' trials are read again at most once per second: that reading

@@ -12,9 +12,7 @@ from rich.text import Text
 
 from hpo.display.console import duration
 from hpo.display.study import counts
-from hpo.fleet.events import (
-    Progress,
-)
+from hpo.fleet.events import Progress
 
 
 def picture(progress: Progress) -> Group:

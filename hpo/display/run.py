@@ -17,15 +17,7 @@ from rich.text import Text
 from hpo.display.console import duration, errors, labelled, results
 from hpo.display.progress import best_in_short, lease_figures, picture, time_left
 from hpo.display.study import counts, print_trial, running
-from hpo.fleet.events import (
-    Connected,
-    Event,
-    Finishing,
-    Progress,
-    RunResult,
-    Starting,
-    WorkerEnded,
-)
+from hpo.fleet.events import Connected, Event, Finishing, Progress, RunResult, Starting, WorkerEnded
 from hpo.study.outcomes import outcome
 
 # Without a terminal a line is printed at least this often, so that a log shows a run at work.

@@ -12,13 +12,7 @@ from rich.text import Text
 
 from hpo.display.console import duration, errors, labelled, results
 from hpo.refit.crew import TrainConfig
-from hpo.refit.events import (
-    Remark,
-    SeedEnded,
-    SeedProgress,
-    TrainEvent,
-    TrainProgress,
-)
+from hpo.refit.events import Remark, SeedEnded, SeedProgress, TrainEvent, TrainProgress
 from hpo.refit.folder import TrainingFolder
 from hpo.refit.recipe import Recipe
 from hpo.refit.results import SeedResult, TrainingResult

@@ -14,13 +14,7 @@ from pathlib import Path
 from hpo.database.connection import connect, mask, parse_url
 from hpo.database.migrations import FLOOR
 from hpo.database.schema import SCHEMA_VERSION, schema_version
-from hpo.doctor.finding import (
-    Finding,
-    failed,
-    guarded,
-    ok,
-    warning,
-)
+from hpo.doctor.finding import Finding, failed, guarded, ok, warning
 from hpo.embedded import server
 from hpo.errors import StorageError
 from hpo.machine.slots import usable_cores

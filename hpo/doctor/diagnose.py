@@ -16,12 +16,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from hpo.doctor.finding import (
-    Finding,
-    failed,
-    guarded,
-    ok,
-)
+from hpo.doctor.finding import Finding, failed, guarded, ok
 from hpo.embedded.cures import cure
 from hpo.machine.slots import usable_cores
 

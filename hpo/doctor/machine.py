@@ -19,12 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from hpo.doctor.finding import (
-    Finding,
-    failed,
-    ok,
-    warning,
-)
+from hpo.doctor.finding import Finding, failed, ok, warning
 from hpo.embedded.cures import ELSEWHERE, cure
 from hpo.embedded.folder import Folder
 from hpo.machine.slots import free_memory, usable_cores

@@ -13,13 +13,7 @@ from importlib import metadata
 
 import torch
 
-from hpo.doctor.finding import (
-    Finding,
-    failed,
-    guarded,
-    ok,
-    warning,
-)
+from hpo.doctor.finding import Finding, failed, guarded, ok, warning
 from hpo.machine.slots import gpu_count
 
 _CUDA_BUILD = "install torch's build for CUDA 12.8 or 13 (docs/installation.md)"

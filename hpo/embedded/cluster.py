@@ -15,12 +15,7 @@ from pathlib import Path
 from hpo.embedded import binaries
 from hpo.embedded.binaries import MAJOR, Account
 from hpo.embedded.cures import ELSEWHERE, cure, telling_line
-from hpo.embedded.folder import (
-    Folder,
-    read,
-    sync,
-    write,
-)
+from hpo.embedded.folder import Folder, read, sync, write
 from hpo.errors import PostgresError
 
 logger = logging.getLogger(__name__)

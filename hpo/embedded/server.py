@@ -22,19 +22,8 @@ from urllib.parse import quote
 
 from hpo.embedded.cluster import DATABASE, ROLE, stored_password
 from hpo.embedded.cures import cure, is_lasting, telling_line
-from hpo.embedded.folder import (
-    Folder,
-    hold,
-    is_held,
-    locked,
-    read,
-)
-from hpo.embedded.postmaster import (
-    HOST,
-    START_S,
-    launch,
-    postmaster,
-)
+from hpo.embedded.folder import Folder, hold, is_held, locked, read
+from hpo.embedded.postmaster import HOST, START_S, launch, postmaster
 from hpo.errors import ConfigurationError, PostgresError
 
 STOP_S = 120.0  # a shutdown writes 128 MB at most (shared_buffers)

@@ -18,26 +18,14 @@ from optuna.trial import FrozenTrial
 
 from hpo.engine.recording import Recording
 from hpo.errors import ConfigurationError, RunFailed
-from hpo.fleet.events import (
-    Event,
-    Finishing,
-    Progress,
-    RunResult,
-    Stopping,
-    WorkerEnded,
-)
+from hpo.fleet.events import Event, Finishing, Progress, RunResult, Stopping, WorkerEnded
 from hpo.fleet.tally import MOST_FAILURES, Tally
 from hpo.launch.launcher import Launcher
 from hpo.launch.supervisor import Process, Supervisor
 from hpo.machine.slots import Slot
 from hpo.study import study
 from hpo.study.join import Prepared
-from hpo.study.outcomes import (
-    best_trial,
-    divergence,
-    is_default,
-    prune_reasons,
-)
+from hpo.study.outcomes import best_trial, divergence, is_default, prune_reasons
 from hpo.study.request import RunRequest
 from hpo.tickets.budget import Budget
 

@@ -21,25 +21,10 @@ from torch import Tensor
 
 from hpo.guard.evidence import Evidence, Pass, Spectrum
 from hpo.guard.float64 import Widened
-from hpo.guard.gradients import (
-    Gradients,
-    at,
-    kind,
-    norm,
-)
-from hpo.guard.trace import (
-    Operation,
-    Trace,
-    is_finite,
-    origin,
-)
+from hpo.guard.gradients import Gradients, at, kind, norm
+from hpo.guard.trace import Operation, Trace, is_finite, origin
 from hpo.guard.verdict import SCALE_FLOOR, Found, Probed
-from hpo.task.forward import (
-    LinAlgError,
-    is_matrix_refused,
-    loss_terms,
-    total,
-)
+from hpo.task.forward import LinAlgError, is_matrix_refused, loss_terms, total
 from hpo.task.parameters import parameter_names, trained
 from hpo.task.state import undisturbed
 from hpo.task.tensors import named_tensors

@@ -14,15 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hpo.errors import ConfigurationError
-from objectives import (
-    Choice,
-    Float,
-    Int,
-    Objective,
-    Params,
-    Space,
-    Trial,
-)
+from objectives import Choice, Float, Int, Objective, Params, Space, Trial
 
 Spec = Float | Int | Choice
 

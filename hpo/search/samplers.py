@@ -19,12 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import ConfigurationError
 from hpo.search.plugins import is_plugin, load_plugin
-from hpo.search.sampler_view import (
-    RERUN_OF,
-    UNTRAINED,
-    View,
-    constrained,
-)
+from hpo.search.sampler_view import RERUN_OF, UNTRAINED, View, constrained
 from objectives import Choice, Space
 
 __all__ = ["RERUN_OF", "SAMPLERS", "UNTRAINED", "InformedSampler"]

@@ -23,21 +23,9 @@ from sqlalchemy.exc import DBAPIError
 
 from hpo.database.connection import mask
 from hpo.database.migrations import create_tables
-from hpo.database.schema import (
-    artifacts,
-    leases,
-    metrics,
-    tickets,
-)
+from hpo.database.schema import artifacts, leases, metrics, tickets
 from hpo.errors import ConfigurationError, RunFailed, StorageError
-from hpo.study.deletion import (
-    STUDIES,
-    TABLES,
-    TRIALS,
-    Whole,
-    count,
-    lacks_right,
-)
+from hpo.study.deletion import STUDIES, TABLES, TRIALS, Whole, count, lacks_right
 from hpo.study.study import OpenStudy
 
 # Leases and heartbeats are not copied, because their workers work on the source.

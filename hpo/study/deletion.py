@@ -20,13 +20,7 @@ from optuna.storages._rdb import models
 from sqlalchemy.exc import DBAPIError
 
 from hpo.database.migrations import create_tables
-from hpo.database.schema import (
-    LEASE_S,
-    OWN,
-    artifacts,
-    divergences,
-    tickets,
-)
+from hpo.database.schema import LEASE_S, OWN, artifacts, divergences, tickets
 from hpo.errors import ConfigurationError, StorageError
 from hpo.study.study import UID, check_name
 from hpo.tickets.budget import Tickets

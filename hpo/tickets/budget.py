@@ -20,13 +20,7 @@ import sqlalchemy as sa
 
 from hpo.database.connection import lock, with_retries
 from hpo.database.schema import LEASE_S, leases, tickets
-from hpo.tickets.leases import (
-    Lease,
-    host_name,
-    is_dead,
-    process_id,
-    read_leases,
-)
+from hpo.tickets.leases import Lease, host_name, is_dead, process_id, read_leases
 from hpo.tickets.ticket import Ticket
 
 BEAT_S = 5.0

@@ -12,12 +12,7 @@ from typing import Any
 
 import optuna
 
-from hpo.engine.reports import (
-    Epoch,
-    Interval,
-    Reporter,
-    Sample,
-)
+from hpo.engine.reports import Epoch, Interval, Reporter, Sample
 from hpo.errors import LeaseLost
 from hpo.search.samplers import UNTRAINED
 from hpo.study.study import OpenStudy

@@ -15,12 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.linalg.eigh import (
-    ROUNDING,
-    dominant_whitener,
-    eigh_broadened,
-    eigh_signal,
-)
+from models.linalg.eigh import ROUNDING, dominant_whitener, eigh_broadened, eigh_signal
 
 __all__ = [
     "ROUNDING",

@@ -17,13 +17,7 @@ from torch import Tensor
 from models.ris.estimators.ridge import RidgeMatching
 from models.ris.files.file import SceneFile
 from models.ris.files.split import split
-from models.ris.scene.scenes import (
-    SIZES,
-    Installation,
-    Scenes,
-    draw_installation,
-    draw_scenes,
-)
+from models.ris.scene.scenes import SIZES, Installation, Scenes, draw_installation, draw_scenes
 from models.ris.scene.streams import stream_generator
 from models.ris.truth.metric import subspace_error
 

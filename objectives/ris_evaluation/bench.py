@@ -8,22 +8,10 @@ from dataclasses import replace
 import torch
 
 from models.ris.estimators.ridge import RidgeMatching
-from models.ris.evaluation import (
-    Estimator,
-    Method,
-    Network,
-    Set,
-    methods,
-    scored_set,
-)
+from models.ris.evaluation import Estimator, Method, Network, Set, methods, scored_set
 from models.ris.network.covariance_net import RisCovarianceNet, factor_from
 from models.ris.problem import RANDOM_WALL_LOADING
-from models.ris.scene.scenes import (
-    ArrayConfig,
-    Installation,
-    Scenes,
-    draw_scenes,
-)
+from models.ris.scene.scenes import ArrayConfig, Installation, Scenes, draw_scenes
 from models.ris.scene.streams import stream_generator
 from objectives._evaluation import Asked
 

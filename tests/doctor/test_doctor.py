@@ -12,12 +12,7 @@ import psycopg2
 import pytest
 import torch
 
-from hpo.doctor import (
-    database,
-    diagnose,
-    machine,
-    torch_check,
-)
+from hpo.doctor import database, diagnose, machine, torch_check
 from hpo.doctor.finding import Finding, guarded
 from hpo.embedded import server
 from hpo.errors import ConfigurationError

@@ -21,13 +21,7 @@ from hpo.task.forward import loss_terms, total
 from models.arc import language_model, loss
 from models.arc.encoding import PAD, SYMBOLS
 from models.arc.problem import _others
-from models.arc.prompt_net import (
-    Agent,
-    Answer,
-    FeatureWriter,
-    Policy,
-    _flipped,
-)
+from models.arc.prompt_net import Agent, Answer, FeatureWriter, Policy, _flipped
 from objectives import Context, Term
 from objectives.arc_prompt import ArcPromptTask, objective
 from tests.support.toys import CPU, Log, weights

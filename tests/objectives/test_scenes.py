@@ -19,12 +19,7 @@ from models.ris import problem
 from models.ris.files import split
 from models.ris.files.file import SceneFile
 from models.ris.files.writer import drawn_parts, write_scenes
-from models.ris.scene.scenes import (
-    SIZES,
-    Scenes,
-    draw_installation,
-    draw_scenes,
-)
+from models.ris.scene.scenes import SIZES, Scenes, draw_installation, draw_scenes
 from objectives import Context
 from objectives.ris_covariance import RisCovarianceTask, objective
 from tests.support.program import Command, Program

@@ -31,12 +31,7 @@ from models.ris.evaluation import (
 )
 from models.ris.files.writer import drawn_parts, write_scenes
 from models.ris.network.covariance_net import RisCovarianceNet
-from models.ris.scene.scenes import (
-    SIZES,
-    Scenes,
-    draw_installation,
-    draw_scenes,
-)
+from models.ris.scene.scenes import SIZES, Scenes, draw_installation, draw_scenes
 from models.ris.scene.streams import stream_seed
 from models.ris.truth.scoring import Bounds
 from objectives import Asked, Evaluation, Table, load, ris_evaluation

@@ -16,13 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.database.storage import open_storage
 from hpo.search.sampler_view import without_superseded
-from hpo.search.samplers import (
-    RERUN_OF,
-    SAMPLERS,
-    UNTRAINED,
-    InformedSampler,
-    resolve,
-)
+from hpo.search.samplers import RERUN_OF, SAMPLERS, UNTRAINED, InformedSampler, resolve
 from objectives import Choice, Float
 from tests.database.test_storage import Gate, begin
 

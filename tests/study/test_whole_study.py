@@ -22,14 +22,7 @@ from hpo.database.artifacts import DatabaseArtifacts
 from hpo.database.connection import connect
 from hpo.database.migrations import create_tables
 from hpo.database.records import Records
-from hpo.database.schema import (
-    OWN,
-    artifacts,
-    divergences,
-    leases,
-    metrics,
-    tickets,
-)
+from hpo.database.schema import OWN, artifacts, divergences, leases, metrics, tickets
 from hpo.database.storage import open_storage
 from hpo.engine.reports import Sample
 from hpo.errors import ConfigurationError, RunFailed, StorageError

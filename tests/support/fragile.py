@@ -10,16 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from objectives import (
-    Context,
-    Float,
-    Group,
-    Objective,
-    Option,
-    Params,
-    Task,
-    Term,
-)
+from objectives import Context, Float, Group, Objective, Option, Params, Task, Term
 
 
 class FragileTask(Task):

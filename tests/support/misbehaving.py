@@ -8,16 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from objectives import (
-    Choice,
-    Context,
-    Group,
-    Objective,
-    Params,
-    Task,
-    Term,
-    Trial,
-)
+from objectives import Choice, Context, Group, Objective, Params, Task, Term, Trial
 
 FINE = "nowhere"
 WRONG = ("suggest", "build", "batch", "loss", "validate", "missing", "text")

@@ -8,12 +8,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from hpo.task.forward import (
-    is_matrix_refused,
-    loss_terms,
-    to_full,
-    total,
-)
+from hpo.task.forward import is_matrix_refused, loss_terms, to_full, total
 from tests.support.toys import CPU, ToyTask
 
 

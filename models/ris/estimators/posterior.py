@@ -19,12 +19,7 @@ from torch import Tensor
 
 from models.linalg.gram import nystrom_factor, trace
 from models.linalg.hermitian import pack_hermitian, unpack_hermitian
-from models.ris.scene.geometry import (
-    ArrayConfig,
-    as_positions,
-    element_positions,
-    steering,
-)
+from models.ris.scene.geometry import ArrayConfig, as_positions, element_positions, steering
 
 # A source of 0.2/M is 7 dB below the total. With a lower limit noise peaks pass for sources: 0.08
 # costs 0.15 dB of J at the tiny size.

@@ -26,13 +26,7 @@ from models.ris.estimators.pseudospectra import (
     music_per_code,
     mvdr_per_code,
 )
-from models.ris.scene.scenes import (
-    ArrayConfig,
-    Installation,
-    Scenes,
-    draw_scenes,
-    stream_generator,
-)
+from models.ris.scene.scenes import ArrayConfig, Installation, Scenes, draw_scenes, stream_generator
 from models.ris.truth.metric import subspace_error
 
 __all__ = [

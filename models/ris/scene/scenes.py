@@ -15,13 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.ris.scene.geometry import (
-    SIZES,
-    ArrayConfig,
-    direction,
-    element_positions,
-    steering,
-)
+from models.ris.scene.geometry import SIZES, ArrayConfig, direction, element_positions, steering
 from models.ris.scene.installation import Installation, draw_installation, uniform
 from models.ris.scene.streams import Stream, stream_generator, stream_seed
 

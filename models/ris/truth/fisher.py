@@ -11,12 +11,7 @@ import torch
 from torch import Tensor
 
 from models.ris.scene.geometry import steering_derivatives
-from models.ris.scene.scenes import (
-    ArrayConfig,
-    Installation,
-    Scenes,
-    element_positions,
-)
+from models.ris.scene.scenes import ArrayConfig, Installation, Scenes, element_positions
 
 
 def stochastic_information(scenes: Scenes, config: ArrayConfig) -> Tensor:

@@ -11,13 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from models.linalg.dominant import dominant_of_covariance, dominant_of_factor
-from models.ris.scene.scenes import (
-    ArrayConfig,
-    Scenes,
-    direction,
-    element_positions,
-    steering,
-)
+from models.ris.scene.scenes import ArrayConfig, Scenes, direction, element_positions, steering
 
 # A mean error below this is rounding of float32; it keeps J finite (J >= -69 dB).
 _LEAST_ERROR = torch.finfo(torch.float32).eps

@@ -9,13 +9,7 @@ import pytest
 import torch
 
 from models.ris.estimators import peaks
-from models.ris.estimators.peaks import (
-    EXCLUSION,
-    find_peaks,
-    region,
-    steered_grid,
-    steering_at,
-)
+from models.ris.estimators.peaks import EXCLUSION, find_peaks, region, steered_grid, steering_at
 from models.ris.estimators.pseudospectra import music_of_covariance, music_of_factor
 from models.ris.scene.geometry import as_positions
 from models.ris.scene.scenes import SIZES

@@ -16,13 +16,7 @@ import torch
 
 from models.ris.files.file import SceneFile
 from models.ris.files.writer import drawn_parts, write_scenes
-from models.ris.scene.scenes import (
-    SIZES,
-    Installation,
-    Scenes,
-    draw_installation,
-    draw_scenes,
-)
+from models.ris.scene.scenes import SIZES, Installation, Scenes, draw_installation, draw_scenes
 from models.ris.scene.streams import stream_generator
 from tests.support.program import ROOT
 
