@@ -17,7 +17,7 @@ from hpo.database.retention import Collected, Limits
 from hpo.display.console import results
 
 _TEXT_CHARS = 100
-# ARC puzzles are usually shown in these colours: black, blue, red, green, yellow, grey, magenta,
+# Grid puzzles are usually shown in these colours: black, blue, red, green, yellow, grey, magenta,
 # orange, cyan, maroon.
 _PALETTE = (
     *("#000000", "#0074d9", "#ff4136", "#2ecc40", "#ffdc00"),
