@@ -417,6 +417,7 @@ def test_a_sound_objective_passes_in_every_precision(monkeypatch):
     assert found.pace.trial_s > 0
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize(
     ("name", "size"), [("quadratic", "tiny"), ("ris_covariance", "unit"), ("arc_prompt", "unit")]
 )

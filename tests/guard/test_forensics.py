@@ -176,6 +176,7 @@ def test_widened_code_computes_what_float64_would():
         torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.acceptance
 def test_the_flagship_can_be_examined_in_every_precision():
     context = Context(
         device=CPU,

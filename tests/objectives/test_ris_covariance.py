@@ -206,6 +206,7 @@ def numpy_j(task: RisCovarianceTask, beta: float) -> float:
     return 10 * math.log10(np.mean(errors["net"]) / np.mean(errors["ridge"]))
 
 
+@pytest.mark.acceptance
 def test_j_recomputed_from_scratch_in_numpy_agrees_for_a_checkpoint(tmp_path: Path):
     path = tmp_path / "trial.pt"
     plan = Plan(epochs=8, precision="fp32", device=CPU, metric="J_db", checkpoint=path)
@@ -253,6 +254,7 @@ def test_a_wall_for_every_scene_trains_too():
     assert log.epochs[-1].metrics["J_db"] < 0
 
 
+@pytest.mark.acceptance
 def test_the_full_size_trains_a_few_steps():
     task = build({"batch": 64, "extra_rank": 3}, size="full")
     trial = engine._Trial(task, Plan(epochs=1, precision="fp32", device=CPU, metric="J_db"))

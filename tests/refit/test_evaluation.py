@@ -178,6 +178,7 @@ def test_a_guess_divides_the_region_among_the_sources():
     torch.testing.assert_close(found_BK3[mask_BK][:, 2], torch.full((6,), middle_m))
 
 
+@pytest.mark.acceptance
 def test_random_weights_collapse_and_another_test_set_does_not():
     evaluating = Bench(net_of(UNIT), UNIT, wall_of(UNIT), Asked(quick=True))
     ours = evaluating.methods[-1:]
@@ -241,6 +242,7 @@ def test_no_file_of_test_scenes_holds_a_scene_of_the_test_set():
     assert len(seeds) == 5 * 2000
 
 
+@pytest.mark.acceptance
 def test_the_full_size_is_evaluated_too():
     scenes = draw_scenes(FULL, 3, seeded(1), installation=wall_of(FULL))
     net = net_of(FULL)
@@ -315,6 +317,7 @@ def scenes_file(path, count=60, *, labelled=True):
     return path
 
 
+@pytest.mark.acceptance
 def test_labelled_scenes_of_a_file_are_scored(finished, tmp_path):
     found = evaluation.evaluate(finished, samples=scenes_file(tmp_path / "s.npz"), quick=True)
 
@@ -375,6 +378,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(command, fin
     assert "'/proc/nowhere' cannot be written to" in done.stderr
 
 
+@pytest.mark.acceptance
 def test_what_was_trained_on_a_file_is_evaluated_on_its_validation_part(tmp_path):
     scenes = scenes_file(tmp_path / "train.npz", 200)
     settled = load("ris_covariance").settle(
@@ -394,6 +398,7 @@ def test_what_was_trained_on_a_file_is_evaluated_on_its_validation_part(tmp_path
     assert other.evaluation.remarks[0] == "20 scenes of other.npz"
 
 
+@pytest.mark.acceptance
 def test_sources_outside_of_the_region_are_warned_of_and_estimates_at_its_edge_counted(
     finished, tmp_path
 ):
@@ -417,6 +422,7 @@ def test_sources_outside_of_the_region_are_warned_of_and_estimates_at_its_edge_c
     assert f"lie: {NETWORK}" in unlabelled.remarks[-1]
 
 
+@pytest.mark.acceptance
 def test_another_evaluation_leaves_nothing_of_the_first_but_what_others_put_there(
     finished, tmp_path
 ):

@@ -74,6 +74,7 @@ def studies() -> dict[str, optuna.Study]:
     return {name: search(name) for name in ALL}
 
 
+@pytest.mark.acceptance
 # Not the genetic sampler: its children come of parents that did not diverge, however recorded.
 @pytest.mark.parametrize(
     ("name", "seeds", "n_trials"), [("tpe", 8, 48), ("gp", 1, 24), ("cmaes", 8, 48)]
@@ -90,6 +91,7 @@ def test_divergence_is_avoided_as_it_is_not_where_it_counts_as_a_failure(name, s
     assert late < sum(sum(d[half:]) for d in control)
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("name", ALL)
 def test_the_study_holds_what_was_told_and_nothing_else(name, studies):
     for trial in studies[name].trials:
@@ -100,16 +102,19 @@ def test_the_study_holds_what_was_told_and_nothing_else(name, studies):
         assert trial.constraints == {"nonfinite": float(told is None)}
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("name", ALL)
 def test_the_same_seed_gives_the_same_study(name, studies):
     assert points(search(name)) == points(studies[name])
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("name", ALL)
 def test_maximizing_mirrors_minimizing(name, studies):
     assert points(search(name, sign=-1)) == points(studies[name])
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("name", ALL)
 def test_a_study_in_postgresql_is_the_one_in_memory(name, studies, url):
     storage = open_storage(url)

@@ -70,16 +70,17 @@ def test_each_failure_is_explained_and_the_study_goes_on(program: Program, url: 
 
 @pytest.mark.acceptance
 def test_five_failures_in_a_row_end_the_run_and_say_why(program: Program, url: str):
-    ran = program(*MISBEHAVING, "--n_trials", "20", "--set", "where=loss")
+    ran = program(*MISBEHAVING, "--n_trials", "200", "--set", "where=loss")
 
     assert ran.returncode == 1
-    # The fleet looks twice a second, and a sixth may have failed by then.
-    assert re.search(r"[5-7] trials in a row failed", ran.stderr)
+    # The fleet looks twice a second: how many more have failed by then is the machine's pace.
+    told = re.search(r"(\d+) trials in a row failed", ran.stderr)
+    assert told and 5 <= int(told[1]) < 100
     assert "ValueError: loss is broken" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert ran.stderr.strip().splitlines()[-1].startswith("hpo: ")
     trials = optuna.load_study(study_name="m", storage=url).get_trials()
-    assert 5 <= len([trial for trial in trials if trial.state.is_finished()]) <= 7
+    assert 5 <= len([trial for trial in trials if trial.state.is_finished()]) < 100
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,7 @@ def test_a_better_estimate_lowers_the_metric(tiny, tiny_ridge):
     assert scores[-1] < -30
 
 
+@pytest.mark.acceptance
 def test_reference_estimators_stand_where_the_problem_was_measured():
     scenes = drawn(TINY, 400, is_shared=False)  # a wall a scene: no luck of one wall
     back_BNN = back_projection(scenes.sample_BLMM, scenes.installation)
