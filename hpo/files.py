@@ -45,18 +45,22 @@ def target_name(temporary: str) -> str | None:
 
 
 def write(path: Path, content: bytes | str, *, flag: str | None = None) -> None:
-    """Write a file; a pipe, a device or the target of a link is written into.
+    """Write a file.
+
+    A path that a user named may be a pipe, a device or a link, whose target is then written into. A
+    link in a folder of our own is replaced, since the folder may come from elsewhere.
 
     Args:
         content: A text is written in UTF-8.
-        flag: The flag that named the file, for the message.
+        flag: The flag by which the user named the path.
 
     Raises:
         ConfigurationError: It cannot be written.
     """
-    path, data = path.resolve(), content.encode() if isinstance(content, str) else content
+    data = content.encode() if isinstance(content, str) else content
+    path = path if flag is None else path.resolve()
     try:
-        if path.exists() and not path.is_file():
+        if flag is not None and path.exists() and not path.is_file():
             path.write_bytes(data)
             return
         with renamed(path) as temporary:

@@ -52,7 +52,7 @@ def page(name: str) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    """What stands below a heading, up to the next one of its rank."""
+    """The text below a heading, up to the next one of its rank."""
     rank = heading.partition(" ")[0]
     return text.split(f"\n{heading}\n")[1].split(f"\n{rank} ")[0]
 

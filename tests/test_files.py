@@ -47,6 +47,16 @@ def test_a_link_keeps_its_target_and_a_pipe_stays_a_pipe(tmp_path: Path):
     os.close(reader)
 
 
+def test_a_link_in_a_folder_of_our_own_is_replaced_and_its_target_stays(tmp_path: Path):
+    target, link = tmp_path / "theirs", tmp_path / "ours.json"
+    target.write_text("theirs")
+    link.symlink_to(target)
+
+    write(link, "ours")
+
+    assert (target.read_text(), link.read_text(), link.is_symlink()) == ("theirs", "ours", False)
+
+
 def test_what_cannot_be_written_is_refused_before_and_leaves_nothing(tmp_path: Path):
     with pytest.raises(ConfigurationError, match="it is a folder"):
         refuse_unwritable(tmp_path, flag="--save")

@@ -60,7 +60,8 @@ def run(
         range: Narrower ranges of parameters: (low, high) or (low, high, 'log').
         enqueue: A configuration to try next, several of them, or the JSON file that holds them.
         on_event: Called with each event of the run, for example `hpo.fleet.events.Progress`.
-        stop: An event; setting it ends the run, as Ctrl-C does on the command line.
+        stop: An event; setting it ends the run, as Ctrl-C does on the command line. It is cleared
+            when the workers are asked to end, and set again it ends them at once.
         settings: Further flags by their names, for example `workers=2` or `timeout=600`, and
             `options`, a mapping of the objective's own options.
 

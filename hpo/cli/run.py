@@ -45,6 +45,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
     """
     from hpo.display.console import errors, labelled
     from hpo.environ import home, named_storage, storage_url
+    from hpo.search import configurations
 
     csv_path, is_embedded = flags["export_csv"], named_storage(flags["storage"]) is None
     if csv_path is not None:
@@ -53,6 +54,8 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
     given["workers"] = workers_of(given["workers"])
     for pairs in ("set", "range"):
         given[pairs] = _pairs(given[pairs], f"--{pairs}")
+    if given["enqueue"] is not None:
+        given["enqueue"] = configurations.read(given["enqueue"])
     if is_embedded and not (flags["quiet"] or flags["log_json"]):
         errors.print(labelled("storage", f"the embedded PostgreSQL in {home()}"))
     url = storage_url(flags["storage"])

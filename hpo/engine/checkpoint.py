@@ -90,7 +90,7 @@ def resume(plan: Plan, parts: Parts, reporter: Reporter) -> Progress | None:
     parts.monitor.load_state_dict(state["monitor"])
     if parts.average is not None:
         parts.average.load_state_dict(state["average"])
-    reporter.load_state_dict(state["reporter"])
+    reporter.load_state_dict(state.get("reporter", {}))
     return Progress(state["step"], state["value"], state["seconds"])
 
 

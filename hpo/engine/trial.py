@@ -210,7 +210,7 @@ class _Trial:
             counters=self.counters,
             scale=self._scaler.scale(self._one),
             rng=rng,
-            seconds=self.elapsed_s,
+            elapsed_s=lambda: self.elapsed_s,
         )
 
     def validate(self) -> Epoch:
@@ -225,7 +225,7 @@ class _Trial:
                 value=self.value,
                 step=self.step,
                 counters=self.counters,
-                seconds=self.elapsed_s,
+                elapsed_s=lambda: self.elapsed_s,
             )
             # Predictions follow validation, as a task may use what it kept from that.
             samples = self._predicted()

@@ -34,14 +34,14 @@ def judge_step(
     counters: Counters,
     scale: Tensor,
     rng: Mapping[str, Tensor],
-    seconds: float,
+    elapsed_s: Callable[[], float],
 ) -> None:
     """Read the counters, and raise `Divergence` if the trial is to be pruned.
 
     Args:
         batch: The batch of the step just done.
         rng: The random state that the step started from.
-        seconds: Wall time of the trial so far, summed over interruptions.
+        elapsed_s: Returns the wall time of the trial so far, summed over interruptions.
     """
     reading = counters.read(scale)
     if not (reading.is_suspect or reading.is_stalled):
@@ -67,7 +67,7 @@ def judge_step(
             lambda: saved_step.pack(task, batch, setting, reason=reason, reading=reading, rng=rng)
         ),
         skipped=counters.withheld(),
-        seconds=seconds,
+        seconds=elapsed_s(),
     )
 
 
@@ -78,13 +78,13 @@ def judge_metric(
     value: float,
     step: int,
     counters: Counters | None = None,
-    seconds: float = 0.0,
+    elapsed_s: Callable[[], float] = lambda: 0.0,
 ) -> None:
     """Raise `Divergence` if the metric of a validation is not finite.
 
     Args:
         counters: The trial's counters; None if a saved step is replayed.
-        seconds: Wall time of the trial so far, summed over interruptions.
+        elapsed_s: Returns the wall time of the trial so far, summed over interruptions.
     """
     if math.isfinite(value):
         return
@@ -106,7 +106,7 @@ def judge_metric(
             lambda: saved_step.pack(task, None, setting, reason=reason, reading=reading, rng=rng)
         ),
         skipped=0 if counters is None else counters.withheld(),
-        seconds=seconds,
+        seconds=elapsed_s(),
     )
 
 

@@ -83,8 +83,8 @@ class LocalLauncher:
             output = log.open("ab")
         except OSError as error:
             raise ConfigurationError(
-                f"the workers' logs cannot be written to '{log.parent}': {error.strerror}; mend "
-                "that, or write another folder in HPO_HOME"
+                f"the log '{log}' cannot be written: {error.strerror}; mend that, or name another "
+                "folder (HPO_HOME; for a training --out)"
             ) from error
         with output:
             try:
@@ -94,7 +94,8 @@ class LocalLauncher:
                     stdin=subprocess.DEVNULL if job is None else subprocess.PIPE,
                     stdout=output if hear is None else subprocess.PIPE,
                     stderr=subprocess.STDOUT if hear is None else output,
-                    text=True,
+                    encoding="utf-8",
+                    errors="replace",
                     start_new_session=True,
                 )
             except OSError as error:

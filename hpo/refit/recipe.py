@@ -23,8 +23,8 @@ from hpo.study import study
 from hpo.study.config import StudyConfig
 from hpo.study.objective import objective_of
 from hpo.study.outcomes import best_trial
-from hpo.study.request import DEFAULTS, usual
-from hpo.study.resolve import DEFAULT_TRIALS, absolute, settled
+from hpo.study.request import DEFAULT_TRIALS, DEFAULTS, usual
+from hpo.study.resolve import absolute, settled
 from hpo.study.study import OpenStudy
 from objectives import Objective, Params
 

@@ -13,6 +13,7 @@ from hpo.errors import StudyMismatch
 from hpo.search.narrowing import Narrowing, kind_of, values_of
 from hpo.search.pruners import check_pruner
 from hpo.search.samplers import check_sampler
+from hpo.study.request import DEFAULTS
 from objectives import Objective
 
 # Studies, checkpoints, saved steps and weights store these fields under another key.
@@ -78,7 +79,9 @@ class StudyConfig:
     def from_stored(cls, stored: Mapping[str, Any]) -> StudyConfig:
         """Create a configuration from stored data; drop fields that this version does not know."""
         names = {_STORED.get(name, name): name for name in cls.__dataclass_fields__}
-        return cls(**{names[key]: value for key, value in stored.items() if key in names})
+        known = {names[key]: value for key, value in stored.items() if key in names}
+        # A study that was created before a setting existed has the setting's default.
+        return cls(**{**DEFAULTS, **known})
 
 
 def facts(objective: Objective, config: Mapping[str, Any]) -> dict[str, Any]:

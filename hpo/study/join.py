@@ -18,8 +18,8 @@ from hpo.study import study
 from hpo.study.config import StudyConfig, differences, facts, forced, refuse
 from hpo.study.declared import declared
 from hpo.study.objective import load_objective, source_hash
-from hpo.study.request import DEFAULTS, FLAGS, RunRequest, usual
-from hpo.study.resolve import DEFAULT_TRIALS, _check_search, absolute, check, settle, settled
+from hpo.study.request import DEFAULT_TRIALS, DEFAULTS, FLAGS, RunRequest, usual
+from hpo.study.resolve import absolute, check, check_search, settle, settled
 from hpo.study.study import OpenStudy
 from hpo.tickets.budget import Tickets
 from objectives import DEFAULT, Objective, Params
@@ -144,7 +144,7 @@ def _joined(
     found = differences(created, wanted, asked)
     if found and not (request.force and all(one.can_be_forced for one in found)):
         refuse(opened.name, found)
-    _check_search(wanted)
+    check_search(wanted)
     tickets = Tickets(db, opened.uid)
     _refuse_too_many(tickets, opened, _to_try(wanted, objective, request), request)
     if found:

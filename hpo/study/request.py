@@ -16,6 +16,8 @@ from hpo.engine.recording import DEFAULT_SAMPLES, Recording
 from hpo.errors import ConfigurationError
 from objectives import DEFAULT, Params
 
+# Trials of a new study.
+DEFAULT_TRIALS = 50
 # Each trial is a row from the start, and a mistyped number must not fill the disk.
 MOST_TRIALS = 1_000_000
 
@@ -64,7 +66,9 @@ class Flag:
 def _flag(default: Any, kind: Kind, help: str, **more: Any) -> Any:
     """A field of `RunRequest` with its flag as metadata; `usual` implies `is_of_study`."""
     more.setdefault("is_of_study", "usual" in more)
-    metadata = {"kind": kind, "help": help, **more}
+    shown = more.get("usual", default)
+    shown = f"{shown:g}" if isinstance(shown, float) else str(shown)
+    metadata = {"kind": kind, "help": help.replace("{usual}", shown), **more}
     if isinstance(default, type):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -81,7 +85,8 @@ class RunRequest:
     n_trials: int | None = _flag(
         None,
         "count",
-        "the study's total of trials, over all workers and runs (default: the study's, else 50)",
+        "the study's total of trials, over all workers and runs (default: the study's, else "
+        f"{DEFAULT_TRIALS})",
         metavar="N",
     )
     objective: str | None = _flag(
@@ -93,12 +98,12 @@ class RunRequest:
     epochs_per_trial: int | None = _flag(
         None,
         "count",
-        "after each of which a trial is validated and perhaps pruned (default: 12)",
+        "after each of which a trial is validated and perhaps pruned (default: {usual})",
         metavar="N",
         usual=12,
     )
     space: str | None = _flag(
-        None, "text", "the search space (default: wide)", metavar="narrow|wide", usual="wide"
+        None, "text", "the search space (default: {usual})", metavar="narrow|wide", usual="wide"
     )
     size: str | None = _flag(
         None,
@@ -142,14 +147,14 @@ class RunRequest:
         None,
         "plugin",
         "what proposes configurations; each learns from divergence; auto: gp for five or more "
-        "numbers in up to 200 trials, else tpe (default: tpe)",
+        "numbers in up to 200 trials, else tpe (default: {usual})",
         choices=("auto", "tpe", "gp", "cmaes", "random"),
         usual="tpe",
     )
     pruner: str | None = _flag(
         None,
         "plugin",
-        "what ends trials early (default: percentile, the best quarter at each epoch goes on)",
+        "what ends trials early (default: {usual}, the best quarter at each epoch goes on)",
         choices=("median", "percentile", "sha", "hyperband", "none"),
         usual="percentile",
     )
@@ -157,12 +162,12 @@ class RunRequest:
         None,
         "choice",
         "a configuration that only its precision lost: prune it, or rerun it once in the next "
-        "wider one (default: prune, a winner must train in the precision asked for)",
+        "wider one (default: {usual}, a winner must train in the precision asked for)",
         choices=("prune", "rerun"),
         usual="prune",
     )
     seed: int | None = _flag(
-        None, "integer", "of search, initialization and training draws (default: 0)", usual=0
+        None, "integer", "of search, initialization and training draws (default: {usual})", usual=0
     )
     force: bool = _flag(
         False,
@@ -176,7 +181,9 @@ class RunRequest:
         "worker processes (default: auto, one a GPU, else one a usable core)",
         metavar="N|auto",
     )
-    workers_per_gpu: int = _flag(1, "count", "workers that share a GPU (default: 1)", metavar="K")
+    workers_per_gpu: int = _flag(
+        1, "count", "workers that share a GPU (default: {usual})", metavar="K"
+    )
     gpus: Sequence[str] = _flag(
         (), "names", "the GPUs to use (default: all that are visible)", metavar="0,2"
     )
@@ -186,7 +193,7 @@ class RunRequest:
     grace_s: float = _flag(
         30.0,
         "seconds",
-        "seconds that workers have to stop before they are killed (default: 30)",
+        "seconds that workers have to stop before they are killed (default: {usual})",
         name="grace",
         metavar="S",
     )
@@ -199,11 +206,11 @@ class RunRequest:
         DEFAULT_SAMPLES,
         "text",
         "validation samples, up to 100, whose predictions are kept as a trial trains "
-        f"(default: {DEFAULT_SAMPLES})",
+        "(default: {usual})",
         metavar="N|off",
     )
     predictions_every: int | str = _flag(
-        "epoch", "text", "how often they are kept (default: epoch)", metavar="epoch|STEPS"
+        "epoch", "text", "how often they are kept (default: {usual})", metavar="epoch|STEPS"
     )
     options: Mapping[str, str] = field(default_factory=dict)
 

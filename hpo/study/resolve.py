@@ -14,8 +14,6 @@ from hpo.study.config import StudyConfig, facts
 from hpo.study.objective import source_hash
 from objectives import Objective
 
-DEFAULT_TRIALS = 50
-
 
 def absolute(objective: str | None) -> str | None:
     """Make a file's path absolute, so that workers find it from any working folder."""
@@ -47,11 +45,11 @@ def settled(
     }
     source = source_hash(objective)
     config = StudyConfig(objective=spec, source=source, **{**values, **facts(objective, values)})
-    _check_search(config)
+    check_search(config)
     return config
 
 
-def _check_search(config: StudyConfig) -> None:
+def check_search(config: StudyConfig) -> None:
     """Construct sampler and pruner once, so that an error appears here and not in each worker."""
     make_sampler(config.sampler, seed=0)
     make_pruner(config.pruner, epochs=config.epochs_per_trial)

@@ -1,4 +1,4 @@
-"""What a run shows: to people at a terminal, to people without one, to programs."""
+"""The output of a run at a terminal, in a log, and for programs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RUN = ("--objective", "quadratic", "--epochs_per_trial", "2", "--workers", "1")
 
 
 def at_a_terminal(program: Program, *args: str) -> str:
-    """What the program shows on a terminal of 100 columns, without its control sequences."""
+    """The program's output on a terminal of 100 columns, without its control sequences."""
     ours, theirs = pty.openpty()
     with EXECUTED(
         [sys.executable, "-m", "hpo", *args],

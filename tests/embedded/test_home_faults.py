@@ -1,4 +1,4 @@
-"""What can be wrong with home folder, disk, embedded server and processes, by the real program.
+"""Faults of home folder, disk, embedded server and processes, seen through the real program.
 
 Each fault: exit code 2, one or two lines, no traceback, nothing lost; mended, the same command
 works. Full and read-only disks are small tmpfs mounts, which root alone can make.

@@ -31,7 +31,7 @@ def alone() -> Iterator[Program]:
 
 
 def notices_the_outage(home: Path) -> bool:
-    """Whether a worker has found the database away, and tries again."""
+    """Return whether a worker has logged the outage and retries."""
     return any("the database is away" in log.read_text() for log in home.rglob("worker*.log"))
 
 

@@ -1,4 +1,4 @@
-"""What only a GPU can show. One command on a machine that has one: `python -m pytest -m cuda`."""
+"""Tests that need a GPU. The command on a machine that has one: `python -m pytest -m cuda`."""
 
 from __future__ import annotations
 

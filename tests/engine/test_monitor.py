@@ -1,4 +1,4 @@
-"""What is told of steps: means, gradients that are missing, and why."""
+"""Reports on steps: means, missing gradients and the reason for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the machine offers, and what is said when torch cannot use it."""
+"""Slots of a machine, and the messages where torch cannot use it."""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ def test_an_evaluation_gets_all_scenes_or_those_held_out(path: Path, tmp_path: P
 
 @pytest.fixture(autouse=True)
 def stop(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """What signals would set; the tests' own process keeps its handlers."""
+    """The event that signals would set; the tests' own process keeps its handlers."""
     event = threading.Event()
     module = importlib.import_module("hpo.cli.scenes")
     monkeypatch.setattr(module, "stop_on_signals", lambda: event)

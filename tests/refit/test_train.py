@@ -378,7 +378,7 @@ def test_a_folder_with_results_of_something_else_is_refused(tmp_path: Path, name
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What the command line says of arguments that it refuses."""
+    """The message of the command line for arguments that it refuses."""
     assert cli.main(["train", *arguments]) == 2, arguments
     said = capsys.readouterr().err
     assert "Traceback" not in said

@@ -45,7 +45,7 @@ def search(
 
 
 def run(study: optuna.Study, trial: optuna.Trial, *, as_failed: bool = False, sign: int = 1):
-    """What a worker does with a trial; a diverged one has reported once."""
+    """Run a trial as a worker does; a diverged one has reported once."""
     value = outcome(trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1))
     study._storage.set_trial_system_attr(trial._trial_id, UNTRAINED, sign * UNTRAINED_VALUE)
     trial.report(sign * 0.9, 1)
@@ -208,7 +208,7 @@ class Witness(BaseSampler):
 
 
 def shown(study: optuna.Study, *, reads_pruned: bool = False) -> dict[int, FrozenTrial]:
-    """Which ended trials a sampler is shown, by number."""
+    """The numbers of the ended trials that a sampler is shown."""
     witness = Witness()
     study.sampler = InformedSampler(witness, reads_pruned=reads_pruned)
     study.ask({"x": FloatDistribution(0, 1)})

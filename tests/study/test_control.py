@@ -1,4 +1,4 @@
-"""What a user decides of a search: parameters, ranges, samplers, pruners, joining a study."""
+"""A user's control of a search: parameters, ranges, samplers, pruners, joining a study."""
 
 from __future__ import annotations
 
@@ -146,6 +146,15 @@ def test_a_refused_run_changes_nothing(url: str):
         pass
     assert same.opened.config == created.opened.config
     assert same.opened.config.revision == 0
+
+
+def test_a_study_of_before_a_setting_has_the_settings_default():
+    config_of_all = StudyConfig(**SETTINGS)
+    stored = config_of_all.stored()
+    del stored["on_precision_range"]
+
+    assert "epochs_per_trial" not in stored
+    assert StudyConfig.from_stored({**stored, "later": 1}) == config_of_all
 
 
 def test_a_space_with_other_choices_cannot_be_forced():

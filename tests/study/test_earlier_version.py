@@ -1,4 +1,4 @@
-"""What an earlier version left goes on: a study begun with it, its saved steps, its weights.
+"""An earlier version's study goes on, and its saved steps and weights are read.
 
 `tests/data/a6cd77b` holds what that commit wrote, the last one before the modules moved into
 packages: a dump of a database, a trial's checkpoint, a diverged step, a finished training.

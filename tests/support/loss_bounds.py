@@ -1,4 +1,4 @@
-"""How far rounding to fp32 may take the loss terms and their gradients from the exact ones.
+"""Bounds on the rounding errors of the loss terms and their gradients in fp32.
 
 First-order bounds [1]: a Gram entry xᴴy errs by e ‖x‖ ‖y‖ (§3.5), a Cholesky solve by a
 perturbation e ‖M‖ of M (§10.1), and the derivative of the formula says what an error turns into. A
@@ -50,7 +50,7 @@ class Answer(NamedTuple):
 
 
 def bounds(term: str, batch: Batch) -> Answer:
-    """How far fp32 may be from `reference`; infinite where that is discontinuous."""
+    """The largest distance of fp32 from `reference`; infinite where that is discontinuous."""
     return {"norm": _norm, "nll": _nll, "subspace": _subspace, "peak": _peak}[term](batch)
 
 

@@ -38,7 +38,7 @@ def open_folder() -> Path:
 
 
 def query(server: Server, sql: str) -> list[tuple[object, ...]]:
-    """What a statement answers."""
+    """The result of a statement."""
     connection = psycopg2.connect(server.libpq_url)
     try:
         with connection, connection.cursor() as cursor:

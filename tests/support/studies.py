@@ -78,13 +78,13 @@ def trials(url: str, study: str = STUDY) -> list[optuna.trial.FrozenTrial]:
 
 
 def states(url: str, study: str = STUDY) -> dict[str, int]:
-    """How many trials a study has in each state."""
+    """Count a study's trials by state."""
     names = [trial.state.name for trial in trials(url, study)]
     return {name: names.count(name) for name in set(names)}
 
 
 def begun(url: str, study: str) -> int:
-    """How many trials a study has, asked cheaply enough to be asked often."""
+    """Count a study's trials by a query that is cheap enough for polling."""
     connection = psycopg2.connect(url.replace("+psycopg2", ""))
     try:
         cursor = connection.cursor()
@@ -127,12 +127,12 @@ class Held:
         (self.folder / "held").unlink(missing_ok=True)
 
     def is_holding(self) -> bool:
-        """Whether a trial is being held."""
+        """Return whether a trial is being held."""
         return (self.folder / "holding").exists()
 
     @property
     def built(self) -> int:
-        """How many trials were built so far."""
+        """Count the trials that were built so far."""
         file = self.folder / "built"
         return file.stat().st_size if file.exists() else 0
 

@@ -1,4 +1,4 @@
-"""Who sees half precision: the forward, and nothing else."""
+"""Half precision: the forward alone is computed in it."""
 
 from __future__ import annotations
 

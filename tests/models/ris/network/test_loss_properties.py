@@ -22,7 +22,7 @@ HADAMARD_NN = torch.from_numpy(hadamard(N)).double()
 
 
 class Scene(NamedTuple):
-    """What a scene is drawn from, beside the seed."""
+    """The parameters of a drawn scene, besides its seed."""
 
     factor: str = "free"
     is_present: tuple[bool, ...] = (True,) * 5
