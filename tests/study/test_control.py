@@ -27,7 +27,6 @@ ONE = ("--objective", "quadratic", "--epochs_per_trial", "4", "--workers", "1")
 
 SETTINGS = {
     **{"objective": "ris_covariance", "source": "-", "metric": "J_db", "direction": "minimize"},
-    "on_precision_range": "prune",
     **{"size": "tiny", "epochs_per_trial": 12, "precision": "fp32", "problem_seed": 5, "seed": 0},
     **{"sampler": "tpe", "pruner": "none", "on_precision_range": "prune"},
 }
@@ -149,7 +148,7 @@ def test_a_refused_run_changes_nothing(url: str):
 
 
 def test_a_study_of_before_a_setting_has_the_settings_default():
-    config_of_all = StudyConfig(**SETTINGS)
+    config_of_all = StudyConfig(**SETTINGS, space="wide")
     stored = config_of_all.stored()
     del stored["on_precision_range"]
 
