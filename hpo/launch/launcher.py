@@ -37,7 +37,7 @@ class Launcher(Protocol):
         environment: Mapping[str, str],
         log: Path,
         job: str | None = None,
-        hear: Callable[[str], None] | None = None,
+        on_line: Callable[[str], None] | None = None,
     ) -> Launched:
         """Start a command.
 
@@ -47,6 +47,6 @@ class Launcher(Protocol):
             job: One line for its standard input, which stays open. Closing it asks the process to
                 stop, and happens also if this process is killed. None for a process that SIGTERM
                 stops.
-            hear: Called from a thread with each line of its standard output, which then does not
+            on_line: Called from a thread with each line of its standard output, which then does not
                 go to the log.
         """

@@ -15,22 +15,22 @@ class LocalProcess:
     """A child process in its own session, so that Ctrl-C reaches only its parent."""
 
     def __init__(
-        self, process: subprocess.Popen[str], job: str | None, hear: Callable[[str], None] | None
+        self, process: subprocess.Popen[str], job: str | None, on_line: Callable[[str], None] | None
     ) -> None:
         self._process = process
         self._listener: threading.Thread | None = None
-        if hear is not None:
-            self._listener = threading.Thread(target=self._listen, args=(hear,), daemon=True)
+        if on_line is not None:
+            self._listener = threading.Thread(target=self._listen, args=(on_line,), daemon=True)
             self._listener.start()
         if process.stdin is not None and job is not None:
             with suppress(BrokenPipeError):
                 process.stdin.write(job + "\n")
                 process.stdin.flush()
 
-    def _listen(self, hear: Callable[[str], None]) -> None:
+    def _listen(self, on_line: Callable[[str], None]) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            hear(line)
+            on_line(line)
 
     def poll(self) -> int | None:
         if self._listener is not None and self._listener.is_alive():
@@ -70,7 +70,7 @@ class LocalLauncher:
         environment: Mapping[str, str],
         log: Path,
         job: str | None = None,
-        hear: Callable[[str], None] | None = None,
+        on_line: Callable[[str], None] | None = None,
     ) -> LocalProcess:
         """Start a command.
 
@@ -92,8 +92,8 @@ class LocalLauncher:
                     list(argv),
                     env={**self._environment, **environment},
                     stdin=subprocess.DEVNULL if job is None else subprocess.PIPE,
-                    stdout=output if hear is None else subprocess.PIPE,
-                    stderr=subprocess.STDOUT if hear is None else output,
+                    stdout=output if on_line is None else subprocess.PIPE,
+                    stderr=subprocess.STDOUT if on_line is None else output,
                     encoding="utf-8",
                     errors="replace",
                     start_new_session=True,
@@ -104,4 +104,4 @@ class LocalLauncher:
                     "more processes ('ulimit -u'; a container's: --pids-limit) and memory, or "
                     "write a smaller --workers; the same command goes on"
                 ) from error
-        return LocalProcess(process, job, hear)
+        return LocalProcess(process, job, on_line)

@@ -76,7 +76,7 @@ class Supervisor:
     ) -> None:
         """Start a process; with a job, its output is messages, one JSON object per line."""
 
-        def hear(line: str) -> None:
+        def on_line(line: str) -> None:
             with suppress(ValueError):
                 self._messages.put((name, json.loads(line)))
 
@@ -85,7 +85,7 @@ class Supervisor:
             environment={**(environment or {}), **dict(slot.environment)},
             log=log,
             job=job,
-            hear=None if job is None else hear,
+            on_line=None if job is None else on_line,
         )
         self.running[name] = Process(
             name=name, slot=slot, log=log, started_at=time.monotonic(), launched=launched
