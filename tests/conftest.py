@@ -23,6 +23,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 forked.install()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests on finished studies, which processes make once for the session."""
+    for item in items:
+        if "finished" in getattr(item, "fixturenames", ()):
+            item.add_marker("acceptance")
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the server that the session's processes shared."""
     factory = getattr(config, "_tmp_path_factory", None)

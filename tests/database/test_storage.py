@@ -174,6 +174,7 @@ def test_without_a_fence_it_is_the_storage_that_any_optuna_program_opens(storage
     assert all(t.params for t in seen_by_others(url))
 
 
+@pytest.mark.acceptance
 def test_an_empty_database_is_prepared_by_many_at_once(empty_url):
     # Forks: new interpreters would import what this one has. All begin at once.
     context = multiprocessing.get_context("fork")

@@ -16,11 +16,14 @@ import torch
 from hpo.task.forward import PRECISIONS
 from tests.support.toys import CPU
 
-pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental"),
+]
 every_precision = pytest.mark.parametrize(
     "precision",
     # One precision answers soon; the others take two thirds of the time.
-    [pytest.param(p, marks=[] if p == "fp32" else pytest.mark.acceptance) for p in PRECISIONS],
+    PRECISIONS,
 )
 
 
@@ -89,7 +92,6 @@ def test_every_part_of_an_expectation_is_compared(change):
     assert len(row.wrong) >= 1
 
 
-@pytest.mark.acceptance
 def test_healthy_trials_of_the_wide_space_raise_no_alarm(capsys):
     # Of the first 40 seeds the one with the smallest network: the wide space has ones of 16 times
     # the work, which `python benchmarks/planted.py --healthy_steps 10000` trains.

@@ -11,7 +11,10 @@ from hpo.engine.plan import Result
 from hpo.guard.evidence import Divergence
 from hpo.task.forward import PRECISIONS
 
-pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental"),
+]
 STEPS = 20
 
 

@@ -208,6 +208,7 @@ def test_interrupted_and_killed_it_ends_as_if_it_had_not_been(tmp_path: Path):
     assert epochs == [str(epoch) for epoch in range(26)]
 
 
+@pytest.mark.acceptance
 def test_a_seed_that_diverges_or_fails_is_told_and_the_others_go_on(tmp_path: Path):
     events: list[object] = []
     how = {
@@ -236,6 +237,7 @@ def test_a_seed_that_diverges_or_fails_is_told_and_the_others_go_on(tmp_path: Pa
     assert weights.read(good.file).last is None
 
 
+@pytest.mark.acceptance
 def test_seeds_of_an_objective_that_has_changed_are_named_each_time(tmp_path: Path):
     events: list[object] = []
     how = {"file": params(tmp_path), "objective": own(tmp_path), "epochs": 1, "workers": 1}
@@ -258,6 +260,7 @@ def test_seeds_of_an_objective_that_has_changed_are_named_each_time(tmp_path: Pa
     assert first == second != third == summary["settings"]["source"]
 
 
+@pytest.mark.acceptance
 def test_a_signal_after_the_last_seed_has_ended_interrupts_nothing(tmp_path: Path):
     stop = Event()
     found, config = prepared(tmp_path, seeds=1)
@@ -271,6 +274,7 @@ def test_a_signal_after_the_last_seed_has_ended_interrupts_nothing(tmp_path: Pat
     assert (result.is_complete, result.is_interrupted) == (True, False)
 
 
+@pytest.mark.acceptance
 def test_the_start_tells_the_seeds_that_there_will_be(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
@@ -288,6 +292,7 @@ def test_the_start_tells_the_seeds_that_there_will_be(
     assert "1, 1 seed\n" in over
 
 
+@pytest.mark.acceptance
 def test_a_keyboard_interrupt_leaves_the_finished_seeds_in_the_files(tmp_path: Path):
     out = tmp_path / "out"
     how = {"file": params(tmp_path), "objective": "quadratic", "epochs": 1, "workers": 1}
@@ -306,6 +311,7 @@ def test_a_keyboard_interrupt_leaves_the_finished_seeds_in_the_files(tmp_path: P
     assert weights.locate(out) == out / "seed_0.pt"
 
 
+@pytest.mark.acceptance
 def test_what_cannot_be_written_is_told_and_nothing_is_lost(tmp_path: Path):
     mine, events = job(tmp_path, epochs=2), []
     final = Path(mine.folder) / "seed_0.pt"
@@ -340,6 +346,7 @@ def test_a_folder_that_cannot_be_one_or_is_in_use_is_refused(tmp_path: Path):
         hpo.train(params(tmp_path), **how, out=out)
 
 
+@pytest.mark.acceptance
 def test_files_of_others_in_the_folder_stay_as_they_are(tmp_path: Path):
     how = {"file": params(tmp_path), "objective": "quadratic", "epochs": 1, "workers": 1}
     out = tmp_path / "out"
