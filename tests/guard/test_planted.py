@@ -20,11 +20,7 @@ pytestmark = [
     pytest.mark.acceptance,
     pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental"),
 ]
-every_precision = pytest.mark.parametrize(
-    "precision",
-    # One precision answers soon; the others take two thirds of the time.
-    PRECISIONS,
-)
+every_precision = pytest.mark.parametrize("precision", PRECISIONS)
 
 
 @every_precision
