@@ -4,7 +4,8 @@
     python benchmarks/pipeline.py --size full --out pipeline --device cuda
 
 The figures of docs/ris-covariance.md come from these commands; each resumes where it was
-interrupted. On a GPU, `--size full --device cuda` is the whole problem of 144 elements. """
+interrupted. On a GPU, `--size full --device cuda` is the whole problem of 144 elements.
+"""
 
 from __future__ import annotations
 
