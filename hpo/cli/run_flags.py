@@ -62,21 +62,32 @@ def option_of(flag: Flag) -> Callable[[Any], Any]:
         return click.option(*names, is_flag=True, help=help)
     if flag.kind == "pairs":
         return click.option(*names, multiple=True, metavar=flag.metavar, help=help)
-    types: dict[str, Any] = {
-        "count": click.IntRange(min=1),
-        "integer": int,
-        "seconds": click.FloatRange(min=flag.at_least or 0),
-        "choice": click.Choice(flag.choices),
-        "plugin": _NameOrAttribute(flag.choices),
-        "file": click.Path(path_type=Path),
-        "folder": click.Path(file_okay=False, path_type=Path),
-    }
     default = {"workers": "auto", "names": None, "file": None}.get(flag.kind, flag.default)
     if flag.kind == "text" and default is not None:
         default = str(default)
     return click.option(
-        *names, type=types.get(flag.kind, str), metavar=flag.metavar, default=default, help=help
+        *names, type=_type_of(flag), metavar=flag.metavar, default=default, help=help
     )
+
+
+def _type_of(flag: Flag) -> Any:
+    """The type of click's that converts and checks a flag's value."""
+    match flag.kind:
+        case "count":
+            return click.IntRange(min=1)
+        case "integer":
+            return int
+        case "seconds":
+            return click.FloatRange(min=flag.at_least or 0)
+        case "choice":
+            return click.Choice(flag.choices)
+        case "plugin":
+            return _NameOrAttribute(flag.choices)
+        case "file":
+            return click.Path(path_type=Path)
+        case "folder":
+            return click.Path(file_okay=False, path_type=Path)
+    return str
 
 
 def named(name: str) -> Callable[[Any], Any]:
