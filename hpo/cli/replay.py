@@ -10,7 +10,6 @@ import click
 
 from hpo.cli.shared import Command, open_study, say, storage_option, study_option
 from hpo.errors import ConfigurationError
-from hpo.files import write
 from hpo.machine.slots import torch_device
 
 if TYPE_CHECKING:
@@ -65,6 +64,7 @@ def replay(
     import torch
 
     from hpo.display.replay import print_replayed
+    from hpo.files import write
     from hpo.guard.replay import replay as judge_again
     from hpo.guard.saved_step import read
 

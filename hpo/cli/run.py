@@ -15,7 +15,6 @@ from hpo.cli.objective_flags import given_options
 from hpo.cli.run_flags import RunCommand, run_flags
 from hpo.cli.shared import INTERRUPTED, stop_on_signals, workers_of
 from hpo.errors import ConfigurationError, HpoError
-from hpo.files import refuse_unwritable, write
 from hpo.study.request import FLAGS
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
     """
     from hpo.display.console import errors, labelled
     from hpo.environ import home, named_storage, storage_url
+    from hpo.files import refuse_unwritable
     from hpo.search import configurations
 
     csv_path, is_embedded = flags["export_csv"], named_storage(flags["storage"]) is None
@@ -129,6 +129,7 @@ class _Shown:
 
 
 def _export(path: Path, opened: OpenStudy) -> None:
+    from hpo.files import write
     from hpo.study import table
 
     write(path, table.csv_of(table.trial_rows(opened)), flag="--export_csv")

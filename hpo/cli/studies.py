@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 from hpo.cli.shared import Command, json_option, open_study, storage_option, study_option
-from hpo.files import refuse_unwritable, write
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -50,6 +49,7 @@ def status(
         python -m hpo status --json
     """
     from hpo.display.study import print_status
+    from hpo.files import refuse_unwritable, write
     from hpo.study import table
     from hpo.study.status import status as stand
 
@@ -147,6 +147,7 @@ def best(study_name: str | None, storage: str | None, save: Path | None, as_json
     """
     from hpo.api.study import best_of
     from hpo.display.study import print_figures, print_trial
+    from hpo.files import refuse_unwritable, write
 
     if save is not None:
         refuse_unwritable(save, flag="--save")

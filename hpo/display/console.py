@@ -7,6 +7,7 @@ would interpret as markup or an emoji. Styled parts are `Text` objects.
 from __future__ import annotations
 
 import sys
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.text import Text
@@ -16,6 +17,33 @@ _WIDTH = None if sys.stdout.isatty() else 240
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 results = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, width=_WIDTH)
+
+
+class _Part(Protocol):
+    """The part of a display that rich redraws in place: a live view, a status, a bar."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Redrawn:
+    """Base of a display whose part is redrawn in place inside a `with` block.
+
+    Args:
+        part: The part; None where lines are printed instead, as without a terminal.
+    """
+
+    def __init__(self, part: _Part | None) -> None:
+        self._part = part
+
+    def __enter__(self) -> Self:
+        if self._part is not None:
+            self._part.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._part is not None:
+            self._part.stop()
 
 
 def labelled(label: str, value: str, *, style: str = "bold", width: int = 10) -> Text:

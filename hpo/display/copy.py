@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import shlex
 import time
-from types import TracebackType
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hpo.database.connection import mask
-from hpo.display.console import errors, results
+from hpo.display.console import Redrawn, errors, results
 from hpo.study.copy import Copied
 
 _LINE_EVERY_S = 5.0
 
 
-class CopyProgress:
+class CopyProgress(Redrawn):
     """Progress of a copy: one live line on a terminal, else a line every five seconds."""
 
     def __init__(self) -> None:
@@ -31,18 +30,7 @@ class CopyProgress:
             disable=not errors.is_terminal,
         )
         self._task = self._bar.add_task("", total=0)
-
-    def __enter__(self) -> CopyProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
+        super().__init__(self._bar)
 
     def show(self, table: str, done: int, total: int) -> None:
         """Show how many of all rows are copied, and the table being copied."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 
 from rich.status import Status
 from rich.table import Table as Grid
 
-from hpo.display.console import duration, errors, results
+from hpo.display.console import Redrawn, duration, errors, results
 from hpo.refit.evaluation_files import Evaluated, console_table
 
 # Only the first tables are printed; the files hold all of them.
@@ -18,26 +17,13 @@ _MOST_ROWS = 40
 _LINE_EVERY_S = 10.0
 
 
-class Telling:
+class Telling(Redrawn):
     """The running part of an evaluation, shown on stderr."""
 
     def __init__(self) -> None:
         self._started_at = self._said_at = time.monotonic()
         self._status = Status("reading", console=errors) if errors.is_terminal else None
-
-    def __enter__(self) -> Telling:
-        if self._status is not None:
-            self._status.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._status is not None:
-            self._status.stop()
+        super().__init__(self._status)
 
     def tell(self, line: str) -> None:
         """Show the part that begins."""

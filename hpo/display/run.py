@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import click
@@ -14,7 +13,7 @@ from optuna.trial import FrozenTrial
 from rich.live import Live
 from rich.text import Text
 
-from hpo.display.console import duration, errors, labelled, results
+from hpo.display.console import Redrawn, duration, errors, labelled, results
 from hpo.display.progress import best_in_short, lease_figures, picture, time_left
 from hpo.display.study import counts, print_trial, running
 from hpo.fleet.events import Connected, Event, Finishing, Progress, RunResult, Starting, WorkerEnded
@@ -37,13 +36,17 @@ class Level:
         return cls(is_quiet=flags["quiet"], is_verbose=flags["verbose"], is_json=flags["log_json"])
 
 
-class Display:
+class Display(Redrawn):
     """Lines of one run, and on a terminal a live table while it goes on."""
 
     def __init__(self, level: Level) -> None:
         self._level = level
+        is_redrawn = self._is_plain and errors.is_terminal
+        self._live = (
+            Live(console=errors, transient=True, refresh_per_second=4) if is_redrawn else None
+        )
+        super().__init__(self._live)
         self._started: Starting
-        self._live: Live | None = None
         self._ended = -1
         self._said_at = 0.0
         self._has_estimate = False
@@ -101,21 +104,6 @@ class Display:
         if budget.ended == budget.total:
             self.say("all of its trials are done; a larger --n_trials adds some")
         self._log("start", storage=start.storage, **lines, notes=list(start.notes))
-
-    def __enter__(self) -> Display:
-        if self._is_plain and errors.is_terminal:
-            self._live = Live(console=errors, transient=True, refresh_per_second=4)
-            self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def show(self, event: Event) -> None:
         """Show an event of the run."""

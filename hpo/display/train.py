@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hpo.display.console import duration, errors, labelled, results
+from hpo.display.console import Redrawn, duration, errors, labelled, results
 from hpo.refit.crew import TrainConfig
 from hpo.refit.events import Remark, SeedEnded, SeedProgress, TrainEvent, TrainProgress
 from hpo.refit.folder import TrainingFolder
@@ -23,12 +22,15 @@ _HASTY_S, _QUIET_S = 2.0, 60.0
 _TENTHS = 10
 
 
-class TrainDisplay:
+class TrainDisplay(Redrawn):
     """Lines of one training, and on a terminal a live table while it runs."""
 
     def __init__(self, recipe: Recipe, config: TrainConfig) -> None:
         self._recipe, self._config = recipe, config
-        self._live: Live | None = None
+        self._live = (
+            Live(console=errors, auto_refresh=False, transient=True) if errors.is_terminal else None
+        )
+        super().__init__(self._live)
         self._began = time.monotonic()
         self._said: dict[str, tuple[int, float]] = {}
         self._has_news = False
@@ -62,21 +64,6 @@ class TrainDisplay:
             errors.print(labelled(name, value))
         for note in recipe.notes:
             errors.print(labelled("note", note, style="yellow"))
-
-    def __enter__(self) -> TrainDisplay:
-        if errors.is_terminal:
-            self._live = Live(console=errors, auto_refresh=False, transient=True)
-            self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def show(self, event: TrainEvent) -> None:
         """Show an event of the training."""
