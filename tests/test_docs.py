@@ -163,6 +163,16 @@ def _findings(path: Path) -> Iterator[str]:
                 yield str(node.args[0].value)
 
 
+def test_every_line_of_code_that_an_example_names_has_the_operation():
+    text = "".join(path.read_text() for path in PAGES)
+    named = re.findall(r"first in (\w+) at (\w+\.py):(\d+)", text)
+
+    assert named
+    for operation, file, number in named:
+        lines = (ROOT / "objectives" / file).read_text().splitlines()
+        assert operation in lines[int(number) - 1], f"{file}:{number}"
+
+
 def test_every_link_leads_to_a_file_and_a_heading():
     for here in PAGES:
         prose = re.sub(r"^```.*?^```", "", here.read_text(), flags=re.DOTALL | re.MULTILINE)
