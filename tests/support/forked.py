@@ -6,8 +6,8 @@ pipes, a session and an exit code, and it is interrupted and killed as any other
 
 `install` has `subprocess.Popen` fork where it is asked for exactly `sys.executable -m hpo`, also
 for the workers and seeds that the program starts itself. `EXECUTED` is the way to a new
-interpreter; it is also taken where a CUDA context could not be forked, or where the environment
-preloads a library.
+interpreter; it is also taken where a CUDA context could not be forked, where the environment
+preloads a library, and where there is no /proc to tell the parent's open files from.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def install() -> None:
 def _is_forkable(args: Any, environment: Mapping[str, str] | None) -> bool:
     if not isinstance(args, list | tuple) or list(args[:3]) != _PROGRAM:
         return False
-    return "LD_PRELOAD" not in (environment or {}) and not torch.cuda.is_available()
+    if "LD_PRELOAD" in (environment or {}) or not os.path.isdir("/proc/self/fd"):  # noqa: PTH112
+        return False
+    return not torch.cuda.is_available()
 
 
 def _preload() -> None:

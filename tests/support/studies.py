@@ -102,8 +102,8 @@ def begun(url: str, study: str) -> int:
 class Held:
     """An objective with trials that take 0.2 s a step, from the second step on, until let go.
 
-    96 steps are 19 s in which to interrupt a trial, on a machine of any pace, and nothing is
-    waited for. Trials are counted as they are built, a resumed one again.
+    Its 96 steps leave 19 s in which to interrupt a trial; a signal is sent as soon as `is_holding`
+    is true. Trials are counted as they are built, a resumed one again.
 
     Args:
         fault: What each step does first: a statement.
