@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpo import environ
 from hpo.database.connection import connect, mask
@@ -24,6 +24,10 @@ from hpo.machine.slots import find_slots
 from hpo.search import configurations
 from hpo.study.request import FLAGS, RunRequest
 from objectives import Params
+
+if TYPE_CHECKING:
+    from hpo.fleet.fleet import FleetConfig
+    from hpo.study.join import Prepared
 
 # These flags are named parameters of `run`; all others are its further settings.
 _NAMED = ("objective", "n_trials", "study_name", "set", "range", "enqueue")
@@ -68,25 +72,13 @@ def run(
     Raises:
         HpoError: An error for which the command line would exit with 1 or 2.
     """
-    if objective is not None and not isinstance(objective, str | Path):
-        raise ConfigurationError(
-            f"objective {objective!r} lives in this process, and workers are processes of their "
-            "own; write it to a file and give the file's path"
-        )
-    known = [*(flag.name for flag in SETTINGS), "options"]
-    unknown = [name for name in settings if name not in known]
-    if unknown:
-        raise ConfigurationError(f"hpo.run has no '{unknown[0]}'; it has {', '.join(known)}")
-    request = RunRequest.of(
+    request = _requested(
+        objective,
         {
-            "objective": None if objective is None else str(objective),
-            "n_trials": n_trials,
-            "study_name": study,
-            "set": set or {},
-            "range": range or {},
+            **{"n_trials": n_trials, "study_name": study, "set": set or {}, "range": range or {}},
             "enqueue": configurations.given(enqueue),
-            **settings,
-        }
+        },
+        settings,
     )
     folder = Path(home).absolute() if home is not None else environ.home()
     emit, stop = on_event or _ignore, threading.Event() if stop is None else stop
@@ -107,21 +99,41 @@ def run(
 
     prepared = prepare_study(db, request, on_gpu=slots[0].device == "cuda")
     config = fleet.FleetConfig.below(folder, request, prepared, slots)
-    emit(
-        Starting(
-            opened=prepared.opened,
-            budget=prepared.tickets.count(),
-            slots=slots,
-            checkpoints=config.checkpoints,
-            logs=config.logs,
-            is_new=prepared.is_new,
-            storage=shown,
-            asked=request.asked(),
-            smaller_sizes=prepared.smaller_sizes,
-            notes=prepared.notes,
-        )
-    )
+    emit(_starting(prepared, config, request, storage=shown))
     return fleet.run(prepared, config, LocalLauncher(environ.variables()), emit=emit, stop=stop)
+
+
+def _requested(objective: Any, named: Mapping[str, Any], settings: Mapping[str, Any]) -> RunRequest:
+    """Make a request of the parameters and the further settings of `run`."""
+    if objective is not None and not isinstance(objective, str | Path):
+        raise ConfigurationError(
+            f"objective {objective!r} lives in this process, and workers are processes of their "
+            "own; write it to a file and give the file's path"
+        )
+    known = [*(flag.name for flag in SETTINGS), "options"]
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise ConfigurationError(f"hpo.run has no '{unknown[0]}'; it has {', '.join(known)}")
+    spec = None if objective is None else str(objective)
+    return RunRequest.of({"objective": spec, **named, **settings})
+
+
+def _starting(
+    prepared: Prepared, config: FleetConfig, request: RunRequest, *, storage: str
+) -> Starting:
+    """The event of a study that is ready, without the password that `prepared` holds."""
+    return Starting(
+        opened=prepared.opened,
+        budget=prepared.tickets.count(),
+        slots=config.slots,
+        checkpoints=config.checkpoints,
+        logs=config.logs,
+        is_new=prepared.is_new,
+        storage=storage,
+        asked=request.asked(),
+        smaller_sizes=prepared.smaller_sizes,
+        notes=prepared.notes,
+    )
 
 
 def _ignore(_: Event) -> None:
