@@ -14,7 +14,19 @@ from hpo.errors import StorageError
 # The first version that was released.
 FLOOR = 4
 # Statements that bring the tables from the version before to each later one. New tables need none.
-MIGRATIONS: Mapping[int, Sequence[str]] = {}
+MIGRATIONS: Mapping[int, Sequence[str]] = {
+    5: (
+        "ALTER TABLE hpo.tickets ADD COLUMN silences integer NOT NULL DEFAULT 0,"
+        " ADD COLUMN saved_step integer NOT NULL DEFAULT 0, ADD COLUMN cause text",
+        "ALTER TABLE hpo.leases ADD COLUMN saved_step integer, ADD COLUMN phase text,"
+        " ADD COLUMN phase_s double precision",
+        # A default that is no constant would rewrite the table; artifacts of before have no time.
+        "ALTER TABLE hpo.artifacts ADD COLUMN at timestamptz",
+        "ALTER TABLE hpo.artifacts ALTER COLUMN at SET DEFAULT now()",
+        # Five losses were allowed before; two in a row without progress are now.
+        "UPDATE hpo.tickets SET losses = 0 WHERE state IN ('open', 'leased')",
+    ),
+}
 
 _WORKING = "SELECT count(*) FROM hpo.leases WHERE beat_at > now() - make_interval(secs => :life)"
 

@@ -11,12 +11,24 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSON, JSONB, UUID
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 # The schedulers that were tried noticed a partitioned host only after 56 s. A lease must outlive
 # the outage that a trial waits out (45 s) and a beat or two (5 s each).
 LEASE_S = 90.0
 OWN = sa.MetaData(schema="hpo")
 version_table = sa.Table("schema_version", OWN, sa.Column("version", sa.Integer, primary_key=True))
+
+# The study of Optuna that a uid belongs to. A copy made by Optuna has the same uid in its attributes;
+# this row tells which of the two is the original. It outlives its study, so that each host can find
+# the files of a study that is gone.
+studies = sa.Table(
+    "studies",
+    OWN,
+    sa.Column("study_uid", UUID(as_uuid=False), primary_key=True),
+    sa.Column("study_id", sa.Integer, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("at", sa.DateTime(timezone=True), server_default=sa.func.now()),
+)
 
 tickets = sa.Table(
     "tickets",
@@ -26,7 +38,13 @@ tickets = sa.Table(
     sa.Column("state", sa.Text, nullable=False, server_default="open"),
     sa.Column("trial_number", sa.Integer),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
+    # These count the lost workers in a row without a newer checkpoint: those that the trial may have
+    # ended, and those that ended from outside or fell silent.
     sa.Column("losses", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("silences", sa.Integer, nullable=False, server_default="0"),
+    # The step of the newest checkpoint at the last loss, and the last loss in words.
+    sa.Column("saved_step", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("cause", sa.Text),
     # The ticket's current trial repeats this one's configuration in a wider precision.
     sa.Column("rerun_of", sa.Integer),
     # The trial takes these parameters; the sampler chooses the others, and all if it is NULL.
@@ -52,6 +70,11 @@ leases = sa.Table(
     sa.Column("step", sa.Integer),
     sa.Column("steps", sa.Integer),
     sa.Column("value", sa.Float),
+    # The step of the newest checkpoint, the current phase of the training, and the time since the
+    # last step or phase began, in s.
+    sa.Column("saved_step", sa.Integer),
+    sa.Column("phase", sa.Text),
+    sa.Column("phase_s", sa.Float),
     sa.UniqueConstraint("study_uid", "ticket"),
     sa.ForeignKeyConstraint(
         ["study_uid", "ticket"], ["hpo.tickets.study_uid", "hpo.tickets.ticket"]
@@ -129,6 +152,8 @@ artifacts = sa.Table(
     sa.Column("artifact_id", sa.Text, primary_key=True),
     sa.Column("part", sa.Integer, primary_key=True),
     sa.Column("body", sa.LargeBinary, nullable=False),
+    # `gc` spares a file that no trial refers to yet, because it has just been uploaded.
+    sa.Column("at", sa.DateTime(timezone=True), server_default=sa.func.now()),
 )
 
 
