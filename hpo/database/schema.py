@@ -20,9 +20,10 @@ version_table = sa.Table("schema_version", OWN, sa.Column("version", sa.Integer,
 
 # The study of Optuna that a uid belongs to. A copy made by Optuna has the same uid in its attributes;
 # this row tells which of the two is the original. It outlives its study, so that each host can find
-# the files of a study that is gone.
-studies = sa.Table(
-    "studies",
+# the files of a study that is gone. No table here has a name of Optuna's: a role called `hpo`, as
+# the embedded server's, finds this schema first.
+identities = sa.Table(
+    "identities",
     OWN,
     sa.Column("study_uid", UUID(as_uuid=False), primary_key=True),
     sa.Column("study_id", sa.Integer, nullable=False),
