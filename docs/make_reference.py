@@ -29,6 +29,7 @@ COMMAND = "python docs/make_reference.py"
 _PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _TABLES = {
     "schema_version": "The version of these tables.",
+    "identities": "A row per study: the study of Optuna that its uid belongs to.",
     "tickets": "The study's budget: a row is a trial that is to be made, or was.",
     "leases": "Who works on which ticket now; a row goes when its trial ends.",
     "metrics": "What each epoch measured; epoch 0 is the untrained network.",
