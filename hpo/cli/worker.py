@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hpo.cli.run_flags import named
 from hpo.cli.shared import Command, stop_on_signals, storage_option
-from hpo.errors import RunFailed, StorageError
+
+if TYPE_CHECKING:
+    from hpo.worker.pulse import Pulse
+    from hpo.worker.supervisor import Ending
 
 
 @click.command(cls=Command)
@@ -33,10 +37,60 @@ from hpo.errors import RunFailed, StorageError
 )
 @named("predictions")
 @named("predictions_every")
+@named("stall")
+@named("trial_timeout")
+@named("patience")
 @click.option(
     "--with_parent", type=int, metavar="PID", help="stop when this parent process is gone"
 )
+@click.pass_context
 def worker(
+    ctx: click.Context, /, slot: str, stall: float | None, with_parent: int | None, **flags: Any
+) -> None:
+    """Run one worker of a study that exists; what every launcher runs, on any host.
+
+    It is two processes: the one that trains, and above it one that ends it when it hangs and notes
+    why it ended.
+
+    \b
+    Example:
+        HPO_STORAGE=postgresql+psycopg2://me:secret@db/hpo python -m hpo worker \\
+            --study_name ris_covariance-wide-full --slot gpu:0 --device cuda
+    """
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s %(levelname)s {slot} | %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger(__name__).info("worker of study '%s' starts", flags["study_name"])
+    from hpo.worker.pulse import Pulse
+    from hpo.worker.supervisor import Supervisor, finish
+
+    pulse = Pulse(stall)
+    supervisor = Supervisor(pulse, parent=with_parent)
+    if supervisor.fork() == 0:
+        _train(pulse, slot=slot, **flags)
+        return
+    ending = supervisor.wait()
+    ctx.exit(finish(ending, lambda _: _lose(ending, flags["storage"], flags["patience"])))
+
+
+def _lose(ending: Ending, storage: str | None, patience_s: float) -> None:
+    """Give back the ticket that this worker held; these imports are not needed before."""
+    from hpo.database.connection import connect, set_patience, with_retries
+    from hpo.environ import storage_url
+    from hpo.tickets.leases import process_id
+    from hpo.tickets.losses import lose
+
+    stop_on_signals()
+    set_patience(patience_s)
+    db = with_retries(lambda: connect(storage_url(storage), application="supervisor"))
+    lose(db, process_id(), counts=ending.counts, cause=ending.cause)
+
+
+def _train(
+    pulse: Pulse,
+    *,
     study_name: str,
     storage: str | None,
     slot: str,
@@ -46,45 +100,31 @@ def worker(
     objective: str | None,
     predictions: str,
     predictions_every: str,
-    with_parent: int | None,
+    trial_timeout: float | None,
+    patience: float,
 ) -> None:
-    """Run one worker of a study that exists; what every launcher runs, on any host.
-
-    \b
-    Example:
-        HPO_STORAGE=postgresql+psycopg2://me:secret@db/hpo python -m hpo worker \\
-            --study_name ris_covariance-wide-full --slot gpu:0 --device cuda
-    """
+    """Be the process that trains."""
+    import os
     import platform
     import resource
     import time
 
-    logging.basicConfig(
-        level=logging.INFO,
-        format=f"%(asctime)s %(levelname)s {slot} | %(message)s",
-        stream=sys.stderr,
-    )
-    logging.getLogger(__name__).info("worker of study '%s' starts", study_name)
     import torch
 
-    from hpo.database.connection import connect
+    from hpo.database.connection import connect, set_patience, with_retries
     from hpo.engine.recording import Recording
     from hpo.environ import home, storage_url
     from hpo.study.study import open_study
+    from hpo.tickets.leases import process_id
     from hpo.worker.heartbeat import watch_parent
     from hpo.worker.worker import Worker, WorkerConfig
 
     stop = stop_on_signals()
-    if with_parent is not None:
-        watch_parent(with_parent, stop)
+    watch_parent(stop)
     torch.set_num_threads(threads)
-    url = storage_url(storage)
-    try:
-        db = connect(url, application=slot)
-        opened = open_study(db, study_name)
-    except StorageError as error:
-        # A storage error would exit with 2, misconfigured; after a 1 the fleet may restart it.
-        raise RunFailed(str(error)) from error
+    set_patience(patience)
+    db = with_retries(lambda: connect(storage_url(storage), application=slot))
+    opened = with_retries(lambda: open_study(db, study_name))
     config = WorkerConfig(
         name=f"{platform.node()}/{slot}",
         slot=slot,
@@ -92,8 +132,11 @@ def worker(
         objective=objective,
         recording=Recording.of(predictions, predictions_every),
         checkpoints=checkpoint_dir or home() / "checkpoints" / opened.uid,
+        trial_timeout_s=trial_timeout,
+        # The supervisor first notes why this process has ended; only then is its ticket given back.
+        process=process_id(os.getppid()),
     )
-    runner = Worker(config, opened, db, stop)
+    runner = Worker(config, opened, db, stop, pulse)
     started_cpu_s = time.process_time()
     runner.run()
     logging.getLogger(__name__).info(

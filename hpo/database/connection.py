@@ -156,6 +156,17 @@ def is_hurried() -> bool:
     return _hurried.is_set()
 
 
+def set_patience(seconds: float) -> None:
+    """Have this process wait for the database for so long."""
+    global _PATIENCE_S
+    _PATIENCE_S = seconds
+
+
+def since_outage_s() -> float:
+    """The time since the last outage that this process saw ended, in s; infinite without one."""
+    return float("inf")
+
+
 def with_retries(work: Callable[[], T]) -> T:
     """Return the result of `work`, retried for up to 45 s while the database is unreachable.
 

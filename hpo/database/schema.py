@@ -18,10 +18,10 @@ LEASE_S = 90.0
 OWN = sa.MetaData(schema="hpo")
 version_table = sa.Table("schema_version", OWN, sa.Column("version", sa.Integer, primary_key=True))
 
-# The study of Optuna that a uid belongs to. A copy made by Optuna has the same uid in its attributes;
-# this row tells which of the two is the original. It outlives its study, so that each host can find
-# the files of a study that is gone. No table here has a name of Optuna's: a role called `hpo`, as
-# the embedded server's, finds this schema first.
+# The study of Optuna that a uid belongs to. A copy that Optuna makes has the same uid in its
+# attributes; this row tells which of the two is the original. It outlives its study, so that each
+# host can find the files of a study that is gone. No table here has a name of Optuna's: a role
+# called `hpo`, as the embedded server's, finds this schema first.
 identities = sa.Table(
     "identities",
     OWN,
@@ -39,8 +39,8 @@ tickets = sa.Table(
     sa.Column("state", sa.Text, nullable=False, server_default="open"),
     sa.Column("trial_number", sa.Integer),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
-    # These count the lost workers in a row without a newer checkpoint: those that the trial may have
-    # ended, and those that ended from outside or fell silent.
+    # These count the workers lost in a row without a newer checkpoint: those that the trial may
+    # have ended, and those that ended from outside or fell silent.
     sa.Column("losses", sa.Integer, nullable=False, server_default="0"),
     sa.Column("silences", sa.Integer, nullable=False, server_default="0"),
     # The step of the newest checkpoint at the last loss, and the last loss in words.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from hpo.display.console import Redrawn, duration, errors, labelled, results
 from hpo.display.progress import best_in_short, lease_figures, picture, time_left
 from hpo.display.study import counts, print_trial, running
 from hpo.fleet.events import Connected, Event, Finishing, Progress, RunResult, Starting, WorkerEnded
+from hpo.launch.launcher import LOST
 from hpo.study.outcomes import outcome
 
 # Without a terminal a line is printed at least this often, so that a log shows a run at work.
@@ -114,12 +116,12 @@ class Display(Redrawn):
         elif isinstance(event, Progress):
             self._show_progress(event)
         elif isinstance(event, WorkerEnded):
-            text = (
-                f"worker {event.slot} ended with code {event.code}; another takes over its trial "
-                f"(log: {event.log})"
+            then = (
+                "no other is started there" if event.is_retired else "another takes over its trial"
             )
+            text = f"worker {event.slot} {ended(event)}; {then} (log: {event.log})"
             self.say(Text(text, style="yellow"))
-            self._log("worker_ended", slot=event.slot, code=event.code, log=str(event.log))
+            self._log("worker_ended", **{**vars(event), "log": str(event.log)})
         elif isinstance(event, Finishing):
             self.say(
                 "all trials are done; what other methods reach is still being found, to stand "
@@ -226,6 +228,15 @@ class Display(Redrawn):
         results.print(f"study       {self._started.opened.name}")
         where = "" if is_embedded else "HPO_STORAGE=<the storage's URL> "
         results.print(f"look at it  {where}python -m hpo dashboard")
+
+
+def ended(event: WorkerEnded) -> str:
+    """How a worker ended, in words."""
+    if event.code < 0:
+        return f"was killed by {signal.Signals(-event.code).name}"
+    if event.code == LOST:
+        return f"was ended by its trial ({event.reason.rpartition(' | ')[2]})"
+    return f"ended with code {event.code}"
 
 
 def _range(bounds: Any) -> str:

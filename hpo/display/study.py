@@ -8,13 +8,16 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 from rich.table import Table
 
-from hpo.display.console import results
+from hpo.display.console import duration, results
 from hpo.search.samplers import RERUN_OF
 from hpo.study.overview import StudyLine
 from hpo.study.status import Lost, Status
 from hpo.study.study import OpenStudy
 from hpo.tickets.budget import Budget
 from hpo.tickets.leases import Lease
+
+# A part of a training that takes longer is shown with its time: it may hang.
+_STILL_S = 10.0
 
 
 def running(lease: Lease) -> str:
@@ -23,7 +26,10 @@ def running(lease: Lease) -> str:
     steps = f" step {lease.step or 0}/{lease.steps}" if lease.steps else ""
     value = "" if lease.value is None else f" {lease.value:.4g}"
     epochs = f"{lease.epoch or 0}/{lease.epochs or '?'}"
-    return f"{lease.slot} trial {lease.trial_number} epoch {epochs}{steps}{value}"
+    still = ""
+    if lease.phase and (lease.phase_s or 0) > _STILL_S:
+        still = f", {lease.phase} since {duration(lease.phase_s or 0)}"
+    return f"{lease.slot} trial {lease.trial_number} epoch {epochs}{steps}{value}{still}"
 
 
 def counts(budget: Budget, reasons: Mapping[str, int]) -> str:

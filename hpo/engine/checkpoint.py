@@ -54,10 +54,14 @@ class Parts:
     average: Average | None
 
 
-def save(plan: Plan, parts: Parts, reporter: Reporter, progress: Progress) -> None:
-    """Write everything that the next step depends on to the plan's checkpoint, if it has one."""
+def save(plan: Plan, parts: Parts, reporter: Reporter, progress: Progress) -> bool:
+    """Write everything that the next step depends on to the plan's checkpoint, if it has one.
+
+    Returns:
+        Whether it was written.
+    """
     if plan.checkpoint is None:
-        return
+        return False
     state = {
         **progress._asdict(),
         "modules": {name: module.state_dict() for name, module in parts.task.modules.items()},
@@ -71,7 +75,7 @@ def save(plan: Plan, parts: Parts, reporter: Reporter, progress: Progress) -> No
     }
     if parts.average is not None:
         state["average"] = parts.average.state_dict()
-    write(plan.checkpoint, plan.about, state)
+    return write(plan.checkpoint, plan.about, state)
 
 
 def resume(plan: Plan, parts: Parts, reporter: Reporter) -> Progress | None:
@@ -107,14 +111,16 @@ def sweep(folder: Path, ended: Container[int], *, keep: int | None) -> None:
             file.unlink(missing_ok=True)
 
 
-def write(path: Path, about: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Write a trial's description and its state."""
+def write(path: Path, about: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
+    """Write a trial's description and its state; return False, with a warning, if that fails."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with files.renamed(path) as file:
             torch.save({"version": CHECKPOINT_VERSION, "about": dict(about), **state}, file)
     except (OSError, RuntimeError) as error:
         _logger.warning("checkpoint %s cannot be written: %s", path, error)
+        return False
+    return True
 
 
 def read(path: Path, about: Mapping[str, Any], device: torch.device) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ class Plan:
         predictions: Number of samples to predict for the record; 0 for none.
         predictions_every: Steps from one record to the next; None for once an epoch.
         schedule: Multiplier of the learning rates by progress, in place of the task's own.
+        timeout_s: Wall time after which the training ends between two steps; None for no limit.
         ema_decay: Decay of the averaged weights to validate; None to validate the live weights.
     """
 
@@ -37,6 +38,7 @@ class Plan:
     predictions: int = 0
     predictions_every: int | None = None
     schedule: Callable[[float], float] | None = None
+    timeout_s: float | None = None
     ema_decay: float | None = None
 
 
@@ -48,6 +50,7 @@ class Result:
         value: The metric after the last epoch done.
         epochs: Number of epochs done.
         is_pruned: True if the reporter ended the training early.
+        is_timed_out: True if its time was over.
         skipped: Steps withheld from the weights.
         spikes: Runs of non-finite steps that recovered and were no overflow.
         seconds: Wall time, summed over interruptions.
@@ -61,3 +64,4 @@ class Result:
     spikes: int
     seconds: float
     averaged: Mapping[str, Mapping[str, Tensor]] | None = None
+    is_timed_out: bool = False

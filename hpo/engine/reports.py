@@ -155,6 +155,14 @@ class Reporter(Protocol):
         """Receive the means over some steps; optional."""
         return
 
+    def on_phase(self, phase: str) -> None:
+        """Receive the part of the task that runs from now on, empty for none; optional."""
+        return
+
+    def on_saved(self, step: int) -> None:
+        """Receive the step of a checkpoint that was written; optional."""
+        return
+
     def state_dict(self) -> dict[str, Any]:
         """Plain data to keep in the trial's checkpoint."""
         return {}

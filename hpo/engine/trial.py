@@ -46,11 +46,12 @@ def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
         ObjectiveError: The task breaks its contract.
     """
     trial = _Trial(task, plan)
-    is_pruned = _train(trial, reporter)
+    ended_by = _train(trial, reporter)
     return Result(
         value=trial.value,
         epochs=trial.step // task.steps_per_epoch,
-        is_pruned=is_pruned,
+        is_pruned=ended_by == "pruner",
+        is_timed_out=ended_by == "timeout",
         skipped=trial.counters.withheld(),
         spikes=trial.counters.spikes(),
         seconds=trial.elapsed_s,
@@ -58,32 +59,39 @@ def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
     )
 
 
-def _train(trial: _Trial, reporter: Reporter) -> bool:
-    """Run the training loop; return whether the reporter pruned the trial."""
+def _train(trial: _Trial, reporter: Reporter) -> str | None:
+    """Run the training loop; return what ended it early: `pruner`, `timeout` or None."""
     task, plan = trial.task, trial.plan
     if not trial.resume(reporter):
-        reporter.on_epoch(trial.validate())
+        reporter.on_epoch(trial.validate(reporter))
     trial.note_saved()
+    phase = "first step"
     while trial.step < trial.steps:
         if reporter.must_stop():
             trial.save(reporter)
             raise StopRequested(f"stopped after step {trial.step} of {trial.steps}")
+        if plan.timeout_s is not None and trial.elapsed_s > plan.timeout_s:
+            return "timeout"
+        reporter.on_phase(phase)
         batch = task.batch(trial.step)
         is_read_due = trial.is_read_due
         rng = random_state(plan.device) if is_read_due else {}
         trial.train_step(batch)
+        phase = "step"
         if is_read_due:
+            reporter.on_phase("diagnosis")
             trial.judge(batch, rng)
+        reporter.on_phase("")
         if trial.step % INTERVAL_STEPS == 0:
             reporter.on_interval(trial.interval())
         if not trial.is_epoch_end:
             trial.predict(reporter)
-        elif reporter.on_epoch(trial.validate()):
-            return True
+        elif reporter.on_epoch(trial.validate(reporter)):
+            return "pruner"
         if trial.is_save_due:
             trial.save(reporter)
     trial.save(reporter)
-    return False
+    return None
 
 
 class _Trial:
@@ -213,9 +221,10 @@ class _Trial:
             elapsed_s=lambda: self.elapsed_s,
         )
 
-    def validate(self) -> Epoch:
+    def validate(self, reporter: Reporter) -> Epoch:
         """Validate the networks as they are, and sum up the epoch before."""
         task, plan = self.task, self.plan
+        reporter.on_phase("validation")
         with self._averaged():
             metrics = validated(task, device=plan.device, metric=plan.metric)
             self.value = metrics[plan.metric]
@@ -228,7 +237,8 @@ class _Trial:
                 elapsed_s=lambda: self.elapsed_s,
             )
             # Predictions follow validation, as a task may use what it kept from that.
-            samples = self._predicted()
+            samples = self._predicted(reporter)
+        reporter.on_phase("")
         return Epoch(
             epoch=self.step // task.steps_per_epoch,
             epochs=plan.epochs,
@@ -258,14 +268,16 @@ class _Trial:
         if not self._is_prediction_due:
             return
         with self._averaged():
-            samples = self._predicted()
+            samples = self._predicted(reporter)
+        reporter.on_phase("")
         if samples:
             epoch = self.step // self.task.steps_per_epoch
             reporter.on_predictions(samples, epoch=epoch, step=self.step)
 
-    def _predicted(self) -> Sequence[Sample]:
+    def _predicted(self, reporter: Reporter) -> Sequence[Sample]:
         if not self._is_prediction_due:
             return ()
+        reporter.on_phase("prediction")
         return predicted(self.task, range(self.plan.predictions), self.plan.device)
 
     @property
@@ -282,7 +294,8 @@ class _Trial:
         """Write everything that the next step depends on to the checkpoint."""
         began = time.monotonic()
         progress = checkpoint.Progress(self.step, self.value, self.elapsed_s)
-        checkpoint.save(self.plan, self._parts, reporter, progress)
+        if checkpoint.save(self.plan, self._parts, reporter, progress):
+            reporter.on_saved(self.step)
         self.note_saved()
         self._save_s = self._saved_at - began
 

@@ -74,11 +74,19 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerEnded:
-    """A worker process ended with an error before the budget was spent; it is replaced."""
+    """A worker process ended with an error before the budget was spent; it is replaced.
+
+    Attributes:
+        code: Its exit code, or the negative number of a signal from outside.
+        reason: The last line of its log.
+        is_retired: True if no worker is started on its slot any more.
+    """
 
     slot: str
     code: int
     log: Path
+    reason: str = ""
+    is_retired: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

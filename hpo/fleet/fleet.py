@@ -7,6 +7,7 @@ reaches a worker through its command line alone.
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import threading
 import time
@@ -14,11 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo.engine.recording import Recording
-from hpo.errors import ConfigurationError, RunFailed
+from hpo.errors import RunFailed
 from hpo.fleet.events import Event, Finishing, Progress, RunResult, Stopping, WorkerEnded
+from hpo.fleet.seats import Seat
 from hpo.fleet.tally import MOST_FAILURES, Tally
 from hpo.launch.launcher import Launcher
 from hpo.launch.supervisor import Process, Supervisor
@@ -33,12 +35,6 @@ _POLL_S = 0.2
 _PROGRESS_S = 0.5
 # A worker without work ends within a second. The user gets a reason for a longer wait.
 _FINISHING_S = 2.0
-# No restart cures the cause if a worker ends this early, this often in a row.
-_QUICK_DEATH_S = 20.0
-_QUICK_DEATHS = 3
-# A signal may come from one configuration, which fails after it has lost five workers
-# (`MAX_LOSSES`). So more deaths by a signal are accepted.
-_QUICK_KILLS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +46,9 @@ class FleetConfig:
     logs: Path
     grace_s: float = 30.0
     timeout_s: float | None = None
+    trial_timeout_s: float | None = None
+    stall_s: float | None = None
+    patience_s: float = 86_400.0
     recording: Recording = field(default_factory=Recording)
 
     @classmethod
@@ -65,6 +64,9 @@ class FleetConfig:
             logs=home / "logs" / uid,
             grace_s=request.grace_s,
             timeout_s=request.timeout_s,
+            trial_timeout_s=request.trial_timeout_s,
+            stall_s=request.stall_s,
+            patience_s=request.patience_s,
             recording=request.recording,
         )
 
@@ -120,8 +122,7 @@ class _Fleet:
     ) -> None:
         self._prepared, self._config = prepared, config
         self._supervisor, self._emit = Supervisor(launcher), emit
-        # This counts, by slot, the early deaths of workers in a row.
-        self._quick_deaths = dict.fromkeys((slot.name for slot in config.slots), 0)
+        self._seats = {slot.name: Seat(slot=slot) for slot in config.slots}
         self._started_at = time.monotonic()
         self._study = prepared.opened.load()
         self._tally = Tally(len(config.slots))
@@ -159,8 +160,8 @@ class _Fleet:
             stop.clear()
             grace_s = self._config.grace_s
             self._supervisor.end(stop, grace_s=grace_s, note=lambda _: None)
-            # A worker that the fleet killed says nothing against its trial.
-            tickets.sweep(counts_as_loss=False)
+            # A worker that the fleet killed is no loss.
+            tickets.sweep(is_loss=False)
 
     def _is_finishing(self) -> bool:
         """Return whether to wait for a worker that may still compute the objective's references."""
@@ -183,6 +184,7 @@ class _Fleet:
         if spent.ended != self._seen_ended:
             self._seen_ended = spent.ended
             ended = self._tally.take(self._study.get_trials(deepcopy=False))
+            self._note_trained(ended)
             self._best = best_trial(self._study)
         leases = self._prepared.tickets.live()
         self._emit(
@@ -207,47 +209,63 @@ class _Fleet:
             )
         return spent
 
+    def _note_trained(self, ended: Sequence[FrozenTrial]) -> None:
+        """Count trials that were trained to their end for the seats that trained them."""
+        for trial in ended:
+            host, _, name = str(trial.user_attrs.get("worker", "")).rpartition("/")
+            is_trained = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            if is_trained and host == platform.node() and name in self._seats:
+                self._seats[name].note_trained()
+
     def _tend_workers(self, spent: Budget) -> None:
         """Check the workers that ended; start one on each empty slot while there is work."""
         tickets, supervisor = self._prepared.tickets, self._supervisor
         for process, code in supervisor.take().ended:
             tickets.sweep()
             self._note_death(process, code)
-        left = spent.open + spent.leased
-        for slot in self._config.slots:
+        left, now = spent.open + spent.leased, time.monotonic()
+        for name, seat in self._seats.items():
             # More workers than trials would only wait.
-            if slot.name not in supervisor.running and len(supervisor.running) < left:
+            is_free = name not in supervisor.running and len(supervisor.running) < left
+            if is_free and not seat.is_retired and now >= seat.starts_at:
                 supervisor.start(
-                    slot.name,
-                    slot,
-                    self._argv(slot),
-                    log=self._config.logs / f"worker-{slot.name.replace(':', '-')}.log",
+                    name,
+                    seat.slot,
+                    self._argv(seat.slot),
+                    log=self._config.logs / f"worker-{name.replace(':', '-')}.log",
                     # The URL holds the password, and an argv can be read by every user of the host.
                     environment={"HPO_STORAGE": self._prepared.url},
                 )
 
     def _note_death(self, process: Process, code: int) -> None:
-        name, log = process.slot.name, process.log
         if code == 0:
             return
-        self._emit(WorkerEnded(slot=name, code=code, log=log))
-        is_quick = time.monotonic() - process.started_at < _QUICK_DEATH_S
-        self._quick_deaths[name] = self._quick_deaths[name] + 1 if is_quick else 0
-        most = _QUICK_DEATHS if code > 0 else _QUICK_KILLS
-        if self._quick_deaths[name] >= most or code == ConfigurationError.exit_code:
+        name, reason = process.slot.name, process.last_line()
+        seat = self._seats[name]
+        seat.note_end(code, lived_s=time.monotonic() - process.started_at)
+        self._emit(
+            WorkerEnded(
+                slot=name, code=code, log=process.log, reason=reason, is_retired=seat.is_retired
+            )
+        )
+        if all(one.is_retired for one in self._seats.values()):
             raise RunFailed(
-                f"worker {name} ended with code {code} as soon as it had started; "
-                f"its log '{log}' ends: {process.last_line() or '(empty)'}"
+                f"worker {name} ended with code {code}, as those before it, and no slot is left; "
+                f"its log '{process.log}' ends: {reason or '(empty)'}"
             )
 
     def _argv(self, slot: Slot) -> list[str]:
         opened = self._prepared.opened
-        predictions, every = self._config.recording.flags()
+        config = self._config
+        predictions, every = config.recording.flags()
+        limits = {"--stall": config.stall_s, "--trial_timeout": config.trial_timeout_s}
         return [
             *(sys.executable, "-m", "hpo", "worker", "--study_name", opened.name),
             *("--slot", slot.name, "--device", slot.device),
-            *("--checkpoint_dir", str(self._config.checkpoints)),
+            *("--checkpoint_dir", str(config.checkpoints)),
             *("--objective", self._prepared.objective),
             *("--predictions", predictions, "--predictions_every", every),
+            *("--patience", str(config.patience_s)),
+            *(part for flag, s in limits.items() if s for part in (flag, str(s))),
             *("--with_parent", str(os.getpid())),
         ]

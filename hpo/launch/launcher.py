@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+# Exit code of a worker that the trial in it ended: it crashed, hung or left.
+LOST = 3
+
 
 class Launched(Protocol):
     """A started process, on this host or another."""

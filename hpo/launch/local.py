@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from hpo.errors import ConfigurationError, RunFailed
 
@@ -49,8 +53,14 @@ class LocalProcess:
         return self._process.wait()
 
     def kill(self) -> None:
+        """Kill the process, and then all others of its session."""
+        session = self._process.pid
         with suppress(ProcessLookupError):
             self._process.kill()
+        for pid in psutil.pids():
+            with suppress(OSError):
+                if os.getsid(pid) == session:
+                    os.kill(pid, signal.SIGKILL)
 
 
 class LocalLauncher:

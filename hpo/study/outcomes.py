@@ -13,6 +13,8 @@ from hpo.search.samplers import RERUN_OF
 
 # This system attribute marks a trial that tries an enqueued configuration.
 ENQUEUED = "hpo:enqueued"
+# This one marks a trial that failed because its workers were lost.
+LOST = "hpo:lost"
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:

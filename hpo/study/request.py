@@ -190,6 +190,31 @@ class RunRequest:
     timeout_s: float | None = _flag(
         None, "seconds", "wall time, then as Ctrl-C", name="timeout", metavar="S", at_least=1
     )
+    trial_timeout_s: float | None = _flag(
+        None,
+        "seconds",
+        "wall time of a trial, which is then pruned as 'timeout' (default: none)",
+        name="trial_timeout",
+        metavar="S",
+        at_least=1,
+    )
+    stall_s: float | None = _flag(
+        None,
+        "seconds",
+        "a step, a build or a validation that takes longer hangs, and its worker is replaced "
+        "(default: 300, or 20 times its median if that is longer)",
+        name="stall",
+        metavar="S",
+        at_least=1,
+    )
+    patience_s: float = _flag(
+        86_400.0,
+        "seconds",
+        "for which a run and its workers wait for a database that is away (default: {usual}, a "
+        "day)",
+        name="patience",
+        metavar="S",
+    )
     grace_s: float = _flag(
         30.0,
         "seconds",

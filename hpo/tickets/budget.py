@@ -18,14 +18,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from hpo.database.connection import lock, with_retries
+from hpo.database.connection import lock, since_outage_s, with_retries
 from hpo.database.schema import LEASE_S, leases, tickets
 from hpo.tickets.leases import Lease, host_name, is_dead, process_id, read_leases
+from hpo.tickets.losses import give_back
 from hpo.tickets.ticket import Ticket
 
 BEAT_S = 5.0
-# A configuration that has lost five workers is not retried.
-MAX_LOSSES = 5
+# After an outage a living worker has this long to beat again before its silence counts.
+_RETURN_S = 2 * BEAT_S
+
+# A server that has just started was away, and its workers could not beat.
+_SILENT = """beat_at < now() - make_interval(secs => :lease_s)
+    AND pg_postmaster_start_time() < now() - make_interval(secs => :return_s)"""
 
 # This is one statement, so that two workers never get the same ticket: choosing a row locks it, and
 # other workers skip locked rows.
@@ -42,15 +47,8 @@ WITH chosen AS (
     INSERT INTO hpo.leases (run_uid, study_uid, ticket, attempt, worker, host, process, slot)
     SELECT :run_uid, study_uid, ticket, attempt, :worker, :host, :process, :slot FROM taken
 )
-SELECT ticket, attempt, losses, trial_number, rerun_of, params FROM taken
+SELECT ticket, attempt, losses, silences, cause, trial_number, rerun_of, params FROM taken
 """)
-
-_GIVE_BACK = """
-WITH gone AS (DELETE FROM hpo.leases WHERE {which} RETURNING study_uid, ticket)
-UPDATE hpo.tickets t SET state = 'open', losses = t.losses + :lost
-FROM gone g WHERE t.study_uid = g.study_uid AND t.ticket = g.ticket
-RETURNING t.ticket
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,14 +162,18 @@ class Tickets:
             connection.execute(statement.with_for_update())
             yield self.live()
 
-    def take(self, *, worker: str, slot: str) -> Ticket | None:
-        """Lease the lowest open ticket to this process; return None if there is none."""
+    def take(self, *, worker: str, slot: str, process: str | None = None) -> Ticket | None:
+        """Lease the lowest open ticket; return None if there is none.
+
+        Args:
+            process: The process whose end is the lease's; None for this one.
+        """
         values = {
             "study_uid": self._study_uid,
             "worker": worker,
             "slot": slot,
             "host": host_name(),
-            "process": process_id(),
+            "process": process or process_id(),
         }
 
         def once() -> Ticket | None:
@@ -199,25 +201,31 @@ class Tickets:
 
     def release(self, run_uid: str) -> None:
         """Give back a ticket for another worker to resume; count no loss."""
-        self._give_back("run_uid = :run_uid", lost=0, run_uid=run_uid)
+        give_back(self._engine, "run_uid = :run_uid", run_uid=run_uid)
 
-    def sweep(self, *, counts_as_loss: bool = True) -> Sequence[int]:
+    def sweep(self, *, is_loss: bool = True) -> Sequence[int]:
         """Give back the tickets of leases without beats and of this host's dead processes.
 
+        Neither says anything against a trial, so they are counted as silence.
+
         Args:
-            counts_as_loss: False if the caller killed the processes itself.
+            is_loss: False if the caller killed the processes itself.
         """
         dead = [lease.process for lease in self.live() if is_dead(lease.process)]
         which = (
-            "study_uid = :study_uid AND (process = ANY(:dead)"
-            " OR beat_at < now() - make_interval(secs => :lease_s))"
+            "study_uid = :study_uid AND (process = ANY(:dead) OR :is_silent AND " + _SILENT + ")"
         )
-        values = {"study_uid": self._study_uid, "lease_s": LEASE_S, "dead": dead}
-        return self._give_back(which, lost=int(counts_as_loss), **values)
-
-    def _give_back(self, which: str, **values: object) -> Sequence[int]:
-        rows = self._write(sa.text(_GIVE_BACK.format(which=which)), **values)
-        return [row.ticket for row in rows]
+        return give_back(
+            self._engine,
+            which,
+            silent=is_loss,
+            cause="its worker was killed, or fell silent" if is_loss else None,
+            study_uid=self._study_uid,
+            dead=dead,
+            lease_s=LEASE_S,
+            return_s=_RETURN_S,
+            is_silent=since_outage_s() > _RETURN_S,
+        )
 
     def _write(self, statement: sa.TextClause, **values: object) -> Sequence[sa.Row[Any]]:
         """Execute one statement in a transaction of its own; return its rows."""

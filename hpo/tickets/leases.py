@@ -71,7 +71,12 @@ def is_dead(process: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """A leased ticket, its worker and its progress, as other processes read them."""
+    """A leased ticket, its worker and its progress, as other processes read them.
+
+    Attributes:
+        phase: The part of the training that ran at the last beat; None between parts.
+        phase_s: The time for which it had been running, in s.
+    """
 
     ticket: int
     trial_number: int | None
@@ -86,6 +91,8 @@ class Lease:
     step: int | None
     steps: int | None
     value: float | None
+    phase: str | None = None
+    phase_s: float | None = None
 
 
 def live_leases(engine: sa.Engine) -> list[Lease]:
@@ -98,10 +105,10 @@ def read_leases(engine: sa.Engine, which: sa.ColumnElement[bool]) -> list[Lease]
     """The leases that satisfy a condition, longest held first."""
     silent_s = sa.extract("epoch", sa.func.now() - leases.c.beat_at)
     held_s = sa.extract("epoch", sa.func.now() - leases.c.taken_at)
-    names = ("ticket", "worker", "host", "process", "slot", "epoch", "epochs", "value")
+    names = ("ticket", "worker", "host", "process", "slot", "epoch", "epochs", "value", "phase")
     statement = (
         sa.select(
-            *(leases.c[name] for name in (*names, "step", "steps")),
+            *(leases.c[name] for name in (*names, "step", "steps", "phase_s")),
             tickets.c.trial_number,
             sa.cast(silent_s, sa.Float).label("silent_s"),
             sa.cast(held_s, sa.Float).label("held_s"),

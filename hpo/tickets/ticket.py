@@ -21,7 +21,9 @@ class Ticket:
     """One trial of a study's budget, held under a lease.
 
     Attributes:
-        losses: The number of workers that this ticket has lost.
+        losses: Workers lost in a row without a newer checkpoint, if the trial may have ended them.
+        silences: The same for workers that ended from outside or fell silent.
+        cause: The last loss in words.
         trial_number: The ticket's Optuna trial, once it has one.
         run_uid: Identifier of this attempt.
         rerun_of: The earlier trial that this one repeats, because its precision alone failed it.
@@ -32,6 +34,8 @@ class Ticket:
     ticket: int
     attempt: int
     losses: int
+    silences: int
+    cause: str | None
     trial_number: int | None
     run_uid: str
     rerun_of: int | None = None

@@ -26,10 +26,10 @@ from hpo.guard.evidence import Divergence
 from hpo.guard.verdict import NONFINITE
 from hpo.search.samplers import RERUN_OF
 from hpo.study import study
-from hpo.study.outcomes import ENQUEUED, best_trial
+from hpo.study.outcomes import ENQUEUED, LOST, best_trial
 from hpo.task.build import build, plain
 from hpo.task.forward import is_out_of_memory, wider
-from hpo.tickets import budget
+from hpo.tickets.losses import verdict as verdict_on
 from hpo.tickets.ticket import Ticket
 from hpo.worker.context import WorkerContext
 from hpo.worker.heartbeat import Beat
@@ -116,14 +116,17 @@ class Attempt:
     def run(self) -> Ticket | None:
         """Train the trial and end it; return the ticket if another trial has to repeat it."""
         trial, config = self._trial, self._opened.config
-        if self._ticket.losses >= budget.MAX_LOSSES:
-            self._end(TrialState.FAIL, detail=f"lost its worker {self._ticket.losses} times")
+        hopeless = verdict_on(self._ticket)
+        if hopeless is not None:
+            self._opened.storage.set_trial_system_attr(trial._trial_id, LOST, True)
+            self._end(TrialState.FAIL, detail=hopeless)
             return None
         try:
-            params = config.narrowing.suggest(self._context.objective, trial, config.space)
-            self._write_attributes()
-            self._opened.storage.flush(trial._trial_id)
-            result = self._train(params)
+            with self._context.pulse.closing():
+                params = config.narrowing.suggest(self._context.objective, trial, config.space)
+                self._write_attributes()
+                self._opened.storage.flush(trial._trial_id)
+                result = self._train(params)
         except Divergence as verdict:
             return self._diverged(verdict)
         except (StopRequested, LeaseLost, SQLAlchemyError, optuna.exceptions.OptunaError):
@@ -134,16 +137,20 @@ class Attempt:
                 self._end(TrialState.PRUNED, reason="oom", detail=_in_one_line(error))
                 return None
             if self._context.device.type == "cuda":
-                # An error that broke the device raises again here and ends this process, so that
-                # another worker resumes the ticket.
+                # An error that broke the device raises again here and ends this process, as a loss
+                # that the trial may have caused; another worker resumes the ticket.
+                self._context.pulse.begin("synchronization")
                 torch.cuda.synchronize()
+                self._context.pulse.begin("")
             _logger.exception("%s | the objective raised", self._log)
             # The end of the traceback shows the objective; its first lines are our own code.
             self._trial.set_user_attr("traceback", traceback.format_exc()[-_TRACEBACK_CHARS:])
             self._end(TrialState.FAIL, detail=f"{type(error).__name__}: {_in_one_line(error)}")
         else:
             self._seconds, self._reporter.skipped = result.seconds, result.skipped
-            if result.is_pruned:
+            if result.is_timed_out:
+                self._end(TrialState.PRUNED, reason="timeout", detail=self._overdue(result))
+            elif result.is_pruned:
                 self._end(TrialState.PRUNED, reason="pruner", detail=self._detail_of(result))
             else:
                 self._end(TrialState.COMPLETE, value=result.value)
@@ -209,7 +216,9 @@ class Attempt:
             "params": plain(params),
             "seed": self._seed,
         }
+        context.pulse.begin("build")
         task = build(about, context.device, context.objective)
+        context.pulse.begin("")
         plan = Plan(
             epochs=config.epochs_per_trial,
             precision=self._precision,
@@ -219,6 +228,7 @@ class Attempt:
             about=about,
             predictions=context.recording.samples,
             predictions_every=context.recording.every,
+            timeout_s=context.trial_timeout_s,
         )
         _logger.info("%s | %s", self._log, dict(params))
         steps = config.epochs_per_trial * task.steps_per_epoch
@@ -244,6 +254,10 @@ class Attempt:
 
     def _detail_of(self, result: Result) -> str:
         return f"{self._opened.config.metric} {result.value:.4g} after epoch {result.epochs}"
+
+    def _overdue(self, result: Result) -> str:
+        epochs = f"{result.epochs} of {self._opened.config.epochs_per_trial} epochs"
+        return f"{result.seconds:.0f} s are over after {epochs} (--trial_timeout)"
 
     def _write_attributes(self, *, reason: str = "-", detail: str = "-") -> None:
         """Set the trial's attributes in the order in which the dashboard shows them."""

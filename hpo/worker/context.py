@@ -12,6 +12,7 @@ from hpo.database.artifacts import DatabaseArtifacts
 from hpo.database.records import Records
 from hpo.engine.recording import Recording
 from hpo.study.study import OpenStudy
+from hpo.worker.pulse import Pulse
 from objectives import Objective
 
 
@@ -24,6 +25,8 @@ class WorkerContext:
         opened: The study with the configuration of the current ticket.
         stop: Set when the worker has to stop.
         recording: Settings of the predictions that its trials record.
+        pulse: The phase of the training, which the supervisor reads.
+        trial_timeout_s: Wall time of a trial; None for no limit.
         training_cpu_s: CPU seconds of this process in training and validation so far.
     """
 
@@ -37,4 +40,6 @@ class WorkerContext:
     git_sha: str
     stop: threading.Event
     recording: Recording
+    pulse: Pulse
+    trial_timeout_s: float | None = None
     training_cpu_s: float = 0.0

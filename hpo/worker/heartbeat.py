@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
+import time
+from collections.abc import Callable
+from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
-
+from hpo.database.schema import LEASE_S
 from hpo.tickets.budget import BEAT_S, Tickets
 from hpo.tickets.ticket import Ticket
+from hpo.worker.pulse import Pulse
+from hpo.worker.supervisor import ORPHAN_S
 
 # An orphaned worker notices within this time. One call of `getppid` a second costs nothing.
 _PARENT_S = 1.0
+# After a beat that failed the next one follows sooner: a lease must not be lost to a short outage.
+_RETRY_S = 1.0
 
 _logger = logging.getLogger(__name__)
 
@@ -20,16 +27,35 @@ _logger = logging.getLogger(__name__)
 class Beat:
     """A thread that renews a lease every `BEAT_S`, and at once when progress is noted.
 
+    Each beat also asks for the state of the trial, which another program may have ended.
+
     Attributes:
-        is_lost: True once the lease belongs to another worker.
+        is_away: True if the last beat failed, so that the database is better not waited for.
+        is_over: True once the trial was ended or deleted by another program.
     """
 
-    def __init__(self, tickets: Tickets, ticket: Ticket) -> None:
-        self._tickets, self._ticket = tickets, ticket
+    def __init__(self, tickets: Tickets, ticket: Ticket, pulse: Pulse) -> None:
+        self._tickets, self._ticket, self._pulse = tickets, ticket, pulse
         self._progress: dict[str, float | int | None] = {}
         self._wake, self._done = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
-        self.is_lost = False
+        self._renewed_at = _now()
+        self._is_taken = False
+        self._is_running: Callable[[], bool] | None = None
+        self.is_away, self.is_over = False, False
+
+    @property
+    def is_lost(self) -> bool:
+        """True if the lease may belong to another worker.
+
+        A worker whose beats fail, for whatever reason, counts its lease as lost when it has run
+        out, by the worker's own clock: the database may be in another's reach.
+        """
+        return self._is_taken or _now() - self._renewed_at > LEASE_S
+
+    def watch(self, is_running: Callable[[], bool]) -> None:
+        """Have each beat ask whether the trial is still running."""
+        self._is_running = is_running
 
     def note(self, **progress: float | int | None) -> None:
         """Have the thread store this progress with a beat at once; return without waiting."""
@@ -46,24 +72,49 @@ class Beat:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._done.is_set() and not self.is_lost:
+        while not self._done.is_set() and not self._is_taken:
             try:
-                self.is_lost = not self._tickets.beat(self._ticket.run_uid, dict(self._progress))
-            except SQLAlchemyError as error:
-                # The lease survives short outages; the next beat finds out if it is still ours.
-                _logger.warning("ticket %d | no beat: %s", self._ticket.ticket, error)
-            self._wake.wait(BEAT_S)
+                self._beat()
+            except Exception as error:
+                # A thread that ended here would let a living trial go; the next beat tries again.
+                if not self.is_away:
+                    _logger.warning("ticket %d | no beat: %s", self._ticket.ticket, error)
+                self.is_away = True
+            self._wake.wait(_RETRY_S if self.is_away else BEAT_S)
             self._wake.clear()
 
+    def _beat(self) -> None:
+        now = _now()
+        phase: dict[str, Any] = {
+            "phase": self._pulse.phase or None,
+            "phase_s": round(self._pulse.phase_s, 1),
+        }
+        if self._tickets.beat(self._ticket.run_uid, {**self._progress, **phase}):
+            self._renewed_at = now
+        else:
+            self._is_taken = True
+        self.is_away = False
+        is_running = self._is_running
+        if is_running is not None and not self._is_taken:
+            self.is_over = not is_running()
 
-def watch_parent(parent: int, stop: threading.Event) -> None:
-    """Set `stop` when the process that started this one has ended."""
+
+def _now() -> float:
+    """The time by a clock that no one sets, and that goes on while the host sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def watch_parent(stop: threading.Event) -> None:
+    """Set `stop` when the process that started this one has ended, and end it if it does not."""
+    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
-            if stop.wait(_PARENT_S):
-                return
-        _logger.warning("the process that started this worker is gone; stopping")
+            time.sleep(_PARENT_S)
+        _logger.warning("the supervisor of this worker is gone; stopping")
         stop.set()
+        time.sleep(ORPHAN_S)
+        # A step that hangs hears of no stop, and its supervisor can no longer end it.
+        os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

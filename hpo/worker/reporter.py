@@ -13,7 +13,6 @@ from typing import Any
 import optuna
 
 from hpo.engine.reports import Epoch, Interval, Reporter, Sample
-from hpo.errors import LeaseLost
 from hpo.search.samplers import UNTRAINED
 from hpo.study.study import OpenStudy
 from hpo.tickets.ticket import Ticket
@@ -44,9 +43,13 @@ class TrialReporter(Reporter):
         self.skipped = 0
 
     def must_stop(self) -> bool:
-        if self._beat.is_lost:
-            raise LeaseLost("the lease was given to another worker")
-        return self._context.stop.is_set()
+        return self._beat.is_lost or self._beat.is_over or self._context.stop.is_set()
+
+    def on_phase(self, phase: str) -> None:
+        self._context.pulse.begin(phase)
+
+    def on_saved(self, step: int) -> None:
+        self._beat.note(saved_step=step)
 
     def on_epoch(self, epoch: Epoch) -> bool:
         started_s = time.process_time()

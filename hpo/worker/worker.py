@@ -30,6 +30,7 @@ from hpo.tickets.ticket import Ticket
 from hpo.worker.attempt import Attempt
 from hpo.worker.context import WorkerContext
 from hpo.worker.heartbeat import Beat
+from hpo.worker.pulse import Pulse
 
 # A worker without a ticket waits this long before it checks for one that was given back.
 _IDLE_S = 1.0
@@ -44,6 +45,8 @@ class WorkerConfig:
     Attributes:
         objective: The study's objective as named on this host; None for the study's own name.
         recording: Settings of the predictions that its trials record.
+        trial_timeout_s: Wall time of a trial; None for no limit.
+        process: The process with which its leases end, the supervisor; None for this one.
     """
 
     name: str
@@ -52,14 +55,22 @@ class WorkerConfig:
     checkpoints: Path
     objective: str | None = None
     recording: Recording = field(default_factory=Recording)
+    trial_timeout_s: float | None = None
+    process: str | None = None
 
 
 class Worker:
     """A worker, which runs trials of one study on one device, one after the other."""
 
     def __init__(
-        self, config: WorkerConfig, opened: study.OpenStudy, db: sa.Engine, stop: threading.Event
+        self,
+        config: WorkerConfig,
+        opened: study.OpenStudy,
+        db: sa.Engine,
+        stop: threading.Event,
+        pulse: Pulse | None = None,
     ) -> None:
+        self._process = config.process
         self._slot, self._stop, self._opened = config.slot, stop, opened
         self._source, self._db = opened.config.source, db
         self._tickets = Tickets(db, opened.uid)
@@ -74,6 +85,8 @@ class Worker:
             git_sha=git_sha(),
             stop=stop,
             recording=config.recording,
+            pulse=pulse or Pulse(),
+            trial_timeout_s=config.trial_timeout_s,
         )
 
     @property
@@ -98,7 +111,9 @@ class Worker:
         gc.freeze()
         while not self._stop.is_set():
             self._tickets.sweep()
-            ticket = self._tickets.take(worker=self._context.name, slot=self._slot)
+            ticket = self._tickets.take(
+                worker=self._context.name, slot=self._slot, process=self._process
+            )
             if ticket is not None:
                 self._run_ticket(ticket)
                 if ticket.ticket == 1:
@@ -144,8 +159,10 @@ class Worker:
 
     def _run_ticket(self, ticket: Ticket) -> None:
         """Run the ticket's trial, and its rerun in a wider precision if one is due."""
+        pulse = self._context.pulse
+        pulse.hold(ticket.ticket)
         try:
-            with Beat(self._tickets, ticket) as beat:
+            with Beat(self._tickets, ticket, pulse) as beat:
                 # The lease blocks changes of the study from here on, so it is read now.
                 self._context.opened = study.refreshed(self._opened)
                 if self._context.opened.config.source != self._source:
@@ -164,6 +181,7 @@ class Worker:
             raise
         finally:
             self._opened.storage.hold(None)
+        pulse.hold(0)
         _release_memory(self._context.device)
 
 

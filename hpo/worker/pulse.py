@@ -1,0 +1,112 @@
+"""A trainer's pulse: what it does now and for how long it may, in memory that its supervisor reads.
+
+Border: one record, written by the trainer at each phase of its training and read by the process
+that watches it, without a system call or a lock.
+"""
+
+from __future__ import annotations
+
+import mmap
+import statistics
+import struct
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+# The default limit of a phase: 5 min, or 20 times its median, whichever is longer.
+_LEAST_S = 300.0
+_MEDIANS = 20.0
+# The median of the latest durations follows a training that becomes slower.
+_KEPT = 101
+# A median over so many durations changes little with one more, so it is computed once in these.
+_EVERY = 16
+
+# Sequence number, ticket, beginning of the phase, its limit (0 for none), its name.
+_RECORD = struct.Struct("<qqdd32s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A trainer's pulse as its supervisor reads it.
+
+    Attributes:
+        beginnings: Number of phases begun so far, which changes whenever the training advances.
+        ticket: The ticket whose trial it trains; 0 for none.
+        phase: The part of an objective that runs now; empty outside of an objective.
+        limit_s: The phase's limit; 0 for none.
+    """
+
+    beginnings: int
+    ticket: int
+    phase: str
+    limit_s: float
+
+
+class Pulse:
+    """The record of one trainer, shared with the process that it was forked from.
+
+    Args:
+        stall_s: Limit of each phase; None for the greater of 5 min and 20 times its median.
+    """
+
+    def __init__(self, stall_s: float | None = None) -> None:
+        self._memory = mmap.mmap(-1, _RECORD.size)
+        self._stall_s = stall_s
+        self._ticket, self._beginnings = 0, 0
+        self._phase, self._began_at = "", time.monotonic()
+        self._durations: Mapping[str, deque[float]] = defaultdict(lambda: deque(maxlen=_KEPT))
+        self._limits: dict[str, float] = {}
+
+    def hold(self, ticket: int) -> None:
+        """Note the ticket whose trial is trained from now on; 0 for none."""
+        self._ticket = ticket
+        self.begin("")
+
+    def begin(self, phase: str) -> None:
+        """Note that a phase of the training begins; an empty one is ours and has no limit."""
+        now = time.monotonic()
+        if self._phase:
+            self._note(self._phase, now - self._began_at)
+        self._phase, self._began_at = phase, now
+        self._beginnings += 1
+        limit_s = self._limits.get(phase, self._stall_s or _LEAST_S) if phase else 0.0
+        _RECORD.pack_into(
+            self._memory, 0, self._beginnings, self._ticket, now, limit_s, phase.encode()
+        )
+
+    def _note(self, phase: str, duration_s: float) -> None:
+        """Add a duration of a phase, and update its limit now and then."""
+        kept = self._durations[phase]
+        kept.append(duration_s)
+        if self._stall_s is None and (len(kept) < _EVERY or self._beginnings % _EVERY == 0):
+            self._limits[phase] = max(_LEAST_S, _MEDIANS * statistics.median(kept))
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """End the phase when an exception leaves the block.
+
+        What ends the process instead, as SystemExit does, leaves it: the supervisor sees where.
+        """
+        try:
+            yield
+        except Exception:
+            self.begin("")
+            raise
+
+    @property
+    def phase(self) -> str:
+        """The phase that runs now; empty outside of an objective."""
+        return self._phase
+
+    @property
+    def phase_s(self) -> float:
+        """The time since it began, in s."""
+        return time.monotonic() - self._began_at
+
+    def read(self) -> Reading:
+        """Read the record of the process that was forked with it."""
+        beginnings, ticket, _, limit_s, phase = _RECORD.unpack_from(self._memory, 0)
+        name = phase.rstrip(b"\0").decode(errors="replace")
+        return Reading(beginnings=beginnings, ticket=ticket, phase=name, limit_s=limit_s)
