@@ -224,7 +224,7 @@ def test_a_part_that_was_frozen_stays_frozen():
     trial = engine._Trial(task, plan())
     task.body[2].eval()
 
-    trial.validate()
+    trial.validate(Log())
 
     assert not task.body[2].training
     assert task.body.training

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from optuna.trial import TrialState
 
 from tests.support.processes import children, kill_all, wait_until
 from tests.support.program import HANGS_S, ROOT, Program
@@ -123,22 +122,6 @@ def test_a_worker_that_dies_is_replaced_and_its_trial_goes_on(
     assert "another takes over its trial" in ran.stderr
     assert states(url, "s") == {"COMPLETE": 3} or sum(states(url, "s").values()) == 3
     assert "RUNNING" not in states(url, "s")
-
-
-def test_a_configuration_that_kills_every_worker_is_given_up_after_five(
-    program: Program, url: str, tmp_path: Path
-):
-    path = tmp_path / "deadly.py"
-    path.write_text(SLOW.replace("time.sleep(0.02)", "os.kill(os.getpid(), signal.SIGKILL)"))
-
-    ran = program(
-        "--objective", str(path), "--study_name", "s", "--n_trials", "1", "--workers", "1"
-    )
-
-    assert ran.returncode == 1
-    (trial,) = trials(url, "s")
-    assert trial.state == TrialState.FAIL
-    assert "lost its worker 5 times" in trial.user_attrs["prune_detail"]
 
 
 def test_nohup_is_obeyed(program: Program, held: Held):
