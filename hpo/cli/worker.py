@@ -68,6 +68,7 @@ def worker(
     import torch
 
     from hpo.database.connection import connect
+    from hpo.database.patience import with_retries
     from hpo.engine.recording import Recording
     from hpo.environ import home, storage_url
     from hpo.study.study import open_study
@@ -80,8 +81,8 @@ def worker(
     torch.set_num_threads(threads)
     url = storage_url(storage)
     try:
-        db = connect(url, application=slot)
-        opened = open_study(db, study_name)
+        db = with_retries(lambda: connect(url, application=slot, needs_writes=True, connections=2))
+        opened = with_retries(lambda: open_study(db, study_name))
     except StorageError as error:
         # A storage error would exit with 2, misconfigured; after a 1 the fleet may restart it.
         raise RunFailed(str(error)) from error
