@@ -18,6 +18,8 @@ from hpo.errors import ConfigurationError
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+# Its page asks for several things at once, each in a thread.
+_CONNECTIONS = 5
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
@@ -55,10 +57,8 @@ def make_dashboard(url: str, *, host: str, port: int) -> WSGIServer:
     Raises:
         ConfigurationError: The address cannot be bound.
     """
-    application = optuna_dashboard.wsgi(
-        open_storage(url, application="dashboard"),
-        artifact_store=DatabaseArtifacts(connect(url, application="dashboard")),
-    )
+    db = connect(url, application="dashboard", connections=_CONNECTIONS)
+    application = optuna_dashboard.wsgi(open_storage(db), artifact_store=DatabaseArtifacts(db))
     if host in _LOOPBACK:
         application = _local_only(application)
     try:

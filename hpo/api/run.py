@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpo import environ
 from hpo.database.connection import connect, mask
+from hpo.database.patience import on_outage
+from hpo.embedded.server import revive
 from hpo.errors import ConfigurationError
 from hpo.fleet.events import Connected, Event, RunResult, Starting
 from hpo.machine.slots import find_slots
@@ -82,7 +85,11 @@ def run(
     )
     folder = Path(home).absolute() if home is not None else environ.home()
     emit, stop = on_event or _ignore, threading.Event() if stop is None else stop
-    db = connect(environ.storage_url(storage, home_folder=folder), application="fleet")
+    is_embedded = environ.named_storage(storage) is None
+    on_outage(partial(revive, folder) if is_embedded else None)
+    db = connect(
+        environ.storage_url(storage, home_folder=folder), application="fleet", needs_writes=True
+    )
     shown = mask(db.url)
     emit(Connected(storage=shown))
     slots = find_slots(

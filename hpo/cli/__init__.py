@@ -120,20 +120,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _explained(error: Exception) -> str:
     """Describe an unforeseen error in one line."""
-    reason = (str(getattr(error, "orig", None) or error).strip().splitlines() or ["?"])[0]
-    # The module's name is compared because importing SQLAlchemy or Optuna here would be slow. An
-    # operational error that arrives here outlasted all retries.
-    if not type(error).__module__.startswith(("sqlalchemy", "optuna")):
-        return f"{type(error).__name__}: {reason} (not foreseen; --verbose shows where)"
-    kinds = {type(one).__name__ for one in (error, error.__cause__) if one is not None}
-    if not kinds & {"OperationalError", "InterfaceError"}:
-        return f"the database refuses: {reason} ('python -m hpo doctor' looks at rights and tables)"
-    if "No space left" in reason:
-        return f"the database's disk is full: {reason}; make room, and the same command goes on"
-    return f"the database went away: {reason}; the same command goes on"
+    # The module's name is compared because importing SQLAlchemy or Optuna here would be slow.
+    if not type(error).__module__.startswith(("sqlalchemy", "optuna", "psycopg2")):
+        said = (str(error).strip().splitlines() or ["?"])[0]
+        return f"{type(error).__name__}: {said} (not foreseen; --verbose shows where)"
+    from hpo.database.faults import fault, is_outage, reason
+
+    # An outage that arrives here outlasted all retries.
+    if not is_outage(error):
+        said = reason(error)
+        return f"the database refuses: {said} ('python -m hpo doctor' looks at rights and tables)"
+    found = fault(error)
+    return f"{found.what}: {reason(error)}; {found.cure}, and the same command goes on"
 
 
 def _is_hurried() -> bool:
-    from hpo.database.connection import is_hurried
+    from hpo.database.patience import is_hurried
 
     return is_hurried()

@@ -103,10 +103,9 @@ def gc(
     from hpo.study.study import uid_of
 
     limits = Limits(days=older_than, megabytes=larger_than)
-    url = storage_url(storage)
-    db = connect(url)
+    db = connect(storage_url(storage))
     create_tables(db)
-    uids = (uid_of(study.user_attrs) for study in open_storage(url).get_all_studies())
+    uids = (uid_of(study.user_attrs) for study in open_storage(db).get_all_studies())
     found = collect(db, limits, living=[uid for uid in uids if uid], dry_run=dry_run)
     if as_json:
         click.echo(json.dumps(found.flat(), indent=2))

@@ -58,7 +58,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
         given["enqueue"] = configurations.read(given["enqueue"])
     if is_embedded and not (flags["quiet"] or flags["log_json"]):
         errors.print(labelled("storage", f"the embedded PostgreSQL in {home()}"))
-    url = storage_url(flags["storage"])
+    storage_url(flags["storage"])
 
     # This import takes a second, so the first line and the error of a wrong URL come before it.
     from hpo.api.run import run as run_study
@@ -69,7 +69,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
             result = run_study(
                 study=given.pop("study_name"),
                 enqueue=given.pop("enqueue") or (),
-                storage=url,
+                storage=flags["storage"],
                 options=given_options(ctx, flags),
                 on_event=shown.show,
                 stop=stop,

@@ -75,7 +75,7 @@ def checkpoints_of(opened: OpenStudy | None) -> Path:
 
 def stop_on_signals(stop: threading.Event | None = None) -> threading.Event:
     """Have Ctrl-C, SIGTERM and a closed terminal set an event from now on; return it."""
-    from hpo.database.connection import stop_waiting
+    from hpo.database.patience import stop_waiting
 
     stop = threading.Event() if stop is None else stop
 

@@ -114,10 +114,9 @@ def studies(storage: str | None, as_json: bool) -> None:
     from hpo.environ import storage_url
     from hpo.study.overview import overview
 
-    url = storage_url(storage)
-    db = connect(url)
+    db = connect(storage_url(storage))
     create_tables(db)
-    found = overview(open_storage(url), db)
+    found = overview(open_storage(db), db)
     if as_json:
         click.echo(json.dumps([line.flat() for line in found], indent=2))
     elif found:

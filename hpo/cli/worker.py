@@ -11,6 +11,7 @@ import click
 
 from hpo.cli.run_flags import named
 from hpo.cli.shared import Command, stop_on_signals, storage_option
+from hpo.errors import RunFailed, StorageError
 
 if TYPE_CHECKING:
     from hpo.worker.pulse import Pulse
@@ -77,14 +78,16 @@ def worker(
 
 def _lose(ending: Ending, storage: str | None, patience_s: float) -> None:
     """Give back the ticket that this worker held; these imports are not needed before."""
-    from hpo.database.connection import connect, set_patience, with_retries
+    from hpo.database.connection import connect
+    from hpo.database.patience import set_patience, with_retries
     from hpo.environ import storage_url
     from hpo.tickets.leases import process_id
     from hpo.tickets.losses import lose
 
     stop_on_signals()
     set_patience(patience_s)
-    db = with_retries(lambda: connect(storage_url(storage), application="supervisor"))
+    url = storage_url(storage)
+    db = with_retries(lambda: connect(url, application="supervisor", connections=1))
     lose(db, process_id(), counts=ending.counts, cause=ending.cause)
 
 
@@ -111,7 +114,8 @@ def _train(
 
     import torch
 
-    from hpo.database.connection import connect, set_patience, with_retries
+    from hpo.database.connection import connect
+    from hpo.database.patience import set_patience, with_retries
     from hpo.engine.recording import Recording
     from hpo.environ import home, storage_url
     from hpo.study.study import open_study
@@ -123,8 +127,13 @@ def _train(
     watch_parent(stop)
     torch.set_num_threads(threads)
     set_patience(patience)
-    db = with_retries(lambda: connect(storage_url(storage), application=slot))
-    opened = with_retries(lambda: open_study(db, study_name))
+    url = storage_url(storage)
+    try:
+        db = with_retries(lambda: connect(url, application=slot, needs_writes=True, connections=2))
+        opened = with_retries(lambda: open_study(db, study_name))
+    except StorageError as error:
+        # A storage error would exit with 2, misconfigured; after a 1 the fleet may restart it.
+        raise RunFailed(str(error)) from error
     config = WorkerConfig(
         name=f"{platform.node()}/{slot}",
         slot=slot,

@@ -6,13 +6,14 @@ Any machine that reaches the study reaches its files, too. Border: bytes in, byt
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import BinaryIO
 
 import sqlalchemy as sa
 from optuna.artifacts.exceptions import ArtifactNotFound
 from sqlalchemy.dialects.postgresql import insert
 
-from hpo.database.connection import with_retries
+from hpo.database.patience import with_retries
 from hpo.database.schema import artifacts
 
 # A part is 1 MiB, because a row's value is held in memory several times on its way.
@@ -32,8 +33,12 @@ class DatabaseArtifacts:
             .where(artifacts.c.artifact_id == artifact_id)
             .order_by(artifacts.c.part)
         )
-        with self._engine.connect() as connection:
-            parts = connection.scalars(statement).all()
+
+        def once() -> Sequence[bytes]:
+            with self._engine.connect() as connection:
+                return connection.scalars(statement).all()
+
+        parts = with_retries(once)
         if not parts:
             raise ArtifactNotFound(f"no artifact '{artifact_id}' in the database")
         return io.BytesIO(b"".join(parts))

@@ -1,32 +1,45 @@
-"""PostgreSQL connections: engines from URLs, advisory locks, retries during an outage.
+"""PostgreSQL connections: engines from URLs, and advisory locks.
 
-Border: knows nothing of Optuna, tickets or trials.
+A process has one engine, which Optuna's storage uses, too. Border: knows nothing of Optuna, tickets
+or trials; `patience` waits for a database that is away, `waiting` for an answer.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 
+from hpo.database import waiting
+from hpo.database.faults import is_outage, is_read_only, reason
+from hpo.database.patience import with_retries
 from hpo.errors import ConfigurationError, StorageError
 
 DRIVER = "postgresql+psycopg2"
 STORAGE = "--storage or HPO_STORAGE"
-# A dead host must be reported in less than 5 s.
-_CONNECT_TIMEOUT_S = 3
-# A trial waits out a shorter outage. This is well below a lease's life (`LEASE_S`, 90 s).
-_PATIENCE_S = 45.0
+# A thread uses one connection at a time, or two: `alone` and `locked` hold one. A run prepares its
+# study under two locks.
+CONNECTIONS = 3
+# A thread that needs longer for a free connection waits for one that waits for an outage.
+_POOL_S = 10.0
+# A partner that vanished without a word is noticed after 20 to 25 s.
+_PARAMETERS: dict[str, Any] = {
+    "tcp_user_timeout": 20_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "target_session_attrs": "read-write",
+}
+# A lock that another session holds must not stop a process for ever. A client that vanished inside
+# a transaction must not hold its locks for hours. PgBouncer refuses both as startup parameters, and
+# as such they would replace the options of the URL.
+_SETTINGS = "SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '60s'"
 
-_logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -71,43 +84,90 @@ def parse_url(url: str, *, flag: str = STORAGE) -> URL:
     )
 
 
-def engine_kwargs(application: str) -> dict[str, Any]:
-    """Arguments of `create_engine` for every connection of this program."""
-    return {
-        # With fewer than two, RDBStorage waits for a connection that it holds itself.
-        "pool_size": 2,
-        "max_overflow": 4,
-        "pool_pre_ping": True,
-        "connect_args": {
-            "connect_timeout": _CONNECT_TIMEOUT_S,
-            "application_name": f"hpo {application}",
-            # Optuna's timestamps are naive UTC; another zone would break checks of staleness.
-            # A client that vanished inside a transaction must not hold its locks for hours.
-            "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=60000",
-            "tcp_user_timeout": 20_000,
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-        },
-    }
+def connect(
+    url: str,
+    *,
+    application: str = "client",
+    flag: str = STORAGE,
+    needs_writes: bool = False,
+    connections: int = CONNECTIONS,
+) -> sa.Engine:
+    """A SQLAlchemy engine on the database, tested by a connection. It is tried once.
 
-
-def connect(url: str, *, application: str = "client", flag: str = STORAGE) -> sa.Engine:
-    """A SQLAlchemy engine on the database, tested by one round trip.
+    Args:
+        application: The name under which the server lists the connections, after "hpo ".
+        flag: The option that gave the URL, for messages.
+        needs_writes: Refuse a server that is read-only, and prefer among several the one that
+            takes writes.
+        connections: The most connections at the same time.
 
     Raises:
         ConfigurationError: The URL cannot work.
         StorageError: The server cannot be reached or refuses the login.
     """
-    engine = sa.create_engine(parse_url(url, flag=flag), **engine_kwargs(application))
+    waiting.install()
+    parsed = parse_url(url, flag=flag)
+    # The URL's own parameters overrule these.
+    parameters = {name: _PARAMETERS[name] for name in _PARAMETERS if name not in parsed.query}
+    if not needs_writes:
+        parameters.pop("target_session_attrs", None)
+    engine = sa.create_engine(
+        parsed,
+        pool_size=connections,
+        max_overflow=0,
+        pool_timeout=_POOL_S,
+        connect_args={"application_name": f"hpo {application}", **parameters},
+    )
+    sa.event.listen(engine, "connect", _set_up)
+    sa.event.listen(engine, "checkout", _replace_if_closed)
+    sa.event.listen(engine, "handle_error", _leave_if_read_only)
     try:
-        with engine.connect() as connection:
-            connection.execute(sa.text("SELECT 1"))
+        engine.connect().close()
     except DBAPIError as error:
         engine.dispose()
-        reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
-        raise StorageError(f"storage '{mask(url)}' does not answer: {reason} ({flag})") from error
+        raise StorageError(f"storage '{mask(url)}' {_refusal(error)} ({flag})") from error
     return engine
+
+
+def _refusal(error: DBAPIError) -> str:
+    """The end of the sentence on a storage that cannot be connected to."""
+    said = reason(error)
+    if "session is read-only" in said:
+        return "is read-only, a standby or made so; name the server that takes writes"
+    if "unsupported startup parameter" in said:
+        return (
+            f"is behind PgBouncer, which does not pass options on: {said}; leave them out of the "
+            "URL and set them with ALTER ROLE ... SET search_path = ..."
+        )
+    return f"does not answer: {said}"
+
+
+def _set_up(connection: Any, _: object) -> None:
+    """Set what holds for a new connection, in one round trip."""
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(_SETTINGS)
+    connection.autocommit = False
+
+
+def _replace_if_closed(connection: Any, _: object, proxy: Any) -> None:
+    """Replace a connection that the server has closed; to see that takes no round trip."""
+    try:
+        if not waiting.is_readable(connection):
+            return
+        # The server has something to say: a farewell, or a changed setting.
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        connection.autocommit = False
+    except Exception as error:
+        raise DisconnectionError("the server has closed this connection") from error
+
+
+def _leave_if_read_only(context: sa.engine.ExceptionContext) -> None:
+    """Close the connections to a server that takes no writes any more, as after a failover."""
+    if is_read_only(context.original_exception):
+        context.is_disconnect = True
 
 
 def other_programs(engine: sa.Engine) -> list[str]:
@@ -124,8 +184,7 @@ def other_programs(engine: sa.Engine) -> list[str]:
 @contextmanager
 def locked(engine: sa.Engine, name: str) -> Iterator[None]:
     """Hold the advisory lock of this name; others wait for it."""
-    with engine.begin() as connection:
-        lock(connection, name)
+    with held(engine, lambda connection: lock(connection, name)):
         yield
 
 
@@ -133,62 +192,45 @@ def locked(engine: sa.Engine, name: str) -> Iterator[None]:
 def alone(engine: sa.Engine, name: str) -> Iterator[bool]:
     """Try to hold the advisory lock of this name without waiting; yield True if it is held."""
     statement = sa.text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
-    with engine.begin() as connection:
-        yield bool(connection.scalar(statement, {"name": name}))
+    with held(engine, lambda c: bool(c.scalar(statement, {"name": name}))) as is_alone:
+        yield is_alone
+
+
+@contextmanager
+def held(engine: sa.Engine, take: Callable[[sa.Connection], T]) -> Iterator[T]:
+    """Hold the locks that `take` takes, by a transaction that writes nothing; yield its result.
+
+    If its connection breaks, others may take the locks from then on; nothing is raised for it.
+    """
+
+    def taken() -> tuple[sa.Connection, T]:
+        connection = engine.connect()
+        try:
+            return connection, take(connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    connection, result = with_retries(taken)
+    try:
+        yield result
+    finally:
+        try:
+            connection.rollback()
+        except DBAPIError as error:
+            if not is_outage(error):
+                raise
+            connection.invalidate(error)
+        finally:
+            connection.close()
 
 
 def lock(connection: sa.Connection, name: str) -> None:
-    """Hold the advisory lock of this name until the transaction ends."""
-    statement = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+    """Hold the advisory lock of this name until the transaction ends; wait for it without limit."""
+    statement = sa.text("""
+        SELECT set_config('lock_timeout', '0', true),
+        pg_advisory_xact_lock(hashtextextended(:name, 0)),
+        set_config('lock_timeout', before.setting, true)
+        FROM (SELECT current_setting('lock_timeout') AS setting OFFSET 0) AS before
+    """)
     connection.execute(statement, {"name": name})
-
-
-_hurried = threading.Event()
-
-
-def stop_waiting() -> None:
-    """End all waiting of this process for the database, because the user wants it to end."""
-    _hurried.set()
-
-
-def is_hurried() -> bool:
-    """True if `stop_waiting` was called."""
-    return _hurried.is_set()
-
-
-def set_patience(seconds: float) -> None:
-    """Have this process wait for the database for so long."""
-    global _PATIENCE_S
-    _PATIENCE_S = seconds
-
-
-def since_outage_s() -> float:
-    """The time since the last outage that this process saw ended, in s; infinite without one."""
-    return float("inf")
-
-
-def with_retries(work: Callable[[], T]) -> T:
-    """Return the result of `work`, retried for up to 45 s while the database is unreachable.
-
-    `work` must be one transaction, or safe to repeat.
-    """
-    deadline = time.monotonic() + _PATIENCE_S
-    pause_s = 0.1
-    while True:
-        try:
-            return work()
-        except Exception as error:
-            left_s = deadline - time.monotonic()
-            if not _is_outage(error) or pause_s > left_s or _hurried.is_set():
-                raise
-            _logger.warning(
-                "the database is away; trying again in %.1f s, for %.0f s more", pause_s, left_s
-            )
-        _hurried.wait(pause_s)
-        pause_s = min(2 * pause_s, 5.0)
-
-
-def _is_outage(error: Exception) -> bool:
-    # Optuna wraps SQLAlchemy's errors.
-    cause = error if isinstance(error, DBAPIError) else error.__cause__
-    return isinstance(cause, OperationalError)

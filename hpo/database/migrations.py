@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
-from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _VersionManager
+from sqlalchemy import orm
 
-from hpo.database.connection import engine_kwargs, locked
-from hpo.database.schema import LEASE_S, OWN, SCHEMA_VERSION, schema_version, version_table
+from hpo.database.connection import locked
+from hpo.database.patience import with_retries
+from hpo.database.preconditions import Found, foreign, look, missing_right
+from hpo.database.schema import LEASE_S, OWN, SCHEMA_VERSION, version_table
 from hpo.errors import StorageError
 
 # The first version that was released.
@@ -38,43 +42,64 @@ def create_tables(engine: sa.Engine) -> None:
     the right to create tables passes when everything exists already.
 
     Raises:
-        StorageError: The tables belong to another version, which cannot be brought to this one.
+        StorageError: The tables belong to another version, which cannot be brought to this one;
+            the database is another program's; or a right is missing. Nothing was changed.
     """
-    if schema_version(engine) == SCHEMA_VERSION:
+    if _is_complete(with_retries(lambda: look(engine))):
         return
     # Opened by 12 processes at once, an empty database fails in 11 of them without a lock.
     with locked(engine, "hpo schema"):
-        found = schema_version(engine)
-        if found == SCHEMA_VERSION:
+        found = look(engine)
+        if _is_complete(found):
             return
         _refuse(found)
+        models.BaseModel.metadata.create_all(engine)
+        # It stamps its tables with their version.
         url = engine.url.render_as_string(hide_password=False)
-        RDBStorage(url, engine_kwargs=engine_kwargs("prepare")).engine.dispose()
+        _VersionManager(url, engine, orm.scoped_session(orm.sessionmaker(bind=engine)))
         with engine.begin() as connection:
-            if found is not None and connection.scalar(sa.text(_WORKING), {"life": LEASE_S}):
-                raise StorageError(
-                    f"workers of an earlier version of hpo are at work in this database (its "
-                    f"tables have version {found}); end their run with Ctrl-C, then repeat this "
-                    "command, and both go on"
-                )
-            connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS hpo"))
-            for version in range((found or SCHEMA_VERSION) + 1, SCHEMA_VERSION + 1):
-                for statement in MIGRATIONS.get(version, ()):
-                    connection.execute(sa.text(statement))
-            OWN.create_all(connection)
-            connection.execute(version_table.delete())
-            connection.execute(version_table.insert().values(version=SCHEMA_VERSION))
+            _bring_along(connection, found.version)
 
 
-def _refuse(found: int | None) -> None:
-    """Refuse tables of a version that this program cannot bring along."""
-    if found is not None and found > SCHEMA_VERSION:
+def _is_complete(found: Found) -> bool:
+    return found.version == SCHEMA_VERSION and found.is_optunas
+
+
+def _bring_along(connection: sa.Connection, version: int | None) -> None:
+    """Create our own tables, or bring those of an earlier version to this one."""
+    if version is not None and connection.scalar(sa.text(_WORKING), {"life": LEASE_S}):
         raise StorageError(
-            f"the tables in schema hpo have version {found}, this program knows "
+            f"workers of an earlier version of hpo are at work in this database (its "
+            f"tables have version {version}); end their run with Ctrl-C, then repeat this "
+            "command, and both go on"
+        )
+    connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS hpo"))
+    for later in range((version or SCHEMA_VERSION) + 1, SCHEMA_VERSION + 1):
+        for statement in MIGRATIONS.get(later, ()):
+            connection.execute(sa.text(statement))
+    OWN.create_all(connection)
+    connection.execute(version_table.delete())
+    connection.execute(version_table.insert().values(version=SCHEMA_VERSION))
+
+
+def _refuse(found: Found) -> None:
+    """Refuse a database in which tables cannot be created, or brought to this version."""
+    version = found.version
+    if version is not None and version > SCHEMA_VERSION:
+        raise StorageError(
+            f"the tables in schema hpo have version {version}, this program knows "
             f"{SCHEMA_VERSION}; use the version of hpo that created them, or a later one"
         )
-    if found is not None and found < FLOOR:
+    if version is not None and version < FLOOR:
         raise StorageError(
-            f"the tables in schema hpo have version {found}, of before the first release "
+            f"the tables in schema hpo have version {version}, of before the first release "
             f"(version {FLOOR}); name another database, or drop its schema hpo"
+        )
+    wrong = foreign(found)
+    if wrong is not None:
+        raise StorageError("; ".join(wrong))
+    lacking = missing_right(found)
+    if lacking is not None:
+        raise StorageError(
+            f"{lacking[0]}, so nothing was created; as its owner write: {lacking[1]}"
         )

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import Insert, insert
 
-from hpo.database.connection import with_retries
+from hpo.database.patience import with_retries
 from hpo.database.schema import divergences, environments, metrics, predictions
 from hpo.files import finite
 

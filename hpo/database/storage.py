@@ -31,8 +31,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
-from hpo.database.connection import engine_kwargs, parse_url, with_retries
 from hpo.database.fence import Fence
+from hpo.database.patience import with_retries
 
 # While a trial trains, other workers' trials are read again at most once per second: that reading
 # is half of bare Optuna's cost per report.
@@ -47,16 +47,27 @@ _attributes = sa.inspect(tables.TrialModel).relationships["user_attributes"]
 _attributes.order_by = [tables.TrialUserAttributeModel.__table__.c.trial_user_attribute_id]
 
 
-def open_storage(url: str, *, application: str = "client") -> TrialStorage:
+def open_storage(engine: sa.Engine) -> TrialStorage:
     """The Optuna storage of a database in which `create_tables` has made the tables."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return TrialStorage(
-        RDBStorage(
-            parse_url(url).render_as_string(hide_password=False),
-            engine_kwargs=engine_kwargs(application),
-            skip_table_creation=True,
-        )
-    )
+    return TrialStorage(_Backend(engine))
+
+
+class _Backend(RDBStorage):
+    """Optuna's storage on the engine of this process, in place of an engine of its own.
+
+    It has the attributes that `RDBStorage.__init__` sets, but for the manager of the tables'
+    versions: `create_tables` has compared them.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self.engine_kwargs = {}
+        self.url = engine.url.render_as_string(hide_password=False)
+        self.scoped_session = orm.scoped_session(orm.sessionmaker(bind=engine))
+        self.skip_compatibility_check = True
+        self.heartbeat_interval = self.grace_period = None
+        self.heartbeat_stale_trial_callback = self.failed_trial_callback = None
 
 
 class TrialStorage(_CachedStorage):
@@ -260,6 +271,7 @@ for _name in (
     *("get_study_id_from_name", "get_study_directions", "get_study_user_attrs"),
     *("get_study_system_attrs", "set_study_user_attr", "get_best_trial"),
     *("get_trial_id_from_study_id_trial_number", "get_trial_system_attrs"),
+    *("get_all_studies", "get_study_name_from_id", "set_study_system_attr", "create_new_study"),
 ):
     setattr(TrialStorage, _name, _retrying(getattr(_CachedStorage, _name)))
 

@@ -88,6 +88,26 @@ def start(home: Path) -> Server:
     return server
 
 
+def revive(home: Path) -> None:
+    """Start the home's server again if it died; not if a command stopped it or is at it.
+
+    Raises:
+        PostgresError: It cannot be started here; the message says what to do.
+    """
+    folder = Folder.of(home)
+    with _explained(folder):
+        # A clean stop removes the host's file, and holds the lock until it has.
+        busy = hold(folder.lock) if folder.host.exists() else None
+        if busy is None:
+            return
+        try:
+            folder.refuse_other_host()
+            if folder.host.exists() and postmaster(folder.data) is None:
+                _brought_up(folder)
+        finally:
+            os.close(busy)
+
+
 def running(home: Path) -> Server | None:
     """The home's server, if it accepts connections; nothing is started.
 

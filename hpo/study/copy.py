@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from optuna.storages._rdb import models
 from sqlalchemy.exc import DBAPIError
 
-from hpo.database.connection import mask
+from hpo.database.connection import lock, mask
 from hpo.database.migrations import create_tables
 from hpo.database.schema import artifacts, leases, metrics, tickets
 from hpo.errors import ConfigurationError, RunFailed, StorageError
@@ -35,6 +35,8 @@ _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # This many rows are in memory at a time. A row of artifacts has 1 MiB, and several copies of it
 # exist on its way.
 _ROWS, _PARTS = 1000, 4
+
+_TRY_LOCK = sa.func.pg_try_advisory_xact_lock(sa.func.hashtextextended("hpo copy", 0))
 
 # The arguments are the table, the number of rows copied so far and the number of all rows.
 Progress = Callable[[str, int, int], None]
@@ -118,15 +120,14 @@ def _identify(connection: sa.Connection, opened: OpenStudy) -> Whole:
 
 def _claim(connection: sa.Connection, name: str) -> None:
     """Exclude other copies and other creations of this study until the transaction ends."""
-    lock = sa.func.hashtextextended
     # Two concurrent copies of one study would both find its attempts' uids unused at the target.
-    if not connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(lock("hpo copy", 0)))):
+    if not connection.scalar(sa.select(_TRY_LOCK)):
         raise StorageError(
             f"another study is being copied to '{mask(connection.engine.url)}'; repeat this "
             "command when that has ended (--to)"
         )
     # A run that creates a study of this name holds the same lock.
-    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock(f"hpo study {name}", 0))))
+    lock(connection, f"hpo study {name}")
     _refuse_existing(connection, name)
 
 

@@ -58,7 +58,7 @@ def prepare_study(db: sa.Engine, request: RunRequest, *, on_gpu: bool) -> Prepar
     study.check_name(request.study_name)
     create_tables(db)
     url = db.url.render_as_string(hide_password=False)
-    storage = open_storage(url, application="fleet")
+    storage = open_storage(db)
     known = study.find(storage, request.study_name) if request.study_name else None
     spec = absolute(request.objective) or (known.config.objective if known else DEFAULT)
     objective = load_objective(spec)

@@ -119,7 +119,7 @@ def open_study(engine: sa.Engine, name: str | None) -> OpenStudy:
     """
     check_name(name)
     create_tables(engine)
-    storage = open_storage(engine.url.render_as_string(hide_password=False))
+    storage = open_storage(engine)
     names = sorted(study.study_name for study in storage.get_all_studies())
     if name is None and not names:
         raise ConfigurationError("the database holds no study; write 'python -m hpo run' first")

@@ -18,7 +18,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from hpo.database.connection import lock, since_outage_s, with_retries
+from hpo.database.connection import held, lock
+from hpo.database.patience import since_outage_s, with_retries
 from hpo.database.schema import LEASE_S, leases, tickets
 from hpo.tickets.leases import Lease, host_name, is_dead, process_id, read_leases
 from hpo.tickets.losses import give_back
@@ -95,8 +96,12 @@ class Tickets:
         Args:
             tried: The parameters of the study's trials.
         """
-        with self._engine.connect() as connection:
-            return self._untried(connection, configurations, tried)
+
+        def once() -> list[Mapping[str, Any]]:
+            with self._engine.connect() as connection:
+                return self._untried(connection, configurations, tried)
+
+        return with_retries(once)
 
     def _untried(
         self,
@@ -117,8 +122,12 @@ class Tickets:
     def free(self) -> int:
         """The number of open tickets, but the first, with neither a trial nor a configuration."""
         statement = sa.select(sa.func.count()).select_from(tickets).where(*self._free())
-        with self._engine.connect() as connection:
-            return connection.scalar(statement) or 0
+
+        def once() -> int:
+            with self._engine.connect() as connection:
+                return connection.scalar(statement) or 0
+
+        return with_retries(once)
 
     def _free(self) -> list[sa.ColumnElement[bool]]:
         return [
@@ -139,27 +148,31 @@ class Tickets:
         Returns:
             The number of configurations that got a ticket, and of tickets that are lacking.
         """
-        with self._engine.begin() as connection:
-            # Two runs may enqueue the same file at the same time.
-            lock(connection, f"hpo enqueue {self._study_uid}")
-            new = self._untried(connection, configurations, tried)
-            # A ticket that a worker is taking at this moment is skipped.
-            free = sa.select(tickets.c.ticket).where(*self._free()).order_by(tickets.c.ticket)
-            found = connection.scalars(free.limit(len(new)).with_for_update(skip_locked=True)).all()
-            if len(found) < len(new):
-                return 0, len(new) - len(found)
-            for ticket, params in zip(found, new, strict=True):
-                mine = (tickets.c.study_uid == self._study_uid, tickets.c.ticket == ticket)
-                connection.execute(tickets.update().where(*mine).values(params=dict(params)))
-            return len(new), 0
+
+        def once() -> tuple[int, int]:
+            with self._engine.begin() as connection:
+                # Two runs may enqueue the same file at the same time.
+                lock(connection, f"hpo enqueue {self._study_uid}")
+                new = self._untried(connection, configurations, tried)
+                # A ticket that a worker is taking at this moment is skipped.
+                free = sa.select(tickets.c.ticket).where(*self._free()).order_by(tickets.c.ticket)
+                chosen = free.limit(len(new)).with_for_update(skip_locked=True)
+                found = connection.scalars(chosen).all()
+                if len(found) < len(new):
+                    return 0, len(new) - len(found)
+                for ticket, params in zip(found, new, strict=True):
+                    mine = (tickets.c.study_uid == self._study_uid, tickets.c.ticket == ticket)
+                    connection.execute(tickets.update().where(*mine).values(params=dict(params)))
+                return len(new), 0
+
+        return with_retries(once)
 
     @contextmanager
     def held_still(self) -> Iterator[list[Lease]]:
         """Prevent the taking of tickets; yield the leases of workers."""
         self.sweep()
         statement = sa.select(tickets.c.ticket).where(tickets.c.study_uid == self._study_uid)
-        with self._engine.begin() as connection:
-            connection.execute(statement.with_for_update())
+        with held(self._engine, lambda c: c.execute(statement.with_for_update()).close()):
             yield self.live()
 
     def take(self, *, worker: str, slot: str, process: str | None = None) -> Ticket | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from hpo.database.connection import with_retries
+from hpo.database.patience import with_retries
 from hpo.database.schema import LEASE_S, leases, tickets
 
 

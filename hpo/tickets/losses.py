@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from hpo.database.connection import with_retries
+from hpo.database.patience import with_retries
 from hpo.tickets.ticket import Ticket
 
 MAX_LOSSES = 2

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.database import connection
+from hpo.database import waiting
 from tests.support.program import Command, Program
 
 QUADRATIC = ("--objective", "quadratic", "--workers", "1")
@@ -155,7 +155,7 @@ def test_a_process_answers_a_wrong_input_as_the_function_does(
 
 def test_a_server_that_never_answers_is_given_up_within_5_s():
     # One attempt; a second is left for what comes before it.
-    assert connection.engine_kwargs("client")["connect_args"]["connect_timeout"] <= 4
+    assert waiting.CONNECT_S <= 4
 
 
 def assert_short(refused: subprocess.CompletedProcess[str], says: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import multiprocessing
+import re
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -48,7 +49,7 @@ class Gate:
 
 @pytest.fixture
 def storage(url: str) -> TrialStorage:
-    return open_storage(url)
+    return open_storage(connect(url))
 
 
 @pytest.fixture
@@ -68,7 +69,11 @@ def begin(storage: TrialStorage, study: optuna.Study, gate: Gate) -> optuna.Tria
     return optuna.Trial(study, trial_id)
 
 
-def test_optuna_still_has_what_the_storage_extends() -> None:
+def test_optuna_still_has_what_the_storage_extends(url):
+    # What the storage sets in place of `RDBStorage.__init__`.
+    assigned = set(re.findall(r"self\.(\w+)(?:: .*)? = ", inspect.getsource(RDBStorage.__init__)))
+    own = set(vars(open_storage(connect(url))._backend))
+    assert assigned - own == {"_version_manager"}
     parameters = inspect.signature(RDBStorage._get_prepared_new_trial).parameters
     assert list(parameters) == ["self", "study_id", "template_trial", "session"]
     parameters = inspect.signature(RDBStorage._set_trial_value_without_commit).parameters
@@ -182,8 +187,9 @@ def test_an_empty_database_is_prepared_by_many_at_once(empty_url):
 
     def prepare() -> None:
         gate.wait()
-        create_tables(connect(empty_url))
-        open_storage(empty_url).get_all_studies()
+        engine = connect(empty_url)
+        create_tables(engine)
+        open_storage(engine).get_all_studies()
 
     # Without the lock 11 of 12 fail; on two cores six processes overlap well enough.
     processes = [context.Process(target=prepare) for _ in range(6)]

@@ -58,7 +58,7 @@ def test_an_outage_of_the_database_is_waited_out(alone: Program, held: Held):
 def test_ctrl_c_is_obeyed_while_the_database_is_away(alone: Program, tmp_path: Path):
     # Whoever waited for the database, or for the workers' grace, would do so for hours.
     held = Held(
-        tmp_path, head="from hpo.database import connection\nconnection._PATIENCE_S = 36_000"
+        tmp_path, head="from hpo.database.patience import set_patience\nset_patience(36_000)"
     )
     alone("url")
     held.hold(1)

@@ -490,7 +490,7 @@ def test_a_study_that_cannot_train_is_not_created(url, tmp_path, monkeypatch):
         with pytest.raises(ConfigurationError, match=message):
             prepare_study(db, request, on_gpu=False)
 
-    assert open_storage(url).get_all_studies() == []
+    assert open_storage(db).get_all_studies() == []
 
 
 def test_a_folder_is_kept_whole_and_found_again_from_another_place(url, tmp_path, monkeypatch):

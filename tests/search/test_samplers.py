@@ -14,6 +14,7 @@ from optuna.pruners import HyperbandPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.database.connection import connect
 from hpo.database.storage import open_storage
 from hpo.search.sampler_view import without_superseded
 from hpo.search.samplers import RERUN_OF, SAMPLERS, UNTRAINED, InformedSampler, resolve
@@ -117,7 +118,7 @@ def test_maximizing_mirrors_minimizing(name, studies):
 @pytest.mark.acceptance
 @pytest.mark.parametrize("name", ALL)
 def test_a_study_in_postgresql_is_the_one_in_memory(name, studies, url):
-    storage = open_storage(url)
+    storage = open_storage(connect(url))
     study = optuna.create_study(study_name="s", storage=storage)
 
     # 14: beyond the 10 that most samplers draw at random.

@@ -141,7 +141,8 @@ def content(found: list[FrozenTrial]) -> list[dict[str, Any]]:
 
 def create(url: str, name: str, folder: Path, *, uid: str | None = None) -> OpenStudy:
     """A study with trials of every kind, and rows in every table of ours."""
-    db, storage = connect(url), open_storage(url)
+    db = connect(url)
+    storage = open_storage(db)
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
     uid = uid or str(uuid.uuid4())
     study.set_user_attr("config", CONFIG)

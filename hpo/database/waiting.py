@@ -1,0 +1,92 @@
+"""Waiting for an answer of the server, so that Ctrl-C is obeyed meanwhile.
+
+psycopg2 blocks in C, where signals wait for the answer. With this callback it waits here, and
+libpq's own `connect_timeout` no longer holds, so the time of a connection is kept here, too.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from contextlib import suppress
+
+import psycopg2
+from psycopg2 import extensions
+
+from hpo.database.patience import must_end
+
+# A dead host must be reported in less than 5 s.
+CONNECT_S = 3.0
+# A process that is to end gives the server this long from one answer to the next.
+_HURRIED_S = 2.0
+# Between two looks at whether it is to end.
+_LOOK_MS = 200
+
+_EVENTS = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
+_CONNECTED = (
+    *(extensions.STATUS_READY, extensions.STATUS_BEGIN, extensions.STATUS_PREPARED),
+    *(extensions.STATUS_SYNC, extensions.STATUS_ASYNC),
+)
+
+
+def install() -> None:
+    """Have all connections of this process wait by `_wait`."""
+    extensions.set_wait_callback(_wait)
+
+
+def is_readable(connection: extensions.connection) -> bool:
+    """Return whether an idle connection has something to read: mostly, that it is closed."""
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def _wait(connection: extensions.connection) -> None:
+    """Wait until the connection is made, or the statement has its answer."""
+    if connection.status in _CONNECTED:
+        _wait_for_answer(connection)
+    else:
+        _wait_for_connection(connection)
+
+
+def _wait_for_answer(connection: extensions.connection) -> None:
+    hurried_s = 0.0
+    while (state := connection.poll()) != extensions.POLL_OK:
+        while not _is_ready(connection.fileno(), state):
+            if must_end():
+                hurried_s += _LOOK_MS / 1000
+                if hurried_s >= _HURRIED_S:
+                    raise psycopg2.OperationalError("no answer; not waited for, as asked")
+
+
+def _wait_for_connection(connection: extensions.connection) -> None:
+    """Wait for a connection, for `CONNECT_S` for each address of the server."""
+    deadline, is_late = time.monotonic() + CONNECT_S, False
+    try:
+        while (state := connection.poll()) != extensions.POLL_OK:
+            while not _is_ready(connection.fileno(), state):
+                if must_end() and time.monotonic() > deadline - CONNECT_S + _HURRIED_S:
+                    raise psycopg2.OperationalError("no answer; not waited for, as asked")
+                if time.monotonic() > deadline:
+                    # libpq now finds this address dead, and goes on with the next one, if any.
+                    _shut(connection.fileno())
+                    deadline, is_late = time.monotonic() + CONNECT_S, True
+    except psycopg2.OperationalError as error:
+        if not is_late:
+            raise
+        where = str(error).strip().splitlines()[0].rpartition(" failed: ")[0]
+        text = f"{where or 'connection to server'} failed: no answer within {CONNECT_S:.0f} s"
+        raise psycopg2.OperationalError(text) from error
+
+
+def _is_ready(descriptor: int, state: int) -> bool:
+    poller = select.poll()
+    poller.register(descriptor, _EVENTS[state])
+    return bool(poller.poll(_LOOK_MS))
+
+
+def _shut(descriptor: int) -> None:
+    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connected:
+        connected.shutdown(socket.SHUT_RDWR)
