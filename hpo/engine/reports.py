@@ -155,6 +155,10 @@ class Reporter(Protocol):
         """Receive the means over some steps; optional."""
         return
 
+    def on_saved(self, step: int) -> None:
+        """Learn that a checkpoint holds everything up to this step; optional."""
+        return
+
     def state_dict(self) -> dict[str, Any]:
         """Plain data to keep in the trial's checkpoint."""
         return {}

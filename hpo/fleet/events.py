@@ -103,6 +103,7 @@ class RunResult:
     Attributes:
         reasons: Numbers of pruned trials by prune reason.
         diverged: Reasons of the trials that the guard pruned, by trial number.
+        left_out: Remark on a better value that another program told; None without one.
         default_value: Value of the default configuration; None unless its trial is complete.
         references: Metric of the objective's reference methods, by name.
         seconds: Wall time of this run.
@@ -113,6 +114,7 @@ class RunResult:
     reasons: Mapping[str, int]
     diverged: Mapping[int, str]
     best: FrozenTrial | None
+    left_out: str | None
     default_value: float | None
     references: Mapping[str, float]
     seconds: float

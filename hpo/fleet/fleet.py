@@ -25,7 +25,7 @@ from hpo.launch.supervisor import Process, Supervisor
 from hpo.machine.slots import Slot
 from hpo.study import study
 from hpo.study.join import Prepared
-from hpo.study.outcomes import best_trial, divergence, is_default, prune_reasons
+from hpo.study.outcomes import best_trial, divergence, is_default, left_out, prune_reasons
 from hpo.study.request import RunRequest
 from hpo.tickets.budget import Budget
 
@@ -101,6 +101,7 @@ def run(
         reasons=prune_reasons(trials),
         diverged={t.number: reason for t in trials if (reason := divergence(t))},
         best=best_trial(opened_study),
+        left_out=left_out(opened_study),
         default_value=default.value if default else None,
         references=opened_study.user_attrs.get(study.REFERENCES, {}),
         seconds=fleet.seconds,

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 
 from hpo.database.connection import lock, with_retries
 from hpo.database.schema import LEASE_S, leases, tickets
@@ -154,6 +155,33 @@ class Tickets:
                 mine = (tickets.c.study_uid == self._study_uid, tickets.c.ticket == ticket)
                 connection.execute(tickets.update().where(*mine).values(params=dict(params)))
             return len(new), 0
+
+    def make_room(self, waiting: sa.ScalarSelect[int]) -> int:
+        """Add the tickets that trials enqueued by other programs lack; return their number.
+
+        Args:
+            waiting: The expression that counts these trials. Counted in one statement with the
+                tickets, a trial that begins at the same time is counted once.
+        """
+        mine = tickets.c.study_uid == self._study_uid
+        # A worker that holds a ticket without a trial is about to begin one.
+        is_free = (*self._free()[2:], tickets.c.state.in_(("open", "leased")))
+        free = sa.select(sa.func.count()).where(mine, *is_free).scalar_subquery()
+        total = sa.select(sa.func.max(tickets.c.ticket)).where(mine).scalar_subquery()
+        number = sa.func.generate_series(total + 1, total + waiting - free)
+        lacking = sa.select(sa.literal(self._study_uid, tickets.c.study_uid.type), number)
+        columns = [tickets.c.study_uid, tickets.c.ticket]
+        statement = insert(tickets).from_select(columns, lacking).on_conflict_do_nothing()
+
+        def once() -> int:
+            with self._engine.begin() as connection:
+                if not connection.scalar(sa.select(waiting)):
+                    return 0
+                # Two runs may notice the same trials at the same time.
+                lock(connection, f"hpo enqueue {self._study_uid}")
+                return max(0, connection.execute(statement).rowcount)
+
+        return with_retries(once)
 
     @contextmanager
     def held_still(self) -> Iterator[list[Lease]]:

@@ -22,6 +22,7 @@ class Beat:
 
     Attributes:
         is_lost: True once the lease belongs to another worker.
+        is_away: True while the database does not answer.
     """
 
     def __init__(self, tickets: Tickets, ticket: Ticket) -> None:
@@ -30,6 +31,7 @@ class Beat:
         self._wake, self._done = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
         self.is_lost = False
+        self.is_away = False
 
     def note(self, **progress: float | int | None) -> None:
         """Have the thread store this progress with a beat at once; return without waiting."""

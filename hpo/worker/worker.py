@@ -20,7 +20,7 @@ from hpo.database import records
 from hpo.database.artifacts import DatabaseArtifacts
 from hpo.database.connection import alone
 from hpo.engine.recording import Recording
-from hpo.errors import LeaseLost, RunFailed, StopRequested
+from hpo.errors import LeaseLost, RunFailed, StopRequested, TrialEnded, TrialGone
 from hpo.machine.provenance import environment, git_sha
 from hpo.study import study
 from hpo.study.objective import load_objective
@@ -159,12 +159,23 @@ class Worker:
             self._tickets.release(ticket.run_uid)
         except LeaseLost as lost:
             _logger.warning("ticket %d | %s", ticket.ticket, lost)
+        except (TrialEnded, TrialGone) as over:
+            _logger.warning("ticket %d | %s", ticket.ticket, over)
+            self._settle(ticket)
         except RunFailed:
             self._tickets.release(ticket.run_uid)
             raise
         finally:
             self._opened.storage.hold(None)
         _release_memory(self._context.device)
+
+    def _settle(self, ticket: Ticket) -> None:
+        """Close the ticket of a trial that another program ended or deleted."""
+        storage = self._opened.storage
+        try:
+            storage.settle(ticket, storage.get_study_id_from_name(self._opened.name))
+        except LeaseLost as lost:
+            _logger.warning("ticket %d | %s", ticket.ticket, lost)
 
 
 def _device_name(device: torch.device) -> str:
