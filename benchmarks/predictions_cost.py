@@ -14,9 +14,11 @@ import argparse
 import statistics
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any
 from unittest import mock
 
+import sqlalchemy as sa
 import torch
 
 from hpo import environ
@@ -37,8 +39,8 @@ _SAMPLES = 8
 class _Keeper(Reporter):
     """A reporter that stores epochs as a worker does and times the share of the predictions."""
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
+    def __init__(self, records: Records, db: sa.Engine) -> None:
+        self._records, self._db = records, db
         self.seconds = 0.0
 
     def must_stop(self) -> bool:
@@ -48,19 +50,29 @@ class _Keeper(Reporter):
         where: dict[str, Any] = {"epoch": epoch.epoch, "step": epoch.step}
         where["run_uid"] = str(uuid.uuid4())
         started_at = time.perf_counter()
-        self._records.save_epoch(**where, ticket=1, values=epoch.flat())
+        self._keep(self._records.epoch(**where, ticket=1, values=epoch.flat()))
         plain_s = time.perf_counter() - started_at
         where["run_uid"] = str(uuid.uuid4())
         started_at = time.perf_counter()
-        rows = self._records.prediction_rows(
-            [vars(sample) for sample in epoch.samples], **where, trial_number=0
+        samples = [vars(sample) for sample in epoch.samples]
+        self._keep(
+            self._records.epoch(**where, ticket=1, values=epoch.flat()),
+            self._records.predicted(samples, **where, trial_number=0),
         )
-        self._records.save_epoch(**where, ticket=1, values=epoch.flat(), predictions=rows)
         self.seconds += time.perf_counter() - started_at - plain_s
         return False
 
+    def _keep(self, *kept: tuple[sa.Executable, Sequence[Mapping[str, Any]]]) -> None:
+        """Execute statements with their rows in one transaction, as a trial's storage does."""
+        with self._db.begin() as connection:
+            for statement, rows in kept:
+                if rows:
+                    connection.execute(statement, rows)
 
-def measured(name: str, device: torch.device, records: Records) -> tuple[float, float, float]:
+
+def measured(
+    name: str, device: torch.device, records: Records, db: sa.Engine
+) -> tuple[float, float, float]:
     """Seconds of a trial, of predicting the samples in it, and of storing them."""
     objective = load(name)
     size = usual(on_gpu=device.type == "cuda")["size"]
@@ -83,7 +95,7 @@ def measured(name: str, device: torch.device, records: Records) -> tuple[float, 
 
     torch.manual_seed(0)
     task = objective.build(objective.defaults("wide"), context)
-    keeper = _Keeper(records)
+    keeper = _Keeper(records, db)
     plan = Plan(
         epochs=_EPOCHS,
         precision=usual(on_gpu=device.type == "cuda")["precision"],
@@ -108,7 +120,9 @@ def main() -> None:
     print("| objective | trial, s | asking, ms | keeping, ms | share of the trial |")
     print("|---|---|---|---|---|")
     for name in ("ris_covariance", "arc_prompt"):
-        rounds = [measured(name, torch.device(args.device), records) for _ in range(args.rounds)]
+        rounds = [
+            measured(name, torch.device(args.device), records, db) for _ in range(args.rounds)
+        ]
         seconds, asking, keeping = map(statistics.median, zip(*rounds, strict=True))
         shares = [100 * (ask + keep) / whole for whole, ask, keep in rounds]
         print(

@@ -22,7 +22,6 @@ import optuna
 import torch
 
 from hpo.database.connection import connect
-from hpo.database.records import Records
 from hpo.database.storage import TrialStorage
 from hpo.engine import trial
 from hpo.study.join import prepare_study
@@ -68,9 +67,8 @@ def main() -> None:
         (trial._Trial, "train_step", "backward and step"),
         (trial._Trial, "validate", "validation"),
         (trial._Trial, "save", "checkpoint"),
-        (TrialStorage, "_transact", "database: writes"),
+        (TrialStorage, "_in_transaction", "database: writes"),
         (TrialStorage, "get_all_trials", "database: reads"),
-        (Records, "save_epoch", "database: records"),
         (optuna.Trial, "_suggest", "sampler"),
         (optuna.Trial, "should_prune", "pruner"),
     ):

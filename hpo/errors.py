@@ -8,6 +8,8 @@
     │   └── PostgresError       the embedded server cannot be set up, started or stopped
     ├── RunFailed               the run went wrong after it had begun: exit code 1
     ├── LeaseLost               this worker no longer owns its ticket; its writes are refused
+    ├── TrialEnded              another program ended this worker's trial
+    ├── TrialGone               another program deleted this worker's trial
     ├── StopRequested           a signal asked this worker to stop; the trial can be resumed
     └── Divergence              the guard ended the trial; lives in `hpo.guard.evidence`
 
@@ -54,6 +56,14 @@ class RunFailed(HpoError):
 
 class LeaseLost(HpoError):
     """This worker no longer owns its ticket; its writes are refused."""
+
+
+class TrialEnded(HpoError):
+    """Another program ended this worker's trial."""
+
+
+class TrialGone(HpoError):
+    """Another program deleted this worker's trial."""
 
 
 class StopRequested(HpoError):

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +19,9 @@ from typing import Any
 
 from hpo.errors import ConfigurationError
 
-_NAME = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")
+# Processes of several containers may have the same pid, so a random token tells them apart.
+_TOKEN_BYTES = 4
+_NAME = re.compile(r"\.(?P<name>.+)\.\d+(-[0-9a-f]+)?\.tmp")
 
 
 @contextmanager
@@ -28,7 +31,8 @@ def renamed(path: Path) -> Iterator[Path]:
     Raises:
         OSError: It cannot be renamed; errors of the block pass through.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unique = f"{os.getpid()}-{secrets.token_hex(_TOKEN_BYTES)}"
+    temporary = path.with_name(f".{path.name}.{unique}.tmp")
     try:
         yield temporary
         temporary.replace(path)

@@ -18,7 +18,7 @@ from hpo.engine.reports import TRAINING_FIGURES
 from hpo.errors import ConfigurationError
 from hpo.files import finite
 from hpo.study.config import StudyConfig
-from hpo.study.outcomes import best_trial
+from hpo.study.outcomes import best_trial, left_out, numbered
 from hpo.study.status import Status, status
 from hpo.study.study import OpenStudy, as_begun, open_study
 from hpo.study.table import trial_rows
@@ -37,6 +37,7 @@ class Best:
         params: Parameters of the trial.
         figures: Figures of its last validation, the metric among them.
         config: Configuration of the study when the trial began.
+        left_out: Remark on a better value that another program told; None without one.
     """
 
     study: str
@@ -47,6 +48,7 @@ class Best:
     params: Mapping[str, Any]
     figures: Mapping[str, float]
     config: StudyConfig
+    left_out: str | None = None
 
     def flat(self) -> dict[str, Any]:
         """Return plain data for JSON, which `train` and `--enqueue` read."""
@@ -104,7 +106,7 @@ class Study:
             ConfigurationError: There is no such trial, or no prediction of it is kept.
         """
         trials = self._opened.load().get_trials(deepcopy=False)
-        if not 0 <= trial < len(trials):
+        if numbered(trials, trial) is None:
             raise ConfigurationError(f"study '{self.name}' has no trial {trial}")
         rows = Records(self._db, self._opened.uid).predictions(trial)
         if not rows:
@@ -163,9 +165,11 @@ def best_of(opened: OpenStudy, db: sa.Engine) -> tuple[Best, FrozenTrial]:
     Raises:
         ConfigurationError: No trial is complete yet.
     """
-    trial = best_trial(opened.load())
+    study = opened.load()
+    trial, remark = best_trial(study), left_out(study)
     if trial is None or trial.value is None:
-        raise ConfigurationError(f"study '{opened.name}' has no complete trial yet")
+        why = f" ({remark})" if remark else ""
+        raise ConfigurationError(f"study '{opened.name}' has no complete trial yet{why}")
     found = Best(
         study=opened.name,
         trial=trial.number,
@@ -175,6 +179,7 @@ def best_of(opened: OpenStudy, db: sa.Engine) -> tuple[Best, FrozenTrial]:
         params=trial.params,
         figures=_validated(Records(db, opened.uid), trial, opened.config.metric),
         config=as_begun(opened, trial).config,
+        left_out=remark,
     )
     return found, trial
 

@@ -110,15 +110,16 @@ def _saved_step(number: int, study_name: str | None, storage: str | None) -> byt
     """Read the saved step of a diverged trial from the database."""
     from hpo.database.artifacts import DatabaseArtifacts
     from hpo.database.records import Records
+    from hpo.study.outcomes import numbered
 
     opened, db = open_study(study_name, storage)
     kept = Records(db, opened.uid).divergence(number)
     if kept is None:
-        trials = opened.load().get_trials(deepcopy=False)
-        if number >= len(trials):
+        trial = numbered(opened.load().get_trials(deepcopy=False), number)
+        if trial is None:
             raise ConfigurationError(f"study '{opened.name}' has no trial {number}")
-        state = trials[number].state.name.lower()
-        reason = trials[number].user_attrs.get("prune_reason", "-")
+        state = trial.state.name.lower()
+        reason = trial.user_attrs.get("prune_reason", "-")
         why = f"its prune_reason is '{reason}'" if reason != "-" else f"it is {state}"
         raise ConfigurationError(
             f"trial {number} of study '{opened.name}' was not pruned for a divergence ({why}); "

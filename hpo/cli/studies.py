@@ -161,3 +161,5 @@ def best(study_name: str | None, storage: str | None, save: Path | None, as_json
     else:
         print_trial(opened, trial)
         print_figures(found.figures)
+    if found.left_out is not None:
+        click.echo(f"note: {found.left_out}", err=True)

@@ -24,3 +24,9 @@ class Fence(Protocol):
 
     def end(self, session: orm.Session, state: str) -> None:
         """Close the owner's rows of the trial; state is `complete`, `pruned` or `failed`."""
+
+    def has_ended(self, session: orm.Session) -> bool:
+        """Return whether this owner has ended the trial, in a transaction whose answer was lost."""
+
+    def unbind(self, session: orm.Session) -> None:
+        """Have the owner's rows ask for another trial, because theirs was deleted."""

@@ -1,6 +1,7 @@
 """Records of trials in our own tables: metrics, predictions, divergences, environments.
 
-Border: rows in, rows out. Optuna's tables belong to `storage`, tickets to `tickets.budget`.
+Border: rows in, rows out. What belongs to a trial is a statement here, which `storage` executes
+under the trial's fence. Optuna's tables belong to `storage`, tickets to `tickets.budget`.
 """
 
 from __future__ import annotations
@@ -58,19 +59,17 @@ class Records:
     def save_environment(self, worker: str, details: Mapping[str, Any]) -> None:
         """Store the environment of a worker."""
         row = {"study_uid": self._study_uid, "worker": worker, "details": dict(details)}
-        self._execute((insert(environments).on_conflict_do_nothing(), [row]))
 
-    def save_epoch(
-        self,
-        *,
-        run_uid: str,
-        ticket: int,
-        epoch: int,
-        step: int,
-        values: Mapping[str, float],
-        predictions: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
-        """Store an epoch's metrics and predictions in one transaction.
+        def once() -> None:
+            with self._engine.begin() as connection:
+                connection.execute(insert(environments).on_conflict_do_nothing(), [row])
+
+        with_retries(once)
+
+    def epoch(
+        self, *, run_uid: str, ticket: int, epoch: int, step: int, values: Mapping[str, float]
+    ) -> tuple[Insert, list[dict[str, Any]]]:
+        """The statement that stores an epoch's metrics, and its rows.
 
         An epoch repeated after an interruption is stored once. JSON has no NaN: a value that is
         not finite is stored as its name.
@@ -78,9 +77,9 @@ class Records:
         plain = finite(dict(values), names=True)
         where = {"run_uid": run_uid, "ticket": ticket, "epoch": epoch, "step": step}
         row = {"study_uid": self._study_uid, **where, "values": plain}
-        self._execute((insert(metrics).on_conflict_do_nothing(), [row]), (_RENEWED, predictions))
+        return insert(metrics).on_conflict_do_nothing(), [row]
 
-    def prediction_rows(
+    def predicted(
         self,
         samples: Sequence[Mapping[str, Any]],
         *,
@@ -88,14 +87,14 @@ class Records:
         trial_number: int,
         epoch: int,
         step: int,
-    ) -> list[dict[str, Any]]:
-        """Rows of the table `predictions` for some validation samples."""
-        where = {"trial_number": trial_number, "step": step, "epoch": epoch, "run_uid": run_uid}
-        return [{"study_uid": self._study_uid, **where, **sample} for sample in samples]
+    ) -> tuple[Insert, list[dict[str, Any]]]:
+        """The statement that stores predictions for some validation samples, and its rows.
 
-    def save_predictions(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Store predictions; those of a repeated step replace the earlier ones."""
-        self._execute((_RENEWED, rows))
+        Those of a repeated step replace the earlier ones.
+        """
+        where = {"trial_number": trial_number, "step": step, "epoch": epoch, "run_uid": run_uid}
+        rows = [{"study_uid": self._study_uid, **where, **sample} for sample in samples]
+        return _RENEWED, rows
 
     def predictions(self, trial_number: int) -> list[dict[str, Any]]:
         """A trial's stored predictions by step and sample, keyed by the table's columns.
@@ -154,14 +153,3 @@ class Records:
                 return None if row is None else dict(row)
 
         return with_retries(once)
-
-    def _execute(self, *parts: tuple[Insert, Sequence[Mapping[str, Any]]]) -> None:
-        """Insert rows in one transaction."""
-
-        def once() -> None:
-            with self._engine.begin() as connection:
-                for statement, rows in parts:
-                    if rows:
-                        connection.execute(statement, rows)
-
-        with_retries(once)

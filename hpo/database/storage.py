@@ -10,11 +10,8 @@ pinned by `tests/database/test_storage.py::test_optuna_still_has_what_the_storag
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Container, Sequence
-from datetime import datetime
-from functools import wraps
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import optuna
@@ -25,14 +22,15 @@ from optuna.distributions import (
     distribution_to_json,
 )
 from optuna.storages import RDBStorage
-from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models as tables
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import orm
-from sqlalchemy.dialects import postgresql
 
+from hpo.database import outside
+from hpo.database.buffer import Buffer
 from hpo.database.fence import Fence
-from hpo.database.patience import with_retries
+from hpo.database.patient import PatientStorage
+from hpo.errors import LeaseLost, TrialEnded
 
 # While a trial trains, other workers' trials are read again at most once per second: that reading
 # is half of bare Optuna's cost per report.
@@ -70,71 +68,143 @@ class _Backend(RDBStorage):
         self.heartbeat_stale_trial_callback = self.failed_trial_callback = None
 
 
-class TrialStorage(_CachedStorage):
+class TrialStorage(PatientStorage):
     """Optuna's storage; under a fence, for a process that writes one trial at a time.
 
-    Writes to the current trial are buffered until `flush`, a report or the trial's end. One
-    transaction then checks the fence and stores them. So parameters are stored all or none, and a
-    worker that lost its trial writes nothing more. A broken connection is retried. Without a fence
-    this is the storage that any Optuna program opens.
+    Writes to the current trial are buffered until `flush` or the trial's end. One transaction then
+    checks the fence and the trial's state, and stores them. So parameters are stored all or none,
+    and a worker that lost its trial, or whose trial another program ended, writes nothing more. A
+    broken connection is retried. Without a fence this is the storage that any Optuna program opens.
     """
 
     def __init__(self, backend: RDBStorage) -> None:
         super().__init__(backend)
         self._fence: Fence | None = None
-        self._params: dict[str, tuple[float, str]] = {}
-        self._user: dict[str, Any] = {}
-        self._system: dict[str, Any] = {}
-        self._reports: dict[int, float] = {}
+        self._buffer = Buffer()
         self._at_end: list[sa.Executable] = []
         self._read_at = 0.0
 
     def hold(self, fence: Fence | None) -> None:
         """Write the next trial under this fence; discard the last one's buffered writes."""
         self._fence = fence
-        self._forget()
+        self._buffer.clear()
         self._at_end.clear()
         self._read_at = 0.0
+
+    def alongside(self, statement: sa.Executable, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Execute a statement of the owner's in the transaction of the next flush."""
+        if rows:
+            self._buffer.statements.append((statement, rows))
 
     def at_end(self, statement: sa.Executable) -> None:
         """Execute a statement of the owner's in the transaction that ends the current trial."""
         self._at_end.append(statement)
 
     def create_trial(
-        self, study_id: int, *, user_attrs: dict[str, Any], system_attrs: dict[str, Any]
+        self,
+        study_id: int,
+        *,
+        user_attrs: Mapping[str, Any],
+        system_attrs: Mapping[str, Any],
+        if_waiting: Mapping[str, Any] | None = None,
     ) -> int:
-        """Create a running trial with its attributes under the fence; return its id."""
+        """Create a running trial with its attributes under the fence; return its id.
+
+        Args:
+            if_waiting: Further system attributes of a trial that another program enqueued. Given
+                them, the first one that waits is begun in place of a new trial.
+
+        Raises:
+            TrialEnded: An earlier try created the trial, and another program has ended it.
+            TrialGone: Or has deleted it.
+        """
 
         def create(session: orm.Session) -> int:
             # An earlier try may have committed although its answer was lost.
             number = self._fence.begun(session) if self._fence is not None else None
             if number is not None:
-                return self._backend.get_trial_id_from_study_id_trial_number(study_id, number)
+                return self._bound(session, study_id, number)
             tables.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
-            row = self._backend._get_prepared_new_trial(study_id, template, session)
-            session.flush()
-            trial_id, number = cast(tuple[int, int], (row.trial_id, row.number))
+            found = None
+            if if_waiting is not None:
+                system = {**system_attrs, **if_waiting}
+                found = outside.begin_waiting(session, study_id, user=user_attrs, system=system)
+            trial_id, number = found[:2] if found is not None else insert(session)
             if self._fence is not None:
                 self._fence.begin(session, number)
             return trial_id
+
+        def insert(session: orm.Session) -> tuple[int, int]:
+            row = cast(Any, self._backend._get_prepared_new_trial(study_id, template, session))
+            session.flush()
+            row.number = outside.free_number(session, study_id, row.trial_id, at_least=row.number)
+            row._datetime_start_utc = outside.NOW
+            session.flush()
+            return row.trial_id, row.number
 
         template = FrozenTrial(
             number=-1,
             trial_id=-1,
             state=TrialState.RUNNING,
             value=None,
-            datetime_start=datetime.now(),
+            datetime_start=None,
             datetime_complete=None,
             params={},
             distributions={},
-            user_attrs=user_attrs,
-            system_attrs=system_attrs,
+            user_attrs=dict(user_attrs),
+            system_attrs=dict(system_attrs),
             intermediate_values={},
         )
-        trial_id = self._transact(create)
+        return self._read_afresh(study_id, self._transact(create))
+
+    def resume_trial(self, study_id: int, number: int) -> int:
+        """The id of the fence's trial.
+
+        Raises:
+            TrialEnded: Another program has ended it.
+            TrialGone: Another program has deleted it.
+        """
+        trial_id = self._transact(lambda session: self._bound(session, study_id, number))
+        return self._read_afresh(study_id, trial_id)
+
+    def _bound(self, session: orm.Session, study_id: int, number: int) -> int:
+        found = outside.find(session, study_id, number)
+        return outside.opened(found, f"trial {number}").trial_id
+
+    def _read_afresh(self, study_id: int, trial_id: int) -> int:
         self._read_at = 0.0
         self.get_all_trials(study_id, deepcopy=False)
         return trial_id
+
+    def settle(self, fence: Fence, study_id: int) -> None:
+        """Close the owner's rows of a trial that another program ended, or deleted.
+
+        Ended, the rows take the state that the trial has; deleted, they ask for another trial.
+
+        Raises:
+            LeaseLost: They have another owner by now.
+        """
+
+        def close(session: orm.Session) -> int | None:
+            fence.check(session)
+            number = fence.begun(session)
+            found = outside.find(session, study_id, number)
+            if found is None:
+                fence.unbind(session)
+                return number
+            if found.state.is_finished():
+                outside.note_ended(session, found)
+                fence.end(session, _OUTCOMES[found.state])
+            return None
+
+        self.hold(None)
+        gone = self._retried(lambda: self._in_transaction(close))
+        if gone is not None:
+            # Optuna's cache would show the deleted trial to the sampler as a running one.
+            trial_id = self._study_id_and_number_to_trial_id.pop((study_id, gone), -1)
+            self._trial_id_to_study_id_and_number.pop(trial_id, None)
+            self._studies[study_id].unfinished_trial_ids.discard(trial_id)
+            self._studies[study_id].trials.pop(gone, None)
 
     def set_trial_param(
         self,
@@ -149,19 +219,19 @@ class TrialStorage(_CachedStorage):
         study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
         known = self._studies[study_id].param_distribution.setdefault(param_name, distribution)
         check_distribution_compatibility(known, distribution)
-        self._params[param_name] = (param_value_internal, distribution_to_json(distribution))
+        self._buffer.params[param_name] = (param_value_internal, distribution_to_json(distribution))
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         if self._fence is None:
             super().set_trial_user_attr(trial_id, key, value)
             return
-        self._user[key] = value
+        self._buffer.user[key] = value
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         if self._fence is None:
             super().set_trial_system_attr(trial_id, key, value)
             return
-        self._system[key] = value
+        self._buffer.system[key] = value
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
@@ -169,8 +239,7 @@ class TrialStorage(_CachedStorage):
         if self._fence is None:
             super().set_trial_intermediate_value(trial_id, step, intermediate_value)
             return
-        self._reports[step] = intermediate_value
-        self.flush(trial_id)
+        self._buffer.reports[step] = intermediate_value
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
@@ -180,67 +249,69 @@ class TrialStorage(_CachedStorage):
             return super().set_trial_state_values(trial_id, state, values)
 
         def end(session: orm.Session) -> None:
-            trial = tables.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
-            if trial.state == state:
-                # An earlier try has committed, but its answer was lost.
-                return
-            self._write(session, trial_id)
+            try:
+                fence.check(session)
+                outside.check_open(session, trial_id)
+            except (LeaseLost, TrialEnded):
+                if fence.has_ended(session):
+                    # An earlier try has committed, but its answer was lost.
+                    return
+                raise
+            trial = tables.TrialModel.find_or_raise_by_id(trial_id, session)
+            self._buffer.write(session, trial_id)
             for position, value in enumerate(values or ()):
                 self._backend._set_trial_value_without_commit(session, trial, position, value)
             trial.state = state
-            trial.datetime_complete = datetime.now()
+            trial._datetime_complete_utc = outside.NOW
             for statement in self._at_end:
                 session.execute(statement)
             fence.end(session, _OUTCOMES[state])
 
-        self._transact(end)
+        self._retried(lambda: self._in_transaction(end))
         self.hold(None)
         return True
 
     def flush(self, trial_id: int) -> None:
-        """Write the current trial's buffered values in one transaction."""
-        self._transact(lambda session: self._write(session, trial_id))
-        self._forget()
+        """Write the current trial's buffered values in one transaction.
 
-    def _forget(self) -> None:
-        for buffer in (self._params, self._user, self._system, self._reports):
-            buffer.clear()
+        Raises:
+            LeaseLost: The trial has another owner by now.
+            TrialEnded: Another program has ended it.
+            TrialGone: Another program has deleted it.
+        """
 
-    def _write(self, session: orm.Session, trial_id: int) -> None:
-        trial = tables.TrialModel.find_or_raise_by_id(trial_id, session)
-        self.check_trial_is_updatable(trial_id, cast(TrialState, trial.state))
-        params = [
-            {"param_name": name, "param_value": value, "distribution_json": dist}
-            for name, (value, dist) in self._params.items()
-        ]
-        user = [{"key": k, "value_json": json.dumps(v)} for k, v in self._user.items()]
-        system = [{"key": k, "value_json": json.dumps(v)} for k, v in self._system.items()]
-        as_stored = tables.TrialIntermediateValueModel.intermediate_value_to_stored_repr
-        reports = [
-            {"step": step, "intermediate_value": stored, "intermediate_value_type": kind}
-            for step, (stored, kind) in ((s, as_stored(v)) for s, v in self._reports.items())
-        ]
-        for model, rows in (
-            (tables.TrialParamModel, params),
-            (tables.TrialUserAttributeModel, user),
-            (tables.TrialSystemAttributeModel, system),
-            (tables.TrialIntermediateValueModel, reports),
-        ):
-            if rows:
-                _upsert(session, model, [{"trial_id": trial_id, **row} for row in rows])
+        def write(session: orm.Session) -> None:
+            outside.check_open(session, trial_id)
+            self._buffer.write(session, trial_id)
 
-    def get_trial(self, trial_id: int) -> FrozenTrial:
-        return with_retries(lambda: super(TrialStorage, self).get_trial(trial_id))
+        self._transact(write)
+        self._buffer.clear()
 
-    def get_all_trials(
-        self,
-        study_id: int,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
-    ) -> list[FrozenTrial]:
-        return with_retries(
-            lambda: super(TrialStorage, self).get_all_trials(study_id, deepcopy, states)
-        )
+    def catch_up(self, trial_id: int) -> None:
+        """Write the reports that `flush_at_once` could not."""
+        if self._buffer.reports:
+            self.flush(trial_id)
+
+    def flush_at_once(self, trial_id: int) -> bool:
+        """Flush without waiting; while the database is away keep all for later, return False."""
+
+        def flush() -> bool:
+            self.flush(trial_id)
+            return True
+
+        return self.at_once(flush, False)
+
+    def _transact(self, work: Callable[[orm.Session], T]) -> T:
+        def checked(session: orm.Session) -> T:
+            if self._fence is not None:
+                self._fence.check(session)
+            return work(session)
+
+        return self._retried(lambda: self._in_transaction(checked))
+
+    def _in_transaction(self, work: Callable[[orm.Session], T]) -> T:
+        with orm.Session(self._backend.engine) as session, session.begin():
+            return work(session)
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
         if self._fence is not None and time.monotonic() - self._read_at < _REFRESH_S:
@@ -248,48 +319,9 @@ class TrialStorage(_CachedStorage):
         super()._read_trials_from_remote_storage(study_id)
         self._read_at = time.monotonic()
 
-    def _transact(self, work: Callable[[orm.Session], T]) -> T:
-        def once() -> T:
-            with orm.Session(self._backend.engine) as session, session.begin():
-                if self._fence is not None:
-                    self._fence.check(session)
-                return work(session)
-
-        return with_retries(once)
-
-
-def _retrying(method: Callable[..., T]) -> Callable[..., T]:
-    @wraps(method)
-    def wrapped(*args: Any, **kwargs: Any) -> T:
-        return with_retries(lambda: method(*args, **kwargs))
-
-    return wrapped
-
-
-# Optuna calls these methods in the middle of a trial, and its own storage does not retry them.
-for _name in (
-    *("get_study_id_from_name", "get_study_directions", "get_study_user_attrs"),
-    *("get_study_system_attrs", "set_study_user_attr", "get_best_trial"),
-    *("get_trial_id_from_study_id_trial_number", "get_trial_system_attrs"),
-    *("get_all_studies", "get_study_name_from_id", "set_study_system_attr", "create_new_study"),
-):
-    setattr(TrialStorage, _name, _retrying(getattr(_CachedStorage, _name)))
 
 _OUTCOMES = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
-
-
-def _upsert(session: orm.Session, model: Any, rows: list[dict[str, Any]]) -> None:
-    """Insert rows of one of Optuna's tables, or replace those with the same unique key."""
-    table = model.__table__
-    key = next(
-        [column.name for column in constraint.columns]
-        for constraint in table.constraints
-        if isinstance(constraint, sa.UniqueConstraint)
-    )
-    insert = postgresql.insert(table).values(rows)
-    changed = {name: insert.excluded[name] for name in rows[0] if name not in key}
-    session.execute(insert.on_conflict_do_update(index_elements=key, set_=changed))

@@ -17,9 +17,19 @@ from rich.text import Text
 from hpo.display.console import Redrawn, duration, errors, labelled, results
 from hpo.display.progress import best_in_short, lease_figures, picture, time_left
 from hpo.display.study import counts, print_trial, running
-from hpo.fleet.events import Connected, Event, Finishing, Progress, RunResult, Starting, WorkerEnded
+from hpo.engine.checkpoint_files import file_of
+from hpo.fleet.events import (
+    Connected,
+    Event,
+    Finishing,
+    Grown,
+    Progress,
+    RunResult,
+    Starting,
+    WorkerEnded,
+)
 from hpo.launch.launcher import LOST
-from hpo.study.outcomes import outcome
+from hpo.study.outcomes import attempt_of, outcome
 
 # Without a terminal a line is printed at least this often, so that a log shows a run at work.
 _QUIET_S = 60.0
@@ -122,6 +132,10 @@ class Display(Redrawn):
             text = f"worker {event.slot} {ended(event)}; {then} (log: {event.log})"
             self.say(Text(text, style="yellow"))
             self._log("worker_ended", **{**vars(event), "log": str(event.log)})
+        elif isinstance(event, Grown):
+            some = "a trial was" if event.added == 1 else f"{event.added} trials were"
+            self.say(f"{some} enqueued by another program: {event.total} in all now")
+            self._log("grown", **vars(event))
         elif isinstance(event, Finishing):
             self.say(
                 "all trials are done; what other methods reach is still being found, to stand "
@@ -206,6 +220,8 @@ class Display(Redrawn):
             )
         if result.best is None:
             self.say("no trial is complete, so there is no best one")
+        if result.left_out is not None:
+            self.say(result.left_out)
         if result.is_interrupted:
             self.say("interrupted; the same command goes on from here")
         self._log("end", **result.flat())
@@ -221,7 +237,8 @@ class Display(Redrawn):
                 others["default configuration (the first trial)"] = result.default_value
             for name, value in others.items():
                 results.print(f"{metric} of {name}: {value:.4g}")
-            checkpoint = self._started.checkpoints / f"trial_{result.best.number:05d}.pt"
+            attempt = attempt_of(result.best)
+            checkpoint = file_of(self._started.checkpoints, result.best.number, attempt)
             if checkpoint.exists():
                 results.print(f"checkpoint  {checkpoint}")
         results.print(f"storage     {self._started.storage}")

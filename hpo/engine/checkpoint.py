@@ -1,13 +1,13 @@
-"""A trial's checkpoint: one file, written under a temporary name and renamed into place.
+"""A trial's checkpoints: one file an attempt, written under a temporary name, then renamed.
 
 A checkpoint is an insurance: if it cannot be written, the trial goes on without it; if it cannot be
-read, the trial starts over.
+read, an earlier attempt's is taken, or the trial starts over.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ import torch
 
 from hpo import files
 from hpo.engine.average import Average
+from hpo.engine.checkpoint_files import earlier
 from hpo.engine.monitor import Monitor
 from hpo.engine.plan import Plan
 from hpo.engine.reports import Reporter
@@ -58,7 +59,7 @@ def save(plan: Plan, parts: Parts, reporter: Reporter, progress: Progress) -> bo
     """Write everything that the next step depends on to the plan's checkpoint, if it has one.
 
     Returns:
-        Whether it was written.
+        True once the file is written; those of earlier attempts are then deleted.
     """
     if plan.checkpoint is None:
         return False
@@ -75,13 +76,22 @@ def save(plan: Plan, parts: Parts, reporter: Reporter, progress: Progress) -> bo
     }
     if parts.average is not None:
         state["average"] = parts.average.state_dict()
-    return write(plan.checkpoint, plan.about, state)
+    if not write(plan.checkpoint, plan.about, state):
+        return False
+    for file in earlier(plan.checkpoint)[1:]:
+        file.unlink(missing_ok=True)
+    return True
 
 
 def resume(plan: Plan, parts: Parts, reporter: Reporter) -> Progress | None:
-    """Restore the parts from the plan's checkpoint; None, and no change, if it cannot be used."""
-    path = plan.checkpoint
-    state = None if path is None else read(path, plan.about, plan.device)
+    """Restore the parts from the newest whole checkpoint of the plan's or of earlier attempts.
+
+    Returns:
+        None, and no change, if none can be used.
+    """
+    files = [] if plan.checkpoint is None else earlier(plan.checkpoint)
+    read_one = (read(file, plan.about, plan.device) for file in files)
+    state = next((state for state in read_one if state is not None), None)
     if state is None or (parts.average is not None and "average" not in state):
         return None
     for name, module in parts.task.modules.items():
@@ -98,21 +108,8 @@ def resume(plan: Plan, parts: Parts, reporter: Reporter) -> Progress | None:
     return Progress(state["step"], state["value"], state["seconds"])
 
 
-def file_of(folder: Path, trial_number: int) -> Path:
-    """Path of a trial's checkpoint."""
-    return folder / f"trial_{trial_number:05d}.pt"
-
-
-def sweep(folder: Path, ended: Container[int], *, keep: int | None) -> None:
-    """Delete the checkpoints of ended trials, except that of trial `keep`."""
-    for file in (*folder.glob("trial_*"), *folder.glob(".trial_*.tmp")):
-        number = int(file.name.lstrip(".").split(".")[0].removeprefix("trial_"))
-        if number in ended and (number != keep or file.suffix == ".tmp"):
-            file.unlink(missing_ok=True)
-
-
 def write(path: Path, about: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
-    """Write a trial's description and its state; return False, with a warning, if that fails."""
+    """Write a trial's description and its state; return False if that is impossible."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with files.renamed(path) as file:
@@ -125,13 +122,11 @@ def write(path: Path, about: Mapping[str, Any], state: Mapping[str, Any]) -> boo
 
 def read(path: Path, about: Mapping[str, Any], device: torch.device) -> dict[str, Any] | None:
     """Read a trial's state; None without a readable file of this trial and version."""
-    if not path.exists():
-        return None
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         if state["version"] != CHECKPOINT_VERSION or state["about"] != dict(about):
             raise ValueError("it is of another trial or version")
     except Exception as error:
-        _logger.warning("checkpoint %s cannot be used, starting over: %s", path, error)
+        _logger.warning("checkpoint %s cannot be used, looking further back: %s", path, error)
         return None
     return state

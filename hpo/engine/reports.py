@@ -160,7 +160,7 @@ class Reporter(Protocol):
         return
 
     def on_saved(self, step: int) -> None:
-        """Receive the step of a checkpoint that was written; optional."""
+        """Learn that a checkpoint holds everything up to this step; optional."""
         return
 
     def state_dict(self) -> dict[str, Any]:

@@ -90,6 +90,19 @@ class WorkerEnded:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Grown:
+    """The study has more trials, because another program enqueued some and none were free.
+
+    Attributes:
+        added: Number of trials that were added.
+        total: Number of trials now.
+    """
+
+    added: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stopping:
     """The fleet asks its workers to stop."""
 
@@ -101,7 +114,7 @@ class Finishing:
     """All trials have ended, and a worker still computes the objective's references."""
 
 
-Event = Connected | Starting | Progress | WorkerEnded | Stopping | Finishing
+Event = Connected | Starting | Progress | WorkerEnded | Grown | Stopping | Finishing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +124,7 @@ class RunResult:
     Attributes:
         reasons: Numbers of pruned trials by prune reason.
         diverged: Reasons of the trials that the guard pruned, by trial number.
+        left_out: Remark on a better value that another program told; None without one.
         default_value: Value of the default configuration; None unless its trial is complete.
         references: Metric of the objective's reference methods, by name.
         seconds: Wall time of this run.
@@ -121,6 +135,7 @@ class RunResult:
     reasons: Mapping[str, int]
     diverged: Mapping[int, str]
     best: FrozenTrial | None
+    left_out: str | None
     default_value: float | None
     references: Mapping[str, float]
     seconds: float

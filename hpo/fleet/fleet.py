@@ -17,9 +17,10 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.database.patience import give_up_at, set_patience
 from hpo.engine.recording import Recording
 from hpo.errors import RunFailed
-from hpo.fleet.events import Event, Finishing, Progress, RunResult, Stopping, WorkerEnded
+from hpo.fleet.events import Event, Finishing, Grown, Progress, RunResult, Stopping, WorkerEnded
 from hpo.fleet.seats import Seat
 from hpo.fleet.tally import MOST_FAILURES, Tally
 from hpo.launch.launcher import Launcher
@@ -27,12 +28,14 @@ from hpo.launch.supervisor import Process, Supervisor
 from hpo.machine.slots import Slot
 from hpo.study import study
 from hpo.study.join import Prepared
-from hpo.study.outcomes import best_trial, divergence, is_default, prune_reasons
+from hpo.study.outcomes import best_trial, divergence, is_default, left_out, prune_reasons
 from hpo.study.request import RunRequest
 from hpo.tickets.budget import Budget
 
 _POLL_S = 0.2
 _PROGRESS_S = 0.5
+# Trials that another program enqueues are noticed within this time.
+_LOOK_S = 2.0
 # A worker without work ends within a second. The user gets a reason for a longer wait.
 _FINISHING_S = 2.0
 
@@ -103,6 +106,7 @@ def run(
         reasons=prune_reasons(trials),
         diverged={t.number: reason for t in trials if (reason := divergence(t))},
         best=best_trial(opened_study),
+        left_out=left_out(opened_study),
         default_value=default.value if default else None,
         references=opened_study.user_attrs.get(study.REFERENCES, {}),
         seconds=fleet.seconds,
@@ -130,6 +134,7 @@ class _Fleet:
         self._seen_ended = -1
         self._finishing_since: float | None = None
         self._has_announced = False
+        self._looked_at = 0.0
 
     @property
     def seconds(self) -> float:
@@ -138,19 +143,23 @@ class _Fleet:
     def work(self, stop: threading.Event) -> bool:
         """Keep a worker on each slot until the budget is spent; return True if stopped before."""
         tickets, timeout_s = self._prepared.tickets, self._config.timeout_s
-        tickets.sweep()
+        set_patience(self._config.patience_s)
+        give_up_at(None if timeout_s is None else self._started_at + timeout_s)
         next_progress_at, is_done = 0.0, False
         try:
+            tickets.sweep()
             while True:
                 if not is_done and time.monotonic() >= next_progress_at:
                     spent = self._report()
                     next_progress_at = time.monotonic() + _PROGRESS_S
-                    is_done = spent.ended == spent.total
+                    is_done = spent.ended == spent.total and not self._grow()
                     if not is_done:
                         self._tend_workers(spent)
+                        if time.monotonic() - self._looked_at > _LOOK_S:
+                            self._grow()
                 if is_done and not self._is_finishing():
                     return False
-                if timeout_s is not None and self.seconds > timeout_s:
+                if timeout_s is not None and self.seconds >= timeout_s:
                     self._emit(Stopping(reason=f"{timeout_s:g} s are over"))
                     return not is_done
                 if stop.wait(_POLL_S):
@@ -162,6 +171,14 @@ class _Fleet:
             self._supervisor.end(stop, grace_s=grace_s, note=lambda _: None)
             # A worker that the fleet killed is no loss.
             tickets.sweep(is_loss=False)
+
+    def _grow(self) -> int:
+        """Add tickets for the trials that other programs enqueued; return their number."""
+        added = self._prepared.tickets.make_room(self._prepared.opened.waiting())
+        self._looked_at = time.monotonic()
+        if added:
+            self._emit(Grown(added=added, total=self._prepared.tickets.count().total))
+        return added
 
     def _is_finishing(self) -> bool:
         """Return whether to wait for a worker that may still compute the objective's references."""

@@ -22,7 +22,7 @@ from hpo.search.configurations import Saved
 from hpo.study import study
 from hpo.study.config import StudyConfig
 from hpo.study.objective import objective_of
-from hpo.study.outcomes import best_trial
+from hpo.study.outcomes import best_trial, numbered
 from hpo.study.request import DEFAULT_TRIALS, DEFAULTS, usual
 from hpo.study.resolve import absolute, settled
 from hpo.study.study import OpenStudy
@@ -120,18 +120,19 @@ def _trial(opened: OpenStudy, number: int | None) -> FrozenTrial:
             )
         return best
     trials = opened.load().get_trials(deepcopy=False)
-    if not 0 <= number < len(trials):
+    trial = numbered(trials, number)
+    if trial is None:
         raise ConfigurationError(
             f"study '{opened.name}' has no trial {number}; its trials are "
-            + (f"0 to {len(trials) - 1}" if trials else "still to come")
+            + (f"0 to {trials[-1].number}" if trials else "still to come")
             + " (--trial)"
         )
-    if not trials[number].params:
+    if not trial.params:
         raise ConfigurationError(
             f"trial {number} of study '{opened.name}' has no parameters yet; try again when it "
             "has begun to train (--trial)"
         )
-    return trials[number]
+    return trial
 
 
 def of_file(path: Path, request: TrainRequest, *, on_gpu: bool) -> Recipe:

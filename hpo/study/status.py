@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.search.samplers import RERUN_OF
-from hpo.study.outcomes import best_trial, outcome, prune_reasons
+from hpo.study.outcomes import best_trial, left_out, outcome, prune_reasons
 from hpo.study.study import OpenStudy, last_run
 from hpo.tickets.budget import Budget, Tickets
 from hpo.tickets.leases import Lease
@@ -44,6 +44,7 @@ class Status:
     Attributes:
         reasons: Numbers of pruned trials by prune reason.
         gpu_seconds: GPU seconds by outcome: complete, a prune reason or fail.
+        left_out: Remark on a better value that another program told; None without one.
         failure: Number and error of the last failed trial; None without one.
         configuration: Effective configuration of the latest run, keyed by flag.
     """
@@ -56,6 +57,7 @@ class Status:
     lost: Lost
     leases: Sequence[Lease]
     best: FrozenTrial | None
+    left_out: str | None
     failure: str | None
     configuration: Mapping[str, Any]
 
@@ -73,6 +75,7 @@ class Status:
             "failure": self.failure,
             "configuration": dict(self.configuration),
             "best": best and {"trial": best.number, "value": best.value, "params": best.params},
+            "left_out": self.left_out,
         }
 
 
@@ -93,6 +96,7 @@ def status(opened: OpenStudy, db: sa.Engine) -> Status:
         lost=_lost(ended, opened.config.precision),
         leases=tickets.live(),
         best=best_trial(study),
+        left_out=left_out(study),
         failure=_failure(ended),
         configuration=last_run(opened),
     )

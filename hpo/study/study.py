@@ -17,6 +17,7 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial
 
+from hpo.database import outside
 from hpo.database.migrations import create_tables
 from hpo.database.storage import TrialStorage, open_storage
 from hpo.errors import ConfigurationError, RunFailed
@@ -54,6 +55,10 @@ class OpenStudy:
             sampler=make_sampler(self.config.sampler, seed=sampler_seed),
             pruner=make_pruner(self.config.pruner, epochs=self.config.epochs_per_trial),
         )
+
+    def waiting(self) -> sa.ScalarSelect[int]:
+        """The expression that counts the trials that other programs enqueued and nobody began."""
+        return outside.waiting(self.storage.get_study_id_from_name(self.name))
 
 
 def derive_seed(*parts: object) -> int:

@@ -14,9 +14,10 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 
 from hpo.database.connection import held, lock
 from hpo.database.patience import since_outage_s, with_retries
@@ -24,6 +25,8 @@ from hpo.database.schema import LEASE_S, leases, tickets
 from hpo.tickets.leases import Lease, host_name, is_dead, process_id, read_leases
 from hpo.tickets.losses import give_back
 from hpo.tickets.ticket import Ticket
+
+T = TypeVar("T")
 
 BEAT_S = 5.0
 # After an outage a living worker has this long to beat again before its silence counts.
@@ -167,6 +170,33 @@ class Tickets:
 
         return with_retries(once)
 
+    def make_room(self, waiting: sa.ScalarSelect[int]) -> int:
+        """Add the tickets that trials enqueued by other programs lack; return their number.
+
+        Args:
+            waiting: The expression that counts these trials. Counted in one statement with the
+                tickets, a trial that begins at the same time is counted once.
+        """
+        mine = tickets.c.study_uid == self._study_uid
+        # A worker that holds a ticket without a trial is about to begin one.
+        is_free = (*self._free()[2:], tickets.c.state.in_(("open", "leased")))
+        free = sa.select(sa.func.count()).where(mine, *is_free).scalar_subquery()
+        total = sa.select(sa.func.max(tickets.c.ticket)).where(mine).scalar_subquery()
+        number = sa.func.generate_series(total + 1, total + waiting - free)
+        lacking = sa.select(sa.literal(self._study_uid, tickets.c.study_uid.type), number)
+        columns = [tickets.c.study_uid, tickets.c.ticket]
+        statement = insert(tickets).from_select(columns, lacking).on_conflict_do_nothing()
+
+        def once() -> int:
+            with self._engine.begin() as connection:
+                if not connection.scalar(sa.select(waiting)):
+                    return 0
+                # Two runs may notice the same trials at the same time.
+                lock(connection, f"hpo enqueue {self._study_uid}")
+                return max(0, connection.execute(statement).rowcount)
+
+        return with_retries(once)
+
     @contextmanager
     def held_still(self) -> Iterator[list[Lease]]:
         """Prevent the taking of tickets; yield the leases of workers."""
@@ -211,6 +241,11 @@ class Tickets:
         # A lost beat is not retried, because the next one follows within `BEAT_S`.
         with self._engine.begin() as connection:
             return connection.execute(statement).rowcount == 1
+
+    def read(self, statement: sa.Select[tuple[T]]) -> T | None:
+        """The first value of a statement, on the connection of beats; None without a row."""
+        with self._engine.connect() as connection:
+            return connection.scalar(statement)
 
     def release(self, run_uid: str) -> None:
         """Give back a ticket for another worker to resume; count no loss."""

@@ -67,9 +67,30 @@ class Ticket:
         session.execute(self._row().values(state=state))
         session.execute(leases.delete().where(leases.c.run_uid == self.run_uid))
 
+    def has_ended(self, session: orm.Session) -> bool:
+        """Return whether this attempt has ended the ticket; every attempt has its own number."""
+        ended = tickets.c.state.not_in(("open", "leased"))
+        return bool(session.scalar(self._mine(ended)))
+
+    def unbind(self, session: orm.Session) -> None:
+        """Give the ticket back without its trial, which was deleted; count no loss."""
+        # Without a trial of its own, a rerun has lost the trial that it was to repeat.
+        kept = sa.case((tickets.c.trial_number.is_not(None), tickets.c.rerun_of))
+        session.execute(self._row().values(state="open", trial_number=None, rerun_of=kept))
+        session.execute(leases.delete().where(leases.c.run_uid == self.run_uid))
+
     def to_rerun(self, trial_number: int) -> Rerun:
         """The fence under which the trial ends and leaves the ticket to its rerun."""
         return Rerun(**{**vars(self), "trial_number": None, "rerun_of": trial_number})
+
+    def _mine(self, condition: sa.ColumnElement[bool]) -> sa.Select[tuple[int]]:
+        """The ticket's row, if it satisfies a condition and no later attempt has begun."""
+        return sa.select(tickets.c.ticket).where(
+            tickets.c.study_uid == self.study_uid,
+            tickets.c.ticket == self.ticket,
+            tickets.c.attempt == self.attempt,
+            condition,
+        )
 
     def _row(self) -> sa.Update:
         return tickets.update().where(
@@ -84,3 +105,8 @@ class Rerun(Ticket):
     def end(self, session: orm.Session, state: str) -> None:
         """Leave ticket and lease to the trial that repeats this one."""
         session.execute(self._row().values(trial_number=None, rerun_of=self.rerun_of))
+
+    def has_ended(self, session: orm.Session) -> bool:
+        """Return whether the ticket asks for the rerun already."""
+        is_due = tickets.c.trial_number.is_(None) & (tickets.c.rerun_of == self.rerun_of)
+        return bool(session.scalar(self._mine(is_due)))

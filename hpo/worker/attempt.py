@@ -10,27 +10,33 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
 import optuna
 import torch
 from optuna.artifacts import upload_artifact
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpo.engine import checkpoint
+from hpo.database.outside import trial_state
+from hpo.engine import checkpoint_files
 from hpo.engine.plan import Plan, Result
 from hpo.engine.trial import train
-from hpo.errors import LeaseLost, StopRequested
+from hpo.errors import (
+    LeaseLost,
+    StopRequested,
+    TrialEnded,
+    TrialGone,
+)
 from hpo.guard.evidence import Divergence
 from hpo.guard.verdict import NONFINITE
 from hpo.search.samplers import RERUN_OF
 from hpo.study import study
-from hpo.study.outcomes import ENQUEUED, LOST, best_trial
+from hpo.study.outcomes import ATTEMPT, LOST, attempt_of, best_trial
 from hpo.task.build import build, plain
 from hpo.task.forward import is_out_of_memory, wider
 from hpo.tickets.losses import verdict as verdict_on
 from hpo.tickets.ticket import Ticket
+from hpo.worker import creation
 from hpo.worker.context import WorkerContext
 from hpo.worker.heartbeat import Beat
 from hpo.worker.reporter import TrialReporter
@@ -50,7 +56,7 @@ class Attempt:
 
     def __init__(self, context: WorkerContext, ticket: Ticket, beat: Beat) -> None:
         self._context, self._ticket, self._beat = context, ticket, beat
-        self._opened = self._as_begun(context.opened)
+        self._opened = creation.as_begun(context.opened, ticket)
         self._started_at = time.monotonic()
         self._seconds = 0.0
         config = self._opened.config
@@ -58,52 +64,13 @@ class Attempt:
         # attempt must ask for the same configuration.
         self._seed = study.derive_seed(config.seed, ticket.ticket)
         self._study = self._opened.load(sampler_seed=self._seed)
-        self._trial = self._begin()
+        self._trial, self._refusal = creation.begin(
+            ticket, self._opened, self._study, context.objective
+        )
         self._precision = self._choose_precision()
         self._log = f"ticket {ticket.ticket} | trial {self._trial.number}"
+        beat.watch(trial_state(self._trial._trial_id))
         self._reporter = TrialReporter(context, ticket, beat, self._trial, self._opened)
-
-    def _as_begun(self, opened: study.OpenStudy) -> study.OpenStudy:
-        """The study with the configuration with which the trial, or the one it repeats, began."""
-        ticket, storage = self._ticket, opened.storage
-        begun = ticket.rerun_of if ticket.trial_number is None else ticket.trial_number
-        if begun is None:
-            return opened
-        study_id = storage.get_study_id_from_name(opened.name)
-        trials = storage.get_all_trials(study_id, deepcopy=False)
-        trial = next(trial for trial in trials if trial.number == begun)
-        return study.as_begun(opened, trial)
-
-    def _begin(self) -> optuna.Trial:
-        """Load the ticket's trial, or create it."""
-        ticket, storage, config = self._ticket, self._opened.storage, self._opened.config
-        study_id = storage.get_study_id_from_name(self._opened.name)
-        if ticket.trial_number is not None:
-            number = ticket.trial_number
-            trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
-            storage.get_all_trials(study_id, deepcopy=False)
-        else:
-            system: dict[str, Any] = {study.REVISION: config.revision} if config.revision else {}
-            if ticket.rerun_of is not None:
-                system["fixed_params"] = self._original().params
-            elif ticket.ticket == 1:
-                # The first trial is the default configuration's, the baseline of the result.
-                defaults = config.narrowing.defaults(self._context.objective, config.space)
-                system["fixed_params"] = dict(defaults)
-            elif ticket.params is not None:
-                system["fixed_params"] = dict(ticket.params)
-                system[ENQUEUED] = True
-            # The reason is written before all others, because the dashboard shows attributes in the
-            # order of writing.
-            trial_id = storage.create_trial(
-                study_id, user_attrs={"prune_reason": "-"}, system_attrs=system
-            )
-        return optuna.Trial(self._study, trial_id)
-
-    def _original(self) -> FrozenTrial:
-        """The trial that this one repeats."""
-        trials = self._study.get_trials(deepcopy=False)
-        return next(trial for trial in trials if trial.number == self._ticket.rerun_of)
 
     def _choose_precision(self) -> str:
         """The study's precision; for a rerun the one that it began in, or the next wider one."""
@@ -121,6 +88,9 @@ class Attempt:
             self._opened.storage.set_trial_system_attr(trial._trial_id, LOST, True)
             self._end(TrialState.FAIL, detail=hopeless)
             return None
+        if self._refusal is not None:
+            self._end(TrialState.FAIL, detail=self._refusal)
+            return None
         try:
             with self._context.pulse.closing():
                 params = config.narrowing.suggest(self._context.objective, trial, config.space)
@@ -129,8 +99,11 @@ class Attempt:
                 result = self._train(params)
         except Divergence as verdict:
             return self._diverged(verdict)
-        except (StopRequested, LeaseLost, SQLAlchemyError, optuna.exceptions.OptunaError):
-            # These errors say nothing about the configuration: another worker resumes the ticket.
+        except (
+            *(StopRequested, LeaseLost, TrialEnded, TrialGone),
+            *(SQLAlchemyError, optuna.exceptions.OptunaError),
+        ):
+            # These errors say nothing about the configuration.
             raise
         except Exception as error:
             if is_out_of_memory(error):
@@ -224,7 +197,9 @@ class Attempt:
             precision=self._precision,
             device=context.device,
             metric=config.metric,
-            checkpoint=checkpoint.file_of(self._context.checkpoints, self._trial.number),
+            checkpoint=checkpoint_files.file_of(
+                context.checkpoints, self._trial.number, self._ticket.attempt
+            ),
             about=about,
             predictions=context.recording.samples,
             predictions_every=context.recording.every,
@@ -244,12 +219,21 @@ class Attempt:
     ) -> None:
         """End trial, ticket and lease in one transaction."""
         _logger.info("%s | %s %s %s", self._log, state.name.lower(), reason, detail)
+        storage, trial_id = self._opened.storage, self._trial._trial_id
+        # Optuna gives a pruned trial the value of its last stored report.
+        storage.catch_up(trial_id)
         self._write_attributes(reason=reason, detail=detail)
+        storage.set_trial_system_attr(trial_id, ATTEMPT, self._ticket.attempt)
         # Some samplers demand a constraint of all trials or of none. A trial that ran out of
         # memory is as infeasible as one that diverged.
         is_infeasible = reason in (*NONFINITE, "oom")
-        self._trial.set_constraint("nonfinite", float(is_infeasible))
-        self._study.tell(self._trial, value, state=state)
+        try:
+            self._trial.set_constraint("nonfinite", float(is_infeasible))
+            self._study.tell(self._trial, value, state=state)
+        except (KeyError, ValueError):
+            # Optuna looks at the trial first, and has these errors for a deleted and an ended one.
+            storage.flush(trial_id)
+            raise
         self._sweep_checkpoints()
 
     def _detail_of(self, result: Result) -> str:
@@ -287,7 +271,8 @@ class Attempt:
         trials = self._study.get_trials(deepcopy=False)
         ended = {trial.number for trial in trials if trial.state.is_finished()}
         best = best_trial(self._study)
-        checkpoint.sweep(self._context.checkpoints, ended, keep=best.number if best else None)
+        keep = None if best is None else (best.number, attempt_of(best))
+        checkpoint_files.sweep(self._context.checkpoints, ended, keep=keep)
 
 
 def _in_one_line(error: Exception) -> str:

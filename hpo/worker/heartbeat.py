@@ -7,8 +7,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
+
+import sqlalchemy as sa
+from optuna.trial import TrialState
 
 from hpo.database.schema import LEASE_S
 from hpo.tickets.budget import BEAT_S, Tickets
@@ -41,7 +43,7 @@ class Beat:
         self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
         self._renewed_at = _now()
         self._is_taken = False
-        self._is_running: Callable[[], bool] | None = None
+        self._state: sa.Select[tuple[TrialState]] | None = None
         self.is_away, self.is_over = False, False
 
     @property
@@ -53,9 +55,9 @@ class Beat:
         """
         return self._is_taken or _now() - self._renewed_at > LEASE_S
 
-    def watch(self, is_running: Callable[[], bool]) -> None:
-        """Have each beat ask whether the trial is still running."""
-        self._is_running = is_running
+    def watch(self, state: sa.Select[tuple[TrialState]]) -> None:
+        """Have each beat read the state of the trial by this statement."""
+        self._state = state
 
     def note(self, **progress: float | int | None) -> None:
         """Have the thread store this progress with a beat at once; return without waiting."""
@@ -94,9 +96,8 @@ class Beat:
         else:
             self._is_taken = True
         self.is_away = False
-        is_running = self._is_running
-        if is_running is not None and not self._is_taken:
-            self.is_over = not is_running()
+        if self._state is not None and not self._is_taken:
+            self.is_over = self._tickets.read(self._state) != TrialState.RUNNING
 
 
 def _now() -> float:

@@ -1,6 +1,7 @@
 """The worker's Reporter: forwards epochs to lease, database, pruner and log.
 
-Border: receives the reports of one trial; `attempt` ends the trial.
+Border: receives the reports of one trial; `attempt` ends the trial. A report never waits for the
+database: during an outage the trial trains on, and a later report brings all of them.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import optuna
 
@@ -56,24 +56,30 @@ class TrialReporter(Reporter):
         value = epoch.metrics[self._opened.config.metric]
         self.skipped = epoch.skipped
         self._beat.note(epoch=epoch.epoch, step=epoch.step, value=value)
-        self._context.records.save_epoch(
+        storage, records, trial_id = (
+            self._opened.storage,
+            self._context.records,
+            self._trial._trial_id,
+        )
+        figures = records.epoch(
             run_uid=self._ticket.run_uid,
             ticket=self._ticket.ticket,
             epoch=epoch.epoch,
             step=epoch.step,
             values=epoch.flat(),
-            predictions=self._rows(epoch.samples, epoch=epoch.epoch, step=epoch.step),
         )
+        storage.alongside(*figures)
+        self._keep(epoch.samples, epoch=epoch.epoch, step=epoch.step)
         is_pruned = False
         if epoch.epoch == 0:
             # The sampler uses this metric as the value of a trial that diverges. A system attribute
             # keeps it out of the displays.
-            storage = self._opened.storage
-            storage.set_trial_system_attr(self._trial._trial_id, UNTRAINED, value)
+            storage.set_trial_system_attr(trial_id, UNTRAINED, value)
         else:
             _logger.info("%s | %s", self._log, epoch.line())
             self._trial.report(value, epoch.epoch)
-            is_pruned = epoch.epoch < epoch.epochs and self._trial.should_prune()
+        if self._flush() and 0 < epoch.epoch < epoch.epochs:
+            is_pruned = storage.at_once(self._trial.should_prune, False)
         # The time for reports is not training time.
         self._context.training_cpu_s -= time.process_time() - started_s
         return is_pruned
@@ -89,11 +95,17 @@ class TrialReporter(Reporter):
 
     def on_predictions(self, samples: Sequence[Sample], *, epoch: int, step: int) -> None:
         started_s = time.process_time()
-        self._context.records.save_predictions(self._rows(samples, epoch=epoch, step=step))
+        self._keep(samples, epoch=epoch, step=step)
+        self._flush()
         self._context.training_cpu_s -= time.process_time() - started_s
 
-    def _rows(self, samples: Sequence[Sample], *, epoch: int, step: int) -> list[dict[str, Any]]:
-        """Convert predictions to rows of the record; log their number and errors."""
+    def _flush(self) -> bool:
+        """Write what was reported; during an outage keep it for the next report, return False."""
+        # The beat knows of an outage before a report has to try.
+        return not self._beat.is_away and self._opened.storage.flush_at_once(self._trial._trial_id)
+
+    def _keep(self, samples: Sequence[Sample], *, epoch: int, step: int) -> None:
+        """Store predictions with the next flush; log their number and errors."""
         failed = [sample for sample in samples if sample.error is not None]
         if failed:
             text = "%s | step %d: %d predictions saved, %s, the first in sample %d: %s"
@@ -102,10 +114,11 @@ class TrialReporter(Reporter):
             _logger.warning(text, self._log, step, len(samples) - len(failed), count, *first)
         elif samples:
             _logger.info("%s | step %d: %d predictions saved", self._log, step, len(samples))
-        return self._context.records.prediction_rows(
+        statement, rows = self._context.records.predicted(
             [vars(sample) for sample in samples],
             run_uid=self._ticket.run_uid,
             trial_number=self._trial.number,
             epoch=epoch,
             step=step,
         )
+        self._opened.storage.alongside(statement, rows)

@@ -20,7 +20,7 @@ from hpo.database import records
 from hpo.database.artifacts import DatabaseArtifacts
 from hpo.database.connection import alone
 from hpo.engine.recording import Recording
-from hpo.errors import LeaseLost, RunFailed, StopRequested
+from hpo.errors import LeaseLost, RunFailed, StopRequested, TrialEnded, TrialGone
 from hpo.machine.provenance import environment, git_sha
 from hpo.study import study
 from hpo.study.objective import load_objective
@@ -125,7 +125,7 @@ class Worker:
                 self._stop.wait(_IDLE_S)
             elif budget.total == 0:
                 raise RunFailed(f"study '{self._opened.name}' was deleted meanwhile")
-            else:
+            elif not self._tickets.make_room(self._opened.waiting()):
                 # The worker of ticket 1 may have been lost before it saved them.
                 self._save_references()
                 return
@@ -172,10 +172,18 @@ class Worker:
                     self._opened.storage.hold(current)
                     current = Attempt(self._context, current, beat).run()
         except StopRequested as stopped:
-            _logger.info("ticket %d | %s", ticket.ticket, stopped)
+            why = "another program ended its trial" if beat.is_over else ""
+            why = "the lease has run out" if beat.is_lost else why
+            _logger.info("ticket %d | %s%s", ticket.ticket, stopped, why and f": {why}")
+            if beat.is_over:
+                self._settle(ticket)
+            # Where the ticket was settled or taken by another worker, there is nothing to release.
             self._tickets.release(ticket.run_uid)
         except LeaseLost as lost:
             _logger.warning("ticket %d | %s", ticket.ticket, lost)
+        except (TrialEnded, TrialGone) as over:
+            _logger.warning("ticket %d | %s", ticket.ticket, over)
+            self._settle(ticket)
         except RunFailed:
             self._tickets.release(ticket.run_uid)
             raise
@@ -183,6 +191,14 @@ class Worker:
             self._opened.storage.hold(None)
         pulse.hold(0)
         _release_memory(self._context.device)
+
+    def _settle(self, ticket: Ticket) -> None:
+        """Close the ticket of a trial that another program ended or deleted."""
+        storage = self._opened.storage
+        try:
+            storage.settle(ticket, storage.get_study_id_from_name(self._opened.name))
+        except LeaseLost as lost:
+            _logger.warning("ticket %d | %s", ticket.ticket, lost)
 
 
 def _device_name(device: torch.device) -> str:

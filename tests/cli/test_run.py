@@ -53,7 +53,7 @@ def test_a_run_ends_with_exactly_its_trials_and_a_larger_one_goes_on(
     )
     # Of all checkpoints the best one's is left.
     files = [path.name for path in (program.home / "checkpoints").rglob("*") if path.is_file()]
-    assert files == [f"trial_{best.number:05d}.pt"]
+    assert files == [f"trial_{best.number:05d}-1.pt"]
     assert files[0] in more.stdout
     logs = list((program.home / "logs").rglob("*.log"))
     assert logs

@@ -46,6 +46,12 @@ class Gate:
     def end(self, session: Any, state: str) -> None:
         self.told.append(state)
 
+    def has_ended(self, session: Any) -> bool:
+        return self.told[-1] in ("complete", "pruned", "failed")
+
+    def unbind(self, session: Any) -> None:
+        self.told.append(None)
+
 
 @pytest.fixture
 def storage(url: str) -> TrialStorage:
@@ -159,10 +165,11 @@ def test_a_worker_that_lost_its_trial_writes_nothing_more(storage, study, url):
     trial = begin(storage, study, gate)
     gate.is_open = False
 
+    trial.report(1.0, 1)
     for write in (
-        lambda: trial.report(1.0, 1),
         lambda: study.tell(trial, 1.0),
         lambda: storage.flush(trial._trial_id),
+        lambda: storage.flush_at_once(trial._trial_id),
     ):
         with pytest.raises(LeaseLost):
             write()

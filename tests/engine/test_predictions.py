@@ -27,6 +27,7 @@ from hpo.errors import ConfigurationError
 from hpo.task.validation import validated
 from objectives import Context, Prediction, Task, load
 from tests.support.program import Program
+from tests.support.studies import keep
 from tests.support.toys import CPU, Log, ToyTask, weights
 
 UID = "00000000-0000-4000-8000-000000000001"
@@ -178,12 +179,11 @@ def test_an_error_in_words_that_no_database_takes_is_kept_all_the_same(url):
         def predict(self, samples):
             raise ValueError("bad\0 byte \udc80")
 
-    records = Records(connect(url), UID)
+    db = connect(url)
+    records = Records(db, UID)
     (found,) = predicted(Odd(), range(1), CPU)
 
-    records.save_predictions(
-        records.prediction_rows([vars(found)], run_uid=UID, trial_number=3, epoch=0, step=0)
-    )
+    keep(db, records.predicted([vars(found)], run_uid=UID, trial_number=3, epoch=0, step=0))
 
     assert records.predictions(3)[0]["error"] == r"ValueError: bad\0 byte \udc80"
 
@@ -361,12 +361,11 @@ def test_flags_that_make_no_sense_are_refused_by_name(given):
         Recording.of(*given)
 
 
-def saved(records: Records, step: int, **changes) -> None:
+def saved(records: Records, step: int, run_uid: str = UID, **changes) -> None:
     one = {"sample": 0, "kind": "x", "latency_s": 0.1, "prediction": [1], **changes}
-    rows = records.prediction_rows(
-        [vars(Sample(**one))], run_uid=UID, trial_number=3, epoch=step, step=step
-    )
-    records.save_predictions(rows)
+    samples = [vars(Sample(**one))]
+    where = {"run_uid": run_uid, "trial_number": 3, "epoch": step, "step": step}
+    keep(records._engine, records.predicted(samples, **where))
 
 
 def test_a_repeated_step_takes_the_place_of_the_first(url):
@@ -387,12 +386,8 @@ def test_what_a_later_attempt_trained_past_is_not_shown(url):
     records = Records(connect(url), UID)
     for step in (0, 3, 6):
         saved(records, step)
-    later = [vars(Sample(sample=0, kind="x", latency_s=0.1, prediction=[2]))]
     for step in (4, 8):
-        rows = records.prediction_rows(
-            later, run_uid=UID.replace("1", "5"), trial_number=3, epoch=step, step=step
-        )
-        records.save_predictions(rows)
+        saved(records, step, run_uid=UID.replace("1", "5"), prediction=[2])
 
     found = records.predictions(3)
 

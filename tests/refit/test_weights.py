@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hpo import files
-from hpo.engine import checkpoint
+from hpo.engine import checkpoint, checkpoint_files
 from hpo.errors import ConfigurationError
 from hpo.guard.evidence import Divergence
 from hpo.refit import seed_process
@@ -261,7 +261,7 @@ def test_what_a_killed_trial_was_writing_goes_when_it_has_ended(tmp_path: Path):
         checkpoint.write(tmp_path / f"trial_{number:05d}.pt", {"trial": number}, {})
         (tmp_path / f".trial_{number:05d}.pt.17.tmp").touch()
 
-    checkpoint.sweep(tmp_path, {1, 2}, keep=2)
+    checkpoint_files.sweep(tmp_path, {1, 2}, keep=(2, 0))
 
     left = [".trial_00003.pt.17.tmp", "trial_00002.pt", "trial_00003.pt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == left

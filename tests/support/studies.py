@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import optuna
 import psycopg2
+import sqlalchemy as sa
 
 from tests.support.program import ROOT, Program
 
@@ -75,6 +77,13 @@ objective = Held()
 def trials(url: str, study: str = STUDY) -> list[optuna.trial.FrozenTrial]:
     """A study's trials."""
     return optuna.load_study(study_name=study, storage=url).get_trials()
+
+
+def keep(db: sa.Engine, kept: tuple[sa.Executable, list[dict[str, Any]]]) -> None:
+    """Execute a statement of `Records` with its rows, without a trial's fence."""
+    statement, rows = kept
+    with db.begin() as connection:
+        connection.execute(statement, rows)
 
 
 def states(url: str, study: str = STUDY) -> dict[str, int]:

@@ -1,0 +1,96 @@
+"""The beginning of a ticket's trial: created, resumed, or taken from another program's queue.
+
+Border: hands over an Optuna trial; `attempt` trains and ends it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from hpo.errors import ConfigurationError, TrialGone
+from hpo.search import configurations
+from hpo.study import study
+from hpo.study.outcomes import ENQUEUED, numbered
+from hpo.study.study import OpenStudy
+from hpo.tickets.ticket import Ticket
+from objectives import Objective
+
+
+def as_begun(opened: OpenStudy, ticket: Ticket) -> OpenStudy:
+    """The study with the configuration with which the trial, or the one it repeats, began.
+
+    Raises:
+        TrialGone: Another program has deleted that trial.
+    """
+    begun = ticket.rerun_of if ticket.trial_number is None else ticket.trial_number
+    return opened if begun is None else study.as_begun(opened, _trial(opened.load(), begun))
+
+
+def begin(
+    ticket: Ticket, opened: OpenStudy, loaded: optuna.Study, objective: Objective
+) -> tuple[optuna.Trial, str | None]:
+    """Load the ticket's trial, or create it, or begin one that another program enqueued.
+
+    Returns:
+        The trial; and why the enqueued values cannot be tried, None if they can.
+
+    Raises:
+        TrialEnded: Another program has ended the ticket's trial.
+        TrialGone: Another program has deleted it, or the one that it repeats.
+    """
+    storage, config = opened.storage, opened.config
+    study_id = storage.get_study_id_from_name(opened.name)
+    if ticket.trial_number is not None:
+        trial_id = storage.resume_trial(study_id, ticket.trial_number)
+    else:
+        system: dict[str, Any] = {study.REVISION: config.revision} if config.revision else {}
+        is_free = False
+        if ticket.rerun_of is not None:
+            system["fixed_params"] = _trial(loaded, ticket.rerun_of).params
+        elif ticket.ticket == 1:
+            # The first trial is the default configuration's, the baseline of the result.
+            system["fixed_params"] = dict(config.narrowing.defaults(objective, config.space))
+        elif ticket.params is not None:
+            system["fixed_params"] = dict(ticket.params)
+            system[ENQUEUED] = True
+        else:
+            is_free = True
+        # The reason is written before all others, because the dashboard shows attributes in the
+        # order of writing.
+        trial_id = storage.create_trial(
+            study_id,
+            user_attrs={"prune_reason": "-"},
+            system_attrs=system,
+            if_waiting={ENQUEUED: True} if is_free else None,
+        )
+    refusal = _checked(trial_id, opened, objective)
+    return optuna.Trial(loaded, trial_id), refusal
+
+
+def _trial(loaded: optuna.Study, number: int) -> FrozenTrial:
+    """A trial that must be there, because a ticket names it."""
+    trial = numbered(loaded.get_trials(deepcopy=False), number)
+    if trial is None:
+        raise TrialGone(f"trial {number} was deleted by another program")
+    return trial
+
+
+def _checked(trial_id: int, opened: OpenStudy, objective: Objective) -> str | None:
+    """Convert the values of an enqueued trial; return why they cannot be tried."""
+    config, storage = opened.config, opened.storage
+    system = storage.get_trial(trial_id).system_attrs
+    given = system.get("fixed_params")
+    if not given or ENQUEUED not in system:
+        return None
+    space = config.narrowing.apply(objective.spaces[config.space])
+    try:
+        [params] = configurations.checked([given], space, flag="enqueue_trial")
+    except ConfigurationError as error:
+        return str(error)
+    if params != given:
+        storage.set_trial_system_attr(trial_id, "fixed_params", params)
+        storage.flush(trial_id)
+    return None
