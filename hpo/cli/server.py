@@ -10,26 +10,47 @@ from hpo.errors import ConfigurationError
 
 @click.command(cls=Command)
 @storage_option
-@click.option("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    help="the address to listen on; 0.0.0.0 or :: for all (default: 127.0.0.1)",
+)
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8080, help="the port (default: 8080)"
 )
-def dashboard(storage: str | None, host: str, port: int) -> None:
+@click.option(
+    "--allowed_host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="also answer requests to this host name, on any port; once for each name "
+    "(default: localhost and --host)",
+)
+@click.option(
+    "--read_only", is_flag=True, help="refuse all changes; reads a replica, creates no tables"
+)
+def dashboard(
+    storage: str | None, host: str, port: int, allowed_hosts: tuple[str, ...], read_only: bool
+) -> None:
     """Browse the studies in optuna-dashboard. It has no authentication: keep it on this host.
 
     \b
-    Example:
+    Examples:
         python -m hpo dashboard --port 8081
+        python -m hpo dashboard --read_only
+        python -m hpo dashboard --host 0.0.0.0 --allowed_host hpo.example.org
     """
-    from hpo.dashboard import make_dashboard
-    from hpo.database.connection import connect
-    from hpo.database.migrations import create_tables
+    from hpo.dashboard.server import make_dashboard
     from hpo.environ import storage_url
 
-    url = storage_url(storage)
-    create_tables(connect(url))
-    server = make_dashboard(url, host=host, port=port)
-    click.echo(f"http://{host}:{server.server_port}/  (Ctrl-C ends)", err=True)
+    server = make_dashboard(
+        storage_url(storage),
+        host=host,
+        port=port,
+        allowed_hosts=allowed_hosts,
+        read_only=read_only,
+    )
+    click.echo(f"{server.address}  (Ctrl-C ends)", err=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

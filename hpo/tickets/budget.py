@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -25,8 +25,6 @@ from hpo.database.schema import LEASE_S, leases, tickets
 from hpo.tickets.leases import Lease, host_name, is_dead, process_id, read_leases
 from hpo.tickets.losses import give_back
 from hpo.tickets.ticket import Ticket
-
-T = TypeVar("T")
 
 BEAT_S = 5.0
 # After an outage a living worker has this long to beat again before its silence counts.
@@ -242,7 +240,7 @@ class Tickets:
         with self._engine.begin() as connection:
             return connection.execute(statement).rowcount == 1
 
-    def read(self, statement: sa.Select[tuple[T]]) -> T | None:
+    def read(self, statement: sa.Select[Any]) -> Any:
         """The first value of a statement, on the connection of beats; None without a row."""
         with self._engine.connect() as connection:
             return connection.scalar(statement)

@@ -15,7 +15,7 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.dashboard import make_dashboard
+from hpo.dashboard.server import make_dashboard
 from hpo.database.artifacts import DatabaseArtifacts
 from hpo.database.connection import connect
 from hpo.engine import trial as engine

@@ -1,0 +1,1 @@
+"""optuna-dashboard on the service's storage, behind a check of every request."""
