@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
+from datetime import datetime
 from pathlib import Path
 
 import optuna
@@ -269,7 +271,7 @@ def test_a_host_whose_clock_is_two_hours_ahead_takes_no_trial_from_another(
     source.write_text(SHIFT)
     subprocess.run([compiler, "-shared", "-fPIC", "-o", shim, source, "-ldl"], check=True)
     command = ("--objective", str(held.path), "--study_name", "s", "--n_trials", "6")
-    command += ("--workers", "1")
+    command += ("--workers", "1", "--log_json")
     ahead = Program(url, tmp_path / "ahead")
     ahead.environment["LD_PRELOAD"] = str(shim)
 
@@ -282,9 +284,14 @@ def test_a_host_whose_clock_is_two_hours_ahead_takes_no_trial_from_another(
 
     assert [process.returncode for process in both] == [0, 0], outputs
     trials = load(url, "s")
-    starts = sorted(trial.datetime_start.timestamp() for trial in trials)
-    # Both hosts worked, and their clocks did differ.
-    assert starts[-1] - starts[0] > 7000
+    here, there = (datetime.fromisoformat(json.loads(e.split("\n")[0])["at"]) for _, e in outputs)
+    assert (there - here).total_seconds() > 7000
+    # Times are the database's, whichever host a trial ran on.
+    starts = sorted(trial.datetime_start for trial in trials)
+    assert (starts[-1] - starts[0]).total_seconds() < 3600
+    assert all(0 < trial.duration.total_seconds() < 3600 for trial in trials)
+    for host in (program, ahead):
+        assert "| trial " in next((host.home / "logs").rglob("*.log")).read_text()
     assert len(trials) == 6
     assert "FAIL" not in states(url, "s")
     assert all("another takes over" not in output[1] for output in outputs)
