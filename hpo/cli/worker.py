@@ -70,7 +70,7 @@ def worker(
     from hpo.database.connection import connect
     from hpo.engine.recording import Recording
     from hpo.environ import home, storage_url
-    from hpo.study.study import open_study
+    from hpo.study.study import claimed, open_study
     from hpo.worker.heartbeat import watch_parent
     from hpo.worker.worker import Worker, WorkerConfig
 
@@ -81,7 +81,7 @@ def worker(
     url = storage_url(storage)
     try:
         db = connect(url, application=slot)
-        opened = open_study(db, study_name)
+        opened = claimed(open_study(db, study_name))
     except StorageError as error:
         # A storage error would exit with 2, misconfigured; after a 1 the fleet may restart it.
         raise RunFailed(str(error)) from error

@@ -10,7 +10,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.guard import verdict
 from hpo.search.samplers import RERUN_OF
+from hpo.tickets.budget import Budget
 
+_TICKETS = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
 # This system attribute marks a trial that tries an enqueued configuration.
 ENQUEUED = "hpo:enqueued"
 
@@ -28,6 +34,12 @@ def outcome(trial: FrozenTrial) -> str:
     if trial.state == TrialState.PRUNED:
         return str(trial.user_attrs.get("prune_reason", "pruner"))
     return trial.state.name.lower()
+
+
+def trials_as_budget(trials: Sequence[FrozenTrial]) -> Budget:
+    """The budget that some ended trials fill, for a copy that has no tickets of its own yet."""
+    states = Counter(_TICKETS[trial.state] for trial in trials if trial.state in _TICKETS)
+    return Budget(**states)
 
 
 def prune_reasons(trials: Sequence[FrozenTrial]) -> dict[str, int]:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.search.samplers import RERUN_OF
-from hpo.study.outcomes import best_trial, outcome, prune_reasons
+from hpo.study.outcomes import best_trial, outcome, prune_reasons, trials_as_budget
 from hpo.study.study import OpenStudy, last_run
 from hpo.tickets.budget import Budget, Tickets
 from hpo.tickets.leases import Lease
@@ -46,9 +46,11 @@ class Status:
         gpu_seconds: GPU seconds by outcome: complete, a prune reason or fail.
         failure: Number and error of the last failed trial; None without one.
         configuration: Effective configuration of the latest run, keyed by flag.
+        copy_of: Name of the original, for a copy without a budget of its own yet.
     """
 
     study: str
+    copy_of: str | None
     metric: str
     budget: Budget
     reasons: Mapping[str, int]
@@ -64,6 +66,7 @@ class Status:
         best = self.best
         return {
             "study": self.study,
+            "copy_of": self.copy_of,
             "metric": self.metric,
             "trials": {**asdict(self.budget), "total": self.budget.total},
             "prune_reasons": dict(self.reasons),
@@ -81,17 +84,20 @@ def status(opened: OpenStudy, db: sa.Engine) -> Status:
     tickets = Tickets(db, opened.uid)
     study = opened.load()
     ended = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+    is_copy = opened.copy_of is not None
     seconds: Counter[str] = Counter()
     for trial in ended:
         seconds[outcome(trial)] += trial.user_attrs.get("gpu_seconds", 0.0)
     return Status(
         study=opened.name,
+        copy_of=opened.copy_of,
         metric=opened.config.metric,
-        budget=tickets.count(),
+        # The tickets and leases of its uid are the original's.
+        budget=trials_as_budget(ended) if is_copy else tickets.count(),
         reasons=prune_reasons(ended),
         gpu_seconds={name: round(total, 1) for name, total in seconds.items()},
         lost=_lost(ended, opened.config.precision),
-        leases=tickets.live(),
+        leases=[] if is_copy else tickets.live(),
         best=best_trial(study),
         failure=_failure(ended),
         configuration=last_run(opened),
