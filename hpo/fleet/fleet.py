@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
@@ -85,7 +85,9 @@ def run(
     """
     fleet = _Fleet(prepared, config, launcher, emit)
     is_interrupted = fleet.work(stop)
-    opened_study = prepared.opened.load()
+    # Its name may be another by now.
+    opened = study.refreshed(prepared.opened)
+    opened_study = opened.load()
     spent = prepared.tickets.count()
     trials = opened_study.get_trials(deepcopy=False)
     if not is_interrupted and spent.failed == spent.total:
@@ -96,7 +98,7 @@ def run(
         )
     default = next((t for t in trials if is_default(t)), None)
     return RunResult(
-        study=prepared.opened.name,
+        study=opened.name,
         budget=spent,
         reasons=prune_reasons(trials),
         diverged={t.number: reason for t in trials if (reason := divergence(t))},
@@ -166,8 +168,11 @@ class _Fleet:
         """Return whether to wait for a worker that may still compute the objective's references."""
         if self._supervisor.is_idle:
             return False
-        if study.REFERENCES in self._study.user_attrs:
-            return False
+        try:
+            if study.REFERENCES in self._study.user_attrs:
+                return False
+        except KeyError:
+            self._follow()
         if self._finishing_since is None:
             self._finishing_since = time.monotonic()
         elif time.monotonic() - self._finishing_since > _FINISHING_S and not self._has_announced:
@@ -178,12 +183,15 @@ class _Fleet:
     def _report(self) -> Budget:
         spent = self._prepared.tickets.count()
         if spent.total == 0:
-            raise RunFailed(f"study '{self._prepared.opened.name}' was deleted meanwhile")
+            self._follow()
         ended: Sequence[FrozenTrial] = ()
         if spent.ended != self._seen_ended:
-            self._seen_ended = spent.ended
-            ended = self._tally.take(self._study.get_trials(deepcopy=False))
-            self._best = best_trial(self._study)
+            try:
+                ended = self._tally.take(self._study.get_trials(deepcopy=False))
+                self._best = best_trial(self._study)
+                self._seen_ended = spent.ended
+            except KeyError:
+                self._follow()
         leases = self._prepared.tickets.live()
         self._emit(
             Progress(
@@ -207,6 +215,12 @@ class _Fleet:
             )
         return spent
 
+    def _follow(self) -> None:
+        """Go on with a study that was renamed; raise `RunFailed` if it was deleted."""
+        opened = study.refreshed(self._prepared.opened)
+        self._prepared = replace(self._prepared, opened=opened)
+        self._study = opened.load()
+
     def _tend_workers(self, spent: Budget) -> None:
         """Check the workers that ended; start one on each empty slot while there is work."""
         tickets, supervisor = self._prepared.tickets, self._supervisor
@@ -229,6 +243,11 @@ class _Fleet:
     def _note_death(self, process: Process, code: int) -> None:
         name, log = process.slot.name, process.log
         if code == 0:
+            return
+        before = self._prepared.opened
+        self._follow()
+        if self._prepared.opened.study_id != before.study_id:
+            # It looked for the study by its former name or id.
             return
         self._emit(WorkerEnded(slot=name, code=code, log=log))
         is_quick = time.monotonic() - process.started_at < _QUICK_DEATH_S

@@ -108,9 +108,8 @@ class Worker:
             if budget.leased or budget.open:
                 # Another worker may give its ticket back, or `Tickets.held_still` locks open ones.
                 self._stop.wait(_IDLE_S)
-            elif budget.total == 0:
-                raise RunFailed(f"study '{self._opened.name}' was deleted meanwhile")
             else:
+                study.refreshed(self._opened)
                 # The worker of ticket 1 may have been lost before it saved them.
                 self._save_references()
                 return
@@ -126,7 +125,7 @@ class Worker:
             _logger.warning("the connection that kept others off broke: %s", error)
 
     def _compute_references(self) -> None:
-        found = self._opened.load()
+        found = study.refreshed(self._opened).load()
         if study.REFERENCES in found.user_attrs:
             return
         config = self._opened.config
