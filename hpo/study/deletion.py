@@ -46,11 +46,13 @@ class Whole:
 
     Attributes:
         uid: Key of its rows in our own tables; None without one, or if another study has the same.
+        is_gone: Whether another program has deleted the study, and our rows are left.
     """
 
     name: str
     study_id: int
     uid: str | None
+    is_gone: bool = False
 
     def rows(self, table: sa.Table) -> sa.ColumnElement[bool]:
         """The condition that selects its rows in a table."""
@@ -140,7 +142,7 @@ def find(engine: sa.Engine, name: str | None) -> Whole:
         if study_id is None:
             gone = connection.execute(identity.gone(name)).first()
             if gone is not None:
-                return Whole(name=name, **gone._mapping)
+                return Whole(name=name, **gone._mapping, is_gone=True)
             raise ConfigurationError(f"no study named '{name}'; use one of {known} (--study_name)")
         all_uids = list(connection.scalars(uids))
         own = connection.scalar(uids.where(_ATTRIBUTES.c.study_id == study_id))

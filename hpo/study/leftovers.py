@@ -62,7 +62,7 @@ def clear(engine: sa.Engine, folders: Folders, *, dry_run: bool = False) -> Left
         # The lock keeps workers from taking the tickets until the end.
         connection.execute(sa.select(tickets.c.ticket).where(_of(tickets, uids)).with_for_update())
         counts: dict[sa.Table, dict[str, int]] = {
-            table: dict(connection.execute(_counted(table, uids)).tuples().all())
+            table: {row[0]: row[1] for row in connection.execute(_counted(table, uids))}
             for table in identity.ROWS
         }
         sizes = connection.scalars(
