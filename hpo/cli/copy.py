@@ -42,11 +42,11 @@ def copy(to: str, study_name: str | None, new_name: str | None, storage: str | N
     from hpo.display.copy import CopyProgress, print_copied
     from hpo.environ import storage_url
     from hpo.study.copy import copy as copied
-    from hpo.study.study import open_study
+    from hpo.study.study import claimed, open_study
 
     target = connect(_read_url() if to == "-" else to, application="copy", flag=_TO)
     source = connect(storage_url(storage), application="copy")
-    opened = open_study(source, study_name)
+    opened = claimed(open_study(source, study_name))
     folder = checkpoints_of(opened)
     with CopyProgress() as shown:
         result = copied(

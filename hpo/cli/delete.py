@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def delete(study_name: str | None, storage: str | None, yes: bool) -> None:
     """Delete a study with all that belongs to it; shows what that is and asks first.
 
-    Also one that another Optuna program created. Refused while workers hold its trials.
+    Also one that another Optuna program created, and what is left of one that another program
+    deleted. Refused while workers hold its trials.
 
     \b
     Example:
@@ -37,7 +38,7 @@ def delete(study_name: str | None, storage: str | None, yes: bool) -> None:
     db = connect(storage_url(storage))
     whole = find(db, study_name)
     refuse_workers(db, whole)
-    own = None if whole.uid is None else open_study(db, whole.name)
+    own = None if whole.uid is None or whole.is_gone else open_study(db, whole.name)
     folders = Folders(checkpoints=checkpoints_of(own), logs=home() / "logs")
     print_content(whole.name, content(db, whole, folders))
     if not yes:

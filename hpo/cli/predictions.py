@@ -1,4 +1,4 @@
-"""Commands on recorded predictions: `predictions` shows them, `gc` removes old ones."""
+"""Commands on what is kept: `predictions` shows some, `gc` removes what is old or left behind."""
 
 from __future__ import annotations
 
@@ -84,10 +84,12 @@ def predictions(
 def gc(
     storage: str | None, older_than: float, larger_than: float, dry_run: bool, as_json: bool
 ) -> None:
-    """Remove old predictions from the storage, of all its studies.
+    """Remove old predictions from the storage, and what deleted studies left behind.
 
-    Trials, metrics, divergences and checkpoints stay. Predictions of studies that were deleted in
-    the dashboard are removed whatever their age.
+    Trials, metrics, divergences and checkpoints of studies that exist stay. Of studies that were
+    deleted in the dashboard, or by another host, all rows go, whatever their age, and the
+    checkpoints and logs below HPO_HOME here. Files in the storage that no trial refers to go after
+    an hour.
 
     \b
     Examples:
@@ -98,8 +100,11 @@ def gc(
     from hpo.database.migrations import create_tables
     from hpo.database.retention import Limits, collect
     from hpo.database.storage import open_storage
+    from hpo.display.delete import print_leftovers
     from hpo.display.predictions import print_collected
-    from hpo.environ import storage_url
+    from hpo.environ import home, storage_url
+    from hpo.study.deletion import Folders
+    from hpo.study.leftovers import clear
     from hpo.study.study import uid_of
 
     limits = Limits(days=older_than, megabytes=larger_than)
@@ -107,7 +112,10 @@ def gc(
     create_tables(db)
     uids = (uid_of(study.user_attrs) for study in open_storage(db).get_all_studies())
     found = collect(db, limits, living=[uid for uid in uids if uid], dry_run=dry_run)
+    folders = Folders(checkpoints=home() / "checkpoints", logs=home() / "logs")
+    left = clear(db, folders, dry_run=dry_run)
     if as_json:
-        click.echo(json.dumps(found.flat(), indent=2))
+        click.echo(json.dumps({**found.flat(), "left_behind": left.flat()}, indent=2))
     else:
         print_collected(found, limits, dry_run=dry_run)
+        print_leftovers(left, dry_run=dry_run)

@@ -118,7 +118,7 @@ def _train(
     from hpo.database.patience import set_patience, with_retries
     from hpo.engine.recording import Recording
     from hpo.environ import home, storage_url
-    from hpo.study.study import open_study
+    from hpo.study.study import claimed, open_study
     from hpo.tickets.leases import process_id
     from hpo.worker.heartbeat import watch_parent
     from hpo.worker.worker import Worker, WorkerConfig
@@ -130,7 +130,7 @@ def _train(
     url = storage_url(storage)
     try:
         db = with_retries(lambda: connect(url, application=slot, needs_writes=True, connections=2))
-        opened = with_retries(lambda: open_study(db, study_name))
+        opened = with_retries(lambda: claimed(open_study(db, study_name)))
     except StorageError as error:
         # A storage error would exit with 2, misconfigured; after a 1 the fleet may restart it.
         raise RunFailed(str(error)) from error

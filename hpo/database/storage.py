@@ -84,6 +84,12 @@ class TrialStorage(PatientStorage):
         self._at_end: list[sa.Executable] = []
         self._read_at = 0.0
 
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine of the database, for our own tables beside Optuna's."""
+        engine: sa.Engine = self._backend.engine
+        return engine
+
     def hold(self, fence: Fence | None) -> None:
         """Write the next trial under this fence; discard the last one's buffered writes."""
         self._fence = fence

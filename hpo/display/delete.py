@@ -1,9 +1,10 @@
-"""The rows and files of a study that a deletion removes, on the terminal."""
+"""The rows and files that `delete` and `gc` remove, on the terminal."""
 
 from __future__ import annotations
 
-from hpo.display.console import errors
+from hpo.display.console import errors, results
 from hpo.study.deletion import Content
+from hpo.study.leftovers import Leftovers
 
 
 def print_content(study: str, content: Content) -> None:
@@ -23,3 +24,18 @@ def print_content(study: str, content: Content) -> None:
     }
     for name, value in lines.items():
         errors.print(f"{name:<10} {value}")
+
+
+def print_leftovers(found: Leftovers, *, dry_run: bool) -> None:
+    """Print on stdout what gone studies had left behind."""
+    # Predictions are counted on a line of their own.
+    rows = [f"{n:,} {table}" for table, n in found.rows.items() if n and table != "predictions"]
+    files_mb, artifacts_mb = found.file_bytes / 1e6, found.artifact_bytes / 1e6
+    parts = {
+        f"{', '.join(rows)} of {found.studies:,} studies that are gone": rows,
+        f"{found.files:,} files of theirs on this host ({files_mb:.1f} MB)": found.files,
+        f"{found.artifacts:,} artifacts without a study ({artifacts_mb:.1f} MB)": found.artifacts,
+    }
+    for text, is_there in parts.items():
+        if is_there:
+            results.print(f"{text} {'would be removed' if dry_run else 'removed'}")

@@ -41,8 +41,9 @@ def counts(budget: Budget, reasons: Mapping[str, int]) -> str:
 def status_lines(found: Status) -> list[str]:
     """Return the lines of a study's status."""
     budget, best = found.budget, found.best
+    copied = f", a copy of '{found.copy_of}' without a budget of its own before 'run'"
     lines = {
-        "study": found.study,
+        "study": found.study + (copied if found.copy_of is not None else ""),
         "trials": f"{budget.ended} of {budget.total} ended: {counts(budget, found.reasons)}; "
         f"{budget.leased} running",
         "precision": _lost(found.lost),
@@ -78,7 +79,7 @@ def print_overview(lines: Sequence[StudyLine]) -> None:
     for line in lines:
         budget = line.budget
         table.add_row(
-            line.name,
+            line.name + (f" (copy of {line.copy_of})" if line.copy_of is not None else ""),
             Path(line.objective).name if line.objective else "-",
             f"{budget.ended} of {budget.total}"
             + (f", {budget.failed} failed" * bool(budget.failed)),

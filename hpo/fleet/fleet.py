@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
@@ -90,7 +90,9 @@ def run(
     """
     fleet = _Fleet(prepared, config, launcher, emit)
     is_interrupted = fleet.work(stop)
-    opened_study = prepared.opened.load()
+    # Its name may be another by now.
+    opened = study.refreshed(prepared.opened)
+    opened_study = opened.load()
     spent = prepared.tickets.count()
     trials = opened_study.get_trials(deepcopy=False)
     if not is_interrupted and spent.failed == spent.total:
@@ -101,7 +103,7 @@ def run(
         )
     default = next((t for t in trials if is_default(t)), None)
     return RunResult(
-        study=prepared.opened.name,
+        study=opened.name,
         budget=spent,
         reasons=prune_reasons(trials),
         diverged={t.number: reason for t in trials if (reason := divergence(t))},
@@ -184,8 +186,11 @@ class _Fleet:
         """Return whether to wait for a worker that may still compute the objective's references."""
         if self._supervisor.is_idle:
             return False
-        if study.REFERENCES in self._study.user_attrs:
-            return False
+        try:
+            if study.REFERENCES in self._study.user_attrs:
+                return False
+        except KeyError:
+            self._follow()
         if self._finishing_since is None:
             self._finishing_since = time.monotonic()
         elif time.monotonic() - self._finishing_since > _FINISHING_S and not self._has_announced:
@@ -196,13 +201,16 @@ class _Fleet:
     def _report(self) -> Budget:
         spent = self._prepared.tickets.count()
         if spent.total == 0:
-            raise RunFailed(f"study '{self._prepared.opened.name}' was deleted meanwhile")
+            self._follow()
         ended: Sequence[FrozenTrial] = ()
         if spent.ended != self._seen_ended:
-            self._seen_ended = spent.ended
-            ended = self._tally.take(self._study.get_trials(deepcopy=False))
+            try:
+                ended = self._tally.take(self._study.get_trials(deepcopy=False))
+                self._best = best_trial(self._study)
+                self._seen_ended = spent.ended
+            except KeyError:
+                self._follow()
             self._note_trained(ended)
-            self._best = best_trial(self._study)
         leases = self._prepared.tickets.live()
         self._emit(
             Progress(
@@ -225,6 +233,12 @@ class _Fleet:
                 "same command goes on"
             )
         return spent
+
+    def _follow(self) -> None:
+        """Go on with a study that was renamed; raise `RunFailed` if it was deleted."""
+        opened = study.refreshed(self._prepared.opened)
+        self._prepared = replace(self._prepared, opened=opened)
+        self._study = opened.load()
 
     def _note_trained(self, ended: Sequence[FrozenTrial]) -> None:
         """Count trials that were trained to their end for the seats that trained them."""
@@ -256,6 +270,11 @@ class _Fleet:
 
     def _note_death(self, process: Process, code: int) -> None:
         if code == 0:
+            return
+        before = self._prepared.opened
+        self._follow()
+        if self._prepared.opened.study_id != before.study_id:
+            # It looked for the study by its former name or id.
             return
         name, reason = process.slot.name, process.last_line()
         seat = self._seats[name]

@@ -189,7 +189,8 @@ class _Move:
             ]
 
     def _new(self, column: str, value: Any) -> Any:
-        if column == "study_name":
+        # One is the column's name in Optuna's table of studies, the other in that of identities.
+        if column in ("study_name", "name"):
             return self._name
         if column in self._numbers:
             return self._numbers[column][value]

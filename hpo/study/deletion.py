@@ -1,7 +1,8 @@
 """Find, count and delete all rows and files of a study.
 
-Besides `hpo.database.storage`, only this module and `copy` know Optuna's tables. They take tables
-and columns from Optuna's and our definitions, so that a new one is included without a change here.
+Besides `hpo.database.storage`, only this module, `copy`, `identity` and `leftovers` know Optuna's
+tables. This one takes tables and columns from Optuna's and our definitions, so that a new one is
+included without a change here.
 Border: rows and files; no prompts, no output.
 """
 
@@ -9,8 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from optuna.storages._rdb import models
 from sqlalchemy.exc import DBAPIError
 
 from hpo.database.migrations import create_tables
-from hpo.database.schema import LEASE_S, OWN, artifacts, divergences, tickets
+from hpo.database.schema import LEASE_S, OWN, artifacts, divergences, identities, tickets
 from hpo.errors import ConfigurationError, StorageError
-from hpo.study.study import UID, check_name
+from hpo.study import identity
+from hpo.study.identity import UID
+from hpo.study.study import check_name, uid_of
 from hpo.tickets.budget import Tickets
 from hpo.tickets.leases import Lease, is_dead
 
@@ -44,16 +46,18 @@ class Whole:
 
     Attributes:
         uid: Key of its rows in our own tables; None without one, or if another study has the same.
+        is_gone: Whether another program has deleted the study, and our rows are left.
     """
 
     name: str
     study_id: int
     uid: str | None
+    is_gone: bool = False
 
     def rows(self, table: sa.Table) -> sa.ColumnElement[bool]:
         """The condition that selects its rows in a table."""
         if table is artifacts:
-            return table.c.artifact_id.in_(self._artifacts(own=True))
+            return table.c.artifact_id.in_(referred_to(self.rows))
         if "study_uid" in table.c:
             return table.c.study_uid == self.uid
         if "study_id" in table.c:
@@ -64,26 +68,32 @@ class Whole:
     def rows_to_delete(self, table: sa.Table) -> sa.ColumnElement[bool]:
         """The same condition, without artifacts that another study refers to, too."""
         if table is artifacts:
-            return self.rows(table) & table.c.artifact_id.not_in(self._artifacts(own=False))
+            by_others = referred_to(lambda table: self.rows(table).is_not(True))
+            return self.rows(table) & table.c.artifact_id.not_in(by_others)
+        if table is identities:
+            return sa.false()
         return self.rows(table)
 
-    def _artifacts(self, *, own: bool) -> sa.CompoundSelect[Any]:
-        """The ids of artifacts that this study refers to, or that others do."""
 
-        def rows_of(table: sa.Table) -> sa.ColumnElement[bool]:
-            return self.rows(table) if own else self.rows(table).is_not(True)
+def referred_to(
+    which: Callable[[sa.Table], sa.ColumnElement[bool]],
+) -> sa.CompoundSelect[Any]:
+    """The ids of artifacts to which some rows of studies, trials and divergences refer.
 
-        named = [
-            sa.select(sa.func.substr(table.c.key, len(_ARTIFACT) + 1)).where(
-                table.c.key.startswith(_ARTIFACT), rows_of(table)
-            )
-            for table in _OPTUNA
-            if table.name.endswith("_system_attributes")
-        ]
-        recorded = sa.select(divergences.c.artifact_id).where(
-            divergences.c.artifact_id.is_not(None), rows_of(divergences)
+    Args:
+        which: The condition that selects those rows in a table.
+    """
+    named = [
+        sa.select(sa.func.substr(table.c.key, len(_ARTIFACT) + 1)).where(
+            table.c.key.startswith(_ARTIFACT), which(table)
         )
-        return sa.union(*named, recorded)
+        for table in _OPTUNA
+        if table.name.endswith("_system_attributes")
+    ]
+    recorded = sa.select(divergences.c.artifact_id).where(
+        divergences.c.artifact_id.is_not(None), which(divergences)
+    )
+    return sa.union(*named, recorded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +122,8 @@ class Content:
 def find(engine: sa.Engine, name: str | None) -> Whole:
     """Find the study of this name, or the only one, also if another program created it.
 
+    Of a study that another program deleted, our rows are found by its name.
+
     Raises:
         ConfigurationError: There is none, or there are several and no name is given.
     """
@@ -128,20 +140,15 @@ def find(engine: sa.Engine, name: str | None) -> Whole:
             sa.select(STUDIES.c.study_id).where(STUDIES.c.study_name == name)
         )
         if study_id is None:
+            gone = connection.execute(identity.gone(name)).first()
+            if gone is not None:
+                return Whole(name=name, **gone._mapping, is_gone=True)
             raise ConfigurationError(f"no study named '{name}'; use one of {known} (--study_name)")
         all_uids = list(connection.scalars(uids))
         own = connection.scalar(uids.where(_ATTRIBUTES.c.study_id == study_id))
     # `optuna.copy_study` copies the uid, too. Then the rows of that uid cannot be assigned.
-    uid = _uuid(json.loads(own)) if own is not None and all_uids.count(own) == 1 else None
+    uid = uid_of({UID: json.loads(own)}) if own is not None and all_uids.count(own) == 1 else None
     return Whole(name=name, study_id=study_id, uid=uid)
-
-
-def _uuid(text: object) -> str | None:
-    """A uid in its canonical form; None for any other text, such as '../..'."""
-    try:
-        return str(uuid.UUID(str(text)))
-    except ValueError:
-        return None
 
 
 def content(engine: sa.Engine, whole: Whole, folders: Folders) -> Content:
@@ -184,6 +191,8 @@ def delete(engine: sa.Engine, whole: Whole, folders: Folders) -> None:
             # Artifacts are deleted first, because other rows link them to the study.
             for table in reversed(TABLES):
                 connection.execute(sa.delete(table).where(whole.rows_to_delete(table)))
+            if whole.uid is not None:
+                identity.remember(connection, whole.uid, study_id=whole.study_id, name=whole.name)
     except DBAPIError as error:
         if not lacks_right(error):
             raise
@@ -193,7 +202,7 @@ def delete(engine: sa.Engine, whole: Whole, folders: Folders) -> None:
             f"delete it ({reason}); name the role that owns the tables (--storage or HPO_STORAGE)"
         ) from error
     if whole.uid is not None:
-        _remove([folders.checkpoints / whole.uid, folders.logs / whole.uid])
+        remove([folders.checkpoints / whole.uid, folders.logs / whole.uid])
 
 
 def lacks_right(error: DBAPIError) -> bool:
@@ -201,7 +210,12 @@ def lacks_right(error: DBAPIError) -> bool:
     return getattr(error.orig, "pgcode", None) == "42501"
 
 
-def _remove(folders: Sequence[Path]) -> None:
+def remove(folders: Sequence[Path]) -> None:
+    """Remove folders with all that they hold.
+
+    Raises:
+        StorageError: Some files are left over.
+    """
     for folder in folders:
         try:
             if folder.is_dir():

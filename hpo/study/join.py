@@ -75,7 +75,13 @@ def prepare_study(db: sa.Engine, request: RunRequest, *, on_gpu: bool) -> Prepar
         if opened is None:
             opened = study.create(storage, name, _created(objective, spec, wanted, request))
         else:
-            opened, notes = _joined(opened, db, objective, spec, request)
+            copy_of = opened.copy_of
+            opened, notes = _joined(study.claimed(opened), db, objective, spec, request)
+            if copy_of is not None:
+                notes.insert(
+                    0,
+                    f"'{name}' is a copy of study '{copy_of}': it goes on with a budget of its own",
+                )
     tickets = Tickets(db, opened.uid)
     total = tickets.grow(request.n_trials or tickets.count().total or DEFAULT_TRIALS)
     if request.n_trials is not None and request.n_trials < total:

@@ -12,7 +12,13 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.database.outside import ENDED_OUTSIDE, OUTSIDE
 from hpo.guard import verdict
 from hpo.search.samplers import RERUN_OF
+from hpo.tickets.budget import Budget
 
+_TICKETS = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
 # This system attribute marks a trial that tries an enqueued configuration.
 ENQUEUED = "hpo:enqueued"
 # This one marks a trial that failed because its workers were lost.
@@ -79,6 +85,12 @@ def outcome(trial: FrozenTrial) -> str:
         reason = str(trial.user_attrs.get("prune_reason", "-"))
         return OUTSIDE if reason == "-" else reason
     return trial.state.name.lower()
+
+
+def trials_as_budget(trials: Sequence[FrozenTrial]) -> Budget:
+    """The budget that some ended trials fill, for a copy that has no tickets of its own yet."""
+    states = Counter(_TICKETS[trial.state] for trial in trials if trial.state in _TICKETS)
+    return Budget(**states)
 
 
 def prune_reasons(trials: Sequence[FrozenTrial]) -> dict[str, int]:

@@ -14,7 +14,13 @@ import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.search.samplers import RERUN_OF
-from hpo.study.outcomes import best_trial, left_out, outcome, prune_reasons
+from hpo.study.outcomes import (
+    best_trial,
+    left_out,
+    outcome,
+    prune_reasons,
+    trials_as_budget,
+)
 from hpo.study.study import OpenStudy, last_run
 from hpo.tickets.budget import Budget, Tickets
 from hpo.tickets.leases import Lease
@@ -47,9 +53,11 @@ class Status:
         left_out: Remark on a better value that another program told; None without one.
         failure: Number and error of the last failed trial; None without one.
         configuration: Effective configuration of the latest run, keyed by flag.
+        copy_of: Name of the original, for a copy without a budget of its own yet.
     """
 
     study: str
+    copy_of: str | None
     metric: str
     budget: Budget
     reasons: Mapping[str, int]
@@ -66,6 +74,7 @@ class Status:
         best = self.best
         return {
             "study": self.study,
+            "copy_of": self.copy_of,
             "metric": self.metric,
             "trials": {**asdict(self.budget), "total": self.budget.total},
             "prune_reasons": dict(self.reasons),
@@ -84,17 +93,20 @@ def status(opened: OpenStudy, db: sa.Engine) -> Status:
     tickets = Tickets(db, opened.uid)
     study = opened.load()
     ended = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+    is_copy = opened.copy_of is not None
     seconds: Counter[str] = Counter()
     for trial in ended:
         seconds[outcome(trial)] += trial.user_attrs.get("gpu_seconds", 0.0)
     return Status(
         study=opened.name,
+        copy_of=opened.copy_of,
         metric=opened.config.metric,
-        budget=tickets.count(),
+        # The tickets and leases of its uid are the original's.
+        budget=trials_as_budget(ended) if is_copy else tickets.count(),
         reasons=prune_reasons(ended),
         gpu_seconds={name: round(total, 1) for name, total in seconds.items()},
         lost=_lost(ended, opened.config.precision),
-        leases=tickets.live(),
+        leases=[] if is_copy else tickets.live(),
         best=best_trial(study),
         left_out=left_out(study),
         failure=_failure(ended),

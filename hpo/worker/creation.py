@@ -42,7 +42,7 @@ def begin(
         TrialGone: Another program has deleted it, or the one that it repeats.
     """
     storage, config = opened.storage, opened.config
-    study_id = storage.get_study_id_from_name(opened.name)
+    study_id = opened.study_id
     if ticket.trial_number is not None:
         trial_id = storage.resume_trial(study_id, ticket.trial_number)
     else:

@@ -123,9 +123,7 @@ class Worker:
             if budget.leased or budget.open:
                 # Another worker may give its ticket back, or `Tickets.held_still` locks open ones.
                 self._stop.wait(_IDLE_S)
-            elif budget.total == 0:
-                raise RunFailed(f"study '{self._opened.name}' was deleted meanwhile")
-            elif not self._tickets.make_room(self._opened.waiting()):
+            elif not self._tickets.make_room(study.refreshed(self._opened).waiting()):
                 # The worker of ticket 1 may have been lost before it saved them.
                 self._save_references()
                 return
@@ -141,7 +139,7 @@ class Worker:
             _logger.warning("the connection that kept others off broke: %s", error)
 
     def _compute_references(self) -> None:
-        found = self._opened.load()
+        found = study.refreshed(self._opened).load()
         if study.REFERENCES in found.user_attrs:
             return
         config = self._opened.config
@@ -184,6 +182,12 @@ class Worker:
         except (TrialEnded, TrialGone) as over:
             _logger.warning("ticket %d | %s", ticket.ticket, over)
             self._settle(ticket)
+            self._tickets.release(ticket.run_uid)
+        except KeyError:
+            # The study was not found under its name, or another one has that name now.
+            if not self._has_moved():
+                raise
+            self._tickets.release(ticket.run_uid)
         except RunFailed:
             self._tickets.release(ticket.run_uid)
             raise
@@ -194,11 +198,21 @@ class Worker:
 
     def _settle(self, ticket: Ticket) -> None:
         """Close the ticket of a trial that another program ended or deleted."""
-        storage = self._opened.storage
+        if self._has_moved():
+            # A rename gave the trial a new id, and it goes on there.
+            return
         try:
-            storage.settle(ticket, storage.get_study_id_from_name(self._opened.name))
+            self._opened.storage.settle(ticket, self._context.opened.study_id)
         except LeaseLost as lost:
             _logger.warning("ticket %d | %s", ticket.ticket, lost)
+
+    def _has_moved(self) -> bool:
+        """Return whether the study was renamed since the ticket was taken.
+
+        Raises:
+            RunFailed: It was deleted.
+        """
+        return study.refreshed(self._opened).study_id != self._context.opened.study_id
 
 
 def _device_name(device: torch.device) -> str:

@@ -1,0 +1,482 @@
+"""A study's identity: copies by Optuna, renames in the dashboard, deletions; during runs, too."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from hpo.dashboard import make_dashboard
+from hpo.database.connection import connect
+from hpo.database.schema import identities, tickets
+from hpo.database.storage import open_storage
+from hpo.errors import RunFailed
+from hpo.study import study
+from hpo.study.config import StudyConfig
+from hpo.tickets.budget import Budget, Tickets
+from tests.study.test_whole_study import CONFIG, dump
+from tests.support.processes import wait_until
+from tests.support.program import HANGS_S, Command, Program
+from tests.support.studies import Held, trials
+
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+@contextmanager
+def dashboard(url: str) -> Iterator[str]:
+    """The address of a dashboard that answers real requests."""
+    server = make_dashboard(url, host="127.0.0.1", port=0)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def ask(url: str, method: str, path: str, body: dict[str, Any]) -> None:
+    """Send a request to the dashboard of a database."""
+    with dashboard(url) as address:
+        request = urllib.request.Request(
+            f"{address}/api/studies/{path}",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.status in (201, 204)
+
+
+def rename(url: str, name: str, to: str) -> None:
+    ask(url, "POST", f"{id_of(url, name)}/rename", {"study_name": to})
+    assert names(url) == {to}
+
+
+def id_of(url: str, name: str) -> int:
+    return optuna.load_study(study_name=name, storage=url)._study_id
+
+
+def uid_of(url: str, name: str) -> str:
+    return optuna.load_study(study_name=name, storage=url).user_attrs["study_uid"]
+
+
+def names(url: str) -> set[str]:
+    return set(optuna.get_all_study_names(url))
+
+
+def copied(url: str, name: str, to: str) -> None:
+    optuna.copy_study(from_study_name=name, from_storage=url, to_storage=url, to_study_name=to)
+
+
+def rows(url: str, table: sa.Table, uid: str) -> list[Any]:
+    statement = sa.select(table).where(table.c.study_uid == uid)
+    with connect(url).connect() as connection:
+        return connection.execute(statement.order_by(*table.primary_key)).all()
+
+
+def budget(url: str, uid: str) -> list[tuple[str, int | None]]:
+    """State and trial of each ticket."""
+    return [(row.state, row.trial_number) for row in rows(url, tickets, uid)]
+
+
+def opened(url: str, name: str = "a") -> study.OpenStudy:
+    return study.open_study(connect(url), name)
+
+
+def begin(url: str, total: int = 4) -> study.OpenStudy:
+    """A study 'a' with a budget, of which a trial is complete, one failed, and one is running."""
+    found = study.create(open_storage(url), "a", StudyConfig.from_stored(CONFIG))
+    Tickets(connect(url), found.uid).grow(total)
+    for state in (TrialState.COMPLETE, TrialState.FAIL, None):
+        work(found, state)
+    return found
+
+
+def work(found: study.OpenStudy, state: TrialState | None) -> Any:
+    """Begin the next ticket's trial, and end it unless the state is None; return the ticket."""
+    storage = found.storage
+    ticket = Tickets(storage.engine, found.uid).take(worker="w", slot="cpu:0")
+    storage.hold(ticket)
+    attributes = {"prune_reason": "-", "run_uid": ticket.run_uid}
+    trial_id = storage.create_trial(found.study_id, user_attrs=attributes, system_attrs={})
+    if state is not None:
+        end(found, ticket, trial_id, state)
+    storage.hold(None)
+    return ticket, trial_id
+
+
+def end(found: study.OpenStudy, ticket: Any, trial_id: int, state: TrialState) -> None:
+    found.storage.hold(ticket)
+    values = [1.0] if state == TrialState.COMPLETE else None
+    found.storage.set_trial_state_values(trial_id, state, values)
+
+
+def test_a_copy_gets_a_uid_and_tickets_of_its_own_and_the_original_keeps_its_own(url: str):
+    original = begin(url)
+    copied(url, "a", "b")
+    # The original goes on before anybody works on its copy.
+    work(original, TrialState.COMPLETE)
+    before = budget(url, original.uid)
+
+    copy = study.claimed(opened(url, "b"))
+
+    assert before == [("complete", 0), ("failed", 1), ("leased", 2), ("complete", 3)]
+    assert budget(url, original.uid) == before
+    assert copy.uid != original.uid
+    assert copy.uid == uid_of(url, "b")
+    assert budget(url, copy.uid) == [("complete", 0), ("failed", 1), ("open", None), ("open", None)]
+    closed = trials(url, "b")[2]
+    assert closed.state == TrialState.FAIL
+    assert closed.user_attrs["prune_detail"] == "was running when the study was copied"
+    assert closed.user_attrs["prune_reason"] == "-"
+    # Optuna's times are naive UTC, as the database's clock says.
+    age = datetime.now(UTC).replace(tzinfo=None) - closed.datetime_complete
+    assert abs(age) < timedelta(minutes=5)
+    assert trials(url, "a")[2].state == TrialState.RUNNING
+
+
+def test_claiming_again_changes_nothing(url: str):
+    begin(url)
+    copied(url, "a", "b")
+    first = study.claimed(opened(url, "b"))
+    study.claimed(opened(url))
+    before = dump(url)
+
+    again = study.claimed(opened(url, "b"))
+    study.claimed(opened(url))
+
+    assert again.uid == first.uid
+    assert dump(url) == before
+
+
+def test_of_eight_that_claim_a_copy_at_once_all_get_the_same_uid(url: str):
+    original = begin(url)
+    copied(url, "a", "b")
+    barrier = threading.Barrier(8)
+
+    def claim(_: int) -> str:
+        found = opened(url, "b")
+        barrier.wait()
+        return study.claimed(found).uid
+
+    with ThreadPoolExecutor(8) as pool:
+        uids = set(pool.map(claim, range(8)))
+
+    assert len(uids) == 1
+    assert original.uid not in uids
+    (uid,) = uids
+    assert len(budget(url, uid)) == 4
+    with connect(url).connect() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(identities)) == 2
+
+
+def test_a_connection_that_breaks_while_a_copy_is_parted_leaves_it_whole(url: str):
+    begin(url)
+    copied(url, "a", "b")
+    found = opened(url, "b")
+    waits = sa.text(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+        "AND wait_event_type = 'Lock' AND query LIKE '%trial_user_attributes%'"
+    )
+    db = connect(url)
+    watcher = db.connect().execution_options(isolation_level="AUTOCOMMIT")
+    with ThreadPoolExecutor(1) as pool, watcher, db.begin() as connection:
+        # Its tickets are written by then.
+        connection.execute(sa.text("LOCK TABLE trial_user_attributes IN SHARE MODE"))
+        claimed = pool.submit(study.claimed, found)
+        wait_until(lambda: watcher.scalar(waits) or claimed.done())
+        first = watcher.scalar(waits)
+        assert first is not None
+        watcher.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": first})
+        wait_until(lambda: watcher.scalar(waits) not in (None, first))
+        written = connection.scalar(sa.text("SELECT count(*) FROM hpo.tickets"))
+        connection.rollback()
+        copy = claimed.result(timeout=60)
+
+    assert written == 4
+    assert len(budget(url, copy.uid)) == 4
+    with db.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM hpo.tickets")) == 8
+
+
+def test_a_copy_of_a_copy_is_parted_from_it(url: str):
+    begin(url)
+    copied(url, "a", "b")
+    # One before and one after its source got a uid of its own.
+    copied(url, "b", "c")
+    b = study.claimed(opened(url, "b"))
+    copied(url, "b", "d")
+
+    c, d = (study.claimed(opened(url, name)) for name in "cd")
+
+    assert len({uid_of(url, name) for name in "abcd"}) == 4
+    for found in (b, c, d):
+        assert [state for state, _ in budget(url, found.uid)] == [
+            *("complete", "failed", "open", "open")
+        ]
+    # In 'd' the trial that 'b' closed is a failed one that no ticket has.
+    assert [trial.state.name for trial in trials(url, "d")] == ["COMPLETE", "FAIL", "FAIL"]
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_a_copy_of_before_version_5_is_known_by_its_later_id(url: str, first: str):
+    original = begin(url)
+    copied(url, "a", "b")
+    with connect(url).begin() as connection:
+        connection.execute(identities.delete())
+    before = budget(url, original.uid)
+
+    found = {name: study.claimed(opened(url, name)) for name in (first, "b", "a")}
+
+    assert found["a"].uid == original.uid
+    assert found["b"].uid != original.uid
+    assert budget(url, original.uid) == before
+    assert [row.study_id for row in rows(url, identities, original.uid)] == [original.study_id]
+
+
+def test_a_copy_from_another_database_counts_the_trials_that_it_took_along(
+    url: str, empty_url: str
+):
+    begin(url)
+    optuna.copy_study(from_study_name="a", from_storage=url, to_storage=empty_url)
+    # Another program's trial takes no ticket.
+    optuna.load_study(study_name="a", storage=empty_url).add_trial(
+        optuna.trial.create_trial(value=2.0)
+    )
+
+    found = study.claimed(opened(empty_url))
+
+    assert budget(empty_url, found.uid) == [("complete", 0), ("failed", 1)]
+    assert [trial.state.name for trial in trials(empty_url, "a")] == [
+        *("COMPLETE", "FAIL", "FAIL", "COMPLETE")
+    ]
+
+
+def test_a_renamed_study_keeps_uid_and_budget_and_is_found_by_who_knew_it(url: str):
+    original = begin(url)
+    before = budget(url, original.uid)
+
+    rename(url, "a", "b")
+    followed = study.refreshed(original)
+
+    assert (followed.name, followed.uid) == ("b", original.uid)
+    assert followed.study_id == id_of(url, "b") != original.study_id
+    assert budget(url, original.uid) == before
+    assert [trial.state.name for trial in trials(url, "b")] == ["COMPLETE", "FAIL", "RUNNING"]
+    # The dashboard's rename leaves it behind.
+    assert followed.load().metric_names == ["distance"]
+    with pytest.raises(KeyError):
+        original.load()
+
+
+def test_a_study_that_is_renamed_back_is_itself_whether_anybody_looked_in_between(url: str):
+    original = begin(url)
+    rename(url, "a", "b")
+    rename(url, "b", "a")
+    back = study.refreshed(original)
+    rename(url, "a", "b")
+    there = study.refreshed(back)
+    rename(url, "b", "a")
+
+    again = study.refreshed(there)
+
+    assert [one.name for one in (back, there, again)] == ["a", "b", "a"]
+    assert {one.uid for one in (back, there, again)} == {original.uid}
+    assert again.load().trials[0].value == 1.0
+
+
+def test_what_ended_or_began_while_a_study_was_renamed_is_trained_again(url: str):
+    original = study.create(open_storage(url), "a", StudyConfig.from_stored(CONFIG))
+    Tickets(connect(url), original.uid).grow(5)
+    work(original, TrialState.COMPLETE)
+    ticket, trial_id = work(original, None)
+    work(original, None)
+    # A rename is a copy, then a deletion; this is what workers do between the two.
+    copied(url, "a", "b")
+    end(original, ticket, trial_id, TrialState.COMPLETE)
+    work(original, TrialState.PRUNED)
+    optuna.delete_study(study_name="a", storage=url)
+
+    found = study.claimed(opened(url, "b"))
+
+    assert found.uid == original.uid
+    assert budget(url, found.uid) == [
+        *(("complete", 0), ("open", 1), ("leased", 2), ("open", None), ("open", None))
+    ]
+
+
+def test_a_rerun_that_began_while_a_study_was_renamed_leaves_the_first_trial_to_go_on(url: str):
+    original = study.create(open_storage(url), "a", StudyConfig.from_stored(CONFIG))
+    Tickets(connect(url), original.uid).grow(2)
+    ticket, trial_id = work(original, None)
+    copied(url, "a", "b")
+    end(original, ticket.to_rerun(0), trial_id, TrialState.PRUNED)
+    optuna.delete_study(study_name="a", storage=url)
+
+    found = study.claimed(opened(url, "b"))
+
+    assert [(row.trial_number, row.rerun_of) for row in rows(url, tickets, found.uid)] == [
+        *((0, None), (None, None))
+    ]
+
+
+def test_the_name_of_a_deleted_study_that_is_given_again_is_another_study(url: str):
+    original = begin(url)
+    optuna.delete_study(study_name="a", storage=url)
+    new = study.create(open_storage(url), "a", StudyConfig.from_stored(CONFIG))
+
+    with pytest.raises(RunFailed, match=r"^study 'a' was deleted meanwhile$"):
+        study.refreshed(original)
+    with pytest.raises(KeyError):
+        original.load()
+    with pytest.raises(RunFailed, match=r"^study 'a' was deleted meanwhile$"):
+        study.claimed(original)
+
+    assert new.uid != original.uid
+    assert study.refreshed(new).study_id == new.study_id
+    assert Tickets(connect(url), new.uid).count() == Budget()
+
+
+def test_commands_that_read_show_a_copy_as_one_and_change_nothing(command: Command, url: str):
+    begin(url)
+    copied(url, "a", "b")
+    before = dump(url)
+
+    shown = command("status", "--study_name", "b")
+    as_json = command("status", "--study_name", "b", "--json")
+    listed = command("studies")
+    of_original = command("status", "--study_name", "a")
+    for name in ("best", "studies"):
+        assert command(name, *(("--study_name", "b") if name == "best" else ())).returncode == 0
+
+    assert shown.returncode == 0, shown.stderr
+    assert "a copy of 'a' without a budget of its own" in shown.stdout
+    assert "2 of 2 ended: 1 complete, 0 pruned, 1 failed; 0 running" in shown.stdout
+    assert "worker" not in shown.stdout
+    found = json.loads(as_json.stdout)
+    assert (found["copy_of"], found["trials"]["total"], found["workers"]) == ("a", 2, [])
+    assert "b (copy of a)" in listed.stdout
+    assert "2 of 4" in of_original.stdout
+    assert "copy" not in of_original.stdout
+    assert dump(url) == before
+
+
+@pytest.mark.acceptance
+def test_an_original_and_its_copy_both_end_with_exactly_their_trials(
+    program: Program, url: str, held: Held
+):
+    held.hold(3)
+    run = program.start(*on(held, "a"), "--n_trials", "4")
+    wait_until(held.is_holding)
+    copied(url, "a", "b")
+    # The copy's run goes on beside the original's.
+    held.let_go()
+    of_copy = program(*on(held, "b"))
+    told = run.communicate(timeout=HANGS_S)[1]
+
+    assert run.returncode == 0, told
+    assert of_copy.returncode == 0, of_copy.stderr
+    note = "'b' is a copy of study 'a': it goes on with a budget of its own"
+    assert note in " ".join(of_copy.stderr.split())
+    assert all(state in ("complete", "pruned") for state, _ in budget(url, uid_of(url, "a")))
+    assert [t.state in ENDED for t in trials(url, "a")] == [True] * 4
+    # Two were complete, one was closed, and two are new.
+    there = trials(url, "b")
+    assert [t.number for t in there if "copied" in t.user_attrs["prune_detail"]] == [2]
+    assert [t.state in ENDED for t in there] == [True] * 5
+    assert [number for _, number in budget(url, uid_of(url, "b"))] == [0, 1, 3, 4]
+    # Both go on by themselves.
+    more = program(*on(held, "b"), "--n_trials", "5")
+    assert more.returncode == 0, more.stderr
+    assert "budget of its own" not in more.stderr
+    assert (len(trials(url, "a")), len(trials(url, "b"))) == (4, 6)
+
+
+def on(held: Held, name: str) -> tuple[str, ...]:
+    return (
+        *("--objective", str(held.path), "--study_name", name, "--workers", "1"),
+        *("--epochs_per_trial", "4"),
+    )
+
+
+@pytest.mark.acceptance
+def test_a_run_goes_on_under_the_new_name_of_its_study(program: Program, url: str, held: Held):
+    held.hold(3)
+    run = program.start(*on(held, "a"), "--n_trials", "5")
+    wait_until(held.is_holding)
+    uid = uid_of(url, "a")
+
+    rename(url, "a", "b")
+    held.let_go()
+    told = run.communicate(timeout=HANGS_S)[1]
+
+    assert run.returncode == 0, told
+    assert names(url) == {"b"}
+    assert uid_of(url, "b") == uid
+    assert [trial.state in ENDED for trial in trials(url, "b")] == [True] * 5
+    assert budget(url, uid) == [
+        (trial.state.name.lower(), trial.number) for trial in trials(url, "b")
+    ]
+    assert "5 of 5 trials done" in told
+
+
+@pytest.mark.acceptance
+def test_a_study_renamed_between_two_runs_goes_on_where_it_was(
+    program: Program, url: str, held: Held
+):
+    held.hold(3)
+    run = program.start(*on(held, "a"), "--n_trials", "4")
+    wait_until(held.is_holding)
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=HANGS_S)
+    rename(url, "a", "b")
+    before = trials(url, "b")
+    held.let_go()
+
+    ran = program(*on(held, "b"))
+
+    assert ran.returncode == 0, ran.stderr
+    assert "budget of its own" not in ran.stderr
+    after = trials(url, "b")
+    assert [trial.state in ENDED for trial in after] == [True] * 4
+    # Those of before are as they were, and the interrupted one kept its configuration.
+    assert after[:2] == before[:2]
+    assert after[2].params == before[2].params
+
+
+@pytest.mark.acceptance
+def test_a_run_whose_study_is_deleted_ends_with_one_sentence(
+    program: Program, url: str, held: Held, tmp_path: Path
+):
+    held.hold(2)
+    run = program.start(*on(held, "a"), "--n_trials", "4")
+    wait_until(held.is_holding)
+    uid = uid_of(url, "a")
+
+    ask(url, "DELETE", str(id_of(url, "a")), {})
+    assert names(url) == set()
+    held.let_go()
+    told = run.communicate(timeout=HANGS_S)[1]
+
+    assert run.returncode == 1, told
+    assert told.strip().splitlines()[-1] == "hpo: study 'a' was deleted meanwhile"
+    # A later run of this name is not harmed by what is left.
+    assert budget(url, uid)
+    again = program(*on(held, "a"), "--n_trials", "2")
+    assert again.returncode == 0, again.stderr
+    assert [trial.state in ENDED for trial in trials(url, "a")] == [True] * 2
+    assert uid_of(url, "a") != uid
