@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo.dashboard import make_dashboard
+from hpo.dashboard.server import make_dashboard
 from hpo.database.connection import connect
 from hpo.database.schema import identities, tickets
 from hpo.database.storage import open_storage
