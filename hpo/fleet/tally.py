@@ -45,7 +45,11 @@ class Tally:
         self._seconds = [value for value in seconds if value]
         self.reasons = prune_reasons(trials)
         for trial in new:
-            self._in_a_row = [*self._in_a_row, trial] if trial.state == TrialState.FAIL else []
+            if trial.state != TrialState.FAIL:
+                self._in_a_row = []
+            elif "traceback" in trial.user_attrs:
+                # The objective raised. A trial that another program ended says nothing of it.
+                self._in_a_row.append(trial)
         return new
 
     @property
