@@ -171,9 +171,11 @@ class Worker:
 
     def _settle(self, ticket: Ticket) -> None:
         """Close the ticket of a trial that another program ended or deleted."""
-        storage = self._opened.storage
+        # With the whole study deleted, there is nothing to close, and the run is over.
+        opened = study.refreshed(self._opened)
         try:
-            storage.settle(ticket, storage.get_study_id_from_name(self._opened.name))
+            study_id = opened.storage.get_study_id_from_name(opened.name)
+            opened.storage.settle(ticket, study_id)
         except LeaseLost as lost:
             _logger.warning("ticket %d | %s", ticket.ticket, lost)
 
