@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpo.errors import ConfigurationError
-from hpo.files import csv_text, finite, refuse_unwritable, write
+from hpo.files import csv_text, finite, refuse_unwritable, renamed, target_name, write
 from hpo.study.table import csv_of
 
 
@@ -65,3 +65,19 @@ def test_what_cannot_be_written_is_refused_before_and_leaves_nothing(tmp_path: P
     with pytest.raises(ConfigurationError, match="cannot be written"):
         write(tmp_path / ("x" * 300), "text", flag="--save")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_with_one_pid_write_two_temporary_files(tmp_path: Path):
+    path = tmp_path / "a.pt"
+
+    # Both blocks are of this process, as two containers may give their processes one pid.
+    with renamed(path) as first, renamed(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+        found = {first.name, second.name}
+
+    assert len(found) == 2
+    assert {target_name(name) for name in found} == {"a.pt"}
+    # A file that an earlier version left.
+    assert target_name(".a.pt.17.tmp") == "a.pt"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import optuna
 import sqlalchemy as sa
@@ -23,10 +23,10 @@ from optuna.distributions import (
 )
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as tables
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy import orm
 
-from hpo.database import outside
+from hpo.database import binding, outside
 from hpo.database.buffer import Buffer
 from hpo.database.fence import Fence
 from hpo.database.patient import PatientStorage
@@ -126,41 +126,16 @@ class TrialStorage(PatientStorage):
         """
 
         def create(session: orm.Session) -> int:
-            # An earlier try may have committed although its answer was lost.
-            number = self._fence.begun(session) if self._fence is not None else None
-            if number is not None:
-                return self._bound(session, study_id, number)
-            tables.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
-            found = None
-            if if_waiting is not None:
-                system = {**system_attrs, **if_waiting}
-                found = outside.begin_waiting(session, study_id, user=user_attrs, system=system)
-            trial_id, number = found[:2] if found is not None else insert(session)
-            if self._fence is not None:
-                self._fence.begin(session, number)
-            return trial_id
+            return binding.create(
+                session,
+                self._backend,
+                self._fence,
+                study_id=study_id,
+                user=user_attrs,
+                system=system_attrs,
+                if_waiting=if_waiting,
+            )
 
-        def insert(session: orm.Session) -> tuple[int, int]:
-            row = cast(Any, self._backend._get_prepared_new_trial(study_id, template, session))
-            session.flush()
-            row.number = outside.free_number(session, study_id, row.trial_id, at_least=row.number)
-            row._datetime_start_utc = outside.NOW
-            session.flush()
-            return row.trial_id, row.number
-
-        template = FrozenTrial(
-            number=-1,
-            trial_id=-1,
-            state=TrialState.RUNNING,
-            value=None,
-            datetime_start=None,
-            datetime_complete=None,
-            params={},
-            distributions={},
-            user_attrs=dict(user_attrs),
-            system_attrs=dict(system_attrs),
-            intermediate_values={},
-        )
         return self._read_afresh(study_id, self._transact(create))
 
     def resume_trial(self, study_id: int, number: int) -> int:
@@ -170,12 +145,8 @@ class TrialStorage(PatientStorage):
             TrialEnded: Another program has ended it.
             TrialGone: Another program has deleted it.
         """
-        trial_id = self._transact(lambda session: self._bound(session, study_id, number))
+        trial_id = self._transact(lambda session: binding.bound(session, study_id, number))
         return self._read_afresh(study_id, trial_id)
-
-    def _bound(self, session: orm.Session, study_id: int, number: int) -> int:
-        found = outside.find(session, study_id, number)
-        return outside.opened(found, f"trial {number}").trial_id
 
     def _read_afresh(self, study_id: int, trial_id: int) -> int:
         self._read_at = 0.0
@@ -192,25 +163,16 @@ class TrialStorage(PatientStorage):
         """
 
         def close(session: orm.Session) -> int | None:
-            fence.check(session)
-            number = fence.begun(session)
-            found = outside.find(session, study_id, number)
-            if found is None:
-                fence.unbind(session)
-                return number
-            if found.state.is_finished():
-                outside.note_ended(session, found)
-                fence.end(session, _OUTCOMES[found.state])
-            return None
+            return binding.close(session, fence, study_id)
 
         self.hold(None)
-        gone = self._retried(lambda: self._in_transaction(close))
-        if gone is not None:
+        deleted = self._retried(lambda: self._in_transaction(close))
+        if deleted is not None and study_id in self._studies:
             # Optuna's cache would show the deleted trial to the sampler as a running one.
-            trial_id = self._study_id_and_number_to_trial_id.pop((study_id, gone), -1)
+            trial_id = self._study_id_and_number_to_trial_id.pop((study_id, deleted), -1)
             self._trial_id_to_study_id_and_number.pop(trial_id, None)
             self._studies[study_id].unfinished_trial_ids.discard(trial_id)
-            self._studies[study_id].trials.pop(gone, None)
+            self._studies[study_id].trials.pop(deleted, None)
 
     def set_trial_param(
         self,
@@ -271,7 +233,7 @@ class TrialStorage(PatientStorage):
             trial._datetime_complete_utc = outside.NOW
             for statement in self._at_end:
                 session.execute(statement)
-            fence.end(session, _OUTCOMES[state])
+            fence.end(session, binding.OUTCOMES[state])
 
         self._retried(lambda: self._in_transaction(end))
         self.hold(None)
@@ -324,10 +286,3 @@ class TrialStorage(PatientStorage):
             return
         super()._read_trials_from_remote_storage(study_id)
         self._read_at = time.monotonic()
-
-
-_OUTCOMES = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-}

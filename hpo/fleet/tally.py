@@ -8,7 +8,7 @@ from statistics import fmean
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.study.outcomes import LOST, prune_reasons
+from hpo.study.outcomes import prune_reasons
 from hpo.tickets.budget import Budget
 from hpo.tickets.leases import Lease
 
@@ -45,11 +45,12 @@ class Tally:
         self._seconds = [value for value in seconds if value]
         self.reasons = prune_reasons(trials)
         for trial in new:
-            # A trial that lost its workers, or that another program ended, shows no error of the
-            # objective, and no success of it either.
-            if LOST in trial.system_attrs or "run_uid" not in trial.user_attrs:
-                continue
-            self._in_a_row = [*self._in_a_row, trial] if trial.state == TrialState.FAIL else []
+            if trial.state != TrialState.FAIL:
+                self._in_a_row = []
+            elif "traceback" in trial.user_attrs:
+                # The objective raised. A trial that lost its workers, or that another program
+                # ended, says nothing of it.
+                self._in_a_row.append(trial)
         return new
 
     @property

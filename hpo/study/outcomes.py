@@ -21,8 +21,6 @@ _TICKETS = {
 }
 # This system attribute marks a trial that tries an enqueued configuration.
 ENQUEUED = "hpo:enqueued"
-# This one marks a trial that failed because its workers were lost.
-LOST = "hpo:lost"
 # This system attribute holds the number of the attempt that ended a trial and wrote its checkpoint.
 ATTEMPT = "hpo:attempt"
 

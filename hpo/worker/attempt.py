@@ -31,7 +31,7 @@ from hpo.guard.evidence import Divergence
 from hpo.guard.verdict import NONFINITE
 from hpo.search.samplers import RERUN_OF
 from hpo.study import study
-from hpo.study.outcomes import ATTEMPT, LOST, attempt_of, best_trial
+from hpo.study.outcomes import ATTEMPT, attempt_of, best_trial
 from hpo.task.build import build, plain
 from hpo.task.forward import is_out_of_memory, wider
 from hpo.tickets.losses import verdict as verdict_on
@@ -85,7 +85,6 @@ class Attempt:
         trial, config = self._trial, self._opened.config
         hopeless = verdict_on(self._ticket)
         if hopeless is not None:
-            self._opened.storage.set_trial_system_attr(trial._trial_id, LOST, True)
             self._end(TrialState.FAIL, detail=hopeless)
             return None
         if self._refusal is not None:

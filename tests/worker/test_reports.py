@@ -1,0 +1,66 @@
+"""Reports of a trial while the database is away: kept, and stored when it is back."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from hpo.database.connection import connect
+from hpo.database.schema import metrics
+from hpo.embedded import server
+from tests.support.processes import wait_until
+from tests.support.program import HANGS_S, Program
+from tests.support.servers import open_folder
+from tests.support.studies import Held, trials
+
+pytestmark = pytest.mark.acceptance
+
+
+@pytest.fixture
+def alone() -> Iterator[Program]:
+    """The program with a home, and so a server, of its own."""
+    home = open_folder()
+    program = Program(None, home)
+    yield program
+    program("stop", "--force")
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def epochs_trained(home: Path) -> int:
+    """The number of the last epoch in the log of the only worker."""
+    (log,) = home.rglob("worker*.log")
+    return max((int(n) for n in re.findall(r"\| epoch (\d+)/", log.read_text())), default=0)
+
+
+def test_a_trial_trains_on_while_the_database_is_away_and_reports_afterwards(
+    alone: Program, held: Held
+):
+    url = alone("url").stdout.strip()
+    held.hold(1)
+    process = alone.start(
+        *("--objective", str(held.path), "--study_name", "s", "--n_trials", "2"),
+        *("--epochs_per_trial", "12", "--workers", "1", "--pruner", "none", "--space", "narrow"),
+    )
+    wait_until(held.is_holding)
+
+    server.stop(alone.home, immediate=True)
+    before = epochs_trained(alone.home)
+    wait_until(lambda: epochs_trained(alone.home) >= before + 3)
+    server.start(alone.home)
+    held.let_go()
+    output = process.communicate(timeout=HANGS_S)
+
+    assert process.returncode == 0, output[1]
+    for trial in trials(url, "s"):
+        assert list(trial.intermediate_values) == list(range(1, 13))
+        assert trial.value == trial.intermediate_values[12]
+    with connect(url).connect() as connection:
+        rows = connection.execute(sa.select(metrics.c.ticket, metrics.c.epoch)).all()
+    assert sorted(rows) == [(ticket, epoch) for ticket in (1, 2) for epoch in range(13)]
+    # No trial began anew.
+    assert held.built == 2
