@@ -29,6 +29,7 @@ from hpo.study.inheritance import ROWS
 UID = "study_uid"
 
 _STUDIES: sa.Table = models.StudyModel.__table__
+_TRIALS: sa.Table = models.TrialModel.__table__
 _ATTRIBUTES: sa.Table = models.StudyUserAttributeModel.__table__
 
 
@@ -59,17 +60,28 @@ def original(engine: sa.Engine, uid: str) -> Identity | None:
 
 
 def _original(connection: sa.Connection, uid: str) -> Identity | None:
-    """The bound study if it exists, else the first one that has the uid."""
+    """The bound study if it exists, else one that has the uid.
+
+    Of several, that is the one with the most trials, because the study that was renamed may have
+    an older copy, too. It is the first one among equals, or if no study was ever bound.
+    """
     is_bound = identities.c.study_uid.is_not(None)
     having = sa.select(_ATTRIBUTES.c.study_id).where(
         _ATTRIBUTES.c.key == UID, _ATTRIBUTES.c.value_json == json.dumps(uid)
     )
+    lives = sa.exists().where(_STUDIES.c.study_id == identities.c.study_id)
+    was_bound = sa.exists().where(identities.c.study_uid == uid, ~lives)
+    size = sa.select(-sa.func.count()).where(_TRIALS.c.study_id == _STUDIES.c.study_id)
     here = (identities.c.study_id == _STUDIES.c.study_id) & (identities.c.study_uid == uid)
     statement = (
         sa.select(_STUDIES.c.study_id, _STUDIES.c.study_name.label("name"), is_bound)
         .select_from(_STUDIES.outerjoin(identities, here))
         .where(is_bound | _STUDIES.c.study_id.in_(having))
-        .order_by(is_bound.desc(), _STUDIES.c.study_id)
+        .order_by(
+            is_bound.desc(),
+            sa.case((was_bound, size.scalar_subquery()), else_=0),
+            _STUDIES.c.study_id,
+        )
     )
     row = connection.execute(statement.limit(1)).one_or_none()
     return None if row is None else Identity(uid=uid, study_id=row[0], name=row[1], is_bound=row[2])
@@ -101,16 +113,20 @@ def resolve(engine: sa.Engine, uid: str, study_id: int | None = None) -> Identit
 def _bind(connection: sa.Connection, found: Identity) -> None:
     """Store that a uid belongs to this study; open the tickets that do not fit it."""
     row = {"study_uid": found.uid, "study_id": found.study_id, "name": found.name}
-    before = connection.scalar(
-        sa.select(identities.c.study_id).where(identities.c.study_uid == found.uid)
-    )
+    before = connection.execute(
+        sa.select(identities.c.study_id, identities.c.name).where(
+            identities.c.study_uid == found.uid
+        )
+    ).one_or_none()
+    if before == (found.study_id, found.name):
+        return
     changed = {name: row[name] for name in ("study_id", "name")}
     connection.execute(
         insert(identities)
         .values(row)
         .on_conflict_do_update(index_elements=["study_uid"], set_=changed)
     )
-    if before == found.study_id:
+    if found.is_bound:
         return
     if before is None and not connection.scalar(
         sa.select(sa.exists().where(tickets.c.study_uid == found.uid))

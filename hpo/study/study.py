@@ -55,7 +55,7 @@ class OpenStudy:
         """Load the Optuna study afresh; a seed adds its sampler and pruner, for ask and report.
 
         Raises:
-            KeyError: The study was deleted or renamed; `refreshed` finds it.
+            KeyError: The study was deleted or renamed; `refreshed` finds it if it is there.
         """
         search: dict[str, Any] = {}
         if sampler_seed is not None:

@@ -25,6 +25,7 @@ from hpo.database.storage import open_storage
 from hpo.errors import RunFailed
 from hpo.study import study
 from hpo.study.config import StudyConfig
+from hpo.study.status import status
 from hpo.tickets.budget import Budget, Tickets
 from tests.study.test_whole_study import CONFIG, dump
 from tests.support.processes import wait_until
@@ -133,7 +134,8 @@ def end(found: study.OpenStudy, ticket: Any, trial_id: int, state: TrialState) -
 def test_a_copy_gets_a_uid_and_tickets_of_its_own_and_the_original_keeps_its_own(url: str):
     original = begin(url)
     copied(url, "a", "b")
-    # The original goes on before anybody works on its copy.
+    # The original goes on before anybody works on its copy, in which another program adds a trial.
+    optuna.load_study(study_name="b", storage=url).add_trial(optuna.trial.create_trial(value=9.0))
     work(original, TrialState.COMPLETE)
     before = budget(url, original.uid)
 
@@ -338,6 +340,21 @@ def test_a_study_that_is_renamed_back_is_itself_whether_anybody_looked_in_betwee
     assert again.load().trials[0].value == 1.0
 
 
+def test_an_older_copy_is_not_taken_for_the_renamed_study(url: str):
+    original = begin(url)
+    copied(url, "a", "backup")
+    work(original, TrialState.COMPLETE)
+    copied(url, "a", "b")
+    copied(url, "b", "another")
+    optuna.delete_study(study_name="a", storage=url)
+
+    assert study.refreshed(original).name == "b"
+    found = {name: study.claimed(opened(url, name)) for name in ("backup", "another")}
+    assert len({original.uid, *(one.uid for one in found.values())}) == 3
+    assert budget(url, found["backup"].uid)[3] == ("open", None)
+    assert budget(url, found["another"].uid)[3] == ("complete", 3)
+
+
 def test_what_ended_or_began_while_a_study_was_renamed_is_trained_again(url: str):
     original = study.create(open_storage(url), "a", StudyConfig.from_stored(CONFIG))
     Tickets(connect(url), original.uid).grow(5)
@@ -382,6 +399,8 @@ def test_the_name_of_a_deleted_study_that_is_given_again_is_another_study(url: s
         study.refreshed(original)
     with pytest.raises(KeyError):
         original.load()
+    with pytest.raises(RunFailed, match=r"^study 'a' was deleted or renamed meanwhile$"):
+        status(original, connect(url))
     with pytest.raises(RunFailed, match=r"^study 'a' was deleted meanwhile$"):
         study.claimed(original)
 
