@@ -72,7 +72,8 @@ def test_only_the_command_line_reads_argv_and_one_module_the_environment():
 def test_sqlalchemy_is_spoken_where_it_may_be():
     # Rows are kept by these; a study is deleted and copied with all that belongs to it.
     speakers = {"database", "tickets"}
-    speakers |= {f"study/{name}.py" for name in ("copy", "deletion", "identity", "leftovers")}
+    of_study = ("copy", "deletion", "identity", "inheritance", "leftovers")
+    speakers |= {f"study/{name}.py" for name in of_study}
     # These hand an engine on, or catch what it raises.
     holders = {"study/study.py", "study/join.py", "study/status.py", "study/overview.py"}
     holders |= {"worker/worker.py", "worker/heartbeat.py", "worker/attempt.py", "api/study.py"}

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from hpo.errors import StudyMismatch
+from hpo.errors import ConfigurationError, StudyMismatch
 from hpo.search.narrowing import Narrowing, kind_of, values_of
 from hpo.search.pruners import check_pruner
 from hpo.search.samplers import check_sampler
@@ -22,6 +22,8 @@ _STORED = {"epochs_per_trial": "epochs"}
 # direction at its creation.
 _UNCHANGEABLE = ("metric", "direction")
 _FACTS = ("metric", "direction", "problem_seed")
+# Optuna's column for a study's name has this length.
+_LONGEST_NAME = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,3 +215,16 @@ def forced(created: StudyConfig, wanted: StudyConfig, found: Sequence[Difference
         record[label] = [before, difference.now]
     changed = {label: pair for label, pair in record.items() if pair[0] != pair[1]}
     return replace(wanted, forced=changed)
+
+
+def check_name(name: str | None) -> None:
+    """Raise `ConfigurationError` for an invalid study name."""
+    if name is None:
+        return
+    is_text = isinstance(name, str) and name.isprintable() and 0 < len(name) <= _LONGEST_NAME
+    if not is_text:
+        shown = str(name)[:40].encode("ascii", "backslashreplace").decode()
+        raise ConfigurationError(
+            f"'{shown}' can be no study's name: 1 to {_LONGEST_NAME} printable characters are "
+            "wanted (--study_name)"
+        )

@@ -23,8 +23,9 @@ from hpo.database.migrations import create_tables
 from hpo.database.schema import LEASE_S, OWN, artifacts, divergences, identities, tickets
 from hpo.errors import ConfigurationError, StorageError
 from hpo.study import identity
+from hpo.study.config import check_name
 from hpo.study.identity import UID
-from hpo.study.study import check_name, uid_of
+from hpo.study.study import uid_of
 from hpo.tickets.budget import Tickets
 from hpo.tickets.leases import Lease, is_dead
 

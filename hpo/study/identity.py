@@ -6,7 +6,8 @@ table `identities` binds the uid to the original. While that one exists, any oth
 uid is a copy, which gets a uid and tickets of its own. Once it is gone, the other one is the
 renamed study.
 
-Border: uids, tickets, and the trials that a copy took along. Configurations are left to `study`.
+Border: the binding alone. `inheritance` gives tickets and records to copies and renamed studies,
+`study` reads their configurations.
 """
 
 from __future__ import annotations
@@ -22,76 +23,15 @@ from sqlalchemy.dialects.postgresql import UUID, insert
 
 from hpo.database.connection import lock
 from hpo.database.patience import with_retries
-from hpo.database.schema import OWN, identities
+from hpo.database.schema import identities, tickets
+from hpo.study import inheritance
+from hpo.study.inheritance import ROWS
 
 UID = "study_uid"
-# These tables hold a study's rows. An identity outlives its study and is none of them.
-ROWS = [t for t in OWN.sorted_tables if "study_uid" in t.c and t is not identities]
-CLOSED = "was running when the study was copied"
 
 _STUDIES: sa.Table = models.StudyModel.__table__
+_TRIALS: sa.Table = models.TrialModel.__table__
 _ATTRIBUTES: sa.Table = models.StudyUserAttributeModel.__table__
-
-_HAS_ENDED = "state IN ('COMPLETE', 'PRUNED', 'FAIL')"
-_OUTCOME = (
-    "CASE {}.state WHEN 'COMPLETE' THEN 'complete' WHEN 'PRUNED' THEN 'pruned'"
-    " WHEN 'FAIL' THEN 'failed' ELSE 'open' END"
-)
-
-# A trial that ended between the copying and the deletion of a rename is RUNNING in the renamed
-# study, and one that began in that time is missing there. Their tickets are open again.
-_REOPEN = sa.text(f"""
-UPDATE hpo.tickets t
-SET state = CASE t.state WHEN 'leased' THEN 'leased' ELSE 'open' END,
-    trial_number = CASE WHEN mine.state = 'RUNNING' THEN t.trial_number
-                        WHEN first.state = 'RUNNING' THEN t.rerun_of END,
-    rerun_of = CASE WHEN first.{_HAS_ENDED} THEN t.rerun_of END
-FROM hpo.tickets o
-LEFT JOIN trials mine ON mine.study_id = :study_id AND mine.number = o.trial_number
-LEFT JOIN trials first ON first.study_id = :study_id AND first.number = o.rerun_of
-WHERE t.study_uid = :uid AND o.study_uid = t.study_uid AND o.ticket = t.ticket
-AND coalesce(o.trial_number, o.rerun_of) IS NOT NULL
-AND (mine.state IS NULL OR NOT mine.{_HAS_ENDED})
-""")
-
-# A trial is the same in both studies if its start is. Another program may have added some.
-_DIVIDE = sa.text(f"""
-INSERT INTO hpo.tickets (study_uid, ticket, state, trial_number, rerun_of, params)
-SELECT :new, t.ticket, {_OUTCOME.format("mine")},
-    CASE WHEN mine.{_HAS_ENDED} THEN t.trial_number END,
-    CASE WHEN first.{_HAS_ENDED} THEN t.rerun_of END,
-    t.params
-FROM hpo.tickets t
-LEFT JOIN trials original ON original.study_id = :original AND original.number = t.trial_number
-LEFT JOIN trials mine ON mine.study_id = :study_id AND mine.number = t.trial_number
-    AND mine.datetime_start = original.datetime_start
-LEFT JOIN trials first ON first.study_id = :study_id AND first.number = t.rerun_of
-WHERE t.study_uid = :uid
-""")
-
-# A copy from another database comes without tickets. Every trial of this service has a `run_uid`,
-# and a rerun shares the ticket of the trial that it repeats.
-_ADOPT = sa.text(f"""
-INSERT INTO hpo.tickets (study_uid, ticket, state, trial_number)
-SELECT :uid, row_number() OVER (ORDER BY number), {_OUTCOME.format("t")}, number
-FROM trials t
-WHERE study_id = :study_id AND {_HAS_ENDED}
-AND EXISTS (SELECT FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND key = 'run_uid')
-AND NOT EXISTS (
-    SELECT FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND key = 'rerun_of'
-)
-""")
-
-_CLOSE = sa.text("""
-WITH closed AS (
-    UPDATE trials SET state = 'FAIL', datetime_complete = timezone('UTC', now())
-    WHERE study_id = :study_id AND state = 'RUNNING' RETURNING trial_id
-)
-INSERT INTO trial_user_attributes (trial_id, key, value_json)
-SELECT trial_id, name, text
-FROM closed, (VALUES ('prune_reason', '"-"'), ('prune_detail', :detail)) AS why (name, text)
-ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json
-""")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,17 +61,28 @@ def original(engine: sa.Engine, uid: str) -> Identity | None:
 
 
 def _original(connection: sa.Connection, uid: str) -> Identity | None:
-    """The bound study if it exists, else the first one that has the uid."""
+    """The bound study if it exists, else one that has the uid.
+
+    Of several, that is the one with the most trials, because the study that was renamed may have
+    an older copy, too. It is the first one among equals, or if no study was ever bound.
+    """
     is_bound = identities.c.study_uid.is_not(None)
     having = sa.select(_ATTRIBUTES.c.study_id).where(
         _ATTRIBUTES.c.key == UID, _ATTRIBUTES.c.value_json == json.dumps(uid)
     )
+    lives = sa.exists().where(_STUDIES.c.study_id == identities.c.study_id)
+    was_bound = sa.exists().where(identities.c.study_uid == uid, ~lives)
+    size = sa.select(-sa.func.count()).where(_TRIALS.c.study_id == _STUDIES.c.study_id)
     here = (identities.c.study_id == _STUDIES.c.study_id) & (identities.c.study_uid == uid)
     statement = (
         sa.select(_STUDIES.c.study_id, _STUDIES.c.study_name.label("name"), is_bound)
         .select_from(_STUDIES.outerjoin(identities, here))
         .where(is_bound | _STUDIES.c.study_id.in_(having))
-        .order_by(is_bound.desc(), _STUDIES.c.study_id)
+        .order_by(
+            is_bound.desc(),
+            sa.case((was_bound, size.scalar_subquery()), else_=0),
+            _STUDIES.c.study_id,
+        )
     )
     row = connection.execute(statement.limit(1)).one_or_none()
     return None if row is None else Identity(uid=uid, study_id=row[0], name=row[1], is_bound=row[2])
@@ -163,25 +114,27 @@ def resolve(engine: sa.Engine, uid: str, study_id: int | None = None) -> Identit
 def _bind(connection: sa.Connection, found: Identity) -> None:
     """Store that a uid belongs to this study; open the tickets that do not fit it."""
     row = {"study_uid": found.uid, "study_id": found.study_id, "name": found.name}
-    before = connection.scalar(
-        sa.select(identities.c.study_id).where(identities.c.study_uid == found.uid)
-    )
+    before = connection.execute(
+        sa.select(identities.c.study_id, identities.c.name).where(
+            identities.c.study_uid == found.uid
+        )
+    ).one_or_none()
+    if before == (found.study_id, found.name):
+        return
     changed = {name: row[name] for name in ("study_id", "name")}
     connection.execute(
         insert(identities)
         .values(row)
         .on_conflict_do_update(index_elements=["study_uid"], set_=changed)
     )
-    if before == found.study_id:
+    if found.is_bound:
         return
-    values = {"uid": found.uid, "study_id": found.study_id}
     if before is None and not connection.scalar(
-        sa.text("SELECT EXISTS (SELECT FROM hpo.tickets WHERE study_uid = :uid)"), values
+        sa.select(sa.exists().where(tickets.c.study_uid == found.uid))
     ):
-        connection.execute(_ADOPT, values)
-        _close(connection, found.study_id)
+        inheritance.adopt(connection, found.uid, found.study_id)
     else:
-        connection.execute(_REOPEN, values)
+        inheritance.reopen(connection, found.uid, found.study_id)
 
 
 def _divide(connection: sa.Connection, found: Identity, study_id: int) -> Identity | None:
@@ -197,9 +150,7 @@ def _divide(connection: sa.Connection, found: Identity, study_id: int) -> Identi
         # Another process has divided it since the caller read its uid.
         return Identity(uid=given, study_id=study_id, name=name)
     new = str(uuid.uuid4())
-    values = {"uid": found.uid, "new": new, "original": found.study_id, "study_id": study_id}
-    connection.execute(_DIVIDE, values)
-    _close(connection, study_id)
+    inheritance.divide(connection, found.uid, new, original_id=found.study_id, study_id=study_id)
     connection.execute(_ATTRIBUTES.update().where(*of_study).values(value_json=json.dumps(new)))
     connection.execute(identities.insert().values(study_uid=new, study_id=study_id, name=name))
     return Identity(uid=new, study_id=study_id, name=name, copy_of=found.name)
@@ -229,8 +180,3 @@ def remember(connection: sa.Connection, uid: str, *, study_id: int = 0, name: st
     """Keep the uid of a study that is being deleted, by which `gc` finds its files on any host."""
     row = {"study_uid": uid, "study_id": study_id, "name": name}
     connection.execute(insert(identities).values(row).on_conflict_do_nothing())
-
-
-def _close(connection: sa.Connection, study_id: int) -> None:
-    """End the trials that a copy shows as running, because no worker trains them."""
-    connection.execute(_CLOSE, {"study_id": study_id, "detail": json.dumps(CLOSED)})

@@ -15,7 +15,7 @@ from hpo.errors import ConfigurationError, ObjectiveError
 from hpo.search import configurations
 from hpo.search.narrowing import Narrowing, narrowing
 from hpo.study import study
-from hpo.study.config import StudyConfig, differences, facts, forced, refuse
+from hpo.study.config import StudyConfig, check_name, differences, facts, forced, refuse
 from hpo.study.declared import declared
 from hpo.study.objective import load_objective, source_hash
 from hpo.study.request import DEFAULT_TRIALS, DEFAULTS, FLAGS, RunRequest, usual
@@ -55,7 +55,7 @@ def prepare_study(db: sa.Engine, request: RunRequest, *, on_gpu: bool) -> Prepar
         StudyMismatch: The study was created with another configuration.
         StorageError: The database cannot be used.
     """
-    study.check_name(request.study_name)
+    check_name(request.study_name)
     create_tables(db)
     url = db.url.render_as_string(hide_password=False)
     storage = open_storage(db)

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from hpo.database.schema import LEASE_S, artifacts, divergences, identities, leases, tickets
 from hpo.study import deletion, identity
 from hpo.study.deletion import Folders
+from hpo.study.inheritance import ROWS
 
 # A file is uploaded before its trial refers to it, which a lost connection may delay.
 _NEW_S = 3600.0
@@ -63,7 +64,7 @@ def clear(engine: sa.Engine, folders: Folders, *, dry_run: bool = False) -> Left
         connection.execute(sa.select(tickets.c.ticket).where(_of(tickets, uids)).with_for_update())
         counts: dict[sa.Table, dict[str, int]] = {
             table: {row[0]: row[1] for row in connection.execute(_counted(table, uids))}
-            for table in identity.ROWS
+            for table in ROWS
         }
         sizes = connection.scalars(
             sa.select(sa.func.sum(sa.func.octet_length(artifacts.c.body)))
@@ -72,7 +73,7 @@ def clear(engine: sa.Engine, folders: Folders, *, dry_run: bool = False) -> Left
         ).all()
         if not dry_run:
             connection.execute(artifacts.delete().where(_unreferenced(uids)))
-            for table in reversed(identity.ROWS):
+            for table in reversed(ROWS):
                 connection.execute(table.delete().where(_of(table, uids)))
             for uid in uids:
                 identity.remember(connection, uid)
@@ -95,7 +96,7 @@ def _gone(connection: sa.Connection) -> Sequence[str]:
     """The uids of our rows that no study has and no worker holds."""
     life = sa.func.make_interval(0, 0, 0, 0, 0, 0, LEASE_S)
     held = sa.select(leases.c.study_uid).where(leases.c.beat_at > sa.func.now() - life)
-    tables = (*identity.ROWS, identities)
+    tables = (*ROWS, identities)
     known = sa.union(*(sa.select(table.c.study_uid) for table in tables)).subquery()
     uid = known.c.study_uid
     found = sa.select(uid).where(uid.not_in(identity.living()), uid.not_in(held))

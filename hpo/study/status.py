@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.errors import RunFailed
 from hpo.search.samplers import RERUN_OF
 from hpo.study.outcomes import (
     best_trial,
@@ -89,9 +90,16 @@ class Status:
 
 
 def status(opened: OpenStudy, db: sa.Engine) -> Status:
-    """Read the current status of a study."""
+    """Read the current status of a study.
+
+    Raises:
+        RunFailed: It was deleted or renamed since it was opened.
+    """
     tickets = Tickets(db, opened.uid)
-    study = opened.load()
+    try:
+        study = opened.load()
+    except KeyError:
+        raise RunFailed(f"study '{opened.name}' was deleted or renamed meanwhile") from None
     ended = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
     is_copy = opened.copy_of is not None
     seconds: Counter[str] = Counter()

@@ -26,7 +26,7 @@ from hpo.errors import ConfigurationError, RunFailed
 from hpo.search.pruners import make_pruner
 from hpo.search.samplers import make_sampler
 from hpo.study import identity
-from hpo.study.config import StudyConfig
+from hpo.study.config import StudyConfig, check_name
 from hpo.study.identity import UID, Identity
 
 _CONFIG = "config"
@@ -34,8 +34,6 @@ _RUN = "last_run"
 _HISTORY = "config_history"
 # This system attribute of a trial holds the revision of the configuration that it began with.
 REVISION = "hpo:revision"
-# Optuna's column for a study's name has this length.
-_LONGEST_NAME = 512
 REFERENCES = "references"
 
 
@@ -58,7 +56,7 @@ class OpenStudy:
         """Load the Optuna study afresh; a seed adds its sampler and pruner, for ask and report.
 
         Raises:
-            KeyError: The study was deleted or renamed; `refreshed` finds it.
+            KeyError: The study was deleted or renamed; `refreshed` finds it if it is there.
         """
         search: dict[str, Any] = {}
         if sampler_seed is not None:
@@ -95,19 +93,6 @@ def config_of(attributes: Mapping[str, Any]) -> StudyConfig | None:
     if uid_of(attributes) is None or _CONFIG not in attributes:
         return None
     return StudyConfig.from_stored(attributes[_CONFIG])
-
-
-def check_name(name: str | None) -> None:
-    """Raise `ConfigurationError` for an invalid study name."""
-    if name is None:
-        return
-    is_text = isinstance(name, str) and name.isprintable() and 0 < len(name) <= _LONGEST_NAME
-    if not is_text:
-        shown = str(name)[:40].encode("ascii", "backslashreplace").decode()
-        raise ConfigurationError(
-            f"'{shown}' can be no study's name: 1 to {_LONGEST_NAME} printable characters are "
-            "wanted (--study_name)"
-        )
 
 
 def find(storage: TrialStorage, name: str) -> OpenStudy | None:

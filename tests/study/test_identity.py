@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -20,16 +20,17 @@ from optuna.trial import TrialState
 
 from hpo.dashboard.server import make_dashboard
 from hpo.database.connection import connect
-from hpo.database.schema import identities, tickets
+from hpo.database.schema import environments, identities, metrics, tickets
 from hpo.database.storage import open_storage
 from hpo.errors import RunFailed
 from hpo.study import study
 from hpo.study.config import StudyConfig
+from hpo.study.status import status
 from hpo.tickets.budget import Budget, Tickets
 from tests.study.test_whole_study import CONFIG, dump
 from tests.support.processes import wait_until
 from tests.support.program import HANGS_S, Command, Program
-from tests.support.studies import Held, trials
+from tests.support.studies import STUDY, Held, trials
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -62,8 +63,13 @@ def ask(url: str, method: str, path: str, body: dict[str, Any]) -> None:
 
 
 def rename(url: str, name: str, to: str) -> None:
-    ask(url, "POST", f"{id_of(url, name)}/rename", {"study_name": to})
-    assert names(url) == {to}
+    """Rename a study in the dashboard; its deletion does nothing if a worker writes meanwhile."""
+    for _ in range(20):
+        ask(url, "POST", f"{id_of(url, name)}/rename", {"study_name": to})
+        if names(url) == {to}:
+            return
+        optuna.delete_study(study_name=to, storage=url)
+    raise AssertionError("the dashboard never deleted the study of the former name")
 
 
 def id_of(url: str, name: str) -> int:
@@ -99,7 +105,7 @@ def opened(url: str, name: str = "a") -> study.OpenStudy:
 
 def begin(url: str, total: int = 4) -> study.OpenStudy:
     """A study 'a' with a budget, of which a trial is complete, one failed, and one is running."""
-    found = study.create(open_storage(url), "a", StudyConfig.from_stored(CONFIG))
+    found = study.create(open_storage(connect(url)), "a", StudyConfig.from_stored(CONFIG))
     Tickets(connect(url), found.uid).grow(total)
     for state in (TrialState.COMPLETE, TrialState.FAIL, None):
         work(found, state)
@@ -128,7 +134,8 @@ def end(found: study.OpenStudy, ticket: Any, trial_id: int, state: TrialState) -
 def test_a_copy_gets_a_uid_and_tickets_of_its_own_and_the_original_keeps_its_own(url: str):
     original = begin(url)
     copied(url, "a", "b")
-    # The original goes on before anybody works on its copy.
+    # The original goes on before anybody works on its copy, in which another program adds a trial.
+    optuna.load_study(study_name="b", storage=url).add_trial(optuna.trial.create_trial(value=9.0))
     work(original, TrialState.COMPLETE)
     before = budget(url, original.uid)
 
@@ -266,6 +273,40 @@ def test_a_copy_from_another_database_counts_the_trials_that_it_took_along(
     ]
 
 
+def test_a_copy_keeps_figures_predictions_and_saved_steps_without_its_original(
+    finished: Callable[[str], Program], capsys: pytest.CaptureFixture[str]
+):
+    for name, of, asked in (
+        ("quadratic", STUDY, ("best", "--json")),
+        ("diverged_batch", "s", ("replay", "0")),
+    ):
+        program = finished(name)
+        url, command = program.environment["HPO_STORAGE"], Command(program.environment, capsys)
+        before = command(*asked, "--study_name", of)
+        copied(url, of, "b")
+        original = uid_of(url, of)
+
+        copy = study.claimed(opened(url, "b"))
+        deleted = command("delete", "--study_name", of, "--yes")
+        left = command("gc", "--json")
+        after = command(*asked, "--study_name", "b")
+
+        assert before.returncode == deleted.returncode == left.returncode == 0, before.stderr
+        assert after.returncode == 0, after.stderr
+        assert copy.uid != original
+        assert names(url) == {"b"}
+        figures = [line for line in before.stdout.splitlines() if "run_uid" not in line]
+        assert [
+            line.replace('"b"', f'"{of}"')
+            for line in after.stdout.splitlines()
+            if "run_uid" not in line
+        ] == figures
+        assert rows(url, metrics, original) == []
+        assert len(rows(url, environments, copy.uid)) == 1
+        if name == "quadratic":
+            assert json.loads(after.stdout)["figures"]
+
+
 def test_a_renamed_study_keeps_uid_and_budget_and_is_found_by_who_knew_it(url: str):
     original = begin(url)
     before = budget(url, original.uid)
@@ -299,8 +340,23 @@ def test_a_study_that_is_renamed_back_is_itself_whether_anybody_looked_in_betwee
     assert again.load().trials[0].value == 1.0
 
 
+def test_an_older_copy_is_not_taken_for_the_renamed_study(url: str):
+    original = begin(url)
+    copied(url, "a", "backup")
+    work(original, TrialState.COMPLETE)
+    copied(url, "a", "b")
+    copied(url, "b", "another")
+    optuna.delete_study(study_name="a", storage=url)
+
+    assert study.refreshed(original).name == "b"
+    found = {name: study.claimed(opened(url, name)) for name in ("backup", "another")}
+    assert len({original.uid, *(one.uid for one in found.values())}) == 3
+    assert budget(url, found["backup"].uid)[3] == ("open", None)
+    assert budget(url, found["another"].uid)[3] == ("complete", 3)
+
+
 def test_what_ended_or_began_while_a_study_was_renamed_is_trained_again(url: str):
-    original = study.create(open_storage(url), "a", StudyConfig.from_stored(CONFIG))
+    original = study.create(open_storage(connect(url)), "a", StudyConfig.from_stored(CONFIG))
     Tickets(connect(url), original.uid).grow(5)
     work(original, TrialState.COMPLETE)
     ticket, trial_id = work(original, None)
@@ -320,7 +376,7 @@ def test_what_ended_or_began_while_a_study_was_renamed_is_trained_again(url: str
 
 
 def test_a_rerun_that_began_while_a_study_was_renamed_leaves_the_first_trial_to_go_on(url: str):
-    original = study.create(open_storage(url), "a", StudyConfig.from_stored(CONFIG))
+    original = study.create(open_storage(connect(url)), "a", StudyConfig.from_stored(CONFIG))
     Tickets(connect(url), original.uid).grow(2)
     ticket, trial_id = work(original, None)
     copied(url, "a", "b")
@@ -337,12 +393,14 @@ def test_a_rerun_that_began_while_a_study_was_renamed_leaves_the_first_trial_to_
 def test_the_name_of_a_deleted_study_that_is_given_again_is_another_study(url: str):
     original = begin(url)
     optuna.delete_study(study_name="a", storage=url)
-    new = study.create(open_storage(url), "a", StudyConfig.from_stored(CONFIG))
+    new = study.create(open_storage(connect(url)), "a", StudyConfig.from_stored(CONFIG))
 
     with pytest.raises(RunFailed, match=r"^study 'a' was deleted meanwhile$"):
         study.refreshed(original)
     with pytest.raises(KeyError):
         original.load()
+    with pytest.raises(RunFailed, match=r"^study 'a' was deleted or renamed meanwhile$"):
+        status(original, connect(url))
     with pytest.raises(RunFailed, match=r"^study 'a' was deleted meanwhile$"):
         study.claimed(original)
 
@@ -467,7 +525,10 @@ def test_a_run_whose_study_is_deleted_ends_with_one_sentence(
     wait_until(held.is_holding)
     uid = uid_of(url, "a")
 
-    ask(url, "DELETE", str(id_of(url, "a")), {})
+    for _ in range(20):
+        # A deletion does nothing if a worker writes meanwhile.
+        if names(url):
+            ask(url, "DELETE", str(id_of(url, "a")), {})
     assert names(url) == set()
     held.let_go()
     told = run.communicate(timeout=HANGS_S)[1]
