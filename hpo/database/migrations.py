@@ -58,6 +58,8 @@ def create_tables(engine: sa.Engine) -> None:
         url = engine.url.render_as_string(hide_password=False)
         _VersionManager(url, engine, orm.scoped_session(orm.sessionmaker(bind=engine)))
         with engine.begin() as connection:
+            if not found.has_own_schema:
+                connection.execute(sa.text("CREATE SCHEMA hpo"))
             _bring_along(connection, found.version)
 
 
@@ -73,7 +75,6 @@ def _bring_along(connection: sa.Connection, version: int | None) -> None:
             f"tables have version {version}); end their run with Ctrl-C, then repeat this "
             "command, and both go on"
         )
-    connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS hpo"))
     for later in range((version or SCHEMA_VERSION) + 1, SCHEMA_VERSION + 1):
         for statement in MIGRATIONS.get(later, ()):
             connection.execute(sa.text(statement))
