@@ -57,7 +57,7 @@ def make_dashboard(url: str, *, host: str, port: int) -> WSGIServer:
     Raises:
         ConfigurationError: The address cannot be bound.
     """
-    db = connect(url, application="dashboard", connections=_CONNECTIONS)
+    db = connect(url, application="dashboard", connections=_CONNECTIONS, kept=_CONNECTIONS)
     application = optuna_dashboard.wsgi(open_storage(db), artifact_store=DatabaseArtifacts(db))
     if host in _LOOPBACK:
         application = _local_only(application)

@@ -100,7 +100,7 @@ def foreign(found: Found) -> tuple[str, str] | None:
     if found.revision is None:
         if found.has_own_tables and not found.has_optuna and found.elsewhere is not None:
             return (
-                f"the tables of Optuna that belong to schema hpo are in schema "
+                "the tables of Optuna that belong to schema hpo are in schema "
                 f"'{found.elsewhere}', which search_path ({found.search_path}) does not name",
                 "name it there, or another database (--storage or HPO_STORAGE)",
             )
