@@ -45,12 +45,12 @@ def create_tables(engine: sa.Engine) -> None:
         StorageError: The tables belong to another version, which cannot be brought to this one;
             the database is another program's; or a right is missing. Nothing was changed.
     """
-    if _is_complete(with_retries(lambda: look(engine))):
+    if is_complete(with_retries(lambda: look(engine))):
         return
     # Opened by 12 processes at once, an empty database fails in 11 of them without a lock.
     with locked(engine, "hpo schema"):
         found = look(engine)
-        if _is_complete(found):
+        if is_complete(found):
             return
         _refuse(found)
         models.BaseModel.metadata.create_all(engine)
@@ -63,7 +63,8 @@ def create_tables(engine: sa.Engine) -> None:
             _bring_along(connection, found.version)
 
 
-def _is_complete(found: Found) -> bool:
+def is_complete(found: Found) -> bool:
+    """Whether all tables are there, as this program and this version of Optuna make them."""
     return found.version == SCHEMA_VERSION and found.is_optunas
 
 
