@@ -129,7 +129,9 @@ def _train(
     set_patience(patience)
     url = storage_url(storage)
     try:
-        db = with_retries(lambda: connect(url, application=slot, needs_writes=True, connections=2))
+        db = with_retries(
+            lambda: connect(url, application=slot, needs_writes=True, connections=2, kept=2)
+        )
         opened = with_retries(lambda: claimed(open_study(db, study_name)))
     except StorageError as error:
         # A storage error would exit with 2, misconfigured; after a 1 the fleet may restart it.

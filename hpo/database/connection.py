@@ -22,9 +22,9 @@ from hpo.errors import ConfigurationError, StorageError
 
 DRIVER = "postgresql+psycopg2"
 STORAGE = "--storage or HPO_STORAGE"
-# A thread uses one connection at a time, or two: `alone` and `locked` hold one. A run prepares its
-# study under two locks.
-CONNECTIONS = 3
+# A thread uses one connection at a time, and one more for each of `alone` and `locked` around it. A
+# run prepares its study under two of them, and needs one from then on.
+CONNECTIONS, KEPT = 3, 1
 # A thread that needs longer for a free connection waits for one that waits for an outage.
 _POOL_S = 10.0
 # A partner that vanished without a word is noticed after 20 to 25 s.
@@ -91,6 +91,7 @@ def connect(
     flag: str = STORAGE,
     needs_writes: bool = False,
     connections: int = CONNECTIONS,
+    kept: int = KEPT,
 ) -> sa.Engine:
     """A SQLAlchemy engine on the database, tested by a connection. It is tried once.
 
@@ -100,6 +101,7 @@ def connect(
         needs_writes: Refuse a server that is read-only, and prefer among several the one that
             takes writes.
         connections: The most connections at the same time.
+        kept: The most that stay open while they are not used.
 
     Raises:
         ConfigurationError: The URL cannot work.
@@ -113,8 +115,8 @@ def connect(
         parameters.pop("target_session_attrs", None)
     engine = sa.create_engine(
         parsed,
-        pool_size=connections,
-        max_overflow=0,
+        pool_size=kept,
+        max_overflow=connections - kept,
         pool_timeout=_POOL_S,
         connect_args={"application_name": f"hpo {application}", **parameters},
     )
@@ -125,21 +127,21 @@ def connect(
         engine.connect().close()
     except DBAPIError as error:
         engine.dispose()
-        raise StorageError(f"storage '{mask(url)}' {_refusal(error)} ({flag})") from error
+        raise StorageError(f"{_refusal(mask(url), error)} ({flag})") from error
     return engine
 
 
-def _refusal(error: DBAPIError) -> str:
-    """The end of the sentence on a storage that cannot be connected to."""
+def _refusal(shown: str, error: DBAPIError) -> str:
+    """The sentence on a storage that cannot be connected to."""
     said = reason(error)
     if "session is read-only" in said:
-        return "is read-only, a standby or made so; name the server that takes writes"
+        return f"storage '{shown}' is read-only; name the primary, or have it take writes"
     if "unsupported startup parameter" in said:
         return (
-            f"is behind PgBouncer, which does not pass options on: {said}; leave them out of the "
-            "URL and set them with ALTER ROLE ... SET search_path = ..."
+            f"storage '{shown}' is behind PgBouncer, which does not pass options on: {said}; "
+            "leave them out of the URL and write ALTER ROLE ... SET search_path = ..."
         )
-    return f"does not answer: {said}"
+    return f"storage '{shown}' does not answer: {said}"
 
 
 def _set_up(connection: Any, _: object) -> None:

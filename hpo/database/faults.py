@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psycopg2
-from sqlalchemy.exc import DBAPIError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from hpo.errors import HpoError, StorageError
@@ -29,6 +29,10 @@ _LASTING = re.compile(
     r"unsupported startup parameter|invalid (port|integer|connection option|\w+ value)|"
     r"does not support SSL"
 )
+
+
+# SQLAlchemy's message if a connection and the one in its place broke before they were used.
+_REPLACED_IN_VAIN = "This connection is closed"
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,13 @@ _FAULTS = (
     (
         r"^53300|too many clients|remaining connection slots|too many connections|no more conn",
         Fault("the database has no free connection", "end other clients, or raise max_connections"),
+    ),
+    (
+        r"query_wait_timeout",
+        Fault(
+            "PgBouncer has no free connection",
+            "raise its default_pool_size to two for each worker and three for each run",
+        ),
     ),
     (
         r"^55P03",
@@ -115,6 +126,8 @@ def _is_away(error: BaseException) -> bool:
         return True
     if isinstance(error, DBAPIError):
         return error.connection_invalidated
+    if type(error) is InvalidRequestError:
+        return str(error) == _REPLACED_IN_VAIN
     return isinstance(error, PendingRollbackError | PoolTimeout)
 
 
@@ -130,7 +143,7 @@ def reason(error: BaseException) -> str:
     if told is None:
         told = next((one for one in found if isinstance(one, PoolTimeout)), error)
     lines = str(told).strip().splitlines() or [type(told).__name__]
-    return " ".join(lines[0].split())
+    return " ".join(re.sub(r"^(FATAL|ERROR): ", "", lines[0]).split())
 
 
 def fault(error: BaseException) -> Fault:

@@ -45,12 +45,12 @@ def create_tables(engine: sa.Engine) -> None:
         StorageError: The tables belong to another version, which cannot be brought to this one;
             the database is another program's; or a right is missing. Nothing was changed.
     """
-    if _is_complete(with_retries(lambda: look(engine))):
+    if is_complete(with_retries(lambda: look(engine))):
         return
     # Opened by 12 processes at once, an empty database fails in 11 of them without a lock.
     with locked(engine, "hpo schema"):
         found = look(engine)
-        if _is_complete(found):
+        if is_complete(found):
             return
         _refuse(found)
         models.BaseModel.metadata.create_all(engine)
@@ -58,10 +58,13 @@ def create_tables(engine: sa.Engine) -> None:
         url = engine.url.render_as_string(hide_password=False)
         _VersionManager(url, engine, orm.scoped_session(orm.sessionmaker(bind=engine)))
         with engine.begin() as connection:
+            if not found.has_own_schema:
+                connection.execute(sa.text("CREATE SCHEMA hpo"))
             _bring_along(connection, found.version)
 
 
-def _is_complete(found: Found) -> bool:
+def is_complete(found: Found) -> bool:
+    """Whether all tables are there, as this program and this version of Optuna make them."""
     return found.version == SCHEMA_VERSION and found.is_optunas
 
 
@@ -73,7 +76,6 @@ def _bring_along(connection: sa.Connection, version: int | None) -> None:
             f"tables have version {version}); end their run with Ctrl-C, then repeat this "
             "command, and both go on"
         )
-    connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS hpo"))
     for later in range((version or SCHEMA_VERSION) + 1, SCHEMA_VERSION + 1):
         for statement in MIGRATIONS.get(later, ()):
             connection.execute(sa.text(statement))

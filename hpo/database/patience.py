@@ -18,6 +18,10 @@ from hpo.database.faults import fault, is_outage, is_rollback, reason
 # A command is waited for by its user. A run and its workers wait for `--patience`.
 PATIENCE_S = 45.0
 _PAUSES_S = (0.1, 2.0)
+# A shorter one is not worth a word, and no lease ends by it.
+_BRIEF_S = 1.0
+# A try that meets one takes at most this long: so long a connection of the pool is waited for.
+_TRY_S = 10.0
 # A long outage is told again at this interval.
 _TELL_S = 60.0
 # A server takes a second to start, and one that cannot start fails as fast.
@@ -28,34 +32,39 @@ T = TypeVar("T")
 
 
 class _Outages:
-    """The outages that the threads of this process see, told once each."""
+    """The outages that the threads of this process see.
+
+    A connection that broke and was replaced is none.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting = 0
-        self._began_at = self._told_at = self._revived_at = -math.inf
-        self._ended_at = -math.inf
+        self._began_at = self._told_at = self._ended_at = self._revived_at = -math.inf
         self.revive: Callable[[], object] | None = None
 
-    def enter(self) -> None:
+    def enter(self, began_at: float) -> None:
         with self._lock:
             if not self._waiting:
-                self._began_at, self._told_at = time.monotonic(), -math.inf
+                self._began_at, self._told_at = began_at, -math.inf
             self._waiting += 1
 
     def leave(self, *, is_over: bool) -> None:
         with self._lock:
             self._waiting -= 1
-            self._ended_at = now = time.monotonic()
-            is_told = is_over and not self._waiting and self._told_at > self._began_at - 1
-        if is_told:
+            now, is_told = time.monotonic(), self._told_at > self._began_at
+            if now - self._began_at >= _BRIEF_S:
+                self._ended_at = now
+            is_last = not self._waiting
+        if is_over and is_told and is_last:
             _logger.warning("the database is back after %.0f s", now - self._began_at)
 
-    def tell(self, error: Exception, left_s: float) -> None:
-        """Log the outage once a minute, and have the server started again."""
+    def note(self, error: Exception, left_s: float) -> None:
+        """Log an outage that lasts, once a minute, and have the server started again."""
         with self._lock:
             now = time.monotonic()
-            is_due, is_dead = now - self._told_at > _TELL_S, now - self._revived_at > _REVIVE_S
+            is_due = now - self._began_at >= _BRIEF_S and now - self._told_at >= _TELL_S
+            is_dead = now - self._revived_at >= _REVIVE_S
             self._told_at = now if is_due else self._told_at
             self._revived_at = now if is_dead else self._revived_at
         if is_due:
@@ -67,7 +76,9 @@ class _Outages:
 
     def since_s(self) -> float:
         with self._lock:
-            return 0.0 if self._waiting else time.monotonic() - self._ended_at
+            now = time.monotonic()
+            is_away = self._waiting and now - self._began_at >= _BRIEF_S
+            return 0.0 if is_away else now - self._ended_at
 
 
 _outages = _Outages()
@@ -123,18 +134,21 @@ def with_retries(work: Callable[[], T]) -> T:
     is_away = is_over = False
     try:
         while True:
+            tried_at = time.monotonic()
             try:
                 result = work()
             except Exception as error:
-                left_s = deadline - time.monotonic()
+                now = time.monotonic()
+                left_s = deadline - now
                 if not is_outage(error) or left_s <= 0 or must_end():
                     raise
                 # A deadlock is over when one of its transactions is.
                 if not is_away and not is_rollback(error):
                     is_away = True
-                    _outages.enter()
+                    # The outage may have begun in the middle of a long statement.
+                    _outages.enter(max(tried_at, now - _TRY_S))
                 if is_away:
-                    _outages.tell(error, left_s)
+                    _outages.note(error, left_s)
             else:
                 is_over = True
                 return result

@@ -29,8 +29,12 @@ _LOOK = sa.text("""
         WHERE c.relnamespace = own.oid AND c.relname = 'tickets') AS owns_tables,
     EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = own.oid AND c.relname = 'schema_version')
         AS has_own_tables,
+    (SELECT c.oid::regclass::text FROM pg_class c WHERE (c.oid = to_regclass('alembic_version')
+        OR c.relnamespace = own.oid AND c.relname = 'schema_version')
+        AND NOT has_table_privilege(c.oid, 'SELECT') LIMIT 1) AS unreadable,
     to_regclass('alembic_version') IS NOT NULL AS has_revision,
-    to_regclass('version_info') IS NOT NULL AS has_optuna,
+    (SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid = to_regclass('version_info')) AS optunas,
     (SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relname = 'trial_values' AND NOT pg_table_is_visible(c.oid) LIMIT 1) AS elsewhere
     FROM (SELECT 1) AS one LEFT JOIN pg_namespace own ON own.nspname = 'hpo'
@@ -45,8 +49,9 @@ class Found:
         schema: The schema that unqualified tables are created in; None if search_path has none.
         has_own_tables: Whether schema hpo has tables of ours.
         owns_tables: Whether the role owns them; None without tables.
-        has_optuna: Whether tables of Optuna's are found by search_path.
+        optunas: The schema of Optuna's tables; None if search_path finds none.
         elsewhere: Another schema, with tables of Optuna's that are not found by search_path.
+        unreadable: A table that holds a version, if the role may not read it.
         revision: The row of `alembic_version`, empty without a row; None without the table.
         version: The version of our tables; None without them, or without the right to read it.
     """
@@ -61,15 +66,16 @@ class Found:
     may_create: bool
     owns_tables: bool | None
     has_own_tables: bool
-    has_optuna: bool
+    optunas: str | None
     elsewhere: str | None
+    unreadable: str | None
     revision: str | None = None
     version: int | None = None
 
     @property
     def is_optunas(self) -> bool:
         """Whether the tables of Optuna are there, as this version of it makes them."""
-        return self.has_optuna and self.revision == head()
+        return self.optunas is not None and self.revision == head()
 
 
 def look(engine: sa.Engine) -> Found:
@@ -77,10 +83,11 @@ def look(engine: sa.Engine) -> Found:
     with engine.connect() as connection:
         row = dict(connection.execute(_LOOK).mappings().one())
         revision = version = None
-        if row.pop("has_revision"):
+        may_read = row["unreadable"] is None
+        if row.pop("has_revision") and may_read:
             found = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
             revision = found or ""
-        if row["has_own_tables"] and row["may_use_own"]:
+        if row["has_own_tables"] and row["may_use_own"] and may_read:
             version = connection.scalar(sa.text("SELECT version FROM hpo.schema_version"))
     return Found(**row, revision=revision, version=version)
 
@@ -98,9 +105,9 @@ def _scripts() -> ScriptDirectory:
 def foreign(found: Found) -> tuple[str, str] | None:
     """The fault and the cure of tables that are not this version of Optuna's; None if they are."""
     if found.revision is None:
-        if found.has_own_tables and not found.has_optuna and found.elsewhere is not None:
+        if found.has_own_tables and found.optunas is None and found.elsewhere is not None:
             return (
-                f"the tables of Optuna that belong to schema hpo are in schema "
+                "the tables of Optuna that belong to schema hpo are in schema "
                 f"'{found.elsewhere}', which search_path ({found.search_path}) does not name",
                 "name it there, or another database (--storage or HPO_STORAGE)",
             )
@@ -108,7 +115,7 @@ def foreign(found: Found) -> tuple[str, str] | None:
     known = [script.revision for script in _scripts().walk_revisions()]
     row = f"its alembic_version is '{found.revision}'"
     if found.revision not in known:
-        if found.has_optuna:
+        if found.optunas is not None:
             return f"database '{found.database}' is of a later Optuna: {row}", "update Optuna"
         return f"database '{found.database}' is another program's: {row}", ELSEWHERE
     if found.revision != head():
@@ -116,17 +123,31 @@ def foreign(found: Found) -> tuple[str, str] | None:
             f"database '{found.database}' is of an older Optuna: {row}",
             f"write 'optuna storage upgrade --storage URL', or {ELSEWHERE}",
         )
-    if not found.has_optuna:
+    if found.optunas is None:
         return f"database '{found.database}' lacks tables of Optuna's, and {row}", ELSEWHERE
     return None
+
+
+def grants(found: Found) -> str:
+    """The SQL that grants all that a study needs to the role, where the tables are there."""
+    where = f'IN SCHEMA hpo, {found.optunas or "public"} TO "{found.role}"'
+    return (
+        f'GRANT USAGE ON SCHEMA hpo TO "{found.role}"; '
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES {where}; "
+        f"GRANT USAGE ON ALL SEQUENCES {where}"
+    )
 
 
 def missing_right(found: Found) -> tuple[str, str] | None:
     """The fault and the SQL for a role that may not create what is missing; None if it may."""
     role = f"role '{found.role}'"
     to = f'TO "{found.role}"'
-    if not found.may_use_own:
+    if not found.may_use_own and not found.has_own_tables:
         return f"{role} may not use schema hpo", f"GRANT USAGE, CREATE ON SCHEMA hpo {to}"
+    if not found.may_use_own:
+        return f"{role} may not use schema hpo", grants(found)
+    if found.unreadable is not None:
+        return f"{role} may not read '{found.unreadable}'", grants(found)
     if not found.may_create_own and found.has_own_schema:
         return f"{role} may not create tables in schema hpo", f"GRANT CREATE ON SCHEMA hpo {to}"
     if not found.may_create_own:
@@ -139,7 +160,7 @@ def missing_right(found: Found) -> tuple[str, str] | None:
             f"{role} does not own the tables in schema hpo, which are of an earlier version",
             "run any command once as the role that owns them",
         )
-    if found.has_optuna or found.may_create:
+    if found.optunas is not None or found.may_create:
         return None
     if found.schema is None:
         return (

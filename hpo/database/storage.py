@@ -10,6 +10,7 @@ pinned by `tests/database/test_storage.py::test_optuna_still_has_what_the_storag
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -48,6 +49,8 @@ _attributes.order_by = [tables.TrialUserAttributeModel.__table__.c.trial_user_at
 def open_storage(engine: sa.Engine) -> TrialStorage:
     """The Optuna storage of a database in which `create_tables` has made the tables."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # It prints a statement that failed although the storage tries it again.
+    logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
     return TrialStorage(_Backend(engine))
 
 

@@ -21,6 +21,7 @@ from hpo.database.patience import must_end
 CONNECT_S = 3.0
 # A process that is to end gives the server this long from one answer to the next.
 _HURRIED_S = 2.0
+_TOO_LATE = f"no answer in the {_HURRIED_S:.0f} s after the interruption"
 # Between two looks at whether it is to end.
 _LOOK_MS = 200
 
@@ -58,7 +59,7 @@ def _wait_for_answer(connection: extensions.connection) -> None:
             if must_end():
                 hurried_s += _LOOK_MS / 1000
                 if hurried_s >= _HURRIED_S:
-                    raise psycopg2.OperationalError("no answer; not waited for, as asked")
+                    raise psycopg2.OperationalError(_TOO_LATE)
 
 
 def _wait_for_connection(connection: extensions.connection) -> None:
@@ -68,7 +69,7 @@ def _wait_for_connection(connection: extensions.connection) -> None:
         while (state := connection.poll()) != extensions.POLL_OK:
             while not _is_ready(connection.fileno(), state):
                 if must_end() and time.monotonic() > deadline - CONNECT_S + _HURRIED_S:
-                    raise psycopg2.OperationalError("no answer; not waited for, as asked")
+                    raise psycopg2.OperationalError(_TOO_LATE)
                 if time.monotonic() > deadline:
                     # libpq now finds this address dead, and goes on with the next one, if any.
                     _shut(connection.fileno())

@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 
 from hpo.database.connection import connect, mask, parse_url
-from hpo.database.migrations import FLOOR
-from hpo.database.schema import SCHEMA_VERSION, schema_version
+from hpo.database.migrations import FLOOR, is_complete
+from hpo.database.preconditions import Found, foreign, grants, look, missing_right
+from hpo.database.schema import SCHEMA_VERSION
 from hpo.doctor.finding import Finding, failed, guarded, ok, warning
 from hpo.embedded import server
 from hpo.errors import StorageError
@@ -22,7 +23,7 @@ from hpo.machine.slots import usable_cores
 _ROUND_TRIPS = 20
 _SLOW_MS = 5.0  # a trial makes some hundred round trips
 _SKEW_S = 5.0
-_WORKER_CONNECTIONS = 3  # a worker holds 2 or 3
+_WORKER_CONNECTIONS = 2  # and as many for a run
 # Our tables have a schema of their own; those of Optuna are recognized by name only.
 _TABLES = """
     SELECT c.oid, c.relkind, n.nspname AS schema, n.nspname || '.' || c.relname AS name
@@ -66,8 +67,8 @@ class _Database:
                 took_ms.append(1000 * (time.perf_counter() - begin))
         return took_ms
 
-    def version(self) -> int | None:
-        return schema_version(self._engine)
+    def found(self) -> Found:
+        return look(self._engine)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -140,62 +141,51 @@ def _encoding(db: _Database) -> Iterator[Finding]:
 
 
 def _tables(db: _Database) -> Iterator[Finding]:
-    version = db.version()
-    if version is None:
+    found = db.found()
+    wrong, version = foreign(found), found.version
+    if wrong is not None:
+        yield failed("tables", *wrong)
+    elif version is None:
         yield ok("tables", "none yet; the first run makes them")
     elif version == SCHEMA_VERSION:
         yield ok("tables", f"version {version}, as this program's")
     elif version < FLOOR:
-        found = f"version {version}, of before the first release"
+        text = f"version {version}, of before the first release"
         cure = "name another database (--storage or HPO_STORAGE), or drop its schema hpo"
-        yield failed("tables", found, cure)
+        yield failed("tables", text, cure)
     elif version < SCHEMA_VERSION:
-        role, is_owner = db.row(
-            "SELECT current_user, pg_has_role(tableowner, 'USAGE') FROM pg_tables "
-            "WHERE schemaname = 'hpo' AND tablename = 'tickets'"
-        )
-        found = f"version {version}; the next run brings them to {SCHEMA_VERSION}"
-        if is_owner:
-            yield ok("tables", found)
+        text = f"version {version}; the next run brings them to {SCHEMA_VERSION}"
+        if found.owns_tables:
+            yield ok("tables", text)
         else:
             cure = "run any command once as the role that owns them (--storage or HPO_STORAGE)"
-            yield failed("tables", f"{found}, and role '{role}' does not own them", cure)
+            yield failed("tables", f"{text}, and role '{found.role}' does not own them", cure)
     else:
-        found = f"version {version}, and this program knows {SCHEMA_VERSION}"
-        yield failed("tables", found, "use the version of hpo that made them, or a later one")
+        text = f"version {version}, and this program knows {SCHEMA_VERSION}"
+        yield failed("tables", text, "use the version of hpo that made them, or a later one")
 
 
 def _rights(db: _Database) -> Iterator[Finding]:
     """Check that the role may use all tables, or may create them if they are missing."""
-    role, database, may_create = db.row(
-        "SELECT current_user, current_database(), "
-        "has_database_privilege(current_database(), 'CREATE') AND "
-        "coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)",
-    )
+    found = db.found()
+    role, lacking = found.role, None if is_complete(found) else missing_right(found)
     missing = {str(what): str(names).split() for what, names in db.rows(_MISSING)}
     needed = [what for what in missing if what != "DELETE"]
     # A worker ends a lease by deleting its row.
     if "hpo.leases" in missing.get("DELETE", ()):
         needed.append("DELETE")
     if needed:
-        found = "; ".join(
+        text = "; ".join(
             f"no {what} on {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")
             for what, names in ((what, missing[what]) for what in needed)
         )
-        grants = [f'GRANT USAGE ON SCHEMA hpo TO "{role}"']
-        for schema in ("hpo", "public"):
-            every = f'IN SCHEMA {schema} TO "{role}"'
-            grants += [f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES {every}"]
-            grants += [f"GRANT USAGE ON ALL SEQUENCES {every}"]
-        yield failed("rights", f"role '{role}' has {found}", "; ".join(grants))
-    elif db.version() != SCHEMA_VERSION and not may_create:
-        found = f"role '{role}' may not make the tables in database '{database}'"
-        cure = f'GRANT CREATE ON DATABASE "{database}" TO "{role}"; GRANT CREATE ON SCHEMA public '
-        yield failed("rights", found, f'{cure}TO "{role}"; or let its owner run once')
+        yield failed("rights", f"role '{role}' has {text}", grants(found))
+    elif lacking is not None:
+        yield failed("rights", lacking[0], f"{lacking[1]}; or let its owner run once")
     elif missing:
-        found = f"role '{role}' runs studies, and may not delete one ({missing['DELETE'][0]})"
-        cure = f'GRANT DELETE ON ALL TABLES IN SCHEMA public, hpo TO "{role}"'
-        yield warning("rights", found, cure)
+        text = f"role '{role}' runs studies, and may not delete one ({missing['DELETE'][0]})"
+        cure = f'GRANT DELETE ON ALL TABLES IN SCHEMA {found.optunas}, hpo TO "{role}"'
+        yield warning("rights", text, cure)
     else:
         yield ok("rights", f"role '{role}' may do all that a study needs, and delete one")
 

@@ -113,7 +113,7 @@ def test_a_roles_missing_rights_are_named_and_the_cure_cures_them(url, tmp_path)
     assert cured.state == "ok", cured
     assert no_delete.state == "warning" and "public.studies" in no_delete.found
     assert no_lease.state == "failed" and "no DELETE on hpo.leases" in no_lease.found
-    assert no_tables.state == "failed" and "may not make the tables" in no_tables.found
+    assert no_tables.state == "failed" and "may not create tables in schema hpo" in no_tables.found
 
 
 def test_tables_of_a_later_version_and_a_read_only_role_are_failures(url, tmp_path):
