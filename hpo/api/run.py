@@ -29,7 +29,7 @@ from hpo.study.request import FLAGS, RunRequest
 from objectives import Params
 
 if TYPE_CHECKING:
-    from hpo.fleet.fleet import FleetConfig
+    from hpo.fleet.config import FleetConfig
     from hpo.study.join import Prepared
 
 # These flags are named parameters of `run`; all others are its further settings.
@@ -101,11 +101,12 @@ def run(
 
     # These imports take a second, so a database that does not answer is reported before them.
     from hpo.fleet import fleet
+    from hpo.fleet.config import FleetConfig
     from hpo.launch.local import LocalLauncher
     from hpo.study.join import prepare_study
 
     prepared = prepare_study(db, request, on_gpu=slots[0].device == "cuda")
-    config = fleet.FleetConfig.below(folder, request, prepared, slots)
+    config = FleetConfig.below(folder, request, prepared, slots)
     emit(_starting(prepared, config, request, storage=shown))
     return fleet.run(prepared, config, LocalLauncher(environ.variables()), emit=emit, stop=stop)
 

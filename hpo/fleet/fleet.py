@@ -6,30 +6,25 @@ reaches a worker through its command line alone.
 
 from __future__ import annotations
 
-import os
 import platform
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.database.patience import give_up_at, set_patience
-from hpo.engine.recording import Recording
 from hpo.errors import RunFailed
+from hpo.fleet.config import FleetConfig
 from hpo.fleet.events import Event, Finishing, Grown, Progress, RunResult, Stopping, WorkerEnded
 from hpo.fleet.seats import Seat
 from hpo.fleet.tally import MOST_FAILURES, Tally
 from hpo.launch.launcher import Launcher
 from hpo.launch.supervisor import Process, Supervisor
-from hpo.machine.slots import Slot
 from hpo.study import study
 from hpo.study.join import Prepared
 from hpo.study.outcomes import best_trial, divergence, is_default, left_out, prune_reasons
-from hpo.study.request import RunRequest
 from hpo.tickets.budget import Budget
 
 _POLL_S = 0.2
@@ -38,40 +33,6 @@ _PROGRESS_S = 0.5
 _LOOK_S = 2.0
 # A worker without work ends within a second. The user gets a reason for a longer wait.
 _FINISHING_S = 2.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class FleetConfig:
-    """The configuration of a fleet: slots, folders and times."""
-
-    slots: Sequence[Slot]
-    checkpoints: Path
-    logs: Path
-    grace_s: float = 30.0
-    timeout_s: float | None = None
-    trial_timeout_s: float | None = None
-    stall_s: float | None = None
-    patience_s: float = 86_400.0
-    recording: Recording = field(default_factory=Recording)
-
-    @classmethod
-    def below(
-        cls, home: Path, request: RunRequest, prepared: Prepared, slots: Sequence[Slot]
-    ) -> FleetConfig:
-        """The configuration that a run requests; its files are below `home` by default."""
-        uid = prepared.opened.uid
-        checkpoints = (request.checkpoint_dir or home / "checkpoints") / uid
-        return cls(
-            slots=slots,
-            checkpoints=checkpoints.absolute(),
-            logs=home / "logs" / uid,
-            grace_s=request.grace_s,
-            timeout_s=request.timeout_s,
-            trial_timeout_s=request.trial_timeout_s,
-            stall_s=request.stall_s,
-            patience_s=request.patience_s,
-            recording=request.recording,
-        )
 
 
 def run(
@@ -90,6 +51,8 @@ def run(
     """
     fleet = _Fleet(prepared, config, launcher, emit)
     is_interrupted = fleet.work(stop)
+    # The time is over for the workers, and their results are read all the same.
+    give_up_at(None)
     # Its name may be another by now.
     opened = study.refreshed(prepared.opened)
     opened_study = opened.load()
@@ -262,7 +225,7 @@ class _Fleet:
                 supervisor.start(
                     name,
                     seat.slot,
-                    self._argv(seat.slot),
+                    self._config.argv(seat.slot, self._prepared),
                     log=self._config.logs / f"worker-{name.replace(':', '-')}.log",
                     # The URL holds the password, and an argv can be read by every user of the host.
                     environment={"HPO_STORAGE": self._prepared.url},
@@ -289,19 +252,3 @@ class _Fleet:
                 f"worker {name} ended with code {code}, as those before it, and no slot is left; "
                 f"its log '{process.log}' ends: {reason or '(empty)'}"
             )
-
-    def _argv(self, slot: Slot) -> list[str]:
-        opened = self._prepared.opened
-        config = self._config
-        predictions, every = config.recording.flags()
-        limits = {"--stall": config.stall_s, "--trial_timeout": config.trial_timeout_s}
-        return [
-            *(sys.executable, "-m", "hpo", "worker", "--study_name", opened.name),
-            *("--slot", slot.name, "--device", slot.device),
-            *("--checkpoint_dir", str(config.checkpoints)),
-            *("--objective", self._prepared.objective),
-            *("--predictions", predictions, "--predictions_every", every),
-            *("--patience", str(config.patience_s)),
-            *(part for flag, s in limits.items() if s for part in (flag, str(s))),
-            *("--with_parent", str(os.getpid())),
-        ]
