@@ -139,6 +139,8 @@ def test_a_gone_study_of_before_version_5_is_remembered_by_its_uid(
     found = json.loads(command("gc", "--json").stdout)["left_behind"]
 
     assert (found["studies"], found["rows"]["tickets"]) == (1, 3)
+    # The saved step of its divergence; the study's other file is new and belongs to nobody yet.
+    assert (found["artifacts"], len(dump(url)["hpo.artifacts"])) == (1, 2)
     assert [row.split(",")[0] for row in dump(url)["hpo.identities"]] == [f"({opened.uid}"]
 
 
