@@ -357,7 +357,7 @@ def test_an_allowed_host_that_is_no_host_is_refused(url: str, name: str):
     assert str(raised.value).startswith(f"--allowed_host '{name}'")
 
 
-@pytest.mark.parametrize("host", ["no such host", "a..b", "192.0.2.1", "localhost:80", "*", ""])
+@pytest.mark.parametrize("host", ["no such host", "a..b", "192.0.2.1", "localhost:80", ""])
 def test_an_address_that_cannot_be_bound_is_refused(url: str, host: str):
     with pytest.raises(ConfigurationError, match="cannot be used") as raised:
         make_dashboard(url, host=host, port=0)
