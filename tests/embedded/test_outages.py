@@ -12,6 +12,8 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.embedded import server
+from hpo.embedded.folder import Folder
+from hpo.embedded.postmaster import postmaster
 from tests.support.processes import wait_until
 from tests.support.program import HANGS_S, Program
 from tests.support.servers import open_folder
@@ -53,6 +55,32 @@ def test_an_outage_of_the_database_is_waited_out(alone: Program, held: Held):
     assert "Traceback" not in output[1]
     assert len(ended) == 4
     assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in ended)
+
+
+def test_a_run_starts_its_own_server_again_that_died(alone: Program, held: Held):
+    url = alone("url").stdout.strip()
+    held.hold(1)
+    command = ("--objective", str(held.path), "--study_name", "s", "--n_trials", "4")
+    process = alone.start(*command, "--workers", "1")
+    wait_until(held.is_holding)
+
+    died = postmaster(Folder.of(alone.home).data)
+    os.kill(died, signal.SIGKILL)
+    held.let_go()
+    output = process.communicate(timeout=HANGS_S)
+
+    assert process.returncode == 0, output[1]
+    assert postmaster(Folder.of(alone.home).data) not in (died, None)
+    assert [t.state.is_finished() for t in trials(url, "s")] == [True] * 4
+
+
+def test_a_server_that_a_command_stopped_is_not_revived(alone: Program):
+    alone("url")
+    server.stop(alone.home)
+
+    server.revive(alone.home)
+
+    assert server.running(alone.home) is None
 
 
 def test_ctrl_c_is_obeyed_while_the_database_is_away(alone: Program, tmp_path: Path):
