@@ -74,7 +74,9 @@ def close(session: orm.Session, fence: Fence, study_id: int) -> int | None:
     number = fence.begun(session)
     found = outside.find(session, study_id, number)
     if found is None:
-        fence.unbind(session)
+        # Where the whole study is gone, it may have been renamed, and the trial goes on there.
+        if session.get(tables.StudyModel, study_id, with_for_update={"key_share": True}):
+            fence.unbind(session)
         return number
     if found.state.is_finished():
         outside.note_ended(session, found)

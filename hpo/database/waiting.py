@@ -79,7 +79,7 @@ def _wait_for_connection(connection: extensions.connection) -> None:
             raise
         where = str(error).strip().splitlines()[0].rpartition(" failed: ")[0]
         text = f"{where or 'connection to server'} failed: no answer within {CONNECT_S:.0f} s"
-        raise psycopg2.OperationalError(text) from error
+        raise psycopg2.OperationalError(text) from None
 
 
 def _is_ready(descriptor: int, state: int) -> bool:

@@ -35,7 +35,7 @@ class Writer:
     def __init__(self, url: str) -> None:
         self.db = connect(url)
         self.tickets = Tickets(self.db, UID)
-        self.storage = open_storage(url)
+        self.storage = open_storage(connect(url))
         self.records = Records(self.db, UID)
         self.study = optuna.load_study(study_name="s", storage=self.storage)
 
@@ -76,7 +76,7 @@ class Writer:
 
 @pytest.fixture
 def url_of_study(url: str) -> str:
-    optuna.create_study(study_name="s", storage=open_storage(url))
+    optuna.create_study(study_name="s", storage=open_storage(connect(url)))
     Tickets(connect(url), UID).grow(3)
     return url
 
@@ -317,7 +317,7 @@ def _started(home: Path) -> None:
 def test_reports_of_an_outage_are_kept_without_waiting_and_stored_after_it(own_server):
     url, stop, start = own_server
     optuna.create_study(
-        study_name="s", storage=open_storage(url), pruner=optuna.pruners.NopPruner()
+        study_name="s", storage=open_storage(connect(url)), pruner=optuna.pruners.NopPruner()
     )
     Tickets(connect(url), UID).grow(1)
     writer = Writer(url)

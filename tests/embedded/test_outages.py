@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from hpo.embedded import server
 from hpo.embedded.folder import Folder
 from hpo.embedded.postmaster import postmaster
-from tests.support.processes import kill_all, wait_until
+from tests.support.processes import wait_until
 from tests.support.program import HANGS_S, Program
 from tests.support.servers import open_folder
 from tests.support.studies import Held, trials
@@ -87,19 +87,21 @@ def logs(home: Path, *, of: str) -> list[str]:
     return [line for line in lines if of in line]
 
 
-def test_a_run_starts_its_own_server_again_when_it_died(alone: Program, held: Held):
+def test_a_run_starts_its_own_server_again_that_died(alone: Program, held: Held):
     url = alone("url").stdout.strip()
     held.hold(1)
-    command = ("--objective", str(held.path), "--study_name", "s", "--n_trials", "3")
+    command = ("--objective", str(held.path), "--study_name", "s", "--n_trials", "4")
     process = alone.start(*command, "--workers", "1")
     wait_until(held.is_holding)
 
-    kill_all(postmaster(Folder.of(alone.home).data))
+    died = postmaster(Folder.of(alone.home).data)
+    os.kill(died, signal.SIGKILL)
     held.let_go()
     output = process.communicate(timeout=HANGS_S)
 
     assert process.returncode == 0, output[1]
-    assert [t.state == TrialState.RUNNING for t in trials(url, "s")] == [False] * 3
+    assert postmaster(Folder.of(alone.home).data) not in (died, None)
+    assert [t.state.is_finished() for t in trials(url, "s")] == [True] * 4
 
 
 def test_the_timeout_holds_while_the_database_is_away(alone: Program, held: Held):
@@ -114,6 +116,15 @@ def test_the_timeout_holds_while_the_database_is_away(alone: Program, held: Held
 
     assert process.returncode == 130, output[1]
     assert "the same command goes on" in output[1]
+
+
+def test_a_server_that_a_command_stopped_is_not_revived(alone: Program):
+    alone("url")
+    server.stop(alone.home)
+
+    server.revive(alone.home)
+
+    assert server.running(alone.home) is None
 
 
 def test_ctrl_c_is_obeyed_while_the_database_is_away(alone: Program, tmp_path: Path):
