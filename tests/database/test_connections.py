@@ -134,7 +134,7 @@ def test_a_host_that_does_not_answer_is_given_up_within_5_s(request, kind):
     port = request.getfixturevalue(kind)
     begin = time.monotonic()
 
-    with pytest.raises(StorageError, match="does not answer: .*no answer within 3 s"):
+    with pytest.raises(StorageError, match=r"does not answer: .*no answer within 3 s"):
         connect(f"postgresql+psycopg2://u:secret@127.0.0.1:{port}/d")
 
     assert time.monotonic() - begin < 5

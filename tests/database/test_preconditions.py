@@ -80,7 +80,7 @@ def test_tables_that_are_not_this_optunas_are_left_alone(empty_url, row, says):
 def test_tables_of_a_later_optuna_are_left_alone_beside_ours(url):
     sql(url, "UPDATE alembic_version SET version_num = 'v99.0.0.a'")
 
-    with pytest.raises(StorageError, match="is of a later Optuna: .*; update Optuna"):
+    with pytest.raises(StorageError, match=r"is of a later Optuna: .*; update Optuna"):
         create_tables(connect(url))
 
 
