@@ -15,13 +15,14 @@ from contextlib import suppress
 import psycopg2
 from psycopg2 import extensions
 
-from hpo.database.patience import must_end
+from hpo.database.patience import is_hurried, must_end
 
 # A dead host must be reported in less than 5 s.
 CONNECT_S = 3.0
-# A process that is to end gives the server this long from one answer to the next.
-_HURRIED_S = 2.0
-_TOO_LATE = f"no answer in the {_HURRIED_S:.0f} s after the interruption"
+# An interrupted process gives the server this long from one part of an answer to the next. One with
+# its time over still reads its result, in statements that may take some seconds.
+_HURRIED_S, _OVERTIME_S = 2.0, 20.0
+_TOO_LATE = "no answer in the {:.0f} s after the interruption"
 # Between two looks at whether it is to end.
 _LOOK_MS = 200
 
@@ -58,8 +59,9 @@ def _wait_for_answer(connection: extensions.connection) -> None:
         while not _is_ready(connection.fileno(), state):
             if must_end():
                 hurried_s += _LOOK_MS / 1000
-                if hurried_s >= _HURRIED_S:
-                    raise psycopg2.OperationalError(_TOO_LATE)
+                most_s = _HURRIED_S if is_hurried() else _OVERTIME_S
+                if hurried_s >= most_s:
+                    raise psycopg2.OperationalError(_TOO_LATE.format(most_s))
 
 
 def _wait_for_connection(connection: extensions.connection) -> None:
@@ -68,8 +70,8 @@ def _wait_for_connection(connection: extensions.connection) -> None:
     try:
         while (state := connection.poll()) != extensions.POLL_OK:
             while not _is_ready(connection.fileno(), state):
-                if must_end() and time.monotonic() > deadline - CONNECT_S + _HURRIED_S:
-                    raise psycopg2.OperationalError(_TOO_LATE)
+                if is_hurried() and time.monotonic() > deadline - CONNECT_S + _HURRIED_S:
+                    raise psycopg2.OperationalError(_TOO_LATE.format(_HURRIED_S))
                 if time.monotonic() > deadline:
                     # libpq now finds this address dead, and goes on with the next one, if any.
                     _shut(connection.fileno())

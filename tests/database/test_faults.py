@@ -20,9 +20,11 @@ from tests.support.servers import admin, leave
 
 
 def raised(work: Callable[[], object]) -> Exception:
-    with pytest.raises(Exception) as caught:  # noqa: PT011  of any kind
+    try:
         work()
-    return caught.value
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
 
 
 def terminate(server: Server, url: str) -> None:
@@ -115,6 +117,33 @@ def test_a_login_that_is_refused_is_no_outage(url, change, says):
 
     assert says in str(error)
     assert not is_outage(error)
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        *((state, True) for state in ("08006", "40001", "40P01", "53100", "53200", "57P01")),
+        *((state, True) for state in ("58030", "25006", "55P03")),
+        *((state, False) for state in ("23505", "42501", "22001", "57014", "XX000")),
+    ],
+)
+def test_the_sqlstate_says_what_is_an_outage(url, state, expected):
+    block = f"DO $$ BEGIN RAISE EXCEPTION 'as told' USING ERRCODE = '{state}'; END $$"
+    with connect(url).connect() as connection:
+        error = raised(lambda: connection.exec_driver_sql(block))
+
+    assert is_outage(error) == expected
+    assert reason(error) == "as told"
+
+
+def test_a_full_disk_of_the_server_is_said_to_be_one(url):
+    block = "DO $$ BEGIN RAISE EXCEPTION 'as told' USING ERRCODE = '53100'; END $$"
+    with connect(url).connect() as connection:
+        error = raised(lambda: connection.exec_driver_sql(block))
+
+    assert _explained(error) == (
+        "the database's disk is full: as told; make room, and the same command goes on"
+    )
 
 
 def test_a_statement_that_is_wrong_is_no_outage(url):
