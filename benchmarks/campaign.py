@@ -66,7 +66,7 @@ def cells(found: dict[str, Any]) -> list[str]:
     """The cells of a performance's line."""
     states = ", ".join(f"{count} {name.lower()}" for name, count in found["states"].items())
     codes = " / ".join(" ".join(map(str, codes)) for codes in found["codes"])
-    names = ("wall_s", "fault_s", "recovery_s", "next_end_s")
+    names = ("wall_s", "fault_s", "next_epoch_s", "next_end_s")
     times = ["-" if found[name] is None else f"{found[name]:.0f}" for name in names]
     counts = ("interrupted", "losses", "repeated_epochs", "ended_twice")
     problems = found["problems"]

@@ -23,11 +23,13 @@ class Host:
     """A run on its host.
 
     Attributes:
+        name: Its name; the kernel knows it by this one only if it has a namespace for that.
         prefix: Words before the command, which give it namespaces.
         codes: Exit codes of the commands that ended, in order.
         wall_s: Time from its first start to its last end.
     """
 
+    name: str
     arguments: Sequence[str]
     home: Path
     url: str

@@ -94,6 +94,7 @@ class Stage:
             home = self.folder / name
             home.mkdir(exist_ok=True)
             host = Host(
+                name=name,
                 arguments=self._arguments(),
                 home=home,
                 url=self.database.url,

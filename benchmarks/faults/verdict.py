@@ -42,6 +42,7 @@ def judge(stage: Stage, *, has_ended: bool) -> dict[str, Any]:
         *_of_commands(stage, has_ended=has_ended),
         *(_of_times(trials, courses) if stage.row.checks_times else ()),
     ]
+    next_epoch_s, next_end_s = _recovery(stage, trials)
     attempts = [int(str(attempt)) for _, _, attempt, _ in tickets]
     return {
         "row": stage.row.name,
@@ -52,8 +53,8 @@ def judge(stage: Stage, *, has_ended: bool) -> dict[str, Any]:
         "codes": [host.codes for host in stage.hosts],
         "wall_s": round(max(host.wall_s for host in stage.hosts), 1),
         "fault_s": None if stage.began is None else round((stage.ended or 0) - stage.began, 1),
-        "recovery_s": _recovery_s(stage),
-        "next_end_s": _next_end_s(stage, trials),
+        "next_epoch_s": next_epoch_s,
+        "next_end_s": next_end_s,
         "interrupted": sum(attempts) - sum(attempt > 0 for attempt in attempts),
         "losses": sum(int(str(losses)) for _, _, _, losses in tickets),
         "repeated_epochs": sum(course.repeated for course in courses),
@@ -138,21 +139,22 @@ def _wall(monotonic: float) -> float:
     return monotonic - time.monotonic() + time.time()
 
 
-def _recovery_s(stage: Stage) -> float | None:
-    """Time from the fault's end to the next epoch in the database, in s."""
-    if stage.ended is None:
-        return None
-    ((after,),) = stage.database.query(
-        f"SELECT extract(epoch FROM min(at))::float FROM hpo.metrics "
-        f"WHERE at > to_timestamp({_wall(stage.ended)})"
-    )
-    return None if after is None else round(float(str(after)) - _wall(stage.ended), 1)
+def _recovery(stage: Stage, trials: Sequence[FrozenTrial]) -> tuple[float | None, float | None]:
+    """Times from the fault's end to the next epoch and the next end in the database, in s.
 
-
-def _next_end_s(stage: Stage, trials: Sequence[FrozenTrial]) -> float | None:
-    """Time from the fault's end to the next end of a trial in the database, in s."""
+    If one host was cut off, they are those of its trials; the other one never paused.
+    """
     if stage.ended is None:
-        return None
+        return None, None
     since = _wall(stage.ended)
-    ends = [_seconds(trial.datetime_complete) for trial in trials if trial.datetime_complete]
-    return min((round(end - since, 1) for end in ends if end > since), default=None)
+    of_host = f"{stage.hosts[-1].name}/" if stage.row.is_separate else ""
+    own = [t for t in trials if t.user_attrs.get("worker", "-").startswith(of_host)]
+    uids = {trial.user_attrs["run_uid"] for trial in own if "run_uid" in trial.user_attrs}
+    rows = stage.database.query("SELECT run_uid::text, extract(epoch FROM at) FROM hpo.metrics")
+    epochs = [float(str(at)) for run_uid, at in rows if run_uid in uids]
+    ends = [_seconds(trial.datetime_complete) for trial in own if trial.datetime_complete]
+    return _first(epochs, since), _first(ends, since)
+
+
+def _first(times: Sequence[float], since: float) -> float | None:
+    return min((round(at - since, 1) for at in times if at > since), default=None)
