@@ -53,14 +53,19 @@ def _kill(stage: Stage) -> None:
             stage.hold(1.0)
 
 
-@_row("stop", "`SIGSTOP` of three workers for 100 s: one whole, of one either process")
+@_row("stop", "`SIGSTOP` of three workers beyond the lease: one whole, of two one process each")
 def _stop(stage: Stage) -> None:
+    # They wake while others train their trials, and not after the study's end.
+    taken_anew = "SELECT count(*) FROM hpo.tickets WHERE attempt > 1"
     with stage.fault():
         whole, first, last = stage.hosts[0].workers()[:3]
         frozen = [*whole, first[0], last[-1]]
         send(signal.SIGSTOP, frozen)
+        until = time.monotonic() + _BEYOND_LEASE_S
         try:
-            stage.hold(_BEYOND_LEASE_S)
+            stage.wait(
+                lambda: time.monotonic() > until and stage.database.query(taken_anew) >= [(2,)]
+            )
         finally:
             send(signal.SIGCONT, frozen)
 

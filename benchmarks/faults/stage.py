@@ -128,14 +128,15 @@ class Stage:
 
     def wait_for(self, trials: int) -> None:
         """Wait until this many trials have ended, or no command runs."""
-        self._wait(lambda: self.diary.ended() >= trials)
+        self.wait(lambda: self.diary.ended() >= trials)
 
     def hold(self, seconds: float) -> None:
         """Let a fault last, but not longer than the runs."""
         deadline = time.monotonic() + seconds
-        self._wait(lambda: time.monotonic() >= deadline)
+        self.wait(lambda: time.monotonic() >= deadline)
 
-    def _wait(self, condition: Callable[[], bool]) -> None:
+    def wait(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition, or until no command runs."""
         while not condition() and not self.is_over:
             if self._stopped.wait(_POLL_S):
                 raise Interrupted
@@ -151,7 +152,7 @@ class Stage:
     def finish(self) -> bool:
         """Wait for the runs; return False if one had to be ended."""
         deadline = time.monotonic() + _HANGS_S
-        self._wait(lambda: time.monotonic() > deadline)
+        self.wait(lambda: time.monotonic() > deadline)
         has_ended = self.is_over
         for host in self.hosts:
             host.end(grace_s=_GRACE_S)
@@ -162,7 +163,7 @@ class Stage:
         host = self.hosts[0]
         host.start()
         deadline = time.monotonic() + _HANGS_S
-        self._wait(lambda: time.monotonic() > deadline)
+        self.wait(lambda: time.monotonic() > deadline)
         host.end(grace_s=_GRACE_S)
         return host.codes.pop()
 
