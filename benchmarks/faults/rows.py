@@ -6,9 +6,10 @@ import random
 import signal
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from faults.host import send
+from faults.host import ROOT, send
 from faults.stage import Row, Stage, full
 
 Act = Callable[[Stage], None]
@@ -25,6 +26,7 @@ _FAKETIME = {
     # A host's monotonic clock never jumps.
     "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     "DONT_FAKE_MONOTONIC": "1",
+    "PYTHONPATH": f"{Path(__file__).with_name('faked_clock')}:{ROOT}",
 }
 
 
