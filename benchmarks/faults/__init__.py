@@ -1,0 +1,1 @@
+"""The fault campaign: runs whose workers, servers, disks, networks or clocks fail; the counts."""
