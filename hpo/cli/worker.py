@@ -51,7 +51,7 @@ def worker(
     """Run one worker of a study that exists; what every launcher runs, on any host.
 
     It is two processes: the one that trains, and above it one that ends it when it hangs and notes
-    why it ended.
+    why it ended. Exit code 3 means that a trial ended it; another worker may start at once.
 
     \b
     Example:
@@ -70,7 +70,7 @@ def worker(
     pulse = Pulse(stall)
     supervisor = Supervisor(pulse, parent=with_parent)
     if supervisor.fork() == 0:
-        _train(pulse, slot=slot, **flags)
+        _train(pulse, parent=supervisor.pid, slot=slot, **flags)
         return
     ending = supervisor.wait()
     ctx.exit(finish(ending, lambda _: _lose(ending, flags["storage"], flags["patience"])))
@@ -94,6 +94,7 @@ def _lose(ending: Ending, storage: str | None, patience_s: float) -> None:
 def _train(
     pulse: Pulse,
     *,
+    parent: int,
     study_name: str,
     storage: str | None,
     slot: str,
@@ -107,7 +108,6 @@ def _train(
     patience: float,
 ) -> None:
     """Be the process that trains."""
-    import os
     import platform
     import resource
     import time
@@ -124,7 +124,7 @@ def _train(
     from hpo.worker.worker import Worker, WorkerConfig
 
     stop = stop_on_signals()
-    watch_parent(stop)
+    watch_parent(parent, stop)
     torch.set_num_threads(threads)
     set_patience(patience)
     url = storage_url(storage)
@@ -145,7 +145,7 @@ def _train(
         checkpoints=checkpoint_dir or home() / "checkpoints" / opened.uid,
         trial_timeout_s=trial_timeout,
         # The supervisor first notes why this process has ended; only then is its ticket given back.
-        process=process_id(os.getppid()),
+        process=process_id(parent) or process_id(),
     )
     runner = Worker(config, opened, db, stop, pulse)
     started_cpu_s = time.process_time()

@@ -105,9 +105,8 @@ def _now() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-def watch_parent(stop: threading.Event) -> None:
-    """Set `stop` when the process that started this one has ended, and end it if it does not."""
-    parent = os.getppid()
+def watch_parent(parent: int, stop: threading.Event) -> None:
+    """Set `stop` when the supervisor has ended; end this process if it does not stop by then."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -34,6 +34,7 @@ _DUMP_S = 3.0
 # A trainer has this long to save its state after its supervisor was killed.
 ORPHAN_S = 15.0
 _DUMP_SIGNAL = signal.SIGUSR2
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A process gets these for what it did itself.
 _CRASHES = (
     *(signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL),
@@ -67,23 +68,31 @@ class Supervisor:
     Args:
         pulse: The trainer's pulse.
         parent: The process that started this worker; the trainer stops when it is gone.
+
+    Attributes:
+        pid: The process id of the supervisor, in the trainer too.
     """
 
     def __init__(self, pulse: Pulse, *, parent: int | None) -> None:
+        self.pid = os.getpid()
         self._pulse, self._parent = pulse, parent
         # The stacks of a trainer that hangs or crashes go through this file into the log.
         self._stacks: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._trainer = 0
-        self._is_hung = False
+        self._is_hung = self._must_stop = False
 
     def fork(self) -> int:
         """Start the trainer; return its process id here, and 0 in the trainer itself."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._pass_on)
+        before = {number: signal.getsignal(number) for number in _STOPS}
+        obeyed = [number for number in _STOPS if before[number] is not signal.SIG_IGN]
+        for number in obeyed:
+            signal.signal(number, self._pass_on)
         sys.stderr.flush()
         self._trainer = os.fork()
         if self._trainer == 0:
+            # Until it handles them itself, they end it: it holds no ticket yet.
+            for number in obeyed:
+                signal.signal(number, before[number])
             # Its children, as those of a data loader, end with its group.
             os.setpgid(0, 0)
             faulthandler.enable(self._stacks, all_threads=True)
@@ -92,6 +101,7 @@ class Supervisor:
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         """Ask the trainer to stop, as this process was asked."""
+        self._must_stop = True
         if self._trainer > 0:
             with suppress(ProcessLookupError):
                 os.kill(self._trainer, signal.SIGTERM)
@@ -101,6 +111,8 @@ class Supervisor:
         ooms, idle_s, last = oom_kills(), 0.0, self._pulse.read()
         polled_at = time.monotonic()
         is_orphan = False
+        if self._must_stop:
+            self._pass_on(signal.SIGTERM, None)
         while (status := self._status()) is None:
             time.sleep(_POLL_S)
             now = time.monotonic()
