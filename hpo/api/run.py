@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpo import environ
 from hpo.database.connection import connect, mask
-from hpo.database.patience import on_outage
+from hpo.database.patience import on_outage, reset
 from hpo.embedded.server import revive
 from hpo.errors import ConfigurationError
 from hpo.fleet.events import Connected, Event, RunResult, Starting
@@ -108,7 +108,10 @@ def run(
     prepared = prepare_study(db, request, on_gpu=slots[0].device == "cuda")
     config = FleetConfig.below(folder, request, prepared, slots)
     emit(_starting(prepared, config, request, storage=shown))
-    return fleet.run(prepared, config, LocalLauncher(environ.variables()), emit=emit, stop=stop)
+    try:
+        return fleet.run(prepared, config, LocalLauncher(environ.variables()), emit=emit, stop=stop)
+    finally:
+        reset()
 
 
 def _requested(objective: Any, named: Mapping[str, Any], settings: Mapping[str, Any]) -> RunRequest:

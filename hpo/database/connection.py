@@ -23,7 +23,8 @@ from hpo.errors import ConfigurationError, StorageError
 DRIVER = "postgresql+psycopg2"
 STORAGE = "--storage or HPO_STORAGE"
 # A thread uses one connection at a time, and one more for each of `alone` and `locked` around it. A
-# run prepares its study under two of them, and needs one from then on.
+# run prepares its study under two of them, and needs one from then on. There is room to listen for
+# notifications: in a run, and in a worker while it has no ticket and so no beat.
 CONNECTIONS, KEPT = 3, 1
 # A thread that needs longer for a free connection waits for one that waits for an outage.
 _POOL_S = 10.0

@@ -99,6 +99,13 @@ def give_up_at(deadline: float | None) -> None:
     _deadline = math.inf if deadline is None else deadline
 
 
+def reset() -> None:
+    """Have this process wait as before its run, whose patience, deadline and server are over."""
+    set_patience(PATIENCE_S)
+    give_up_at(None)
+    on_outage(None)
+
+
 def stop_waiting() -> None:
     """End all waiting of this process for the database, because the user wants it to end."""
     _hurried.set()

@@ -24,9 +24,7 @@ DAY_S = 86_400.0
 def restored() -> Iterator[None]:
     """A process that nobody has told anything, before and after."""
     yield
-    set_patience(patience.PATIENCE_S)
-    give_up_at(None)
-    on_outage(None)
+    patience.reset()
     patience._hurried.clear()
 
 
