@@ -21,7 +21,8 @@ _TICKETS = {
 }
 # This system attribute marks a trial that tries an enqueued configuration.
 ENQUEUED = "hpo:enqueued"
-# This system attribute holds the number of the attempt that ended a trial and wrote its checkpoint.
+# This system attribute holds the number of the attempt that ended a trial and wrote its checkpoint,
+# and 0 while it runs. Trials that an earlier version ended do not have it.
 ATTEMPT = "hpo:attempt"
 
 
@@ -37,7 +38,10 @@ def attempt_of(trial: FrozenTrial) -> int:
 
 def is_measured(trial: FrozenTrial) -> bool:
     """Return whether a worker of this service measured the trial's value."""
+    # The trial tells it from its end on; its worker notes it within a beat, and caches keep what
+    # they saw before.
     is_told = trial.user_attrs.get("prune_detail") == ENDED_OUTSIDE
+    is_told |= trial.system_attrs.get(ATTEMPT) == 0
     return "run_uid" in trial.user_attrs and not is_told
 
 

@@ -94,6 +94,7 @@ class Attempt:
             with self._context.pulse.closing():
                 params = config.narrowing.suggest(self._context.objective, trial, config.space)
                 self._write_attributes()
+                self._opened.storage.set_trial_system_attr(trial._trial_id, ATTEMPT, 0)
                 self._opened.storage.flush(trial._trial_id)
                 result = self._train(params)
         except Divergence as verdict:

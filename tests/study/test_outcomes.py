@@ -66,6 +66,17 @@ def test_an_infeasible_trial_is_not_the_best_one():
     assert best_trial(study).number == 1
 
 
+def test_a_value_is_known_as_told_before_the_worker_of_its_trial_has_noted_it():
+    study = study_of((0.5, MEASURED))
+    for value, attempt in ((0.4, 3), (0.3, 0)):
+        study.add_trial(
+            create_trial(value=value, user_attrs=MEASURED, system_attrs={"hpo:attempt": attempt})
+        )
+
+    assert best_trial(study).number == 1
+    assert left_out(study) == "trial 2 has 0.3, told from outside: it is left out"
+
+
 def test_another_programs_study_keeps_its_best_trial():
     study = study_of((0.5, ADDED), (0.7, ADDED), is_ours=False)
 
