@@ -109,8 +109,7 @@ class Stage:
         return [
             *("--objective", str(self.diary.path), "--study_name", STUDY),
             *("--n_trials", str(TRIALS), "--workers", str(self.row.workers)),
-            *("--epochs_per_trial", str(EPOCHS), "--pruner", "none", "--sampler", "random"),
-            *("--size", "tiny", "--precision", "fp32"),
+            *("--epochs_per_trial", str(EPOCHS), "--pruner", "benchmarks.faults.reading:pruner"),
         ]
 
     def _separated(self, name: str) -> list[str]:
