@@ -7,6 +7,7 @@
     ├── StorageError            the database cannot be reached or used: exit code 2
     │   └── PostgresError       the embedded server cannot be set up, started or stopped
     ├── RunFailed               the run went wrong after it had begun: exit code 1
+    │   └── RunInterrupted      its time was over while the database was away: exit code 130
     ├── LeaseLost               this worker no longer owns its ticket; its writes are refused
     ├── TrialEnded              another program ended this worker's trial
     ├── TrialGone               another program deleted this worker's trial
@@ -52,6 +53,12 @@ class PostgresError(StorageError):
 
 class RunFailed(HpoError):
     """The run went wrong after it had begun."""
+
+
+class RunInterrupted(RunFailed):
+    """The run's time was over while the database was away."""
+
+    exit_code = 130
 
 
 class LeaseLost(HpoError):

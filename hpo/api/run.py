@@ -100,8 +100,8 @@ def run(
     )
 
     # These imports take a second, so a database that does not answer is reported before them.
-    from hpo.fleet import fleet
     from hpo.fleet.config import FleetConfig
+    from hpo.fleet.run import run as run_fleet
     from hpo.launch.local import LocalLauncher
     from hpo.study.join import prepare_study
 
@@ -109,7 +109,7 @@ def run(
     config = FleetConfig.below(folder, request, prepared, slots)
     emit(_starting(prepared, config, request, storage=shown))
     try:
-        return fleet.run(prepared, config, LocalLauncher(environ.variables()), emit=emit, stop=stop)
+        return run_fleet(prepared, config, LocalLauncher(environ.variables()), emit=emit, stop=stop)
     finally:
         reset()
 

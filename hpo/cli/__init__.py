@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--verbose" in args:
             traceback.print_exc()
         click.echo(f"hpo: {_explained(error)}", err=True)
-        return INTERRUPTED if _must_end() else RunFailed.exit_code
+        return INTERRUPTED if _is_hurried() else RunFailed.exit_code
     return code if isinstance(code, int) else 0
 
 
@@ -134,8 +134,8 @@ def _explained(error: Exception) -> str:
     return f"{found.what}: {reason(error)}; {found.cure}, and the same command goes on"
 
 
-def _must_end() -> bool:
-    """True if the error ended a wait for the database, because of Ctrl-C or `--timeout`."""
-    from hpo.database.patience import must_end
+def _is_hurried() -> bool:
+    """True if the error ended a wait for the database, because of Ctrl-C."""
+    from hpo.database.patience import is_hurried
 
-    return must_end()
+    return is_hurried()

@@ -1,7 +1,7 @@
 """Keep a worker on each slot: start, restart and stop processes, give lost tickets back.
 
-Border: emits events and returns a result; prints nothing and reads neither argv nor environ. It
-reaches a worker through its command line alone.
+Border: emits events; prints nothing and reads neither argv nor environ. It reaches a worker through
+its command line alone. `run` makes the result.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.database.patience import give_up_at, set_patience
 from hpo.errors import RunFailed
 from hpo.fleet.config import FleetConfig
-from hpo.fleet.events import Event, Finishing, Grown, Progress, RunResult, Stopping, WorkerEnded
+from hpo.fleet.events import Event, Finishing, Grown, Progress, Stopping, WorkerEnded
 from hpo.fleet.seats import Seat
 from hpo.fleet.tally import MOST_FAILURES, Tally
 from hpo.launch.launcher import Launcher
 from hpo.launch.supervisor import Process, Supervisor
 from hpo.study import study
 from hpo.study.join import Prepared
-from hpo.study.outcomes import best_trial, divergence, is_default, left_out, prune_reasons
+from hpo.study.outcomes import best_trial
 from hpo.tickets.budget import Budget
 
 _POLL_S = 0.2
@@ -35,51 +35,7 @@ _LOOK_S = 2.0
 _FINISHING_S = 2.0
 
 
-def run(
-    prepared: Prepared,
-    config: FleetConfig,
-    launcher: Launcher,
-    *,
-    emit: Callable[[Event], None],
-    stop: threading.Event,
-) -> RunResult:
-    """Run workers until every ticket has ended, or until `stop` or the timeout.
-
-    Raises:
-        RunFailed: Workers die as soon as they start, too many trials failed, or the study was
-            deleted.
-    """
-    fleet = _Fleet(prepared, config, launcher, emit)
-    is_interrupted = fleet.work(stop)
-    # The time is over for the workers, and their results are read all the same.
-    give_up_at(None)
-    # Its name may be another by now.
-    opened = study.refreshed(prepared.opened)
-    opened_study = opened.load()
-    spent = prepared.tickets.count()
-    trials = opened_study.get_trials(deepcopy=False)
-    if not is_interrupted and spent.failed == spent.total:
-        last = trials[-1].user_attrs.get("prune_detail", "-")
-        raise RunFailed(
-            f"all {spent.total} trials failed, the last with: {last}; the tracebacks are in the "
-            f"workers' logs in '{config.logs}'"
-        )
-    default = next((t for t in trials if is_default(t)), None)
-    return RunResult(
-        study=opened.name,
-        budget=spent,
-        reasons=prune_reasons(trials),
-        diverged={t.number: reason for t in trials if (reason := divergence(t))},
-        best=best_trial(opened_study),
-        left_out=left_out(opened_study),
-        default_value=default.value if default else None,
-        references=opened_study.user_attrs.get(study.REFERENCES, {}),
-        seconds=fleet.seconds,
-        is_interrupted=is_interrupted,
-    )
-
-
-class _Fleet:
+class Fleet:
     """The workers of one run."""
 
     def __init__(

@@ -78,7 +78,7 @@ def _preload() -> None:
     import torch._dynamo  # noqa: F401  by the first optimizer's first step
 
     import hpo.cli.run
-    import hpo.fleet.fleet
+    import hpo.fleet.run
     import hpo.refit.crew
     import hpo.refit.seed_process
     import hpo.worker.worker  # noqa: F401

@@ -1,0 +1,72 @@
+"""Run a fleet until its study is done, and collect the result.
+
+Border: the result of a run; `fleet` keeps its workers running.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from hpo.database import faults
+from hpo.database.patience import give_up_at, is_hurried, must_end
+from hpo.errors import RunFailed, RunInterrupted
+from hpo.fleet.config import FleetConfig
+from hpo.fleet.events import Event, RunResult
+from hpo.fleet.fleet import Fleet
+from hpo.launch.launcher import Launcher
+from hpo.study import study
+from hpo.study.join import Prepared
+from hpo.study.outcomes import best_trial, divergence, is_default, left_out, prune_reasons
+
+
+def run(
+    prepared: Prepared,
+    config: FleetConfig,
+    launcher: Launcher,
+    *,
+    emit: Callable[[Event], None],
+    stop: threading.Event,
+) -> RunResult:
+    """Run workers until every ticket has ended, or until `stop` or the timeout.
+
+    Raises:
+        RunFailed: Workers die as soon as they start, too many trials failed, or the study was
+            deleted.
+    """
+    fleet = Fleet(prepared, config, launcher, emit)
+    try:
+        is_interrupted = fleet.work(stop)
+    except Exception as error:
+        if not (faults.is_outage(error) and must_end()) or is_hurried():
+            raise
+        raise RunInterrupted(
+            f"{config.timeout_s:g} s are over, and {faults.fault(error).what}: "
+            f"{faults.reason(error)}; the same command goes on"
+        ) from error
+    # The time is over for the workers, and their results are read all the same.
+    give_up_at(None)
+    # Its name may be another by now.
+    opened = study.refreshed(prepared.opened)
+    opened_study = opened.load()
+    spent = prepared.tickets.count()
+    trials = opened_study.get_trials(deepcopy=False)
+    if not is_interrupted and spent.failed == spent.total:
+        last = trials[-1].user_attrs.get("prune_detail", "-")
+        raise RunFailed(
+            f"all {spent.total} trials failed, the last with: {last}; the tracebacks are in the "
+            f"workers' logs in '{config.logs}'"
+        )
+    default = next((t for t in trials if is_default(t)), None)
+    return RunResult(
+        study=opened.name,
+        budget=spent,
+        reasons=prune_reasons(trials),
+        diverged={t.number: reason for t in trials if (reason := divergence(t))},
+        best=best_trial(opened_study),
+        left_out=left_out(opened_study),
+        default_value=default.value if default else None,
+        references=opened_study.user_attrs.get(study.REFERENCES, {}),
+        seconds=fleet.seconds,
+        is_interrupted=is_interrupted,
+    )
