@@ -5,6 +5,7 @@ Border: only reads. `migrations` raises what is found here, `doctor` shows it.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -99,6 +100,8 @@ def head() -> str:
 
 
 def _scripts() -> ScriptDirectory:
+    # It tells a worker's log each of its plugins.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     return ScriptDirectory(str(Path(str(_rdb.__file__)).parent / "alembic"))
 
 
