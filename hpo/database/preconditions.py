@@ -9,10 +9,13 @@ import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic.script import ScriptDirectory
 from optuna.storages import _rdb
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
 
 ELSEWHERE = "name another database (--storage or HPO_STORAGE), or another schema in search_path"
 
@@ -100,8 +103,10 @@ def head() -> str:
 
 
 def _scripts() -> ScriptDirectory:
-    # It tells a worker's log each of its plugins.
+    # Its import tells a worker's log each of its plugins.
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    from alembic.script import ScriptDirectory
+
     return ScriptDirectory(str(Path(str(_rdb.__file__)).parent / "alembic"))
 
 
