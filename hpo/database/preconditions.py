@@ -5,13 +5,17 @@ Border: only reads. `migrations` raises what is found here, `doctor` shows it.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic.script import ScriptDirectory
 from optuna.storages import _rdb
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
 
 ELSEWHERE = "name another database (--storage or HPO_STORAGE), or another schema in search_path"
 
@@ -99,6 +103,10 @@ def head() -> str:
 
 
 def _scripts() -> ScriptDirectory:
+    # Its import tells a worker's log each of its plugins.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from alembic.script import ScriptDirectory
+
     return ScriptDirectory(str(Path(str(_rdb.__file__)).parent / "alembic"))
 
 
