@@ -270,7 +270,8 @@ class Tickets:
             dead=dead,
             lease_s=LEASE_S,
             return_s=_RETURN_S,
-            is_silent=since_outage_s() > _RETURN_S,
+            # A sweep that waits out an outage itself must not take the leases of the living.
+            is_silent=lambda: since_outage_s() > _RETURN_S,
         )
 
     def _write(self, statement: sa.TextClause, **values: object) -> Sequence[sa.Row[Any]]:

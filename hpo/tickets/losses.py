@@ -50,15 +50,18 @@ def give_back(
     """End the leases that a condition selects, open their tickets again, and return those.
 
     Args:
-        which: A condition on `hpo.leases` in SQL, whose parameters are `values`.
+        which: A condition on `hpo.leases` in SQL, whose parameters are `values`; a function among
+            them is asked at each try.
         lost: Count a loss that may be the trial's doing.
         silent: Count a loss that is not.
         cause: The loss in words.
     """
     statement = sa.text(_GIVE_BACK.format(which=which))
-    given = {**values, "lost": int(lost), "silent": int(silent), "cause": cause}
+    own = {"lost": int(lost), "silent": int(silent), "cause": cause}
 
     def once() -> Sequence[sa.Row[Any]]:
+        given = {name: value() if callable(value) else value for name, value in values.items()}
+        given |= own
         with engine.begin() as connection:
             return connection.execute(statement, given).all()
 
