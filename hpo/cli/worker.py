@@ -73,7 +73,9 @@ def worker(
         _train(pulse, parent=supervisor.pid, slot=slot, **flags)
         return
     ending = supervisor.wait()
-    ctx.exit(finish(ending, lambda _: _lose(ending, flags["storage"], flags["patience"])))
+    # Who asked it to stop waits for it, and gives its ticket back if the database is away.
+    patience_s = 0.0 if supervisor.must_stop else flags["patience"]
+    ctx.exit(finish(ending, lambda _: _lose(ending, flags["storage"], patience_s)))
 
 
 def _lose(ending: Ending, storage: str | None, patience_s: float) -> None:

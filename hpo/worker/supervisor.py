@@ -71,6 +71,7 @@ class Supervisor:
 
     Attributes:
         pid: The process id of the supervisor, in the trainer too.
+        must_stop: True once this process was asked to stop.
     """
 
     def __init__(self, pulse: Pulse, *, parent: int | None) -> None:
@@ -79,7 +80,7 @@ class Supervisor:
         # The stacks of a trainer that hangs or crashes go through this file into the log.
         self._stacks: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._trainer = 0
-        self._is_hung = self._must_stop = False
+        self._is_hung = self.must_stop = False
 
     def fork(self) -> int:
         """Start the trainer; return its process id here, and 0 in the trainer itself."""
@@ -101,7 +102,7 @@ class Supervisor:
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         """Ask the trainer to stop, as this process was asked."""
-        self._must_stop = True
+        self.must_stop = True
         if self._trainer > 0:
             with suppress(ProcessLookupError):
                 os.kill(self._trainer, signal.SIGTERM)
@@ -111,7 +112,7 @@ class Supervisor:
         ooms, idle_s, last = oom_kills(), 0.0, self._pulse.read()
         polled_at = time.monotonic()
         is_orphan = False
-        if self._must_stop:
+        if self.must_stop:
             self._pass_on(signal.SIGTERM, None)
         while (status := self._status()) is None:
             time.sleep(_POLL_S)
@@ -187,7 +188,10 @@ def finish(ending: Ending, lose: Callable[[Ending], object]) -> int:
     """
     if ending.ticket:
         _logger.error("ticket %d | %s", ending.ticket, ending.cause)
-        lose(ending)
+        try:
+            lose(ending)
+        except Exception as error:
+            _logger.warning("ticket %d | others give it back: %s", ending.ticket, error)
     if ending.status >= 0:
         return LOST if ending.counts else ending.status
     if ending.counts or -ending.status in _CRASHES:
