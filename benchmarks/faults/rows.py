@@ -52,14 +52,17 @@ def _kill(stage: Stage) -> None:
             processes = [process for host in stage.hosts for process in host.processes()[1:]]
             if processes:
                 send(signal.SIGKILL, [chosen.choice(processes)])
+                stage.blows += 1
             stage.hold(1.0)
 
 
 @_row("stop", "`SIGSTOP` of three workers beyond the lease: one whole, of two one process each")
 def _stop(stage: Stage) -> None:
-    # They wake while others train their trials, and not after the study's end.
+    # All six are within a trial. They wake while others train theirs, before the study has ended.
+    within = "SELECT count(*) FROM hpo.leases WHERE epoch BETWEEN 1 AND 9"
     taken_anew = "SELECT count(*) FROM hpo.tickets WHERE attempt > 1"
     with stage.fault():
+        stage.wait(lambda: stage.database.query(within) == [(6,)])
         whole, first, last = stage.hosts[0].workers()[:3]
         frozen = [*whole, first[0], last[-1]]
         send(signal.SIGSTOP, frozen)
@@ -79,6 +82,7 @@ def _restart(stage: Stage) -> None:
         while time.monotonic() < until and not stage.is_over:
             stage.database.stop()
             stage.database.start()
+            stage.blows += 1
             stage.hold(8.0)
 
 

@@ -72,13 +72,14 @@ class Stage:
 
     Attributes:
         ended_before: Number of trials that had ended when the fault began.
+        blows: Number of kills or restarts in a fault that repeats them.
         began, ended: Times of the fault by the monotonic clock; None without a fault.
     """
 
     def __init__(self, row: Row, folder: Path, stopped: threading.Event) -> None:
         self.row, self.folder, self._stopped = row, folder, stopped
         self.diary = Diary(folder)
-        self.ended_before = 0
+        self.ended_before = self.blows = 0
         self.began: float | None = None
         self.ended: float | None = None
         self.database = Database(folder / "server")

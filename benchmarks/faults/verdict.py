@@ -53,6 +53,8 @@ def judge(stage: Stage, *, has_ended: bool) -> dict[str, Any]:
         "codes": [host.codes for host in stage.hosts],
         "wall_s": round(max(host.wall_s for host in stage.hosts), 1),
         "fault_s": None if stage.began is None else round((stage.ended or 0) - stage.began, 1),
+        "ended_before": stage.ended_before,
+        "blows": stage.blows,
         "next_epoch_s": next_epoch_s,
         "next_end_s": next_end_s,
         "interrupted": sum(attempts) - sum(attempt > 0 for attempt in attempts),
