@@ -30,7 +30,7 @@ from faults.verdict import judge
 
 _HEAD = (
     *("what is done", "trials", "exit", "wall s", "fault s", "next epoch s", "next end s"),
-    *("interrupted", "losses", "epochs again", "ended twice", "verdict"),
+    *("interrupted", "losses", "silences", "epochs again", "ended twice", "verdict"),
 )
 
 
@@ -68,7 +68,7 @@ def cells(found: dict[str, Any]) -> list[str]:
     codes = " / ".join(" ".join(map(str, codes)) for codes in found["codes"])
     names = ("wall_s", "fault_s", "next_epoch_s", "next_end_s")
     times = ["-" if found[name] is None else f"{found[name]:.0f}" for name in names]
-    counts = ("interrupted", "losses", "repeated_epochs", "ended_twice")
+    counts = ("interrupted", "losses", "silences", "repeated_epochs", "ended_twice")
     problems = found["problems"]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     verdict = "holds" if found["holds"] else problems[0] + more

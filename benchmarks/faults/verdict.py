@@ -31,7 +31,7 @@ def judge(stage: Stage, *, has_ended: bool) -> dict[str, Any]:
     trials = optuna.load_study(study_name=STUDY, storage=database.url).get_trials()
     courses = stage.diary.courses()
     tickets = database.query(
-        "SELECT state, trial_number, attempt, losses + silences FROM hpo.tickets ORDER BY ticket"
+        "SELECT state, trial_number, attempt, losses, silences FROM hpo.tickets ORDER BY ticket"
     )
     ((leases,),) = database.query("SELECT count(*) FROM hpo.leases")
     problems = [
@@ -43,7 +43,7 @@ def judge(stage: Stage, *, has_ended: bool) -> dict[str, Any]:
         *(_of_times(trials, courses) if stage.row.checks_times else ()),
     ]
     next_epoch_s, next_end_s = _recovery(stage, trials)
-    attempts = [int(str(attempt)) for _, _, attempt, _ in tickets]
+    attempts = [int(str(attempt)) for _, _, attempt, *_ in tickets]
     return {
         "row": stage.row.name,
         "title": stage.row.title,
@@ -58,7 +58,8 @@ def judge(stage: Stage, *, has_ended: bool) -> dict[str, Any]:
         "next_epoch_s": next_epoch_s,
         "next_end_s": next_end_s,
         "interrupted": sum(attempts) - sum(attempt > 0 for attempt in attempts),
-        "losses": sum(int(str(losses)) for _, _, _, losses in tickets),
+        "losses": sum(int(str(losses)) for *_, losses, _ in tickets),
+        "silences": sum(int(str(silences)) for *_, silences in tickets),
         "repeated_epochs": sum(course.repeated for course in courses),
         "ended_twice": sum(len(course.ended) > 1 for course in courses),
     }
