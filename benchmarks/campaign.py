@@ -4,8 +4,7 @@
     python benchmarks/campaign.py --rows kill,outage60 --times 3 --jobs 2 --out FOLDER
 
 Each row is a study of 80 sleeping trials on a server of its own, judged by `faults.verdict`. The
-table is printed as Markdown, each performance is a JSON file in FOLDER, and the logs of one that
-fails are kept beside it. Exit code 1 if any fails. All rows take an hour, two at a time half of it.
+table is printed as Markdown, and each performance leaves in FOLDER a JSON file and its logs. Exit code 1 if any fails. All rows take an hour, two at a time half of it.
 """
 
 from __future__ import annotations
@@ -41,12 +40,10 @@ def perform(row: Row, out: Path, stopped: threading.Event) -> dict[str, Any]:
             stage.begin()
             row.act(stage)
             found = judge(stage, has_ended=stage.finish())
-        except Exception:
+        finally:
             keep_logs(stage, out.with_suffix(""))
-            raise
         found["commit"] = _commit()
         if not found["holds"]:
-            keep_logs(stage, out.with_suffix(""))
             # An interrupted study must not be lost either.
             code = stage.again()
             later = judge(stage, has_ended=True)
