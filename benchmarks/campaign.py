@@ -1,10 +1,11 @@
 """Run the fault campaign: break workers, servers, networks, disks and clocks of real runs.
 
     python benchmarks/campaign.py --out FOLDER
-    python benchmarks/campaign.py --rows kill,outage60 --times 3 --jobs 2 --out FOLDER
+    python benchmarks/campaign.py --rows kill1,outage60 --times 3 --jobs 2 --out FOLDER
 
 Each row is a study of 80 sleeping trials on a server of its own, judged by `faults.verdict`. The
-table is printed as Markdown, and each performance leaves in FOLDER a JSON file and its logs. Exit code 1 if any fails. All rows take an hour, two at a time half of it.
+table is printed as Markdown, and each performance leaves a JSON file and its logs in FOLDER. Exit
+code 1 if any fails. All rows take an hour, two at a time half of it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from faults.verdict import judge
 
 _HEAD = (
     *("what is done", "trials", "exit", "wall s", "fault s", "next epoch s", "next end s"),
-    *("interrupted", "losses", "silences", "epochs again", "ended twice", "verdict"),
+    *("blows", "interrupted", "losses", "silences", "epochs again", "ended twice", "verdict"),
 )
 
 
@@ -65,7 +66,7 @@ def cells(found: dict[str, Any]) -> list[str]:
     codes = " / ".join(" ".join(map(str, codes)) for codes in found["codes"])
     names = ("wall_s", "fault_s", "next_epoch_s", "next_end_s")
     times = ["-" if found[name] is None else f"{found[name]:.0f}" for name in names]
-    counts = ("interrupted", "losses", "silences", "repeated_epochs", "ended_twice")
+    counts = ("blows", "interrupted", "losses", "silences", "repeated_epochs", "ended_twice")
     problems = found["problems"]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     verdict = "holds" if found["holds"] else problems[0] + more
