@@ -264,7 +264,8 @@ class Tickets:
         return give_back(
             self._engine,
             which,
-            silent=is_loss,
+            count="silences" if is_loss else None,
+            is_sweep=True,
             cause="its worker was killed, or fell silent" if is_loss else None,
             study_uid=self._study_uid,
             dead=dead,

@@ -158,7 +158,7 @@ class Worker:
     def _run_ticket(self, ticket: Ticket) -> None:
         """Run the ticket's trial, and its rerun in a wider precision if one is due."""
         pulse = self._context.pulse
-        pulse.hold(ticket.ticket)
+        pulse.hold(ticket.ticket, ticket.attempt, ticket.study_uid)
         try:
             with Beat(self._tickets, ticket, pulse) as beat:
                 # The lease blocks changes of the study from here on, so it is read now.

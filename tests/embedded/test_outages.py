@@ -57,36 +57,6 @@ def test_an_outage_of_the_database_is_waited_out(alone: Program, held: Held):
     assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in ended)
 
 
-def test_a_trial_trains_on_while_the_database_is_away_and_its_reports_follow(
-    alone: Program, held: Held
-):
-    url = alone("url").stdout.strip()
-    held.hold(2)
-    command = ("--objective", str(held.path), "--study_name", "s", "--n_trials", "2")
-    process = alone.start(*command, "--workers", "1", "--pruner", "none")
-    wait_until(held.is_holding)
-
-    server.stop(alone.home, immediate=True)
-    held.let_go()
-    # The trial ends in the outage: its end alone waits for the database.
-    wait_until(lambda: any("epoch 12/12" in log for log in logs(alone.home, of="trial 1")))
-    server.start(alone.home)
-    output = process.communicate(timeout=HANGS_S)
-    _, second = trials(url, "s")
-
-    assert process.returncode == 0, output[1]
-    assert second.state == TrialState.COMPLETE
-    assert sorted(second.intermediate_values) == list(range(1, 13))
-    assert second.value == second.intermediate_values[12]
-    assert held.built == 2
-
-
-def logs(home: Path, *, of: str) -> list[str]:
-    """The lines of workers' logs that name something."""
-    lines = (line for log in home.rglob("worker*.log") for line in log.read_text().splitlines())
-    return [line for line in lines if of in line]
-
-
 def test_a_run_starts_its_own_server_again_that_died(alone: Program, held: Held):
     url = alone("url").stdout.strip()
     held.hold(1)
