@@ -42,8 +42,9 @@ T = TypeVar("T")
 
 # Optuna reads a trial's attributes in the physical order of their rows, which an update changes,
 # and the dashboard shows the first six. Sorted by id, they keep the order of writing.
-_attributes = sa.inspect(tables.TrialModel).relationships["user_attributes"]
-_attributes.order_by = [tables.TrialUserAttributeModel.__table__.c.trial_user_attribute_id]
+for _name in ("user", "system"):
+    _attributes = sa.inspect(tables.TrialModel).relationships[f"{_name}_attributes"]
+    _attributes.order_by = [_attributes.target.c[f"trial_{_name}_attribute_id"]]
 
 
 def open_storage(engine: sa.Engine) -> TrialStorage:
