@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from hpo.database.faults import reason
 from hpo.database.schema import LEASE_S
 from hpo.tickets.budget import BEAT_S, Tickets
 from hpo.tickets.ticket import Ticket
@@ -80,7 +81,7 @@ class Beat:
             except Exception as error:
                 # A thread that ended here would let a living trial go; the next beat tries again.
                 if not self.is_away:
-                    _logger.warning("ticket %d | no beat: %s", self._ticket.ticket, error)
+                    _logger.warning("ticket %d | no beat: %s", self._ticket.ticket, reason(error))
                 self.is_away = True
             self._wake.wait(_RETRY_S if self.is_away else BEAT_S)
             self._wake.clear()

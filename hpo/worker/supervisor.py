@@ -12,7 +12,6 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -21,12 +20,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import IO, Literal
 
 from hpo.errors import RunFailed
 from hpo.launch.launcher import LOST
+from hpo.worker.causes import CRASHES, OomKills, innermost, is_stopped, signal_name
 from hpo.worker.pulse import Pulse, Reading
 
 Count = Literal["losses", "silences"]
@@ -39,15 +38,7 @@ _PARENT_S = 1.0
 # A trainer has this long to save its state after its supervisor was killed.
 _ORPHAN_S = 15.0
 _DUMP_SIGNAL = signal.SIGUSR2
-# A large process that is out of memory takes some seconds to end.
-_OOM_S = 10.0
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# A process gets these for what it did itself.
-_CRASHES = (
-    *(signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL),
-    *(signal.SIGTRAP, signal.SIGSYS),
-)
-_FRAME = re.compile(r'File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)')
 
 _logger = logging.getLogger(__name__)
 
@@ -119,7 +110,7 @@ class Supervisor:
 
     def wait(self) -> Ending:
         """Wait for the trainer's end; end it when a phase exceeds its limit."""
-        kills, idle_s, last = _OomKills(), 0.0, self._pulse.read()
+        kills, idle_s, last = OomKills(), 0.0, self._pulse.read()
         polled_at, is_orphan = time.monotonic(), False
         if self.must_stop:
             self._pass_on(signal.SIGTERM, None)
@@ -180,12 +171,12 @@ class Supervisor:
         count: Count | None = "losses"
         if self._hung is not None:
             cause = f"hung: no step for {hung_s:.0f} s{where}{line}"
-        elif -status in _CRASHES:
-            cause = f"its process crashed ({_name(-status)}){where}{line}"
+        elif -status in CRASHES:
+            cause = f"its process crashed ({signal_name(-status)}){where}{line}"
         elif status == -signal.SIGKILL and is_oom:
             cause = f"the kernel killed its process{where}: out of memory"
         elif status < 0:
-            count, cause = "silences", f"its worker was killed by {_name(-status)}"
+            count, cause = "silences", f"its worker was killed by {signal_name(-status)}"
         else:
             cause = f"its process ended with code {status}{where}"
             if not reading.phase:
@@ -216,76 +207,12 @@ def finish(ending: Ending, lose: Callable[[Ending], object]) -> int:
         return RunFailed.exit_code
     if ending.status >= 0:
         return ending.status
-    if -ending.status not in _CRASHES:
+    if -ending.status not in CRASHES:
         # Whoever started this worker is to see that the signal came from outside.
         with suppress(OSError):
             signal.signal(-ending.status, signal.SIG_DFL)
         os.kill(os.getpid(), -ending.status)
     return 128 - ending.status
-
-
-class _OomKills:
-    """The kernel's count of processes that it killed for memory, and its value some time ago."""
-
-    def __init__(self) -> None:
-        # What was killed long ago says nothing of a later signal.
-        self._before = self._since = oom_kills()
-        self._looked_at = time.monotonic()
-
-    def look(self) -> None:
-        """Keep the count of 10 to 20 s ago."""
-        if time.monotonic() - self._looked_at > _OOM_S:
-            self._before, self._since = self._since, oom_kills()
-            self._looked_at = time.monotonic()
-
-    def have_risen(self) -> bool:
-        """Return whether a process was killed for memory in that time."""
-        return oom_kills() > self._before
-
-
-def _name(number: int) -> str:
-    """The name of a signal; a real-time one has none."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def innermost(dump: str) -> str | None:
-    """The innermost frame of the main thread, which `faulthandler` writes last, in short."""
-    main = re.split(r"^(?:Current thread|Thread) .*$", dump, flags=re.MULTILINE)[-1]
-    found = _FRAME.search(main)
-    if found is None:
-        return None
-    return f"{Path(found['file']).name} line {found['line']} in {found['name']}"
-
-
-def is_stopped(pid: int) -> bool:
-    """Return whether a process is suspended, by Ctrl-Z or SIGSTOP or a debugger."""
-    with suppress(OSError, IndexError):
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state in "Tt"
-    return False
-
-
-def oom_kills() -> int:
-    """Number of processes that the kernel has killed for memory, in this control group or host."""
-    for path in (_own_group() / "memory.events", Path("/proc/vmstat")):
-        with suppress(OSError, ValueError):
-            for line in path.read_text().splitlines():
-                name, _, count = line.partition(" ")
-                if name == "oom_kill":
-                    return int(count)
-    return 0
-
-
-def _own_group() -> Path:
-    """The folder of this process's control group (version 2)."""
-    with suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            if line.startswith("0::"):
-                return Path("/sys/fs/cgroup") / line[3:].strip().lstrip("/")
-    return Path("/sys/fs/cgroup")
 
 
 def watch_parent(parent: int, stop: threading.Event) -> None:
