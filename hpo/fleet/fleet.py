@@ -95,7 +95,7 @@ class Fleet:
 
     def _grow(self) -> int:
         """Add tickets for the trials that other programs enqueued; return their number."""
-        added = self._prepared.tickets.make_room(self._prepared.opened.waiting())
+        added = self._prepared.tickets.queue.make_room(self._prepared.opened.waiting())
         self._looked_at = time.monotonic()
         if added:
             self._emit(Grown(added=added, total=self._prepared.tickets.count().total))
