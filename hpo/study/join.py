@@ -176,11 +176,8 @@ def _refuse_too_many(
     if configurations:
         total = tickets.count().total
         grown = max(0, (request.n_trials or 0) - total)
-        lacking = (
-            len(tickets.queue.untried(configurations, _tried(opened)))
-            - tickets.queue.free()
-            - grown
-        )
+        new = tickets.queue.untried(configurations, _tried(opened))
+        lacking = len(new) - tickets.queue.free() - grown
         if lacking > 0:
             raise _too_few(request, total + grown + lacking)
 
