@@ -87,7 +87,9 @@ def _lose(ending: Ending, storage: str | None, patience_s: float) -> None:
     stop_on_signals()
     set_patience(patience_s)
     url = storage_url(storage)
-    db = with_retries(lambda: connect(url, application="supervisor", connections=1))
+    db = with_retries(
+        lambda: connect(url, application="supervisor", needs_writes=True, connections=1)
+    )
     lose(db, process_id(), counts=ending.counts, cause=ending.cause)
 
 

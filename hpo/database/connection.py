@@ -178,7 +178,7 @@ def other_programs(engine: sa.Engine) -> list[str]:
     statement = sa.text("""
         SELECT DISTINCT application_name FROM pg_stat_activity
         WHERE datname = current_database() AND application_name LIKE 'hpo %'
-        AND application_name NOT IN ('hpo client', 'hpo prepare') ORDER BY 1
+        AND application_name <> 'hpo client' ORDER BY 1
     """)
     with engine.connect() as connection:
         return list(connection.scalars(statement))
