@@ -48,7 +48,7 @@ def mask(url: str | URL) -> str:
     """The URL with its password replaced by ***, in its query too, even if it cannot be parsed."""
     text = url if isinstance(url, str) else url.render_as_string(hide_password=False)
     # The match runs to the last @, because a password may contain @ and /, a user's name @.
-    text = re.sub(r"(://[^:/]*):(.*)@", r"\1:***@", text)
+    text = re.sub(r"(?s)(://[^:/]*):(.*)@", r"\1:***@", text)
     if "://" not in text:
         text = re.sub(r":[^/]*@", ":***@", text)
     return re.sub(r"(?i)(pass\w*=)[^&]*", r"\1***", text)
@@ -67,9 +67,10 @@ def parse_url(url: str, *, flag: str = STORAGE) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
+        # It is not shown: where its password begins and ends cannot be read either.
         raise ConfigurationError(
-            f"storage URL '{mask(url)}' cannot be read; write "
-            f"'{DRIVER}://USER:PASSWORD@HOST/DATABASE' {where}"
+            f"the storage URL cannot be read; write '{DRIVER}://USER:PASSWORD@HOST/DATABASE' "
+            f"{where}"
         ) from None
     if parsed.drivername == DRIVER:
         return parsed
