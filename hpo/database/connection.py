@@ -28,18 +28,23 @@ STORAGE = "--storage or HPO_STORAGE"
 CONNECTIONS, KEPT = 3, 1
 # A thread that needs longer for a free connection waits for one that waits for an outage.
 _POOL_S = 10.0
-# A partner that vanished without a word is noticed after 20 to 25 s.
+# A dead host must be reported in less than 5 s. A partner that vanished without a word is noticed
+# after 20 to 25 s.
 _PARAMETERS: dict[str, Any] = {
+    "connect_timeout": 3,
     "tcp_user_timeout": 20_000,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "target_session_attrs": "read-write",
 }
-# A lock that another session holds must not stop a process for ever. A client that vanished inside
-# a transaction must not hold its locks for hours. PgBouncer refuses both as startup parameters, and
-# as such they would replace the options of the URL.
-_SETTINGS = "SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '60s'"
+# A lock that another session holds must not stop a process for ever. A client that was suspended, or
+# vanished, inside a transaction must not hold its locks for hours. PgBouncer refuses these as startup
+# parameters, and as such they would replace the options of the URL.
+_SETTINGS = (
+    "SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '60s';"
+    " SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
+)
 
 T = TypeVar("T")
 
@@ -109,7 +114,6 @@ def connect(
         ConfigurationError: The URL cannot work.
         StorageError: The server cannot be reached or refuses the login.
     """
-    waiting.install()
     parsed = parse_url(url, flag=flag)
     # The URL's own parameters overrule these.
     parameters = {name: _PARAMETERS[name] for name in _PARAMETERS if name not in parsed.query}
@@ -188,7 +192,12 @@ def other_programs(engine: sa.Engine) -> list[str]:
 @contextmanager
 def locked(engine: sa.Engine, name: str) -> Iterator[None]:
     """Hold the advisory lock of this name; others wait for it."""
-    with held(engine, lambda connection: lock(connection, name)):
+
+    def take(connection: sa.Connection) -> None:
+        stay(connection)
+        lock(connection, name)
+
+    with held(engine, take):
         yield
 
 
@@ -196,7 +205,12 @@ def locked(engine: sa.Engine, name: str) -> Iterator[None]:
 def alone(engine: sa.Engine, name: str) -> Iterator[bool]:
     """Try to hold the advisory lock of this name without waiting; yield True if it is held."""
     statement = sa.text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
-    with held(engine, lambda c: bool(c.scalar(statement, {"name": name}))) as is_alone:
+
+    def take(connection: sa.Connection) -> bool:
+        stay(connection)
+        return bool(connection.scalar(statement, {"name": name}))
+
+    with held(engine, take) as is_alone:
         yield is_alone
 
 
@@ -227,6 +241,11 @@ def held(engine: sa.Engine, take: Callable[[sa.Connection], T]) -> Iterator[T]:
             connection.invalidate(error)
         finally:
             connection.close()
+
+
+def stay(connection: sa.Connection) -> None:
+    """Let a transaction wait for its client without limit: its locks last as long as its work."""
+    connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
 
 
 def lock(connection: sa.Connection, name: str) -> None:

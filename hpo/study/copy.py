@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from optuna.storages._rdb import models
 from sqlalchemy.exc import DBAPIError
 
-from hpo.database.connection import lock, mask
+from hpo.database.connection import lock, mask, stay
 from hpo.database.migrations import create_tables
 from hpo.database.schema import artifacts, leases, metrics, tickets
 from hpo.errors import ConfigurationError, RunFailed, StorageError
@@ -128,6 +128,8 @@ def _claim(connection: sa.Connection, name: str) -> None:
         )
     # A run that creates a study of this name holds the same lock.
     lock(connection, f"hpo study {name}")
+    # A part of the source may take long to read.
+    stay(connection)
     _refuse_existing(connection, name)
 
 

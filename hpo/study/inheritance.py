@@ -38,8 +38,8 @@ _OUTCOME = (
 )
 
 # A trial that ended between the copying and the deletion of a rename is RUNNING in the renamed
-# study, and one that began in that time is missing there. Their tickets are open again. The ticket of
-# one that ended, and is missing below the highest number, stays ended: it was deleted before.
+# study, and one that began in that time is missing there. Their tickets are open again. The ticket
+# of an ended one that is missing below the highest number stays ended: it was deleted before.
 _REOPEN = sa.text(f"""
 WITH renumbered AS ({_RENUMBERED})
 UPDATE hpo.tickets t

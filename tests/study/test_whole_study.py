@@ -445,7 +445,7 @@ def test_a_copy_of_optunas_does_not_lift_the_refusal_and_keeps_its_rows(
     assert copied.uid not in (None, two[0].uid)
     with db.connect() as connection:
         of = sa.select(tickets.c.study_uid, sa.func.count()).group_by(tickets.c.study_uid)
-        found = {uid: count for uid, count in connection.execute(of)}
+        found = dict(connection.execute(of).all())
     assert found[copied.uid] == 3
     assert two[0].uid not in found
     assert not (tmp_path / "checkpoints" / two[0].uid).exists()
