@@ -44,8 +44,8 @@ class Command(click.Command):
         return [*params, flag]
 
     def invoke(self, ctx: click.Context) -> Any:
-        # A worker runs its user's code, which may have connections of its own.
-        if "storage" in ctx.params and self.name != "worker":
+        # These run their user's code, which may have connections of its own.
+        if "storage" in ctx.params and self.name not in ("worker", "replay", "evaluate"):
             from hpo.database import waiting
 
             waiting.install()

@@ -28,19 +28,18 @@ STORAGE = "--storage or HPO_STORAGE"
 CONNECTIONS, KEPT = 3, 1
 # A thread that needs longer for a free connection waits for one that waits for an outage.
 _POOL_S = 10.0
-# A dead host must be reported in less than 5 s. A partner that vanished without a word is noticed
-# after 20 to 25 s.
+# A partner that vanished without a word is noticed after 20 to 25 s.
 _PARAMETERS: dict[str, Any] = {
-    "connect_timeout": 3,
+    "connect_timeout": int(waiting.CONNECT_S),
     "tcp_user_timeout": 20_000,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "target_session_attrs": "read-write",
 }
-# A lock that another session holds must not stop a process for ever. A client that was suspended, or
-# vanished, inside a transaction must not hold its locks for hours. PgBouncer refuses these as startup
-# parameters, and as such they would replace the options of the URL.
+# A lock that another session holds must not stop a process for ever. A client that was suspended or
+# vanished inside a transaction must not hold its locks for hours. PgBouncer refuses these settings as
+# startup parameters, and as such they would replace the options of the URL.
 _SETTINGS = (
     "SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '60s';"
     " SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"

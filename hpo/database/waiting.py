@@ -3,7 +3,7 @@
 psycopg2 blocks in C, where signals wait for the answer. With this callback it waits here, and
 libpq's own `connect_timeout` no longer holds, so the time of a connection is kept here, too. The
 callback is for all of a process, in which psycopg2 has no COPY and no large objects then. So only
-commands install it, and no process that runs a user's own code.
+commands install it that do not train or evaluate in their own process.
 """
 
 from __future__ import annotations

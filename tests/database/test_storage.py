@@ -228,6 +228,13 @@ def test_a_url_that_cannot_work_is_refused_without_its_password(given, expected)
     assert "secret" not in str(refused.value)
 
 
+def test_a_url_that_cannot_be_read_is_not_shown():
+    with pytest.raises(ConfigurationError) as refused:
+        parse_url("host=h password = secret")
+
+    assert "secret" not in str(refused.value)
+
+
 def test_a_password_is_masked_even_where_the_url_cannot_be_parsed():
     assert "secret" not in mask("postgres:://u:secret@h:x/d")
 
@@ -237,6 +244,7 @@ def test_a_password_is_masked_even_where_the_url_cannot_be_parsed():
     [
         "postgresql+psycopg2://u@h/d?password=secret",
         "postgresql+psycopg2://u:p@secret@h/d",
+        "postgresql+psycopg2://u:p\nsecret@h/d",
         "postgresql+psycopg2://u:p/secret@h/d",
         "postgresql+psycopg2://u@corp:secret@h/d",
         "postgresql+psycopg2://u@corp:secret@h:abc/d",
