@@ -38,8 +38,8 @@ _PARAMETERS: dict[str, Any] = {
     "target_session_attrs": "read-write",
 }
 # A lock that another session holds must not stop a process for ever. A client that was suspended or
-# vanished inside a transaction must not hold its locks for hours. PgBouncer refuses such settings at
-# the start of a connection, where they would also replace the options of the URL.
+# vanished inside a transaction must not hold its locks for hours. PgBouncer refuses such settings
+# at the start of a connection, where they would also replace the options of the URL.
 _SETTINGS = (
     "SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '60s';"
     " SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"

@@ -25,7 +25,8 @@ from hpo.database.connection import lock, mask, stay
 from hpo.database.migrations import create_tables
 from hpo.database.schema import artifacts, leases, metrics, tickets
 from hpo.errors import ConfigurationError, RunFailed, StorageError
-from hpo.study.deletion import STUDIES, TABLES, TRIALS, Whole, count, lacks_right
+from hpo.study.deletion import TABLES, Whole, count, lacks_right
+from hpo.study.identity import STUDIES, TRIALS
 from hpo.study.study import OpenStudy
 
 # Leases and heartbeats are not copied, because their workers work on the source.
