@@ -80,6 +80,7 @@ def worker(
 
 def _lose(ending: Ending, storage: str | None, patience_s: float) -> None:
     """Give back the ticket that this worker held; these imports are not needed before."""
+    from hpo.database import waiting
     from hpo.database.connection import connect
     from hpo.database.patience import set_patience, with_retries
     from hpo.environ import storage_url
@@ -87,9 +88,12 @@ def _lose(ending: Ending, storage: str | None, patience_s: float) -> None:
     from hpo.tickets.losses import lose
 
     stop_on_signals()
+    waiting.install()
     set_patience(patience_s)
     url = storage_url(storage)
-    db = with_retries(lambda: connect(url, application="supervisor", connections=1))
+    db = with_retries(
+        lambda: connect(url, application="supervisor", needs_writes=True, connections=1)
+    )
     held = ending.held
     lose(
         db,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from optuna.trial import TrialState
 from hpo.embedded import server
 from hpo.embedded.folder import Folder
 from hpo.embedded.postmaster import postmaster
+from hpo.errors import PostgresError
 from tests.support.processes import wait_until
 from tests.support.program import HANGS_S, Program
 from tests.support.servers import open_folder
@@ -95,6 +98,59 @@ def test_a_server_that_a_command_stopped_is_not_revived(alone: Program):
     server.revive(alone.home)
 
     assert server.running(alone.home) is None
+
+
+def test_a_server_is_revived_once_the_cause_of_a_failed_revival_is_mended(alone: Program):
+    alone("url")
+    folder = Folder.of(alone.home)
+    settings = folder.data / "postgresql.conf"
+    died = postmaster(folder.data)
+    os.kill(died, signal.SIGKILL)
+    wait_until(lambda: postmaster(folder.data) is None)
+    aside = settings.rename(f"{settings}.aside")
+
+    with pytest.raises(PostgresError, match="does not start"):
+        server.revive(alone.home)
+    aside.rename(settings)
+    server.revive(alone.home)
+
+    assert server.running(alone.home) is not None
+
+
+def test_a_stop_by_the_program_holds_while_the_database_is_away(alone: Program, held: Held):
+    alone("url")
+    held.hold(1)
+    code = STOPPED.format(objective=str(held.path), home=str(alone.home))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=alone.environment,
+        stdout=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(held.is_holding)
+
+    server.stop(alone.home, immediate=True)
+    wait_until(lambda: notices_the_outage(alone.home))
+    output = process.communicate("stop\n", timeout=60)
+
+    assert process.returncode == 0, output[1]
+    assert "the run was stopped, and the database is away" in output[0]
+
+
+# A run of a program, which its owner stops by a line on standard input.
+STOPPED = """
+import sys, threading
+import hpo
+
+stop = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
+try:
+    hpo.run(objective={objective!r}, home={home!r}, workers=1, patience=86400, grace=1, stop=stop)
+except hpo.HpoError as error:
+    print(error)
+"""
 
 
 def test_ctrl_c_is_obeyed_while_the_database_is_away(alone: Program, tmp_path: Path):
