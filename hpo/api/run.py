@@ -86,30 +86,31 @@ def run(
     folder = Path(home).absolute() if home is not None else environ.home()
     emit, stop = on_event or _ignore, threading.Event() if stop is None else stop
     is_embedded = environ.named_storage(storage) is None
-    on_outage(partial(revive, folder) if is_embedded else None)
-    db = connect(
-        environ.storage_url(storage, home_folder=folder), application="fleet", needs_writes=True
-    )
-    shown = mask(db.url)
-    emit(Connected(storage=shown))
-    slots = find_slots(
-        visible=environ.visible_gpus(),
-        workers=request.workers,
-        per_gpu=request.workers_per_gpu,
-        gpus=request.gpus,
-    )
-
-    # These imports take a second, so a database that does not answer is reported before them.
-    from hpo.fleet.config import FleetConfig
-    from hpo.fleet.run import run as run_fleet
-    from hpo.launch.local import LocalLauncher
-    from hpo.study.join import prepare_study
-
-    prepared = prepare_study(db, request, on_gpu=slots[0].device == "cuda")
-    config = FleetConfig.below(folder, request, prepared, slots)
-    emit(_starting(prepared, config, request, storage=shown))
     try:
-        return run_fleet(prepared, config, LocalLauncher(environ.variables()), emit=emit, stop=stop)
+        on_outage(partial(revive, folder) if is_embedded else None)
+        db = connect(
+            environ.storage_url(storage, home_folder=folder), application="fleet", needs_writes=True
+        )
+        shown = mask(db.url)
+        emit(Connected(storage=shown))
+        slots = find_slots(
+            visible=environ.visible_gpus(),
+            workers=request.workers,
+            per_gpu=request.workers_per_gpu,
+            gpus=request.gpus,
+        )
+
+        # These imports take a second, so a database that does not answer is reported before them.
+        from hpo.fleet.config import FleetConfig
+        from hpo.fleet.run import run as run_fleet
+        from hpo.launch.local import LocalLauncher
+        from hpo.study.join import prepare_study
+
+        prepared = prepare_study(db, request, on_gpu=slots[0].device == "cuda")
+        config = FleetConfig.below(folder, request, prepared, slots)
+        emit(_starting(prepared, config, request, storage=shown))
+        launcher = LocalLauncher(environ.variables())
+        return run_fleet(prepared, config, launcher, emit=emit, stop=stop)
     finally:
         reset()
 

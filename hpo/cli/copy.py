@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
 from hpo.cli.shared import Command, checkpoints_of, storage_option, study_option
 from hpo.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    pass
 
 _TO = "--to"
 
@@ -44,7 +40,8 @@ def copy(to: str, study_name: str | None, new_name: str | None, storage: str | N
     from hpo.study.copy import copy as copied
     from hpo.study.study import claimed, open_study
 
-    target = connect(_read_url() if to == "-" else to, application="copy", flag=_TO)
+    place = _read_url() if to == "-" else to
+    target = connect(place, application="copy", flag=_TO, needs_writes=True)
     source = connect(storage_url(storage), application="copy")
     opened = claimed(open_study(source, study_name))
     folder = checkpoints_of(opened)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
 from hpo.cli.shared import Command, checkpoints_of, storage_option, study_option
 from hpo.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command(cls=Command)
@@ -35,7 +31,7 @@ def delete(study_name: str | None, storage: str | None, yes: bool) -> None:
     from hpo.study.deletion import delete as deleted
     from hpo.study.study import open_study
 
-    db = connect(storage_url(storage))
+    db = connect(storage_url(storage), needs_writes=True)
     whole = find(db, study_name)
     refuse_workers(db, whole)
     own = None if whole.uid is None or whole.is_gone else open_study(db, whole.name)

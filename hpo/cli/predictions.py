@@ -99,19 +99,17 @@ def gc(
     from hpo.database.connection import connect
     from hpo.database.migrations import create_tables
     from hpo.database.retention import Limits, collect
-    from hpo.database.storage import open_storage
     from hpo.display.delete import print_leftovers
     from hpo.display.predictions import print_collected
     from hpo.environ import home, storage_url
+    from hpo.study import identity
     from hpo.study.deletion import Folders
     from hpo.study.leftovers import clear
-    from hpo.study.study import uid_of
 
     limits = Limits(days=older_than, megabytes=larger_than)
-    db = connect(storage_url(storage))
+    db = connect(storage_url(storage), needs_writes=True)
     create_tables(db)
-    uids = (uid_of(study.user_attrs) for study in open_storage(db).get_all_studies())
-    found = collect(db, limits, living=[uid for uid in uids if uid], dry_run=dry_run)
+    found = collect(db, limits, living=identity.living(), dry_run=dry_run)
     folders = Folders(checkpoints=home() / "checkpoints", logs=home() / "logs")
     left = clear(db, folders, dry_run=dry_run)
     if as_json:

@@ -114,10 +114,11 @@ def stop(force: bool) -> None:
 def _working(url: str) -> list[str]:
     """Return the workers that hold a trial of any study, or else the connected programs."""
     from hpo.database.connection import connect, other_programs
-    from hpo.database.schema import SCHEMA_VERSION, schema_version
+    from hpo.database.preconditions import look
+    from hpo.database.schema import SCHEMA_VERSION
     from hpo.tickets.leases import live_leases
 
     db = connect(url)
-    if schema_version(db) != SCHEMA_VERSION:
+    if look(db).version != SCHEMA_VERSION:
         return other_programs(db)
     return [lease.worker for lease in live_leases(db)] or other_programs(db)

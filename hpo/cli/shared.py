@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -42,6 +42,14 @@ class Command(click.Command):
             ["--verbose"], is_flag=True, expose_value=False, help="show the traceback of an error"
         )
         return [*params, flag]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        # These run their user's code, which may have connections of its own.
+        if "storage" in ctx.params and self.name not in ("worker", "replay", "evaluate"):
+            from hpo.database import waiting
+
+            waiting.install()
+        return super().invoke(ctx)
 
 
 def say(line: str) -> None:

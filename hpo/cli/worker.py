@@ -80,6 +80,7 @@ def worker(
 
 def _lose(ending: Ending, storage: str | None, patience_s: float) -> None:
     """Give back the ticket that this worker held; these imports are not needed before."""
+    from hpo.database import waiting
     from hpo.database.connection import connect
     from hpo.database.patience import set_patience, with_retries
     from hpo.environ import storage_url
@@ -87,10 +88,22 @@ def _lose(ending: Ending, storage: str | None, patience_s: float) -> None:
     from hpo.tickets.losses import lose
 
     stop_on_signals()
+    waiting.install()
     set_patience(patience_s)
     url = storage_url(storage)
-    db = with_retries(lambda: connect(url, application="supervisor", connections=1))
-    lose(db, process_id(), counts=ending.counts, cause=ending.cause)
+    db = with_retries(
+        lambda: connect(url, application="supervisor", needs_writes=True, connections=1)
+    )
+    held = ending.held
+    lose(
+        db,
+        process_id(),
+        study_uid=held.study_uid,
+        ticket=held.ticket,
+        attempt=held.attempt,
+        count=ending.count,
+        cause=ending.cause,
+    )
 
 
 def _train(
@@ -122,7 +135,7 @@ def _train(
     from hpo.environ import home, storage_url
     from hpo.study.study import claimed, open_study
     from hpo.tickets.leases import process_id
-    from hpo.worker.heartbeat import watch_parent
+    from hpo.worker.supervisor import watch_parent
     from hpo.worker.worker import Worker, WorkerConfig
 
     stop = stop_on_signals()
@@ -152,6 +165,8 @@ def _train(
     runner = Worker(config, opened, db, stop, pulse)
     started_cpu_s = time.process_time()
     runner.run()
+    # A thread of the objective, or a device, may hold this process back.
+    pulse.begin("exit")
     logging.getLogger(__name__).info(
         "CPU: start %.1f s, training and validation %.1f s, the rest %.1f s; peak memory %d MB",
         started_cpu_s,

@@ -21,7 +21,8 @@ from hpo.dashboard.door import LOCAL, guarded, host_name
 from hpo.database.artifacts import DatabaseArtifacts
 from hpo.database.connection import connect, mask
 from hpo.database.migrations import create_tables
-from hpo.database.schema import SCHEMA_VERSION, schema_version
+from hpo.database.preconditions import look
+from hpo.database.schema import SCHEMA_VERSION
 from hpo.database.storage import TrialStorage, open_storage
 from hpo.errors import ConfigurationError, StorageError
 
@@ -118,7 +119,7 @@ def _prepare(db: sa.Engine, *, read_only: bool) -> None:
     if not read_only:
         create_tables(db)
         return
-    found = schema_version(db)
+    found = look(db).version
     if found != SCHEMA_VERSION:
         tables = "no tables of hpo" if found is None else f"tables of version {found}"
         raise StorageError(

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import orm
 
 from hpo.database import outside
+from hpo.database.buffer import set_attributes
 from hpo.database.fence import Fence
 
 OUTCOMES = {
@@ -57,6 +58,7 @@ def create(
         trial_id, number = found.trial_id, found.number
     else:
         trial_id, number = _insert(session, backend, study_id, user=user, system=system)
+    set_attributes(session, trial_id, user={}, system={outside.NUMBER: number})
     if fence is not None:
         fence.begin(session, number)
     return trial_id

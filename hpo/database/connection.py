@@ -30,16 +30,20 @@ CONNECTIONS, KEPT = 3, 1
 _POOL_S = 10.0
 # A partner that vanished without a word is noticed after 20 to 25 s.
 _PARAMETERS: dict[str, Any] = {
+    "connect_timeout": int(waiting.CONNECT_S),
     "tcp_user_timeout": 20_000,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "target_session_attrs": "read-write",
 }
-# A lock that another session holds must not stop a process for ever. A client that vanished inside
-# a transaction must not hold its locks for hours. PgBouncer refuses both as startup parameters, and
-# as such they would replace the options of the URL.
-_SETTINGS = "SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '60s'"
+# A lock that another session holds must not stop a process for ever. A client that was suspended or
+# vanished inside a transaction must not hold its locks for hours. PgBouncer refuses such settings
+# at the start of a connection, where they would also replace the options of the URL.
+_SETTINGS = (
+    "SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '60s';"
+    " SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
+)
 
 T = TypeVar("T")
 
@@ -48,7 +52,7 @@ def mask(url: str | URL) -> str:
     """The URL with its password replaced by ***, in its query too, even if it cannot be parsed."""
     text = url if isinstance(url, str) else url.render_as_string(hide_password=False)
     # The match runs to the last @, because a password may contain @ and /, a user's name @.
-    text = re.sub(r"(://[^:/]*):(.*)@", r"\1:***@", text)
+    text = re.sub(r"(?s)(://[^:/]*):(.*)@", r"\1:***@", text)
     if "://" not in text:
         text = re.sub(r":[^/]*@", ":***@", text)
     return re.sub(r"(?i)(pass\w*=)[^&]*", r"\1***", text)
@@ -67,9 +71,10 @@ def parse_url(url: str, *, flag: str = STORAGE) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
+        # It is not shown: where its password begins and ends cannot be read either.
         raise ConfigurationError(
-            f"storage URL '{mask(url)}' cannot be read; write "
-            f"'{DRIVER}://USER:PASSWORD@HOST/DATABASE' {where}"
+            f"the storage URL cannot be read; write '{DRIVER}://USER:PASSWORD@HOST/DATABASE' "
+            f"{where}"
         ) from None
     if parsed.drivername == DRIVER:
         return parsed
@@ -108,7 +113,6 @@ def connect(
         ConfigurationError: The URL cannot work.
         StorageError: The server cannot be reached or refuses the login.
     """
-    waiting.install()
     parsed = parse_url(url, flag=flag)
     # The URL's own parameters overrule these.
     parameters = {name: _PARAMETERS[name] for name in _PARAMETERS if name not in parsed.query}
@@ -178,7 +182,7 @@ def other_programs(engine: sa.Engine) -> list[str]:
     statement = sa.text("""
         SELECT DISTINCT application_name FROM pg_stat_activity
         WHERE datname = current_database() AND application_name LIKE 'hpo %'
-        AND application_name NOT IN ('hpo client', 'hpo prepare') ORDER BY 1
+        AND application_name <> 'hpo client' ORDER BY 1
     """)
     with engine.connect() as connection:
         return list(connection.scalars(statement))
@@ -187,7 +191,12 @@ def other_programs(engine: sa.Engine) -> list[str]:
 @contextmanager
 def locked(engine: sa.Engine, name: str) -> Iterator[None]:
     """Hold the advisory lock of this name; others wait for it."""
-    with held(engine, lambda connection: lock(connection, name)):
+
+    def take(connection: sa.Connection) -> None:
+        stay(connection)
+        lock(connection, name)
+
+    with held(engine, take):
         yield
 
 
@@ -195,7 +204,12 @@ def locked(engine: sa.Engine, name: str) -> Iterator[None]:
 def alone(engine: sa.Engine, name: str) -> Iterator[bool]:
     """Try to hold the advisory lock of this name without waiting; yield True if it is held."""
     statement = sa.text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
-    with held(engine, lambda c: bool(c.scalar(statement, {"name": name}))) as is_alone:
+
+    def take(connection: sa.Connection) -> bool:
+        stay(connection)
+        return bool(connection.scalar(statement, {"name": name}))
+
+    with held(engine, take) as is_alone:
         yield is_alone
 
 
@@ -226,6 +240,11 @@ def held(engine: sa.Engine, take: Callable[[sa.Connection], T]) -> Iterator[T]:
             connection.invalidate(error)
         finally:
             connection.close()
+
+
+def stay(connection: sa.Connection) -> None:
+    """Let a transaction wait for its client without limit: its locks last as long as its work."""
+    connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
 
 
 def lock(connection: sa.Connection, name: str) -> None:

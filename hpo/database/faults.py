@@ -48,7 +48,7 @@ class Fault:
     cure: str
 
 
-_AWAY = Fault("the database is away", "start it, or wait for it")
+AWAY = Fault("the database is away", "start it, or wait for it")
 # The first pattern counts that an error's SQLSTATE or its message has.
 _FAULTS = (
     (
@@ -150,4 +150,4 @@ def fault(error: BaseException) -> Fault:
     """The state of the database that an outage shows."""
     texts = [text for one in causes(error) for text in (_state(one), str(one)) if text]
     found = (said for pattern, said in _FAULTS if any(re.search(pattern, x) for x in texts))
-    return next(found, _AWAY)
+    return next(found, AWAY)

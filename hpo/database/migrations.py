@@ -47,6 +47,11 @@ def create_tables(engine: sa.Engine) -> None:
     """
     if is_complete(with_retries(lambda: look(engine))):
         return
+    # Each of its steps is safe to repeat.
+    with_retries(lambda: _create(engine))
+
+
+def _create(engine: sa.Engine) -> None:
     # Opened by 12 processes at once, an empty database fails in 11 of them without a lock.
     with locked(engine, "hpo schema"):
         found = look(engine)

@@ -21,6 +21,9 @@ from hpo.errors import TrialEnded, TrialGone
 # that another program ended.
 OUTSIDE = "outside"
 ENDED_OUTSIDE = "ended from outside"
+# This system attribute holds a trial's number. A copy that Optuna makes after a deletion has later
+# trials under other numbers, with the attributes of before.
+NUMBER = "hpo:number"
 # The hosts' clocks may differ, so times are the database's. Optuna stores naive UTC.
 NOW = sa.func.timezone("UTC", sa.func.now())
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from hpo.database.faults import fault, is_outage, is_rollback, reason
+from hpo.database.faults import AWAY, fault, is_outage, is_rollback, reason
 
 # A command is waited for by its user. A run and its workers wait for `--patience`.
 PATIENCE_S = 45.0
@@ -26,6 +26,8 @@ _TRY_S = 10.0
 _TELL_S = 60.0
 # A server takes a second to start, and one that cannot start fails as fast.
 _REVIVE_S = 5.0
+# Between two looks at whether the waiting must end.
+_LOOK_S = 0.2
 
 _logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -64,13 +66,15 @@ class _Outages:
         with self._lock:
             now = time.monotonic()
             is_due = now - self._began_at >= _BRIEF_S and now - self._told_at >= _TELL_S
-            is_dead = now - self._revived_at >= _REVIVE_S
+            # A server that answers, but not as it should, is alive.
+            is_dead = self.revive is not None and fault(error) is AWAY
+            is_revival_due = is_dead and now - self._revived_at >= _REVIVE_S
             self._told_at = now if is_due else self._told_at
-            self._revived_at = now if is_dead else self._revived_at
+            self._revived_at = now if is_revival_due else self._revived_at
         if is_due:
             text = "%s: %s; trying again for up to %s"
             _logger.warning(text, fault(error).what, reason(error), _in_words(left_s))
-        if is_dead and self.revive is not None:
+        if is_revival_due and self.revive is not None:
             # Recovery may take minutes, in which Ctrl-C must end the waiting.
             threading.Thread(target=_quietly, args=(self.revive,), daemon=True).start()
 
@@ -85,6 +89,7 @@ _outages = _Outages()
 _hurried = threading.Event()
 _patience_s = PATIENCE_S
 _deadline = math.inf
+_end: threading.Event | None = None
 
 
 def set_patience(seconds: float) -> None:
@@ -99,10 +104,17 @@ def give_up_at(deadline: float | None) -> None:
     _deadline = math.inf if deadline is None else deadline
 
 
+def end_with(event: threading.Event | None) -> None:
+    """End all waiting of this process while an event is set; None for no such event."""
+    global _end
+    _end = event
+
+
 def reset() -> None:
     """Have this process wait as before its run, whose patience, deadline and server are over."""
     set_patience(PATIENCE_S)
     give_up_at(None)
+    end_with(None)
     on_outage(None)
 
 
@@ -118,7 +130,8 @@ def is_hurried() -> bool:
 
 def must_end() -> bool:
     """True if nothing may wait any longer: the user wants it to end, or the time is over."""
-    return _hurried.is_set() or time.monotonic() >= _deadline
+    is_asked = _hurried.is_set() or (_end is not None and _end.is_set())
+    return is_asked or time.monotonic() >= _deadline
 
 
 def on_outage(revive: Callable[[], object] | None) -> None:
@@ -159,11 +172,18 @@ def with_retries(work: Callable[[], T]) -> T:
             else:
                 is_over = True
                 return result
-            _hurried.wait(min(pause_s, left_s))
+            _pause(min(pause_s, left_s))
             pause_s = min(2 * pause_s, longest_s)
     finally:
         if is_away:
             _outages.leave(is_over=is_over)
+
+
+def _pause(seconds: float) -> None:
+    """Wait, but no longer than until all waiting must end."""
+    until = time.monotonic() + seconds
+    while (left_s := until - time.monotonic()) > 0 and not must_end():
+        _hurried.wait(min(left_s, _LOOK_S))
 
 
 def _quietly(revive: Callable[[], object]) -> None:

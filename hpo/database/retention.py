@@ -6,7 +6,6 @@ later rows; `VACUUM FULL hpo.predictions` returns it to the disk.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -58,19 +57,20 @@ class Collected:
 
 
 def collect(
-    engine: sa.Engine, limits: Limits, *, living: Collection[str], dry_run: bool = False
+    engine: sa.Engine, limits: Limits, *, living: sa.Select[Any], dry_run: bool = False
 ) -> Collected:
     """Remove predictions of deleted studies, then old ones, then those beyond the size limit.
 
     Args:
-        living: The uids of the studies that exist.
+        living: The statement that selects the uids of the studies that exist. Each of ours looks
+            by itself, so that a study that begins meanwhile is one of them.
         dry_run: Count, and remove nothing.
     """
     table = predictions
     size = sa.func.pg_column_size(sa.literal_column("predictions"))
     age = sa.func.now() - table.c.at
     why = sa.case(
-        (table.c.study_uid.not_in(list(living)), "of_gone_studies"),
+        (table.c.study_uid.not_in(living), "of_gone_studies"),
         (age > sa.func.make_interval(0, 0, 0, 0, 0, 0, limits.days * 86400), "too_old"),
     )
     rows = sa.select(*table.primary_key, size.label("bytes"), why.label("why"), table.c.at).cte()

@@ -156,12 +156,3 @@ artifacts = sa.Table(
     # `gc` spares a file that no trial refers to yet, because it has just been uploaded.
     sa.Column("at", sa.DateTime(timezone=True), server_default=sa.func.now()),
 )
-
-
-def schema_version(engine: sa.Engine) -> int | None:
-    """The version of our own tables in the database; None if there are none."""
-    with engine.connect() as connection:
-        if connection.scalar(sa.text("SELECT to_regclass('hpo.schema_version')")) is None:
-            return None
-        version: int | None = connection.scalar(sa.select(version_table.c.version))
-        return version

@@ -2,7 +2,7 @@
 
 Border: nothing here knows what a ticket is. The owner of a trial hands in a `Fence`. Every
 transaction checks it before it writes, and the fence may add its own statements to the transaction
-that ends the trial. Only `study.deletion` and `study.copy` know Optuna's tables, too.
+that ends the trial.
 
 The parts of Optuna that are not public (`_CachedStorage`, `RDBStorage._…_without_commit`) are
 pinned by `tests/database/test_storage.py::test_optuna_still_has_what_the_storage_extends`.
@@ -42,8 +42,9 @@ T = TypeVar("T")
 
 # Optuna reads a trial's attributes in the physical order of their rows, which an update changes,
 # and the dashboard shows the first six. Sorted by id, they keep the order of writing.
-_attributes = sa.inspect(tables.TrialModel).relationships["user_attributes"]
-_attributes.order_by = [tables.TrialUserAttributeModel.__table__.c.trial_user_attribute_id]
+for _name in ("user", "system"):
+    _attributes = sa.inspect(tables.TrialModel).relationships[f"{_name}_attributes"]
+    _attributes.order_by = [_attributes.target.c[f"trial_{_name}_attribute_id"]]
 
 
 def open_storage(engine: sa.Engine) -> TrialStorage:
@@ -165,17 +166,27 @@ class TrialStorage(PatientStorage):
             LeaseLost: They have another owner by now.
         """
 
-        def close(session: orm.Session) -> int | None:
-            return binding.close(session, fence, study_id)
+        deleted: int | None = None
+
+        def close(session: orm.Session) -> None:
+            nonlocal deleted
+            deleted = binding.close(session, fence, study_id)
 
         self.hold(None)
-        deleted = self._retried(lambda: self._in_transaction(close))
-        if deleted is not None and study_id in self._studies:
-            # Optuna's cache would show the deleted trial to the sampler as a running one.
-            trial_id = self._study_id_and_number_to_trial_id.pop((study_id, deleted), -1)
+        try:
+            self._retried(lambda: self._in_transaction(close))
+        finally:
+            # A try may have committed although its answer was lost; the next one is refused.
+            if deleted is not None:
+                self._forget(study_id, deleted)
+
+    def _forget(self, study_id: int, number: int) -> None:
+        """Drop a deleted trial from Optuna's cache, where the sampler would see it running."""
+        if study_id in self._studies:
+            trial_id = self._study_id_and_number_to_trial_id.pop((study_id, number), -1)
             self._trial_id_to_study_id_and_number.pop(trial_id, None)
             self._studies[study_id].unfinished_trial_ids.discard(trial_id)
-            self._studies[study_id].trials.pop(deleted, None)
+            self._studies[study_id].trials.pop(number, None)
 
     def set_trial_param(
         self,

@@ -1,11 +1,14 @@
 """Waiting for an answer of the server, so that Ctrl-C is obeyed meanwhile.
 
 psycopg2 blocks in C, where signals wait for the answer. With this callback it waits here, and
-libpq's own `connect_timeout` no longer holds, so the time of a connection is kept here, too.
+libpq's own `connect_timeout` no longer holds, so the time of a connection is kept here, too. The
+callback is for all of a process, in which psycopg2 has no COPY and no large objects then. So only
+commands install it that do not train or evaluate in their own process.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
@@ -54,8 +57,8 @@ def _wait(connection: extensions.connection) -> None:
 
 
 def _wait_for_answer(connection: extensions.connection) -> None:
-    hurried_s = 0.0
     while (state := connection.poll()) != extensions.POLL_OK:
+        hurried_s = 0.0
         while not _is_ready(connection.fileno(), state):
             if must_end():
                 hurried_s += _LOOK_MS / 1000
@@ -66,9 +69,12 @@ def _wait_for_answer(connection: extensions.connection) -> None:
 
 def _wait_for_connection(connection: extensions.connection) -> None:
     """Wait for a connection, for `CONNECT_S` for each address of the server."""
-    deadline, is_late = time.monotonic() + CONNECT_S, False
+    deadline, is_late, tried = math.inf, False, 0
     try:
         while (state := connection.poll()) != extensions.POLL_OK:
+            # libpq may have gone on with the next address, and its socket have the same descriptor.
+            if (now := os.fstat(connection.fileno()).st_ino) != tried:
+                tried, deadline = now, time.monotonic() + CONNECT_S
             while not _is_ready(connection.fileno(), state):
                 if is_hurried() and time.monotonic() > deadline - CONNECT_S + _HURRIED_S:
                     raise psycopg2.OperationalError(_TOO_LATE.format(_HURRIED_S))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from hpo.database.connection import connect, mask, parse_url
+from hpo.database.connection import CONNECTIONS, connect, mask, parse_url
 from hpo.database.migrations import FLOOR, is_complete
 from hpo.database.preconditions import Found, foreign, grants, look, missing_right
 from hpo.database.schema import SCHEMA_VERSION
@@ -23,7 +23,7 @@ from hpo.machine.slots import usable_cores
 _ROUND_TRIPS = 20
 _SLOW_MS = 5.0  # a trial makes some hundred round trips
 _SKEW_S = 5.0
-_WORKER_CONNECTIONS = 2  # and as many for a run
+_WORKER_CONNECTIONS = 2  # a run takes the usual number
 # Our tables have a schema of their own; those of Optuna are recognized by name only.
 _TABLES = """
     SELECT c.oid, c.relkind, n.nspname AS schema, n.nspname || '.' || c.relname AS name
@@ -196,7 +196,7 @@ def _connections(db: _Database) -> Iterator[Finding]:
         "current_setting('max_connections')::int "
         "- current_setting('superuser_reserved_connections')::int",
     )
-    needed = _WORKER_CONNECTIONS * (usable_cores() + 1)
+    needed = _WORKER_CONNECTIONS * usable_cores() + CONNECTIONS
     found = f"{used} of {most} in use"
     if int(str(most)) - int(str(used)) < needed:
         cure = "end other clients, or raise max_connections in postgresql.conf and restart"

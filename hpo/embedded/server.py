@@ -103,7 +103,12 @@ def revive(home: Path) -> None:
         try:
             folder.refuse_other_host()
             if folder.host.exists() and postmaster(folder.data) is None:
-                _brought_up(folder)
+                try:
+                    _brought_up(folder)
+                finally:
+                    # A failed start removes the file. Nobody has stopped the server, and the next
+                    # revival may find the cause mended.
+                    folder.claim_host()
         finally:
             os.close(busy)
 

@@ -62,7 +62,10 @@ def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
 def _train(trial: _Trial, reporter: Reporter) -> str | None:
     """Run the training loop; return what ended it early: `pruner`, `timeout` or None."""
     task, plan = trial.task, trial.plan
-    if not trial.resume(reporter):
+    reporter.on_phase("resumption")
+    is_resumed = trial.resume(reporter)
+    reporter.on_phase("")
+    if not is_resumed:
         reporter.on_epoch(trial.validate(reporter))
     trial.note_saved()
     phase = "first step"
@@ -81,9 +84,11 @@ def _train(trial: _Trial, reporter: Reporter) -> str | None:
         if is_read_due:
             reporter.on_phase("diagnosis")
             trial.judge(batch, rng)
+        # On a GPU a step is queued, and waited for where its figures are read.
+        interval = trial.interval() if trial.step % INTERVAL_STEPS == 0 else None
         reporter.on_phase("")
-        if trial.step % INTERVAL_STEPS == 0:
-            reporter.on_interval(trial.interval())
+        if interval is not None:
+            reporter.on_interval(interval)
         if not trial.is_epoch_end:
             trial.predict(reporter)
         elif reporter.on_epoch(trial.validate(reporter)):
@@ -294,7 +299,10 @@ class _Trial:
         """Write everything that the next step depends on to the checkpoint."""
         began = time.monotonic()
         progress = checkpoint.Progress(self.step, self.value, self.elapsed_s)
-        if checkpoint.save(self.plan, self._parts, reporter, progress):
+        reporter.on_phase("checkpoint")
+        is_saved = checkpoint.save(self.plan, self._parts, reporter, progress)
+        reporter.on_phase("")
+        if is_saved:
             reporter.on_saved(self.step)
         self.note_saved()
         self._save_s = self._saved_at - began

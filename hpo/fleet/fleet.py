@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.database.patience import give_up_at, set_patience
+from hpo.database.patience import end_with, give_up_at, set_patience
 from hpo.errors import RunFailed
 from hpo.fleet.config import FleetConfig
 from hpo.fleet.events import Event, Finishing, Grown, Progress, Stopping, WorkerEnded
@@ -66,6 +66,7 @@ class Fleet:
         tickets, timeout_s = self._prepared.tickets, self._config.timeout_s
         set_patience(self._config.patience_s)
         give_up_at(None if timeout_s is None else self._started_at + timeout_s)
+        end_with(stop)
         next_progress_at, is_done = 0.0, False
         try:
             tickets.sweep()
@@ -86,7 +87,14 @@ class Fleet:
                 if stop.wait(_POLL_S):
                     self._emit(Stopping(reason="interrupted"))
                     return not is_done
+        except KeyboardInterrupt:
+            give_up_at(time.monotonic())
+            raise
         finally:
+            if stop.is_set():
+                # What follows tries once, as the event is soon cleared.
+                give_up_at(time.monotonic())
+            end_with(None)
             stop.clear()
             grace_s = self._config.grace_s
             self._supervisor.end(stop, grace_s=grace_s, note=lambda _: None)
@@ -95,7 +103,7 @@ class Fleet:
 
     def _grow(self) -> int:
         """Add tickets for the trials that other programs enqueued; return their number."""
-        added = self._prepared.tickets.make_room(self._prepared.opened.waiting())
+        added = self._prepared.tickets.queue.make_room(self._prepared.opened.waiting())
         self._looked_at = time.monotonic()
         if added:
             self._emit(Grown(added=added, total=self._prepared.tickets.count().total))

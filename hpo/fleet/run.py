@@ -40,11 +40,13 @@ def run(
     except Exception as error:
         if not (faults.is_outage(error) and must_end()) or is_hurried():
             raise
+        is_over = config.timeout_s is not None and fleet.seconds >= config.timeout_s
+        ended = f"{config.timeout_s:g} s are over" if is_over else "the run was stopped"
         raise RunInterrupted(
-            f"{config.timeout_s:g} s are over, and {faults.fault(error).what}: "
+            f"{ended}, and {faults.fault(error).what}: "
             f"{faults.reason(error)}; the same command goes on"
         ) from error
-    # The time is over for the workers, and their results are read all the same.
+    # The run is over for the workers, and its results are read all the same.
     give_up_at(None)
     # Its name may be another by now.
     opened = study.refreshed(prepared.opened)

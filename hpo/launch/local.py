@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,9 @@ from pathlib import Path
 import psutil
 
 from hpo.errors import ConfigurationError, RunFailed
+
+# The children of a killed process have this long to end.
+_ORPHANS_S = 20.0
 
 
 class LocalProcess:
@@ -22,6 +26,7 @@ class LocalProcess:
         self, process: subprocess.Popen[str], job: str | None, on_line: Callable[[str], None] | None
     ) -> None:
         self._process = process
+        self._ended_at: float | None = None
         self._listener: threading.Thread | None = None
         if on_line is not None:
             self._listener = threading.Thread(target=self._listen, args=(on_line,), daemon=True)
@@ -39,7 +44,16 @@ class LocalProcess:
     def poll(self) -> int | None:
         if self._listener is not None and self._listener.is_alive():
             return None
-        return self._process.poll()
+        code = self._process.poll()
+        if code is None or code >= 0 or not self._session():
+            return code
+        # It was killed, and its children may still save their state. A successor waits for that,
+        # since a device would not hold both.
+        self._ended_at = self._ended_at or time.monotonic()
+        if time.monotonic() - self._ended_at < _ORPHANS_S:
+            return None
+        self.kill()
+        return code
 
     def stop(self) -> None:
         if self._process.stdin is not None:
@@ -54,13 +68,20 @@ class LocalProcess:
 
     def kill(self) -> None:
         """Kill the process, and then all others of its session."""
-        session = self._process.pid
         with suppress(ProcessLookupError):
             self._process.kill()
+        for pid in self._session():
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _session(self) -> list[int]:
+        """The other processes of its session."""
+        found = []
         for pid in psutil.pids():
             with suppress(OSError):
-                if os.getsid(pid) == session:
-                    os.kill(pid, signal.SIGKILL)
+                if os.getsid(pid) == self._process.pid != pid:
+                    found.append(pid)
+        return found
 
 
 class LocalLauncher:

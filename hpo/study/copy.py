@@ -21,11 +21,12 @@ import sqlalchemy as sa
 from optuna.storages._rdb import models
 from sqlalchemy.exc import DBAPIError
 
-from hpo.database.connection import lock, mask
+from hpo.database.connection import lock, mask, stay
 from hpo.database.migrations import create_tables
 from hpo.database.schema import artifacts, leases, metrics, tickets
 from hpo.errors import ConfigurationError, RunFailed, StorageError
-from hpo.study.deletion import STUDIES, TABLES, TRIALS, Whole, count, lacks_right
+from hpo.study.deletion import TABLES, Whole, count, lacks_right
+from hpo.study.identity import STUDIES, TRIALS
 from hpo.study.study import OpenStudy
 
 # Leases and heartbeats are not copied, because their workers work on the source.
@@ -128,6 +129,8 @@ def _claim(connection: sa.Connection, name: str) -> None:
         )
     # A run that creates a study of this name holds the same lock.
     lock(connection, f"hpo study {name}")
+    # A part of the source may take long to read.
+    stay(connection)
     _refuse_existing(connection, name)
 
 

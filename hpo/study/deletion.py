@@ -1,8 +1,7 @@
 """Find, count and delete all rows and files of a study.
 
-Besides `hpo.database.storage`, only this module, `copy`, `identity` and `leftovers` know Optuna's
-tables. This one takes tables and columns from Optuna's and our definitions, so that a new one is
-included without a change here.
+Tables and columns are taken from Optuna's and our definitions, so that a new one is included
+without a change here.
 Border: rows and files; no prompts, no output.
 """
 
@@ -24,14 +23,11 @@ from hpo.database.schema import LEASE_S, OWN, artifacts, divergences, identities
 from hpo.errors import ConfigurationError, StorageError
 from hpo.study import identity
 from hpo.study.config import check_name
-from hpo.study.identity import UID
+from hpo.study.identity import ATTRIBUTES, STUDIES, TRIALS, UID
 from hpo.study.study import uid_of
 from hpo.tickets.budget import Tickets
 from hpo.tickets.leases import Lease, is_dead
 
-STUDIES: sa.Table = models.StudyModel.__table__
-TRIALS: sa.Table = models.TrialModel.__table__
-_ATTRIBUTES: sa.Table = models.StudyUserAttributeModel.__table__
 _OPTUNA = [table for table in models.BaseModel.metadata.sorted_tables if table.foreign_keys]
 _OWN = [table for table in OWN.sorted_tables if "study_uid" in table.c]
 # These are all tables with rows of a study. A table that refers to another comes after it.
@@ -46,7 +42,8 @@ class Whole:
     """Identification of a study's rows.
 
     Attributes:
-        uid: Key of its rows in our own tables; None without one, or if another study has the same.
+        uid: Key of its rows in our own tables; None without one, or if another study's is the same
+            and the rows are that one's.
         is_gone: Whether another program has deleted the study, and our rows are left.
     """
 
@@ -130,7 +127,6 @@ def find(engine: sa.Engine, name: str | None) -> Whole:
     """
     check_name(name)
     create_tables(engine)
-    uids = sa.select(_ATTRIBUTES.c.value_json).where(_ATTRIBUTES.c.key == UID)
     with engine.connect() as connection:
         names = sorted(connection.scalars(sa.select(STUDIES.c.study_name)))
         known = ", ".join(names) or "(none)"
@@ -145,11 +141,16 @@ def find(engine: sa.Engine, name: str | None) -> Whole:
             if gone is not None:
                 return Whole(name=name, **gone._mapping, is_gone=True)
             raise ConfigurationError(f"no study named '{name}'; use one of {known} (--study_name)")
-        all_uids = list(connection.scalars(uids))
-        own = connection.scalar(uids.where(_ATTRIBUTES.c.study_id == study_id))
-    # `optuna.copy_study` copies the uid, too. Then the rows of that uid cannot be assigned.
-    uid = uid_of({UID: json.loads(own)}) if own is not None and all_uids.count(own) == 1 else None
-    return Whole(name=name, study_id=study_id, uid=uid)
+        own = connection.scalar(
+            sa.select(ATTRIBUTES.c.value_json).where(
+                ATTRIBUTES.c.study_id == study_id, ATTRIBUTES.c.key == UID
+            )
+        )
+    uid = None if own is None else uid_of({UID: json.loads(own)})
+    # `optuna.copy_study` copies the uid, too, but the rows of that uid are the original's.
+    first = None if uid is None else identity.original(engine, uid)
+    is_own = first is not None and first.study_id == study_id
+    return Whole(name=name, study_id=study_id, uid=uid if is_own else None)
 
 
 def content(engine: sa.Engine, whole: Whole, folders: Folders) -> Content:
@@ -179,10 +180,15 @@ def _files(folder: Path, whole: Whole) -> Sequence[Path]:
 def delete(engine: sa.Engine, whole: Whole, folders: Folders) -> None:
     """Delete a study's rows in one transaction, then its files.
 
+    Copies that Optuna made of it first get rows of their own.
+
     Raises:
         ConfigurationError: Workers hold its trials.
         StorageError: The role may not delete, so nothing was; or some files are left over.
     """
+    refuse_workers(engine, whole)
+    if whole.uid is not None and not whole.is_gone:
+        identity.divide_all(engine, whole.uid)
     try:
         with engine.begin() as connection:
             # The lock keeps workers from taking the study's tickets until the end.

@@ -29,9 +29,10 @@ from hpo.study.inheritance import ROWS
 
 UID = "study_uid"
 
-_STUDIES: sa.Table = models.StudyModel.__table__
-_TRIALS: sa.Table = models.TrialModel.__table__
-_ATTRIBUTES: sa.Table = models.StudyUserAttributeModel.__table__
+# Optuna's tables of studies, of trials, and of the users' attributes of studies.
+STUDIES: sa.Table = models.StudyModel.__table__
+TRIALS: sa.Table = models.TrialModel.__table__
+ATTRIBUTES: sa.Table = models.StudyUserAttributeModel.__table__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,25 +64,23 @@ def original(engine: sa.Engine, uid: str) -> Identity | None:
 def _original(connection: sa.Connection, uid: str) -> Identity | None:
     """The bound study if it exists, else one that has the uid.
 
-    Of several, that is the one with the most trials, because the study that was renamed may have
-    an older copy, too. It is the first one among equals, or if no study was ever bound.
+    If the bound study is gone, it was renamed, and of several that is the one with the most trials,
+    because it may have older copies; among equals it is the newest. If none was ever bound, it is
+    the oldest.
     """
     is_bound = identities.c.study_uid.is_not(None)
-    having = sa.select(_ATTRIBUTES.c.study_id).where(
-        _ATTRIBUTES.c.key == UID, _ATTRIBUTES.c.value_json == json.dumps(uid)
-    )
-    lives = sa.exists().where(_STUDIES.c.study_id == identities.c.study_id)
+    lives = sa.exists().where(STUDIES.c.study_id == identities.c.study_id)
     was_bound = sa.exists().where(identities.c.study_uid == uid, ~lives)
-    size = sa.select(-sa.func.count()).where(_TRIALS.c.study_id == _STUDIES.c.study_id)
-    here = (identities.c.study_id == _STUDIES.c.study_id) & (identities.c.study_uid == uid)
+    size = sa.select(-sa.func.count()).where(TRIALS.c.study_id == STUDIES.c.study_id)
+    here = (identities.c.study_id == STUDIES.c.study_id) & (identities.c.study_uid == uid)
     statement = (
-        sa.select(_STUDIES.c.study_id, _STUDIES.c.study_name.label("name"), is_bound)
-        .select_from(_STUDIES.outerjoin(identities, here))
-        .where(is_bound | _STUDIES.c.study_id.in_(having))
+        sa.select(STUDIES.c.study_id, STUDIES.c.study_name.label("name"), is_bound)
+        .select_from(STUDIES.outerjoin(identities, here))
+        .where(is_bound | STUDIES.c.study_id.in_(_having(uid)))
         .order_by(
             is_bound.desc(),
             sa.case((was_bound, size.scalar_subquery()), else_=0),
-            _STUDIES.c.study_id,
+            sa.case((was_bound, -STUDIES.c.study_id), else_=STUDIES.c.study_id),
         )
     )
     row = connection.execute(statement.limit(1)).one_or_none()
@@ -109,6 +108,22 @@ def resolve(engine: sa.Engine, uid: str, study_id: int | None = None) -> Identit
             return _divide(connection, found, study_id)
 
     return with_retries(once)
+
+
+def give(engine: sa.Engine, study_id: int, uid: str) -> str:
+    """Give a new study a uid and bind it; return another process's, if that was first."""
+    row = {"study_id": study_id, "key": UID, "value_json": json.dumps(uid)}
+
+    def once() -> str:
+        with engine.begin() as connection:
+            connection.execute(insert(ATTRIBUTES).values(row).on_conflict_do_nothing())
+            mine = (ATTRIBUTES.c.study_id == study_id, ATTRIBUTES.c.key == UID)
+            found = connection.execute(sa.select(ATTRIBUTES.c.value_json).where(*mine))
+            return str(json.loads(found.scalar_one()))
+
+    given = with_retries(once)
+    resolve(engine, given, study_id)
+    return given
 
 
 def _bind(connection: sa.Connection, found: Identity) -> None:
@@ -139,11 +154,9 @@ def _bind(connection: sa.Connection, found: Identity) -> None:
 
 def _divide(connection: sa.Connection, found: Identity, study_id: int) -> Identity | None:
     """Give a copy a uid and tickets of its own; end the trials that run in the original alone."""
-    of_study = (_ATTRIBUTES.c.study_id == study_id, _ATTRIBUTES.c.key == UID)
-    name = connection.scalar(
-        sa.select(_STUDIES.c.study_name).where(_STUDIES.c.study_id == study_id)
-    )
-    text = connection.scalar(sa.select(_ATTRIBUTES.c.value_json).where(*of_study))
+    of_study = (ATTRIBUTES.c.study_id == study_id, ATTRIBUTES.c.key == UID)
+    name = connection.scalar(sa.select(STUDIES.c.study_name).where(STUDIES.c.study_id == study_id))
+    text = connection.scalar(sa.select(ATTRIBUTES.c.value_json).where(*of_study))
     if name is None or text is None:
         return None
     if (given := json.loads(text)) != found.uid:
@@ -151,18 +164,36 @@ def _divide(connection: sa.Connection, found: Identity, study_id: int) -> Identi
         return Identity(uid=given, study_id=study_id, name=name)
     new = str(uuid.uuid4())
     inheritance.divide(connection, found.uid, new, original_id=found.study_id, study_id=study_id)
-    connection.execute(_ATTRIBUTES.update().where(*of_study).values(value_json=json.dumps(new)))
+    connection.execute(ATTRIBUTES.update().where(*of_study).values(value_json=json.dumps(new)))
     connection.execute(identities.insert().values(study_uid=new, study_id=study_id, name=name))
     return Identity(uid=new, study_id=study_id, name=name, copy_of=found.name)
 
 
+def divide_all(engine: sa.Engine, uid: str) -> None:
+    """Make every copy with a study's uid a study of its own."""
+
+    def once() -> list[int]:
+        with engine.connect() as connection:
+            return list(connection.scalars(_having(uid)))
+
+    for study_id in with_retries(once):
+        resolve(engine, uid, study_id)
+
+
+def _having(uid: str) -> sa.Select[Any]:
+    """The studies with a uid: the original and its copies."""
+    return sa.select(ATTRIBUTES.c.study_id).where(
+        ATTRIBUTES.c.key == UID, ATTRIBUTES.c.value_json == json.dumps(uid)
+    )
+
+
 def living() -> sa.Select[Any]:
     """The uids that the studies of a database have, in the form of the column `study_uid`."""
-    text = sa.func.trim(_ATTRIBUTES.c.value_json, '"')
+    text = sa.func.trim(ATTRIBUTES.c.value_json, '"')
     canonical = text.regexp_match("^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
     # Another program's attribute of this name may hold any text.
     uid = sa.case((canonical, sa.cast(text, UUID(as_uuid=False))))
-    return sa.select(uid).where(_ATTRIBUTES.c.key == UID, canonical)
+    return sa.select(uid).where(ATTRIBUTES.c.key == UID, canonical)
 
 
 def gone(name: str) -> sa.Select[Any]:

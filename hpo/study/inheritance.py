@@ -1,7 +1,8 @@
 """Give copies and renamed studies the tickets and the records that belong to their trials.
 
-A ticket names its trial by number, which is the same in a copy. Border: rows, in a transaction of
-`identity`, which decides what is a copy and what was renamed.
+A ticket names its trial by number. A copy that Optuna makes numbers its trials anew, without the
+gaps of deleted ones, and each brings the number of before along as an attribute. Border: rows, in
+a transaction of `identity`, which decides what is a copy and what was renamed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import UUID
 
+from hpo.database.outside import NUMBER
 from hpo.database.schema import OWN, environments, identities, leases, metrics, tickets
 
 # These tables hold a study's rows. An identity outlives its study and is none of them.
@@ -20,6 +22,15 @@ ROWS = [t for t in OWN.sorted_tables if "study_uid" in t.c and t is not identiti
 _RECORDS = [table for table in ROWS if table not in (tickets, leases)]
 _CLOSED = "was running when the study was copied"
 
+# The trials of a copy, under the numbers of before and of now.
+_RENUMBERED = f"""
+SELECT DISTINCT ON (was) t.trial_id, number, state, datetime_start,
+    coalesce(value_json::integer, number) AS was
+FROM trials t LEFT JOIN trial_system_attributes a ON a.trial_id = t.trial_id AND key = '{NUMBER}'
+WHERE study_id = :study_id
+ORDER BY was, value_json IS NULL, number
+"""
+
 _HAS_ENDED = "state IN ('COMPLETE', 'PRUNED', 'FAIL')"
 _OUTCOME = (
     "CASE {}.state WHEN 'COMPLETE' THEN 'complete' WHEN 'PRUNED' THEN 'pruned'"
@@ -27,33 +38,58 @@ _OUTCOME = (
 )
 
 # A trial that ended between the copying and the deletion of a rename is RUNNING in the renamed
-# study, and one that began in that time is missing there. Their tickets are open again.
+# study, and one that began in that time is missing there. Their tickets are open again. The ticket
+# of an ended one that is missing below the highest number stays ended: it was deleted before.
 _REOPEN = sa.text(f"""
+WITH renumbered AS ({_RENUMBERED})
 UPDATE hpo.tickets t
-SET state = CASE t.state WHEN 'leased' THEN 'leased' ELSE 'open' END,
-    trial_number = CASE WHEN mine.state = 'RUNNING' THEN t.trial_number
-                        WHEN first.state = 'RUNNING' THEN t.rerun_of END,
-    rerun_of = CASE WHEN first.{_HAS_ENDED} THEN t.rerun_of END
+SET state = CASE WHEN mine.{_HAS_ENDED} OR t.state = 'leased' THEN t.state
+                 WHEN mine.state IS NULL AND o.trial_number < (SELECT max(was) FROM renumbered)
+                     THEN t.state
+                 ELSE 'open' END,
+    trial_number = CASE WHEN mine.{_HAS_ENDED} OR mine.state = 'RUNNING' THEN mine.number
+                        WHEN first.state = 'RUNNING' THEN first.number END,
+    rerun_of = CASE WHEN first.{_HAS_ENDED} THEN first.number END
 FROM hpo.tickets o
-LEFT JOIN trials mine ON mine.study_id = :study_id AND mine.number = o.trial_number
-LEFT JOIN trials first ON first.study_id = :study_id AND first.number = o.rerun_of
+LEFT JOIN renumbered mine ON mine.was = o.trial_number
+LEFT JOIN renumbered first ON first.was = o.rerun_of
 WHERE t.study_uid = :uid AND o.study_uid = t.study_uid AND o.ticket = t.ticket
 AND coalesce(o.trial_number, o.rerun_of) IS NOT NULL
-AND (mine.state IS NULL OR NOT mine.{_HAS_ENDED})
 """)
 
-# A trial is the same in both studies if its start is. Another program may have added some.
+# A key must not be there twice at any time, so that a row takes its number in two steps. A row of a
+# deleted trial leaves its place.
+_MOVE = tuple(
+    sa.text(f"WITH renumbered AS ({_RENUMBERED}) {statement}")
+    for table in _RECORDS
+    if "trial_number" in table.c
+    for statement in (
+        f"DELETE FROM {table} r USING renumbered m WHERE r.study_uid = :uid"
+        " AND r.trial_number = m.number AND m.was <> m.number"
+        " AND r.trial_number NOT IN (SELECT was FROM renumbered)",
+        f"UPDATE {table} r SET trial_number = -1 - m.number FROM renumbered m"
+        " WHERE r.study_uid = :uid AND r.trial_number = m.was AND m.was <> m.number",
+        f"UPDATE {table} r SET trial_number = -1 - trial_number"
+        " WHERE r.study_uid = :uid AND r.trial_number < 0",
+    )
+)
+
+# A trial is the same in both studies if its start is. Another program may have added some. The
+# ticket of a trial that was deleted after its end stays ended.
 _SHARE = sa.text(f"""
+WITH renumbered AS ({_RENUMBERED})
 INSERT INTO hpo.tickets (study_uid, ticket, state, trial_number, rerun_of, params)
-SELECT :new, t.ticket, {_OUTCOME.format("mine")},
-    CASE WHEN mine.{_HAS_ENDED} THEN t.trial_number END,
-    CASE WHEN first.{_HAS_ENDED} THEN t.rerun_of END,
+SELECT :new, t.ticket,
+    CASE WHEN t.state NOT IN ('open', 'leased') AND original.number IS NULL THEN t.state
+        ELSE {_OUTCOME.format("mine")} END,
+    CASE WHEN mine.{_HAS_ENDED} THEN mine.number END,
+    CASE WHEN first.{_HAS_ENDED} THEN first.number END,
     t.params
 FROM hpo.tickets t
 LEFT JOIN trials original ON original.study_id = :original AND original.number = t.trial_number
-LEFT JOIN trials mine ON mine.study_id = :study_id AND mine.number = t.trial_number
+LEFT JOIN renumbered mine ON mine.was = t.trial_number
     AND mine.datetime_start = original.datetime_start
-LEFT JOIN trials first ON first.study_id = :study_id AND first.number = t.rerun_of
+LEFT JOIN renumbered first ON first.was = t.rerun_of
 WHERE t.study_uid = :uid
 """)
 
@@ -81,6 +117,21 @@ FROM closed, (VALUES ('prune_reason', '"-"'), ('prune_detail', :detail)) AS why 
 ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json
 """)
 
+# From then on the numbers of now are those of before.
+_RENUMBER = (
+    sa.text(f"""
+WITH renumbered AS ({_RENUMBERED})
+UPDATE trial_user_attributes a SET value_json = first.number::text
+FROM trials t, renumbered first
+WHERE t.study_id = :study_id AND a.trial_id = t.trial_id AND a.key = 'rerun_of'
+AND a.value_json = first.was::text
+"""),
+    sa.text(f"""
+UPDATE trial_system_attributes a SET value_json = t.number::text
+FROM trials t WHERE t.study_id = :study_id AND a.trial_id = t.trial_id AND a.key = '{NUMBER}'
+"""),
+)
+
 # The attempts of a copy have uids of their own, made of the original's and the copy's.
 _RENAME = sa.text("""
 UPDATE trial_user_attributes a
@@ -93,12 +144,14 @@ WHERE t.study_id = :study_id AND a.trial_id = t.trial_id AND a.key = 'run_uid'
 
 def reopen(connection: sa.Connection, uid: str, study_id: int) -> None:
     """Open the tickets whose trials have not ended in the renamed study."""
-    connection.execute(_REOPEN, {"uid": uid, "study_id": study_id})
+    for statement in (_REOPEN, *_MOVE, *_RENUMBER):
+        connection.execute(statement, {"uid": uid, "study_id": study_id})
 
 
 def adopt(connection: sa.Connection, uid: str, study_id: int) -> None:
     """Give a copy from another database a ticket for each trial that has ended."""
-    connection.execute(_ADOPT, {"uid": uid, "study_id": study_id})
+    for statement in (_ADOPT, *_RENUMBER):
+        connection.execute(statement, {"uid": uid, "study_id": study_id})
     _close(connection, study_id)
 
 
@@ -122,17 +175,21 @@ def divide(
             for column in (tickets.c.trial_number, tickets.c.rerun_of)
         )
     )
+    mine = sa.text(_RENUMBERED).bindparams(study_id=study_id)
+    renumbered = mine.columns(was=sa.Integer, number=sa.Integer).subquery("renumbered")
     for table in _RECORDS:
-        if table is environments:
-            which: sa.ColumnElement[bool] = sa.true()
-        elif table is metrics:
-            which = table.c.ticket.in_(ended)
-        else:
-            which = table.c.trial_number.in_(numbers)
-        columns = [_of_copy(column, new) for column in table.c]
-        rows = sa.select(*columns).where(table.c.study_uid == uid, which)
+        columns = {column.name: _of_copy(column, new) for column in table.c}
+        rows = sa.select(table)
+        if table is metrics:
+            rows = rows.where(table.c.ticket.in_(ended))
+        elif table is not environments:
+            columns["trial_number"] = renumbered.c.number
+            rows = rows.join(renumbered, table.c.trial_number == renumbered.c.was)
+            rows = rows.where(renumbered.c.number.in_(numbers))
+        rows = rows.where(table.c.study_uid == uid).with_only_columns(*columns.values())
         connection.execute(table.insert().from_select(list(table.c.keys()), rows))
-    connection.execute(_RENAME, values)
+    for statement in (_RENAME, *_RENUMBER):
+        connection.execute(statement, values)
     _close(connection, study_id)
 
 

@@ -176,7 +176,8 @@ def _refuse_too_many(
     if configurations:
         total = tickets.count().total
         grown = max(0, (request.n_trials or 0) - total)
-        lacking = len(tickets.untried(configurations, _tried(opened))) - tickets.free() - grown
+        new = tickets.queue.untried(configurations, _tried(opened))
+        lacking = len(new) - tickets.queue.free() - grown
         if lacking > 0:
             raise _too_few(request, total + grown + lacking)
 
@@ -245,7 +246,7 @@ def _tried(opened: OpenStudy) -> list[Params]:
 def _enqueue(opened: OpenStudy, tickets: Tickets, objective: Objective, request: RunRequest) -> str:
     """Assign the enqueued configurations to the next trials; return a note for the user."""
     wanted = _to_try(opened.config, objective, request)
-    new, lacking = tickets.enqueue(wanted, _tried(opened))
+    new, lacking = tickets.queue.enqueue(wanted, _tried(opened))
     if lacking:
         raise _too_few(request, tickets.count().total + lacking)
     if not new:

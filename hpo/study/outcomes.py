@@ -9,16 +9,12 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.database.binding import OUTCOMES
 from hpo.database.outside import ENDED_OUTSIDE, OUTSIDE
 from hpo.guard import verdict
 from hpo.search.samplers import RERUN_OF
 from hpo.tickets.budget import Budget
 
-_TICKETS = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-}
 # This system attribute marks a trial that tries an enqueued configuration.
 ENQUEUED = "hpo:enqueued"
 # This system attribute holds the number of the attempt that ended a trial and wrote its checkpoint,
@@ -91,7 +87,7 @@ def outcome(trial: FrozenTrial) -> str:
 
 def trials_as_budget(trials: Sequence[FrozenTrial]) -> Budget:
     """The budget that some ended trials fill, for a copy that has no tickets of its own yet."""
-    states = Counter(_TICKETS[trial.state] for trial in trials if trial.state in _TICKETS)
+    states = Counter(OUTCOMES[trial.state] for trial in trials if trial.state in OUTCOMES)
     return Budget(**states)
 
 

@@ -235,16 +235,14 @@ def last_run(opened: OpenStudy) -> Mapping[str, Any]:
 
 def create(storage: TrialStorage, name: str, config: StudyConfig) -> OpenStudy:
     """Create the study; complete a creation that was interrupted."""
-    uid = str(uuid.uuid4())
     study = optuna.create_study(
         study_name=name, storage=storage, direction=config.direction, load_if_exists=True
     )
     _name_metric(study, config)
     study.set_user_attr(_CONFIG, config.stored())
-    # The uid is written last, as it marks a completely created study.
-    study.set_user_attr(UID, uid)
     study_id = study._study_id
-    identity.resolve(storage.engine, uid, study_id)
+    # The uid is written last, as it marks a completely created study.
+    uid = identity.give(storage.engine, study_id, str(uuid.uuid4()))
     return OpenStudy(name=name, uid=uid, study_id=study_id, config=config, storage=storage)
 
 

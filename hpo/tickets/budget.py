@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
-from hpo.database.connection import held, lock
+from hpo.database.connection import held
 from hpo.database.patience import since_outage_s, with_retries
 from hpo.database.schema import LEASE_S, leases, tickets
 from hpo.tickets.leases import Lease, host_name, is_dead, process_id, read_leases
 from hpo.tickets.losses import give_back
+from hpo.tickets.queue import Queue
 from hpo.tickets.ticket import Ticket
 
 BEAT_S = 5.0
@@ -73,11 +73,16 @@ class Budget:
 
 
 class Tickets:
-    """The tickets of one study."""
+    """The tickets of one study.
+
+    Attributes:
+        queue: The configurations that are tried next.
+    """
 
     def __init__(self, engine: sa.Engine, study_uid: str) -> None:
         self._engine = engine
         self._study_uid = study_uid
+        self.queue = Queue(engine, study_uid)
 
     def grow(self, total: int) -> int:
         """Bring the study's total to `max(existing, total)` and return it."""
@@ -88,112 +93,6 @@ class Tickets:
         """)
         self._write(statement, study_uid=self._study_uid, total=total)
         return self.count().total
-
-    def untried(
-        self, configurations: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]]
-    ) -> list[Mapping[str, Any]]:
-        """The configurations that equal no ticket's and no trial's parameters, each once.
-
-        Args:
-            tried: The parameters of the study's trials.
-        """
-
-        def once() -> list[Mapping[str, Any]]:
-            with self._engine.connect() as connection:
-                return self._untried(connection, configurations, tried)
-
-        return with_retries(once)
-
-    def _untried(
-        self,
-        connection: sa.Connection,
-        configurations: Sequence[Mapping[str, Any]],
-        tried: Sequence[Mapping[str, Any]],
-    ) -> list[Mapping[str, Any]]:
-        given = sa.select(tickets.c.params).where(
-            tickets.c.study_uid == self._study_uid, tickets.c.params.is_not(None)
-        )
-        known = [*connection.scalars(given), *tried]
-        new: list[Mapping[str, Any]] = []
-        for one in configurations:
-            if one not in known and one not in new:
-                new.append(one)
-        return new
-
-    def free(self) -> int:
-        """The number of open tickets, but the first, with neither a trial nor a configuration."""
-        statement = sa.select(sa.func.count()).select_from(tickets).where(*self._free())
-
-        def once() -> int:
-            with self._engine.connect() as connection:
-                return connection.scalar(statement) or 0
-
-        return with_retries(once)
-
-    def _free(self) -> list[sa.ColumnElement[bool]]:
-        return [
-            tickets.c.study_uid == self._study_uid,
-            tickets.c.state == "open",
-            # The first ticket tries the default configuration.
-            tickets.c.ticket > 1,
-            tickets.c.trial_number.is_(None),
-            tickets.c.rerun_of.is_(None),
-            tickets.c.params.is_(None),
-        ]
-
-    def enqueue(
-        self, configurations: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]]
-    ) -> tuple[int, int]:
-        """Assign the untried configurations to the next free tickets, all of them or none.
-
-        Returns:
-            The number of configurations that got a ticket, and of tickets that are lacking.
-        """
-
-        def once() -> tuple[int, int]:
-            with self._engine.begin() as connection:
-                # Two runs may enqueue the same file at the same time.
-                lock(connection, f"hpo enqueue {self._study_uid}")
-                new = self._untried(connection, configurations, tried)
-                # A ticket that a worker is taking at this moment is skipped.
-                free = sa.select(tickets.c.ticket).where(*self._free()).order_by(tickets.c.ticket)
-                chosen = free.limit(len(new)).with_for_update(skip_locked=True)
-                found = connection.scalars(chosen).all()
-                if len(found) < len(new):
-                    return 0, len(new) - len(found)
-                for ticket, params in zip(found, new, strict=True):
-                    mine = (tickets.c.study_uid == self._study_uid, tickets.c.ticket == ticket)
-                    connection.execute(tickets.update().where(*mine).values(params=dict(params)))
-                return len(new), 0
-
-        return with_retries(once)
-
-    def make_room(self, waiting: sa.ScalarSelect[int]) -> int:
-        """Add the tickets that trials enqueued by other programs lack; return their number.
-
-        Args:
-            waiting: The expression that counts these trials. Counted in one statement with the
-                tickets, a trial that begins at the same time is counted once.
-        """
-        mine = tickets.c.study_uid == self._study_uid
-        # A worker that holds a ticket without a trial is about to begin one.
-        is_free = (*self._free()[2:], tickets.c.state.in_(("open", "leased")))
-        free = sa.select(sa.func.count()).where(mine, *is_free).scalar_subquery()
-        total = sa.select(sa.func.max(tickets.c.ticket)).where(mine).scalar_subquery()
-        number = sa.func.generate_series(total + 1, total + waiting - free)
-        lacking = sa.select(sa.literal(self._study_uid, tickets.c.study_uid.type), number)
-        columns = [tickets.c.study_uid, tickets.c.ticket]
-        statement = insert(tickets).from_select(columns, lacking).on_conflict_do_nothing()
-
-        def once() -> int:
-            with self._engine.begin() as connection:
-                if not connection.scalar(sa.select(waiting)):
-                    return 0
-                # Two runs may notice the same trials at the same time.
-                lock(connection, f"hpo enqueue {self._study_uid}")
-                return max(0, connection.execute(statement).rowcount)
-
-        return with_retries(once)
 
     @contextmanager
     def held_still(self) -> Iterator[list[Lease]]:
@@ -264,7 +163,8 @@ class Tickets:
         return give_back(
             self._engine,
             which,
-            silent=is_loss,
+            count="silences" if is_loss else None,
+            is_sweep=True,
             cause="its worker was killed, or fell silent" if is_loss else None,
             study_uid=self._study_uid,
             dead=dead,

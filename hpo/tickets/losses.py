@@ -9,21 +9,24 @@ progress are allowed: on a preempted fleet the longest trials meet most of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from hpo.database.patience import with_retries
 from hpo.tickets.ticket import Ticket
 
+Count = Literal["losses", "silences"]
+
 MAX_LOSSES = 2
 # A configuration that kills its host leaves no cause, and must not live for ever.
 MAX_SILENCES = 20
 
-# Rows that another session holds are skipped: one stuck worker must not stop the sweep of all, and
-# its own lease is taken once its transaction has ended. A newer checkpoint starts the counts anew.
+# A sweep skips rows that another session holds: one stuck worker must not stop the sweep of all,
+# and its own lease is taken once its transaction has ended. A newer checkpoint starts the counts
+# anew.
 _GIVE_BACK = """
-WITH chosen AS (SELECT run_uid FROM hpo.leases WHERE {which} FOR UPDATE SKIP LOCKED),
+WITH chosen AS (SELECT run_uid FROM hpo.leases WHERE {which} FOR UPDATE {skip}),
 gone AS (
     DELETE FROM hpo.leases l USING chosen c WHERE l.run_uid = c.run_uid
     RETURNING l.study_uid, l.ticket, coalesce(l.saved_step, 0) AS saved_step
@@ -42,36 +45,67 @@ def give_back(
     engine: sa.Engine,
     which: str,
     *,
-    lost: bool = False,
-    silent: bool = False,
+    count: Count | None = None,
     cause: str | None = None,
-    **values: object,
+    is_sweep: bool = False,
+    **values: Any,
 ) -> Sequence[int]:
     """End the leases that a condition selects, open their tickets again, and return those.
 
     Args:
         which: A condition on `hpo.leases` in SQL, whose parameters are `values`; a function among
             them is asked at each try.
-        lost: Count a loss that may be the trial's doing.
-        silent: Count a loss that is not.
+        count: The kind of loss that each of them is; None for none.
         cause: The loss in words.
+        is_sweep: Leave the leases that another session holds at the moment.
     """
-    statement = sa.text(_GIVE_BACK.format(which=which))
-    own = {"lost": int(lost), "silent": int(silent), "cause": cause}
+    skip = "SKIP LOCKED" if is_sweep else ""
+    statement = sa.text(_GIVE_BACK.format(which=which, skip=skip))
+    own = {"lost": int(count == "losses"), "silent": int(count == "silences"), "cause": cause}
 
     def once() -> Sequence[sa.Row[Any]]:
         given = {name: value() if callable(value) else value for name, value in values.items()}
-        given |= own
         with engine.begin() as connection:
-            return connection.execute(statement, given).all()
+            return connection.execute(statement, {**given, **own}).all()
 
     return [row.ticket for row in with_retries(once)]
 
 
-def lose(engine: sa.Engine, process: str, *, counts: bool, cause: str) -> Sequence[int]:
-    """Give back the ticket that a process of this host held when it ended."""
-    which = "process = :process"
-    return give_back(engine, which, lost=counts, silent=not counts, cause=cause, process=process)
+# A lease that ran out before its process was ended for a hang was counted as silence: where a
+# thread keeps the interpreter's lock, no beat is possible either.
+_RECOUNT = sa.text("""
+UPDATE hpo.tickets SET losses = losses + 1, silences = greatest(silences - 1, 0), cause = :cause
+WHERE study_uid = :study_uid AND ticket = :ticket AND attempt >= :attempt
+AND state IN ('open', 'leased')
+""")
+
+
+def lose(
+    engine: sa.Engine,
+    process: str,
+    *,
+    study_uid: str,
+    ticket: int,
+    attempt: int,
+    count: Count | None,
+    cause: str,
+) -> None:
+    """Give back the ticket that a process of this host held when it ended.
+
+    Args:
+        attempt: The attempt that the process made at it.
+    """
+    which = "process = :process AND study_uid = :study_uid AND ticket = :ticket"
+    where: dict[str, Any] = {"study_uid": study_uid, "ticket": ticket}
+    given = give_back(engine, which, count=count, cause=cause, process=process, **where)
+    if given or count != "losses":
+        return
+
+    def recount() -> None:
+        with engine.begin() as connection:
+            connection.execute(_RECOUNT, {**where, "attempt": attempt, "cause": cause})
+
+    with_retries(recount)
 
 
 def verdict(ticket: Ticket) -> str | None:

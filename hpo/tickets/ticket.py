@@ -15,6 +15,9 @@ from sqlalchemy import orm
 from hpo.database.schema import leases, tickets
 from hpo.errors import LeaseLost
 
+# A ticket's next trial has no losses and no checkpoint yet.
+_ANEW = {"trial_number": None, "losses": 0, "silences": 0, "saved_step": 0, "cause": None}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ticket:
@@ -76,7 +79,7 @@ class Ticket:
         """Give the ticket back without its trial, which was deleted; count no loss."""
         # Without a trial of its own, a rerun has lost the trial that it was to repeat.
         kept = sa.case((tickets.c.trial_number.is_not(None), tickets.c.rerun_of))
-        session.execute(self._row().values(state="open", trial_number=None, rerun_of=kept))
+        session.execute(self._row().values(_ANEW | {"state": "open", "rerun_of": kept}))
         session.execute(leases.delete().where(leases.c.run_uid == self.run_uid))
 
     def to_rerun(self, trial_number: int) -> Rerun:
@@ -104,7 +107,9 @@ class Rerun(Ticket):
 
     def end(self, session: orm.Session, state: str) -> None:
         """Leave ticket and lease to the trial that repeats this one."""
-        session.execute(self._row().values(trial_number=None, rerun_of=self.rerun_of))
+        session.execute(self._row().values(_ANEW | {"rerun_of": self.rerun_of}))
+        mine = leases.c.run_uid == self.run_uid
+        session.execute(leases.update().where(mine).values(saved_step=None))
 
     def has_ended(self, session: orm.Session) -> bool:
         """Return whether the ticket asks for the rerun already."""

@@ -45,6 +45,7 @@ from objectives import Params
 # Weights and a batch are some MB; a step far larger than that would fill the study's database.
 _MAX_STEP_BYTES = 512 << 20
 
+_OURS = (SQLAlchemyError, optuna.exceptions.OptunaError)
 _DETAIL_CHARS = 400
 _TRACEBACK_CHARS = 4000
 
@@ -56,6 +57,7 @@ class Attempt:
 
     def __init__(self, context: WorkerContext, ticket: Ticket, beat: Beat) -> None:
         self._context, self._ticket, self._beat = context, ticket, beat
+        beat.forget()
         self._opened = creation.as_begun(context.opened, ticket)
         self._started_at = time.monotonic()
         self._seconds = 0.0
@@ -99,13 +101,15 @@ class Attempt:
                 result = self._train(params)
         except Divergence as verdict:
             return self._diverged(verdict)
-        except (
-            *(StopRequested, LeaseLost, TrialEnded, TrialGone),
-            *(SQLAlchemyError, optuna.exceptions.OptunaError),
-        ):
-            # These errors say nothing about the configuration.
+        except (StopRequested, LeaseLost, TrialEnded, TrialGone):
+            # These say nothing about the configuration.
             raise
+        except optuna.TrialPruned as pruned:
+            self._end(TrialState.PRUNED, reason="objective", detail=_in_one_line(pruned) or "-")
         except Exception as error:
+            if not self._context.pulse.raised_in and isinstance(error, _OURS):
+                # The service's own storage raised it. An objective may raise the same classes.
+                raise
             if is_out_of_memory(error):
                 self._end(TrialState.PRUNED, reason="oom", detail=_in_one_line(error))
                 return None
@@ -191,7 +195,6 @@ class Attempt:
         }
         context.pulse.begin("build")
         task = build(about, context.device, context.objective)
-        context.pulse.begin("")
         plan = Plan(
             epochs=config.epochs_per_trial,
             precision=self._precision,

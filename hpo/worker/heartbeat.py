@@ -1,10 +1,8 @@
-"""Heartbeats: a thread that renews a lease, and one that watches the parent process."""
+"""Heartbeat: a thread that renews a lease, and hears that a trial was ended or taken."""
 
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import threading
 import time
 from typing import Any
@@ -12,14 +10,12 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from hpo.database.faults import reason
 from hpo.database.schema import LEASE_S
 from hpo.tickets.budget import BEAT_S, Tickets
 from hpo.tickets.ticket import Ticket
 from hpo.worker.pulse import Pulse
-from hpo.worker.supervisor import ORPHAN_S
 
-# An orphaned worker notices within this time. One call of `getppid` a second costs nothing.
-_PARENT_S = 1.0
 # After a beat that failed the next one follows sooner: a lease must not be lost to a short outage.
 _RETRY_S = 1.0
 
@@ -59,6 +55,11 @@ class Beat:
         """Have each beat read the state of the trial by this statement."""
         self._state = state
 
+    def forget(self) -> None:
+        """Forget the trial; the ticket goes on with another one, which repeats it."""
+        self._progress.clear()
+        self._state, self.is_over = None, False
+
     def note(self, **progress: float | int | None) -> None:
         """Have the thread store this progress with a beat at once; return without waiting."""
         self._progress |= progress
@@ -80,7 +81,7 @@ class Beat:
             except Exception as error:
                 # A thread that ended here would let a living trial go; the next beat tries again.
                 if not self.is_away:
-                    _logger.warning("ticket %d | no beat: %s", self._ticket.ticket, error)
+                    _logger.warning("ticket %d | no beat: %s", self._ticket.ticket, reason(error))
                 self.is_away = True
             self._wake.wait(_RETRY_S if self.is_away else BEAT_S)
             self._wake.clear()
@@ -96,25 +97,13 @@ class Beat:
         else:
             self._is_taken = True
         self.is_away = False
-        if self._state is not None and not self._is_taken:
-            self.is_over = self._tickets.read(self._state) != TrialState.RUNNING
+        state = self._state
+        if state is not None and not self._is_taken:
+            is_over = self._tickets.read(state) != TrialState.RUNNING
+            if state is self._state:
+                self.is_over = is_over
 
 
 def _now() -> float:
     """The time by a clock that no one sets, and that goes on while the host sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-def watch_parent(parent: int, stop: threading.Event) -> None:
-    """Set `stop` when the supervisor has ended; end this process if it does not stop by then."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_PARENT_S)
-        _logger.warning("the supervisor of this worker is gone; stopping")
-        stop.set()
-        time.sleep(ORPHAN_S)
-        # A step that hangs hears of no stop, and its supervisor can no longer end it.
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -23,8 +23,9 @@ _KEPT = 101
 # A median over so many durations changes little with one more, so it is computed once in these.
 _EVERY = 16
 
-# Sequence number, ticket, beginning of the phase, its limit (0 for none), its name.
-_RECORD = struct.Struct("<qqdd32s")
+# Sequence number, ticket, attempt, limit of the phase (0 for none), its name, the study's uid. A
+# reader may see a record that is being written; what it decides on has stood for some time.
+_RECORD = struct.Struct("<qqqd32s36s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +35,16 @@ class Reading:
     Attributes:
         beginnings: Number of phases begun so far, which changes whenever the training advances.
         ticket: The ticket whose trial it trains; 0 for none.
+        attempt: The attempt at it.
+        study_uid: The study that it belongs to.
         phase: The part of an objective that runs now; empty outside of an objective.
         limit_s: The phase's limit; 0 for none.
     """
 
     beginnings: int
     ticket: int
+    attempt: int
+    study_uid: str
     phase: str
     limit_s: float
 
@@ -49,19 +54,24 @@ class Pulse:
 
     Args:
         stall_s: Limit of each phase; None for the greater of 5 min and 20 times its median.
+
+    Attributes:
+        raised_in: The phase in which the last exception left a block of `closing`.
     """
 
     def __init__(self, stall_s: float | None = None) -> None:
         self._memory = mmap.mmap(-1, _RECORD.size)
         self._stall_s = stall_s
-        self._ticket, self._beginnings = 0, 0
+        self._held = (0, 0, "")
+        self._beginnings = 0
+        self.raised_in = ""
         self._phase, self._began_at = "", time.monotonic()
         self._durations: Mapping[str, deque[float]] = defaultdict(lambda: deque(maxlen=_KEPT))
         self._limits: dict[str, float] = {}
 
-    def hold(self, ticket: int) -> None:
+    def hold(self, ticket: int, attempt: int = 0, study_uid: str = "") -> None:
         """Note the ticket whose trial is trained from now on; 0 for none."""
-        self._ticket = ticket
+        self._held = (ticket, attempt, study_uid)
         self.begin("")
 
     def begin(self, phase: str) -> None:
@@ -72,9 +82,9 @@ class Pulse:
         self._phase, self._began_at = phase, now
         self._beginnings += 1
         limit_s = self._limits.get(phase, self._stall_s or _LEAST_S) if phase else 0.0
-        _RECORD.pack_into(
-            self._memory, 0, self._beginnings, self._ticket, now, limit_s, phase.encode()
-        )
+        ticket, attempt, study_uid = self._held
+        names = (phase.encode(), study_uid.encode())
+        _RECORD.pack_into(self._memory, 0, self._beginnings, ticket, attempt, limit_s, *names)
 
     def _note(self, phase: str, duration_s: float) -> None:
         """Add a duration of a phase, and update its limit now and then."""
@@ -92,6 +102,7 @@ class Pulse:
         try:
             yield
         except Exception:
+            self.raised_in = self._phase
             self.begin("")
             raise
 
@@ -107,6 +118,13 @@ class Pulse:
 
     def read(self) -> Reading:
         """Read the record of the process that was forked with it."""
-        beginnings, ticket, _, limit_s, phase = _RECORD.unpack_from(self._memory, 0)
-        name = phase.rstrip(b"\0").decode(errors="replace")
-        return Reading(beginnings=beginnings, ticket=ticket, phase=name, limit_s=limit_s)
+        beginnings, ticket, attempt, limit_s, *names = _RECORD.unpack_from(self._memory, 0)
+        phase, study_uid = (name.rstrip(b"\0").decode(errors="replace") for name in names)
+        return Reading(
+            beginnings=beginnings,
+            ticket=ticket,
+            attempt=attempt,
+            study_uid=study_uid,
+            phase=phase,
+            limit_s=limit_s,
+        )

@@ -1,14 +1,16 @@
 """The worker's Reporter: forwards epochs to lease, database, pruner and log.
 
 Border: receives the reports of one trial; `attempt` ends the trial. A report never waits for the
-database: during an outage the trial trains on, and a later report brings all of them.
+database: during an outage the trial trains on, and a later report brings all of them, also in the
+next attempt, because the checkpoint has them.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import optuna
 
@@ -40,6 +42,7 @@ class TrialReporter(Reporter):
         self._context, self._ticket, self._beat = context, ticket, beat
         self._trial, self._opened = trial, opened
         self._log = f"ticket {ticket.ticket} | trial {trial.number}"
+        self._kept: list[dict[str, Any]] = []
         self.skipped = 0
 
     def must_stop(self) -> bool:
@@ -56,30 +59,14 @@ class TrialReporter(Reporter):
         value = epoch.metrics[self._opened.config.metric]
         self.skipped = epoch.skipped
         self._beat.note(epoch=epoch.epoch, step=epoch.step, value=value)
-        storage, records, trial_id = (
-            self._opened.storage,
-            self._context.records,
-            self._trial._trial_id,
-        )
-        figures = records.epoch(
-            run_uid=self._ticket.run_uid,
-            ticket=self._ticket.ticket,
-            epoch=epoch.epoch,
-            step=epoch.step,
-            values=epoch.flat(),
-        )
-        storage.alongside(*figures)
-        self._keep(epoch.samples, epoch=epoch.epoch, step=epoch.step)
-        is_pruned = False
-        if epoch.epoch == 0:
-            # The sampler uses this metric as the value of a trial that diverges. A system attribute
-            # keeps it out of the displays.
-            storage.set_trial_system_attr(trial_id, UNTRAINED, value)
-        else:
+        if epoch.epoch:
             _logger.info("%s | %s", self._log, epoch.line())
-            self._trial.report(value, epoch.epoch)
-        if self._flush() and 0 < epoch.epoch < epoch.epochs:
-            is_pruned = storage.at_once(self._trial.should_prune, False)
+        is_written = self._keep(
+            epoch.samples, epoch=epoch.epoch, step=epoch.step, value=value, figures=epoch.flat()
+        )
+        is_pruned = False
+        if is_written and 0 < epoch.epoch < epoch.epochs:
+            is_pruned = self._opened.storage.at_once(self._trial.should_prune, False)
         # The time for reports is not training time.
         self._context.training_cpu_s -= time.process_time() - started_s
         return is_pruned
@@ -96,16 +83,70 @@ class TrialReporter(Reporter):
     def on_predictions(self, samples: Sequence[Sample], *, epoch: int, step: int) -> None:
         started_s = time.process_time()
         self._keep(samples, epoch=epoch, step=step)
-        self._flush()
         self._context.training_cpu_s -= time.process_time() - started_s
 
-    def _flush(self) -> bool:
-        """Write what was reported; during an outage keep it for the next report, return False."""
-        # The beat knows of an outage before a report has to try.
-        return not self._beat.is_away and self._opened.storage.flush_at_once(self._trial._trial_id)
+    def state_dict(self) -> dict[str, Any]:
+        """What an outage kept from being written: the next attempt does not train it again."""
+        return {"kept": self._kept}
 
-    def _keep(self, samples: Sequence[Sample], *, epoch: int, step: int) -> None:
-        """Store predictions with the next flush; log their number and errors."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for report in state.get("kept", ()):
+            self._kept.append(report)
+            self._hand_over(report)
+
+    def _keep(
+        self,
+        samples: Sequence[Sample],
+        *,
+        epoch: int,
+        step: int,
+        value: float | None = None,
+        figures: Mapping[str, float] | None = None,
+    ) -> bool:
+        """Write a report with those kept before; during an outage keep it, and return False.
+
+        Args:
+            value: The metric of an epoch; None between two epochs.
+            figures: All figures of an epoch.
+        """
+        self._log_samples(samples, step)
+        report = {
+            "run_uid": self._ticket.run_uid,
+            "epoch": epoch,
+            "step": step,
+            "value": value,
+            "figures": None if figures is None else dict(figures),
+            "samples": [vars(sample) for sample in samples],
+        }
+        self._kept.append(report)
+        self._hand_over(report)
+        storage, trial_id = self._opened.storage, self._trial._trial_id
+        # The beat knows of an outage before a report has to try.
+        if self._beat.is_away or not storage.flush_at_once(trial_id):
+            return False
+        self._kept.clear()
+        return True
+
+    def _hand_over(self, report: Mapping[str, Any]) -> None:
+        """Have the storage write a report with its next transaction."""
+        storage, records = self._opened.storage, self._context.records
+        where = {name: report[name] for name in ("run_uid", "epoch", "step")}
+        figures, value = report["figures"], report["value"]
+        if figures is not None:
+            ticket = self._ticket.ticket
+            storage.alongside(*records.epoch(ticket=ticket, values=figures, **where))
+        storage.alongside(
+            *records.predicted(report["samples"], trial_number=self._trial.number, **where)
+        )
+        if report["epoch"] == 0 and value is not None:
+            # The sampler uses this metric as the value of a trial that diverges. A system attribute
+            # keeps it out of the displays.
+            storage.set_trial_system_attr(self._trial._trial_id, UNTRAINED, value)
+        elif value is not None:
+            self._trial.report(value, report["epoch"])
+
+    def _log_samples(self, samples: Sequence[Sample], step: int) -> None:
+        """Log the number of predictions and their errors."""
         failed = [sample for sample in samples if sample.error is not None]
         if failed:
             text = "%s | step %d: %d predictions saved, %s, the first in sample %d: %s"
@@ -114,11 +155,3 @@ class TrialReporter(Reporter):
             _logger.warning(text, self._log, step, len(samples) - len(failed), count, *first)
         elif samples:
             _logger.info("%s | step %d: %d predictions saved", self._log, step, len(samples))
-        statement, rows = self._context.records.predicted(
-            [vars(sample) for sample in samples],
-            run_uid=self._ticket.run_uid,
-            trial_number=self._trial.number,
-            epoch=epoch,
-            step=step,
-        )
-        self._opened.storage.alongside(statement, rows)

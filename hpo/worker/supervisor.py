@@ -1,7 +1,7 @@
 """The process above a trainer, which ends it when it hangs, and notes why it ended.
 
 A worker is two processes. `fork` leaves this one behind before torch is imported, so that it takes
-some 20 MB; the trainer is its child, and has the connections to the database. What a dying process
+some 40 MB; the trainer is its child, and has the connections to the database. What a dying process
 cannot say for itself is said here: a crash, memory that ran out, a step that never ended.
 
 Border: one trainer, from its start to its end. It never looks into a trial.
@@ -12,35 +12,33 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
-import re
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, Literal
 
+from hpo.errors import RunFailed
 from hpo.launch.launcher import LOST
+from hpo.worker.causes import CRASHES, OomKills, innermost, is_stopped, signal_name
 from hpo.worker.pulse import Pulse, Reading
 
+Count = Literal["losses", "silences"]
 # A trainer's end is noticed within this time.
 _POLL_S = 0.1
 # Writing the stacks of all threads takes some milliseconds.
 _DUMP_S = 3.0
+# An orphaned trainer notices within this time. One call of `getppid` a second costs nothing.
+_PARENT_S = 1.0
 # A trainer has this long to save its state after its supervisor was killed.
-ORPHAN_S = 15.0
+_ORPHAN_S = 15.0
 _DUMP_SIGNAL = signal.SIGUSR2
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# A process gets these for what it did itself.
-_CRASHES = (
-    *(signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL),
-    *(signal.SIGTRAP, signal.SIGSYS),
-)
-_FRAME = re.compile(r'File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)')
 
 _logger = logging.getLogger(__name__)
 
@@ -52,14 +50,16 @@ class Ending:
     Attributes:
         status: Its exit code, or the negative number of the signal that ended it.
         cause: The end in words.
-        ticket: The ticket whose trial it held; 0 for none.
-        counts: True if the trial may have caused the end.
+        held: Its pulse in that moment, with the ticket whose trial it held.
+        count: The kind of loss; None for a worker that ended because it was asked to.
+        is_hung: True if it was ended for a hang.
     """
 
     status: int
     cause: str
-    ticket: int
-    counts: bool
+    held: Reading
+    count: Count | None
+    is_hung: bool
 
 
 class Supervisor:
@@ -78,9 +78,10 @@ class Supervisor:
         self.pid = os.getpid()
         self._pulse, self._parent = pulse, parent
         # The stacks of a trainer that hangs or crashes go through this file into the log.
-        self._stacks: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._stacks: IO[str] = tempfile.TemporaryFile("a+")  # noqa: SIM115
         self._trainer = 0
-        self._is_hung = self.must_stop = False
+        self._hung: tuple[Reading, float] | None = None
+        self.must_stop = False
 
     def fork(self) -> int:
         """Start the trainer; return its process id here, and 0 in the trainer itself."""
@@ -109,9 +110,8 @@ class Supervisor:
 
     def wait(self) -> Ending:
         """Wait for the trainer's end; end it when a phase exceeds its limit."""
-        ooms, idle_s, last = oom_kills(), 0.0, self._pulse.read()
-        polled_at = time.monotonic()
-        is_orphan = False
+        kills, idle_s, last = OomKills(), 0.0, self._pulse.read()
+        polled_at, is_orphan = time.monotonic(), False
         if self.must_stop:
             self._pass_on(signal.SIGTERM, None)
         while (status := self._status()) is None:
@@ -119,12 +119,14 @@ class Supervisor:
             now = time.monotonic()
             # A long poll means that this process was stopped, and so perhaps the trainer.
             passed_s, polled_at = min(now - polled_at, 10 * _POLL_S), now
+            kills.look()
             reading = self._pulse.read()
-            if reading.beginnings != last.beginnings or is_stopped(self._trainer):
-                idle_s, last = 0.0 if reading.beginnings != last.beginnings else idle_s, reading
-            else:
+            if reading.beginnings != last.beginnings:
+                idle_s, last = 0.0, reading
+            elif not is_stopped(self._trainer):
                 idle_s += passed_s
-            if reading.limit_s and idle_s > reading.limit_s and not self._is_hung:
+            if reading.limit_s and idle_s > reading.limit_s and self._hung is None:
+                self._hung = (reading, idle_s)
                 self._end_hung(reading, idle_s)
             if not is_orphan and self._parent is not None and os.getppid() != self._parent:
                 is_orphan = True
@@ -132,7 +134,8 @@ class Supervisor:
                 self._pass_on(signal.SIGTERM, None)
         with suppress(OSError):
             os.killpg(self._trainer, signal.SIGKILL)
-        return self._explained(status, is_oom=oom_kills() > ooms, hung_s=idle_s)
+        self._trainer = 0
+        return self._explained(status, is_oom=kills.have_risen())
 
     def _status(self) -> int | None:
         """The trainer's exit code, or its signal as a negative number; None while it runs."""
@@ -141,7 +144,6 @@ class Supervisor:
 
     def _end_hung(self, reading: Reading, idle_s: float) -> None:
         """Have a trainer that hangs write the stacks of its threads, and kill it."""
-        self._is_hung = True
         _logger.error("no step for %.0f s in %s: ending the trainer", idle_s, reading.phase)
         with suppress(ProcessLookupError):
             os.kill(self._trainer, _DUMP_SIGNAL)
@@ -156,28 +158,34 @@ class Supervisor:
         self._stacks.seek(0)
         return self._stacks.read()
 
-    def _explained(self, status: int, *, is_oom: bool, hung_s: float) -> Ending:
+    def _explained(self, status: int, *, is_oom: bool) -> Ending:
         """The end of the trainer, with its cause."""
-        reading, dump = self._pulse.read(), self._dump()
+        # The signal for the stacks may have woken the hang, and the trainer gone on from there.
+        reading, hung_s = self._hung or (self._pulse.read(), 0.0)
+        dump = self._dump()
         if dump:
             _logger.error("the stacks of its threads:\n%s", dump.rstrip())
         where = f" in {reading.phase}" if reading.phase else ""
         frame = innermost(dump)
         line = f", {frame}" if frame else ""
-        counts = bool(reading.ticket)
-        if self._is_hung:
+        count: Count | None = "losses"
+        if self._hung is not None:
             cause = f"hung: no step for {hung_s:.0f} s{where}{line}"
-        elif -status in _CRASHES:
-            cause = f"its process crashed ({signal.Signals(-status).name}){where}{line}"
+        elif -status in CRASHES:
+            cause = f"its process crashed ({signal_name(-status)}){where}{line}"
         elif status == -signal.SIGKILL and is_oom:
             cause = f"the kernel killed its process{where}: out of memory"
         elif status < 0:
-            counts, cause = False, f"its worker was killed by {signal.Signals(-status).name}"
+            count, cause = "silences", f"its worker was killed by {signal_name(-status)}"
         else:
-            # Outside of an objective's code an exit is ours: a database that stayed away, a stop.
-            counts = counts and bool(reading.phase)
             cause = f"its process ended with code {status}{where}"
-        return Ending(status=status, cause=cause, ticket=reading.ticket, counts=counts)
+            if not reading.phase:
+                # Outside of an objective's code the exit is ours: a stop, or a database that
+                # stayed away.
+                count = None if self.must_stop else "silences"
+        return Ending(
+            status=status, cause=cause, held=reading, count=count, is_hung=self._hung is not None
+        )
 
 
 def finish(ending: Ending, lose: Callable[[Ending], object]) -> int:
@@ -186,55 +194,37 @@ def finish(ending: Ending, lose: Callable[[Ending], object]) -> int:
     Args:
         lose: Gives back the ticket that this process held, with the end as its cause.
     """
-    if ending.ticket:
-        _logger.error("ticket %d | %s", ending.ticket, ending.cause)
+    ticket = ending.held.ticket
+    if ticket:
+        _logger.error("ticket %d | %s", ticket, ending.cause)
         try:
             lose(ending)
         except Exception as error:
-            _logger.warning("ticket %d | others give it back: %s", ending.ticket, error)
+            _logger.warning("ticket %d | others give it back: %s", ticket, error)
+    if ticket and ending.count == "losses":
+        return LOST
+    if ending.is_hung:
+        return RunFailed.exit_code
     if ending.status >= 0:
-        return LOST if ending.counts else ending.status
-    if ending.counts or -ending.status in _CRASHES:
-        return LOST if ending.counts else 128 - ending.status
-    # Whoever started this worker is to see that the signal came from outside.
-    with suppress(OSError):
-        signal.signal(-ending.status, signal.SIG_DFL)
-    os.kill(os.getpid(), -ending.status)
+        return ending.status
+    if -ending.status not in CRASHES:
+        # Whoever started this worker is to see that the signal came from outside.
+        with suppress(OSError):
+            signal.signal(-ending.status, signal.SIG_DFL)
+        os.kill(os.getpid(), -ending.status)
     return 128 - ending.status
 
 
-def innermost(dump: str) -> str | None:
-    """The innermost frame of the main thread, which `faulthandler` writes last, in short."""
-    main = re.split(r"^(?:Current thread|Thread) .*$", dump, flags=re.MULTILINE)[-1]
-    found = _FRAME.search(main)
-    if found is None:
-        return None
-    return f"{Path(found['file']).name} line {found['line']} in {found['name']}"
+def watch_parent(parent: int, stop: threading.Event) -> None:
+    """Set `stop` when the supervisor has ended; end this process if it does not stop by then."""
 
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_S)
+        _logger.warning("the supervisor of this worker is gone; stopping")
+        stop.set()
+        time.sleep(_ORPHAN_S)
+        # A step that hangs hears of no stop, and its supervisor can no longer end it.
+        os.kill(os.getpid(), signal.SIGKILL)
 
-def is_stopped(pid: int) -> bool:
-    """Return whether a process is suspended, by Ctrl-Z or SIGSTOP or a debugger."""
-    with suppress(OSError, IndexError):
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state in "Tt"
-    return False
-
-
-def oom_kills() -> int:
-    """Number of processes that the kernel has killed for memory, in this control group or host."""
-    for path in (_own_group() / "memory.events", Path("/proc/vmstat")):
-        with suppress(OSError, ValueError):
-            for line in path.read_text().splitlines():
-                name, _, count = line.partition(" ")
-                if name == "oom_kill":
-                    return int(count)
-    return 0
-
-
-def _own_group() -> Path:
-    """The folder of this process's control group (version 2)."""
-    with suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            if line.startswith("0::"):
-                return Path("/sys/fs/cgroup") / line[3:].strip().lstrip("/")
-    return Path("/sys/fs/cgroup")
+    threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -123,7 +123,7 @@ class Worker:
             if budget.leased or budget.open:
                 # Another worker may give its ticket back, or `Tickets.held_still` locks open ones.
                 self._stop.wait(_IDLE_S)
-            elif not self._tickets.make_room(study.refreshed(self._opened).waiting()):
+            elif not self._tickets.queue.make_room(study.refreshed(self._opened).waiting()):
                 # The worker of ticket 1 may have been lost before it saved them.
                 self._save_references()
                 return
@@ -158,7 +158,7 @@ class Worker:
     def _run_ticket(self, ticket: Ticket) -> None:
         """Run the ticket's trial, and its rerun in a wider precision if one is due."""
         pulse = self._context.pulse
-        pulse.hold(ticket.ticket)
+        pulse.hold(ticket.ticket, ticket.attempt, ticket.study_uid)
         try:
             with Beat(self._tickets, ticket, pulse) as beat:
                 # The lease blocks changes of the study from here on, so it is read now.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hpo.database import patience
 from tests.support.processes import children, wait_until
 from tests.support.program import HANGS_S, ROOT, Program
 from tests.support.studies import Held, states
@@ -110,6 +111,19 @@ def test_an_interrupted_notebook_leaves_no_worker_and_keeps_the_trial(
     assert not any(Path(f"/proc/{pid}/exe").exists() for pid in workers)
     # The trial that was interrupted waits for the next call.
     assert states(url, "s")["RUNNING"] == 1
+
+
+def test_a_run_that_does_not_begin_leaves_nothing_behind_that_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import hpo
+
+    monkeypatch.delenv("HPO_STORAGE", raising=False)
+
+    with pytest.raises(hpo.HpoError, match="which PostgreSQL cannot take"):
+        hpo.run(objective="quadratic", home=tmp_path / "$")
+
+    assert patience._outages.revive is None
 
 
 def test_the_package_has_the_names_that_it_says():

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from hpo.dashboard.server import make_dashboard, open_stores
 from hpo.database.connection import connect
-from hpo.database.schema import schema_version
+from hpo.database.preconditions import look
 from hpo.errors import ConfigurationError, StorageError
 from tests.support.program import HANGS_S, Program
 from tests.support.requests import PAGE, Start, ask, reason, studies
@@ -95,7 +95,7 @@ def test_a_read_only_dashboard_creates_no_tables(empty_url: str):
         make_dashboard(empty_url, host="127.0.0.1", port=0, read_only=True)
 
     assert "start the dashboard once without it" in str(raised.value)
-    assert schema_version(connect(empty_url)) is None
+    assert look(connect(empty_url)).version is None
 
 
 def test_an_ipv6_address_is_bound_and_shown_in_brackets(start: Start):

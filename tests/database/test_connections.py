@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import threading
 import time
@@ -9,7 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
+from psycopg2 import extensions
 
+from hpo.database import connection as connection_module
 from hpo.database import waiting
 from hpo.database.connection import alone, connect, lock, locked
 from hpo.database.storage import open_storage
@@ -97,6 +100,35 @@ def test_a_lock_whose_connection_broke_raises_nothing(server, url):
         assert is_alone
 
 
+@pytest.mark.parametrize("hold", [alone, locked])
+def test_a_lock_is_held_for_longer_than_a_transaction_may_be_idle(url, monkeypatch, hold):
+    settings = connection_module._SETTINGS.replace("'60s'", "'200ms'")
+    monkeypatch.setattr(connection_module, "_SETTINGS", settings)
+    engine = connect(url)
+    idle = sa.text("""
+        SELECT 1 FROM pg_stat_activity WHERE datname = current_database()
+        AND state = 'idle in transaction' AND clock_timestamp() - state_change > '1s'
+    """)
+
+    def has_ended_or_idled() -> bool:
+        return engine.pool.checkedout() and watcher.scalar(idle)
+
+    watcher = connect(url).connect().execution_options(isolation_level="AUTOCOMMIT")
+    with hold(engine, "x"), watcher:
+        wait_until(has_ended_or_idled, timeout_s=30)
+        with alone(connect(url), "x") as is_alone:
+            assert not is_alone
+
+
+def test_a_library_leaves_psycopg2_as_it_is(own, url):
+    with connect(url).connect() as connection:
+        driver = connection.connection.dbapi_connection
+        out = io.StringIO()
+        driver.cursor().copy_expert("COPY (SELECT 1) TO STDOUT", out)
+
+    assert out.getvalue() == "1\n"
+
+
 def test_an_advisory_lock_is_waited_for_beyond_the_limit_of_other_locks(url):
     engine = connect(url)
     found: list[str] = []
@@ -129,18 +161,40 @@ def waited_s(url: str) -> float:
         return float(connection.scalar(sa.text(statement)))
 
 
+@pytest.fixture
+def obedient() -> Iterator[None]:
+    """A process that obeys Ctrl-C while it waits for the server, as commands do."""
+    waiting.install()
+    yield
+    extensions.set_wait_callback(None)
+
+
+@pytest.fixture
+def own() -> None:
+    """A process that leaves all waiting to psycopg2, as a notebook or a worker."""
+    extensions.set_wait_callback(None)
+
+
 @pytest.mark.parametrize("kind", ["silent", "swallowing"])
-def test_a_host_that_does_not_answer_is_given_up_within_5_s(request, kind):
+@pytest.mark.parametrize(
+    ("process", "says"), [("obedient", "no answer within 3 s"), ("own", "timeout expired")]
+)
+def test_a_host_that_does_not_answer_is_given_up_within_5_s(request, kind, process, says):
+    request.getfixturevalue(process)
     port = request.getfixturevalue(kind)
     begin = time.monotonic()
 
-    with pytest.raises(StorageError, match=r"does not answer: .*no answer within 3 s"):
+    with pytest.raises(StorageError, match=rf"does not answer: .*{says}"):
         connect(f"postgresql+psycopg2://u:secret@127.0.0.1:{port}/d")
 
     assert time.monotonic() - begin < 5
 
 
-def test_a_host_that_does_not_answer_is_left_for_the_next_of_the_url(url, swallowing):
+@pytest.mark.parametrize("process", ["obedient", "own"])
+def test_a_host_that_does_not_answer_is_left_for_the_next_of_the_url(
+    request, url, swallowing, process
+):
+    request.getfixturevalue(process)
     parsed = sa.make_url(url)
     hosts = {"host": (f"127.0.0.1:{swallowing}", f"127.0.0.1:{parsed.port}")}
     both = parsed.set(host=None, port=None).update_query_dict(hosts)

@@ -268,17 +268,17 @@ def test_a_waiting_trial_is_left_alone_where_the_ticket_has_its_own(writer, othe
 
 def test_the_total_grows_by_the_enqueued_trials_that_no_free_ticket_takes(writer, other):
     waiting = outside.waiting(writer.study._study_id)
-    none = writer.tickets.make_room(waiting)
+    none = writer.tickets.queue.make_room(waiting)
     for x in range(4):
         other.enqueue_trial({"x": float(x)})
 
     # The first ticket is the default configuration's, and two more are free.
-    added = [writer.tickets.make_room(waiting) for _ in range(2)]
+    added = [writer.tickets.queue.make_room(waiting) for _ in range(2)]
     writer.begin()
     # A worker that holds a ticket without a trial is about to begin one.
     held = Writer(other._storage._backend.url)
     assert held.tickets.take(worker="w", slot="cpu:0") is not None
-    again = writer.tickets.make_room(waiting)
+    again = writer.tickets.queue.make_room(waiting)
 
     assert (none, added, again) == (0, [2, 0], 0)
     assert writer.tickets.count().total == 5

@@ -9,11 +9,19 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
+from psycopg2 import extensions
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-from hpo.database import patience
+from hpo.database import patience, waiting
 from hpo.database.connection import connect
-from hpo.database.patience import give_up_at, on_outage, set_patience, since_outage_s, with_retries
+from hpo.database.patience import (
+    end_with,
+    give_up_at,
+    on_outage,
+    set_patience,
+    since_outage_s,
+    with_retries,
+)
 from tests.support.processes import wait_until
 from tests.support.servers import admin, leave
 
@@ -25,6 +33,7 @@ def restored() -> Iterator[None]:
     """A process that nobody has told anything, before and after."""
     yield
     patience.reset()
+    extensions.set_wait_callback(None)
     patience._hurried.clear()
 
 
@@ -142,6 +151,7 @@ def test_an_interruption_ends_the_waiting(door: Door, caplog: pytest.LogCaptureF
 
 def test_an_interruption_ends_a_statement_that_waits_for_a_lock(url):
     set_patience(DAY_S)
+    waiting.install()
     engine = connect(url)
 
     def blocked() -> None:
@@ -159,6 +169,51 @@ def test_an_interruption_ends_a_statement_that_waits_for_a_lock(url):
         other.exec_driver_sql("LOCK TABLE hpo.leases IN ACCESS EXCLUSIVE MODE")
         # The statement has 2 s.
         assert 1 < ends_after_s(blocked, interrupt) < 10
+
+
+def test_an_event_ends_the_waiting_while_it_is_set(door: Door, caplog: pytest.LogCaptureFixture):
+    set_patience(DAY_S)
+    stop = threading.Event()
+    end_with(stop)
+    door.shut()
+
+    def interrupt() -> None:
+        wait_until(lambda: "the database is away" in caplog.text)
+        stop.set()
+
+    assert ends_after_s(lambda: with_retries(door.ask), interrupt) < 5
+
+
+def test_a_statement_that_goes_on_after_an_interruption_has_2_s_for_each_part(url):
+    waiting.install()
+    patience.stop_waiting()
+    # The server sends what is larger than its buffer of 8 kB.
+    part = "SELECT pg_sleep(0.9), repeat('x', 20000)"
+
+    with connect(url).connect() as connection:
+        # All parts together take longer.
+        found = connection.exec_driver_sql(f"{part}; {part}; {part}; SELECT 1").scalar()
+
+    assert found == 1
+
+
+def test_a_server_that_answers_is_not_revived(server, url):
+    revived: list[float] = []
+    on_outage(lambda: revived.append(time.monotonic()))
+    set_patience(1.5)
+    engine = connect(url)
+    admin(server, f"ALTER DATABASE {url.rsplit('/', 1)[1]} SET default_transaction_read_only = on")
+    leave(server, url.rsplit("/", 1)[1])
+
+    def write() -> None:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DELETE FROM hpo.leases")
+
+    with pytest.raises(DBAPIError, match="read-only"):
+        with_retries(write)
+
+    # The thread of a revival starts within the try that notices the outage.
+    assert revived == []
 
 
 def test_a_server_is_revived_in_an_outage_and_not_for_each_try(door: Door):

@@ -19,7 +19,8 @@ from optuna.trial import TrialState
 from hpo.database import migrations
 from hpo.database.connection import connect, mask, parse_url
 from hpo.database.migrations import create_tables
-from hpo.database.schema import SCHEMA_VERSION, schema_version
+from hpo.database.preconditions import look
+from hpo.database.schema import SCHEMA_VERSION
 from hpo.database.storage import TrialStorage, open_storage
 from hpo.errors import ConfigurationError, LeaseLost, StorageError
 from hpo.tickets.budget import Tickets
@@ -227,6 +228,13 @@ def test_a_url_that_cannot_work_is_refused_without_its_password(given, expected)
     assert "secret" not in str(refused.value)
 
 
+def test_a_url_that_cannot_be_read_is_not_shown():
+    with pytest.raises(ConfigurationError) as refused:
+        parse_url("host=h password = secret")
+
+    assert "secret" not in str(refused.value)
+
+
 def test_a_password_is_masked_even_where_the_url_cannot_be_parsed():
     assert "secret" not in mask("postgres:://u:secret@h:x/d")
 
@@ -236,6 +244,7 @@ def test_a_password_is_masked_even_where_the_url_cannot_be_parsed():
     [
         "postgresql+psycopg2://u@h/d?password=secret",
         "postgresql+psycopg2://u:p@secret@h/d",
+        "postgresql+psycopg2://u:p\nsecret@h/d",
         "postgresql+psycopg2://u:p/secret@h/d",
         "postgresql+psycopg2://u@corp:secret@h/d",
         "postgresql+psycopg2://u@corp:secret@h:abc/d",
@@ -283,7 +292,7 @@ def test_tables_of_an_earlier_version_are_brought_along_with_what_they_hold(url,
     with ThreadPoolExecutor(4) as several:
         list(several.map(lambda _: create_tables(connect(url)), range(4)))
 
-    assert schema_version(engine) == next_version
+    assert look(engine).version == next_version
     assert tickets.count().open == 2
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT sum(added) FROM hpo.tickets").scalar() == 14
@@ -298,7 +307,7 @@ def test_tables_are_not_changed_under_workers_of_an_earlier_version(url, next_ve
     with pytest.raises(StorageError, match="end their run with Ctrl-C"):
         create_tables(engine)
 
-    assert schema_version(engine) == SCHEMA_VERSION
+    assert look(engine).version == SCHEMA_VERSION
 
 
 def test_tables_of_before_the_first_release_are_refused_and_left_alone(url):
@@ -309,7 +318,7 @@ def test_tables_of_before_the_first_release_are_refused_and_left_alone(url):
     with pytest.raises(StorageError, match="version 3, of before the first release"):
         create_tables(engine)
 
-    assert schema_version(engine) == 3
+    assert look(engine).version == 3
 
 
 def test_tables_of_a_later_version_are_left_alone(url):

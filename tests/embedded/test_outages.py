@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from optuna.trial import TrialState
 from hpo.embedded import server
 from hpo.embedded.folder import Folder
 from hpo.embedded.postmaster import postmaster
+from hpo.errors import PostgresError
 from tests.support.processes import wait_until
 from tests.support.program import HANGS_S, Program
 from tests.support.servers import open_folder
@@ -57,36 +60,6 @@ def test_an_outage_of_the_database_is_waited_out(alone: Program, held: Held):
     assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in ended)
 
 
-def test_a_trial_trains_on_while_the_database_is_away_and_its_reports_follow(
-    alone: Program, held: Held
-):
-    url = alone("url").stdout.strip()
-    held.hold(2)
-    command = ("--objective", str(held.path), "--study_name", "s", "--n_trials", "2")
-    process = alone.start(*command, "--workers", "1", "--pruner", "none")
-    wait_until(held.is_holding)
-
-    server.stop(alone.home, immediate=True)
-    held.let_go()
-    # The trial ends in the outage: its end alone waits for the database.
-    wait_until(lambda: any("epoch 12/12" in log for log in logs(alone.home, of="trial 1")))
-    server.start(alone.home)
-    output = process.communicate(timeout=HANGS_S)
-    _, second = trials(url, "s")
-
-    assert process.returncode == 0, output[1]
-    assert second.state == TrialState.COMPLETE
-    assert sorted(second.intermediate_values) == list(range(1, 13))
-    assert second.value == second.intermediate_values[12]
-    assert held.built == 2
-
-
-def logs(home: Path, *, of: str) -> list[str]:
-    """The lines of workers' logs that name something."""
-    lines = (line for log in home.rglob("worker*.log") for line in log.read_text().splitlines())
-    return [line for line in lines if of in line]
-
-
 def test_a_run_starts_its_own_server_again_that_died(alone: Program, held: Held):
     url = alone("url").stdout.strip()
     held.hold(1)
@@ -125,6 +98,59 @@ def test_a_server_that_a_command_stopped_is_not_revived(alone: Program):
     server.revive(alone.home)
 
     assert server.running(alone.home) is None
+
+
+def test_a_server_is_revived_once_the_cause_of_a_failed_revival_is_mended(alone: Program):
+    alone("url")
+    folder = Folder.of(alone.home)
+    settings = folder.data / "postgresql.conf"
+    died = postmaster(folder.data)
+    os.kill(died, signal.SIGKILL)
+    wait_until(lambda: postmaster(folder.data) is None)
+    aside = settings.rename(f"{settings}.aside")
+
+    with pytest.raises(PostgresError, match="does not start"):
+        server.revive(alone.home)
+    aside.rename(settings)
+    server.revive(alone.home)
+
+    assert server.running(alone.home) is not None
+
+
+def test_a_stop_by_the_program_holds_while_the_database_is_away(alone: Program, held: Held):
+    alone("url")
+    held.hold(1)
+    code = STOPPED.format(objective=str(held.path), home=str(alone.home))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=alone.environment,
+        stdout=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(held.is_holding)
+
+    server.stop(alone.home, immediate=True)
+    wait_until(lambda: notices_the_outage(alone.home))
+    output = process.communicate("stop\n", timeout=60)
+
+    assert process.returncode == 0, output[1]
+    assert "the run was stopped, and the database is away" in output[0]
+
+
+# A run of a program, which its owner stops by a line on standard input.
+STOPPED = """
+import sys, threading
+import hpo
+
+stop = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
+try:
+    hpo.run(objective={objective!r}, home={home!r}, workers=1, patience=86400, grace=1, stop=stop)
+except hpo.HpoError as error:
+    print(error)
+"""
 
 
 def test_ctrl_c_is_obeyed_while_the_database_is_away(alone: Program, tmp_path: Path):

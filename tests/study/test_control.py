@@ -142,7 +142,7 @@ def test_a_refused_run_changes_nothing(url: str):
             join(url, **asked)
         assert study.refreshed(created.opened).config == created.opened.config
         assert created.tickets.count().total == 3
-        assert created.tickets.free() == 2
+        assert created.tickets.queue.free() == 2
     with created.tickets.held_still():
         pass
     assert same.opened.config == created.opened.config

@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from optuna.trial import TrialState
 
 from hpo.dashboard.server import make_dashboard
 from hpo.database.connection import connect
-from hpo.database.schema import environments, identities, metrics, tickets
+from hpo.database.schema import environments, identities, metrics, predictions, tickets
 from hpo.database.storage import open_storage
 from hpo.errors import RunFailed
 from hpo.study import study
@@ -344,8 +345,9 @@ def test_an_older_copy_is_not_taken_for_the_renamed_study(url: str):
     original = begin(url)
     copied(url, "a", "backup")
     work(original, TrialState.COMPLETE)
+    # This one is as large as the renamed study.
+    copied(url, "a", "another")
     copied(url, "a", "b")
-    copied(url, "b", "another")
     optuna.delete_study(study_name="a", storage=url)
 
     assert study.refreshed(original).name == "b"
@@ -388,6 +390,79 @@ def test_a_rerun_that_began_while_a_study_was_renamed_leaves_the_first_trial_to_
     assert [(row.trial_number, row.rerun_of) for row in rows(url, tickets, found.uid)] == [
         *((0, None), (None, None))
     ]
+
+
+@pytest.mark.parametrize("is_renamed", [True, False])
+def test_a_copy_and_a_renamed_study_fit_their_trials_after_a_deleted_one(
+    url: str, is_renamed: bool
+):
+    original = study.create(open_storage(connect(url)), "a", StudyConfig.from_stored(CONFIG))
+    Tickets(connect(url), original.uid).grow(5)
+    work(original, TrialState.COMPLETE)
+    ticket, trial_id = work(original, None)
+    work(original, TrialState.PRUNED)
+    delete_trial(url, trial_id)
+    original.storage.settle(ticket, original.study_id)
+    _, ended = work(original, TrialState.COMPLETE)
+    first, trial_id = work(original, None)
+    end(original, first.to_rerun(4), trial_id, TrialState.PRUNED)
+    keep_predictions(original, 2, 3, 4)
+    delete_trial(url, ended)
+    before = rows(url, tickets, original.uid)
+
+    copied(url, "a", "b")
+    if is_renamed:
+        optuna.delete_study(study_name="a", storage=url)
+    found = study.claimed(opened(url, "b"))
+
+    assert [(row.state, row.trial_number, row.rerun_of) for row in before] == [
+        *(("complete", 0, None), ("complete", 3, None), ("pruned", 2, None)),
+        *(("leased", None, 4), ("open", None, None)),
+    ]
+    assert [
+        (row.state, row.trial_number, row.rerun_of) for row in rows(url, tickets, found.uid)
+    ] == [
+        *(("complete", 0, None), ("complete", None, None), ("pruned", 1, None)),
+        *(("leased" if is_renamed else "open", None, 2), ("open", None, None)),
+    ]
+    assert [trial.state.name for trial in trials(url, "b")] == ["COMPLETE", "PRUNED", "PRUNED"]
+    # Of each trial the rows that it had before; 2 was the first one's number, and 4 the second's.
+    kept = {row.trial_number: row.sample for row in rows(url, predictions, found.uid)}
+    assert {number: kept[number] for number in (1, 2)} == {1: 2, 2: 4}
+    # A copy of the copy starts from its numbers.
+    copied(url, "b", "c")
+    again = study.claimed(opened(url, "c"))
+    assert [number for _, number in budget(url, again.uid)] == [0, None, 1, None, None]
+
+
+def delete_trial(url: str, trial_id: int) -> None:
+    """Delete a trial as the dashboard would, if it could."""
+    with connect(url).begin() as connection:
+        for table in ("trial_user_attributes", "trial_system_attributes", "trial_values", "trials"):
+            connection.exec_driver_sql(f"DELETE FROM {table} WHERE trial_id = {trial_id}")
+
+
+def keep_predictions(found: study.OpenStudy, *numbers: int) -> None:
+    """Keep one prediction of each trial, whose sample is the trial's number."""
+    at = {"epoch": 1, "step": 1, "kind": "grid", "latency_s": 0.1, "run_uid": str(uuid.uuid4())}
+    with found.storage.engine.begin() as connection:
+        for number in numbers:
+            row = {"study_uid": found.uid, "trial_number": number, "sample": number, **at}
+            connection.execute(predictions.insert().values(row))
+
+
+def test_two_that_create_a_study_at_once_have_one_uid(url: str):
+    config, barrier = StudyConfig.from_stored(CONFIG), threading.Barrier(2)
+
+    def create(_: int) -> str:
+        storage = open_storage(connect(url))
+        barrier.wait()
+        return study.create(storage, "a", config).uid
+
+    with ThreadPoolExecutor(2) as pool:
+        uids = set(pool.map(create, range(2)))
+
+    assert uids == {uid_of(url, "a")}
 
 
 def test_the_name_of_a_deleted_study_that_is_given_again_is_another_study(url: str):

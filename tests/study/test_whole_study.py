@@ -429,6 +429,28 @@ def test_a_study_is_not_deleted_while_a_worker_holds_a_trial_of_it(
     assert (tmp_path / "checkpoints" / two[0].uid).exists()
 
 
+def test_a_copy_of_optunas_does_not_lift_the_refusal_and_keeps_its_rows(
+    url: str, two: tuple[OpenStudy, OpenStudy], tmp_path: Path
+):
+    db = connect(url)
+    optuna.copy_study(from_study_name="s", from_storage=url, to_storage=url, to_study_name="b")
+
+    with pytest.raises(ConfigurationError, match="worked on by host:cpu:0; end its run"):
+        deletion.delete(db, deletion.find(db, "s"), folders(tmp_path))
+    with db.begin() as connection:
+        connection.execute(leases.delete())
+    deletion.delete(db, deletion.find(db, "s"), folders(tmp_path))
+    copied = deletion.find(db, "b")
+
+    assert copied.uid not in (None, two[0].uid)
+    with db.connect() as connection:
+        of = sa.select(tickets.c.study_uid, sa.func.count()).group_by(tickets.c.study_uid)
+        found = dict(connection.execute(of).all())
+    assert found[copied.uid] == 3
+    assert two[0].uid not in found
+    assert not (tmp_path / "checkpoints" / two[0].uid).exists()
+
+
 def test_a_role_that_may_not_delete_is_told_so_and_nothing_is_lost(
     url: str, two: tuple[OpenStudy, OpenStudy], tmp_path: Path
 ):

@@ -138,10 +138,10 @@ def test_configurations_are_tried_once_whole_or_in_part_and_the_first_ticket_is_
     tickets.grow(5)
     part, whole = {"lr": 0.1}, {"lr": 0.2, "width": 32}
 
-    first = tickets.enqueue([part, whole, part], [{"lr": 0.1, "width": 64}])
-    again = tickets.enqueue([part, whole], [])
-    tried = tickets.enqueue([{"lr": 0.3}], [{"lr": 0.3}])
-    too_many = tickets.enqueue([{"lr": n} for n in range(4)], [])
+    first = tickets.queue.enqueue([part, whole, part], [{"lr": 0.1, "width": 64}])
+    again = tickets.queue.enqueue([part, whole], [])
+    tried = tickets.queue.enqueue([{"lr": 0.3}], [{"lr": 0.3}])
+    too_many = tickets.queue.enqueue([{"lr": n} for n in range(4)], [])
     taken = [tickets.take(worker="w", slot="s").params for _ in range(5)]
 
     # A trial that happens to share a part of its values is none of it.
@@ -158,7 +158,7 @@ def test_two_that_enqueue_the_same_at_once_enqueue_it_once(tickets, url):
 
     def enqueue() -> None:
         mine = Tickets(connect(url), tickets._study_uid)
-        added.append(mine.enqueue([{"lr": 0.1}, {"lr": 0.2}], [])[0])
+        added.append(mine.queue.enqueue([{"lr": 0.1}, {"lr": 0.2}], [])[0])
 
     threads = [threading.Thread(target=enqueue) for _ in range(6)]
     for thread in threads:
@@ -167,7 +167,7 @@ def test_two_that_enqueue_the_same_at_once_enqueue_it_once(tickets, url):
         thread.join()
 
     assert sorted(added) == [0, 0, 0, 0, 0, 2]
-    assert tickets.free() == 6
+    assert tickets.queue.free() == 6
 
 
 def test_no_ticket_is_taken_while_they_are_held_still(tickets, url):

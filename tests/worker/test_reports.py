@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,20 +38,27 @@ def epochs_trained(home: Path) -> int:
     return max((int(n) for n in re.findall(r"\| epoch (\d+)/", log.read_text())), default=0)
 
 
+@pytest.mark.parametrize("is_interrupted", [False, True])
 def test_a_trial_trains_on_while_the_database_is_away_and_reports_afterwards(
-    alone: Program, held: Held
+    alone: Program, held: Held, is_interrupted: bool
 ):
     url = alone("url").stdout.strip()
     held.hold(1)
-    process = alone.start(
+    command = (
         *("--objective", str(held.path), "--study_name", "s", "--n_trials", "2"),
         *("--epochs_per_trial", "12", "--workers", "1", "--pruner", "none", "--space", "narrow"),
     )
+    process = alone.start(*command)
     wait_until(held.is_holding)
 
     server.stop(alone.home, immediate=True)
     before = epochs_trained(alone.home)
     wait_until(lambda: epochs_trained(alone.home) >= before + 3)
+    if is_interrupted:
+        # The checkpoint takes along what could not be written.
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=HANGS_S)
+        process = alone.start(*command)
     server.start(alone.home)
     held.let_go()
     output = process.communicate(timeout=HANGS_S)
@@ -63,4 +71,4 @@ def test_a_trial_trains_on_while_the_database_is_away_and_reports_afterwards(
         rows = connection.execute(sa.select(metrics.c.ticket, metrics.c.epoch)).all()
     assert sorted(rows) == [(ticket, epoch) for ticket in (1, 2) for epoch in range(13)]
     # No trial began anew.
-    assert held.built == 2
+    assert held.built == 2 + is_interrupted
