@@ -23,6 +23,7 @@ STUDY = "campaign"
 # A server of 64 MB and its log fit with room for a study; the rest is soon filled.
 _SMALL_BYTES = 400 << 20
 _POLL_S = 0.2
+_WITHIN = "SELECT count(*) FROM hpo.leases WHERE epoch BETWEEN 1 AND 9"
 # A run that has not ended so long after its fault hangs. The healthy study takes 90 s.
 _HANGS_S = 420.0
 # A run has half a minute to end its workers after SIGTERM.
@@ -143,8 +144,14 @@ class Stage:
 
     @contextmanager
     def fault(self, *, after: int = 6) -> Iterator[None]:
-        """Wait until some trials have ended, then note when a fault begins and ends."""
+        """Note when a fault begins and ends; it begins while all workers are within a trial.
+
+        They begin their first trials together. A fault that followed the end of one would meet most
+        of them between two trials.
+        """
         self.wait_for(after)
+        workers = self.row.workers * len(self.hosts)
+        self.wait(lambda: self.database.query(_WITHIN) == [(workers,)])
         self.ended_before, self.began = self.diary.ended(), self.began or time.monotonic()
         yield
         self.ended = time.monotonic()
