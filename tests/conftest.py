@@ -84,6 +84,16 @@ def command(program: Program, capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 @pytest.fixture
+def alone() -> Iterator[Program]:
+    """The program with a home, and so a server, of its own."""
+    home = servers.open_folder()
+    program = Program(None, home)
+    yield program
+    program("stop", "--force")
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
 def finished(server: Server, shared: Path, tmp_path: Path) -> Iterator[Callable[[str], Program]]:
     """Clones of the studies that were run once for the session, by their names in `FINISHED`."""
     with ExitStack() as stack:

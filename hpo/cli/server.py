@@ -7,6 +7,9 @@ import click
 from hpo.cli.shared import Command, storage_option
 from hpo.errors import ConfigurationError
 
+# Within this time a server starts again; a browser asks again anyway.
+_PATIENCE_S = 5.0
+
 
 @click.command(cls=Command)
 @storage_option
@@ -41,8 +44,11 @@ def dashboard(
         python -m hpo dashboard --host 0.0.0.0 --allowed_host hpo.example.org
     """
     from hpo.dashboard.server import make_dashboard
+    from hpo.database.patience import set_patience
     from hpo.environ import storage_url
 
+    # A page is better shown an error than nothing for as long as a command waits.
+    set_patience(_PATIENCE_S)
     server = make_dashboard(
         storage_url(storage),
         host=host,

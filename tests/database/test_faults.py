@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import optuna
@@ -59,7 +60,8 @@ def test_a_connection_that_breaks_in_optunas_own_read_is_an_outage(server, url, 
 
     assert "exceeding max length" in str(error)
     assert is_outage(error)
-    assert "terminating connection" in reason(error)
+    # The server's last word arrives, or the end of the connection before it.
+    assert re.search("terminating connection|server closed the connection", reason(error))
     assert len(fresh.get_all_trials(study._study_id)) == 1
 
 

@@ -251,7 +251,8 @@ def test_enqueued_trials_are_begun_in_order_and_never_twice(url_of_study, other)
 
     assert [trial.number for trial in begun] == [0, 1]
     for trial in other.get_trials():
-        assert trial.system_attrs == {"fixed_params": {"x": trial.number + 1.0}, "noted": True}
+        assert trial.system_attrs["fixed_params"] == {"x": trial.number + 1.0}
+        assert trial.system_attrs["noted"] is True
         assert trial.state == TrialState.RUNNING
         assert trial.user_attrs == {"prune_reason": "-"}
     assert Writer(url_of_study).begin(if_waiting={"noted": True}).number == 2

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,20 +17,9 @@ from hpo.embedded.postmaster import postmaster
 from hpo.errors import PostgresError
 from tests.support.processes import wait_until
 from tests.support.program import HANGS_S, Program
-from tests.support.servers import open_folder
 from tests.support.studies import Held, trials
 
 pytestmark = pytest.mark.acceptance
-
-
-@pytest.fixture
-def alone() -> Iterator[Program]:
-    """The program with a home, and so a server, of its own."""
-    home = open_folder()
-    program = Program(None, home)
-    yield program
-    program("stop", "--force")
-    shutil.rmtree(home, ignore_errors=True)
 
 
 def notices_the_outage(home: Path) -> bool:

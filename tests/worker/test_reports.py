@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,20 +14,9 @@ from hpo.database.schema import metrics
 from hpo.embedded import server
 from tests.support.processes import wait_until
 from tests.support.program import HANGS_S, Program
-from tests.support.servers import open_folder
 from tests.support.studies import Held, trials
 
 pytestmark = pytest.mark.acceptance
-
-
-@pytest.fixture
-def alone() -> Iterator[Program]:
-    """The program with a home, and so a server, of its own."""
-    home = open_folder()
-    program = Program(None, home)
-    yield program
-    program("stop", "--force")
-    shutil.rmtree(home, ignore_errors=True)
 
 
 def epochs_trained(home: Path) -> int:
