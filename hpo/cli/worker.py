@@ -75,7 +75,7 @@ def worker(
     ending = supervisor.wait()
     # Who asked it to stop waits for it, and gives its ticket back if the database is away.
     patience_s = 0.0 if supervisor.must_stop else flags["patience"]
-    ctx.exit(finish(ending, lambda _: _lose(ending, flags["storage"], patience_s)))
+    ctx.exit(finish(ending, lambda: _lose(ending, flags["storage"], patience_s)))
 
 
 def _lose(ending: Ending, storage: str | None, patience_s: float) -> None:

@@ -21,6 +21,7 @@ from hpo.engine.monitor import Monitor
 from hpo.engine.plan import Plan
 from hpo.engine.reports import Reporter
 from hpo.guard.counters import Counters
+from hpo.task import saving
 from hpo.task.state import random_state, set_random_state
 from objectives import Task
 
@@ -113,8 +114,8 @@ def write(path: Path, about: Mapping[str, Any], state: Mapping[str, Any]) -> boo
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with files.renamed(path) as file:
-            torch.save({"version": CHECKPOINT_VERSION, "about": dict(about), **state}, file)
-    except (OSError, RuntimeError) as error:
+            saving.save({"version": CHECKPOINT_VERSION, "about": dict(about), **state}, file)
+    except OSError as error:
         _logger.warning("checkpoint %s cannot be written: %s", path, error)
         return False
     return True

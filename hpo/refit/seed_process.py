@@ -33,6 +33,7 @@ from hpo.refit.weights import Trained
 from hpo.study.objective import load_objective
 from hpo.task.build import build
 from hpo.task.forward import is_out_of_memory
+from hpo.task.saving import save
 from hpo.task.tensors import map_tensors
 from objectives import Task
 
@@ -178,8 +179,8 @@ def _keep_step(verdict: Divergence, path: Path) -> str | None:
         return None
     try:
         with files.renamed(path) as file:
-            torch.save(dict(verdict.saved), file)
-    except (OSError, RuntimeError) as error:
+            save(dict(verdict.saved), file)
+    except OSError as error:
         logging.getLogger(__name__).warning("the step cannot be kept: %s", error)
         return None
     return path.name

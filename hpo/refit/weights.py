@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,14 +24,13 @@ from torch import Tensor
 from hpo import files
 from hpo.errors import ConfigurationError
 from hpo.task.build import build
+from hpo.task.saving import save
 from objectives import Objective, Task
 
 FORMAT = "hpo-trained"
 VERSION = 1
 # `train` writes its summary under this name.
 SUMMARY = "training.json"
-# A disk with fewer free bytes counts as full: a failed write may leave a few blocks free.
-_FULL_BYTES = 1 << 16
 
 _Modules = Mapping[str, Mapping[str, Tensor]]
 
@@ -75,24 +72,12 @@ def write(path: Path, trained: Trained) -> None:
         del content["last"]
     try:
         with files.renamed(path) as file:
-            try:
-                torch.save(content, file)
-            except RuntimeError as error:
-                # The free space is read here, while the partial file still fills the disk.
-                raise OSError(_reason(error, path.parent)) from error
+            save(content, file)
     except OSError as error:
         raise ConfigurationError(
             f"'{path}' cannot be written: {error.strerror or error}; the training is kept in its "
             "checkpoint, so make room, or give the right to write"
         ) from error
-
-
-def _reason(error: Exception, folder: Path) -> str:
-    """Return why torch could not write; it reports a full disk as 'unexpected pos'."""
-    with suppress(OSError):
-        if shutil.disk_usage(folder).free < _FULL_BYTES:
-            return "No space left on device"
-    return str(error).splitlines()[0]
 
 
 def read(path: Path) -> Trained:

@@ -21,12 +21,7 @@ from hpo.database.outside import trial_state
 from hpo.engine import checkpoint_files
 from hpo.engine.plan import Plan, Result
 from hpo.engine.trial import train
-from hpo.errors import (
-    LeaseLost,
-    StopRequested,
-    TrialEnded,
-    TrialGone,
-)
+from hpo.errors import LeaseLost, StopRequested, TrialEnded, TrialGone
 from hpo.guard.evidence import Divergence
 from hpo.guard.verdict import NONFINITE
 from hpo.search.samplers import RERUN_OF
@@ -34,6 +29,7 @@ from hpo.study import study
 from hpo.study.outcomes import ATTEMPT, attempt_of, best_trial
 from hpo.task.build import build, plain
 from hpo.task.forward import is_out_of_memory, wider
+from hpo.task.saving import save
 from hpo.tickets.losses import verdict as verdict_on
 from hpo.tickets.ticket import Ticket
 from hpo.worker import creation
@@ -45,6 +41,7 @@ from objectives import Params
 # Weights and a batch are some MB; a step far larger than that would fill the study's database.
 _MAX_STEP_BYTES = 512 << 20
 
+# What our storage raises; an objective may raise the same.
 _OURS = (SQLAlchemyError, optuna.exceptions.OptunaError)
 _DETAIL_CHARS = 400
 _TRACEBACK_CHARS = 4000
@@ -169,7 +166,7 @@ class Attempt:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"trial_{self._trial.number:05d}.step.pt"
-                torch.save(dict(verdict.saved), path)
+                save(dict(verdict.saved), path)
                 if path.stat().st_size > _MAX_STEP_BYTES:
                     size_mb = path.stat().st_size // 1_000_000
                     _logger.warning("%s | a step of %d MB is not kept", self._log, size_mb)

@@ -81,7 +81,9 @@ def _trial(loaded: optuna.Study, number: int) -> FrozenTrial:
 def _checked(trial_id: int, opened: OpenStudy, objective: Objective) -> str | None:
     """Convert the values of an enqueued trial; return why they cannot be tried."""
     config, storage = opened.config, opened.storage
-    system = storage.get_trial(trial_id).system_attrs
+    # The trial has just been read, and is the last or one of the last in the cache.
+    trials = reversed(storage.get_all_trials(opened.study_id, deepcopy=False))
+    system = next(t for t in trials if t._trial_id == trial_id).system_attrs
     given = system.get("fixed_params")
     if not given or ENQUEUED not in system:
         return None

@@ -1,7 +1,7 @@
 """The process above a trainer, which ends it when it hangs, and notes why it ended.
 
 A worker is two processes. `fork` leaves this one behind before torch is imported, so that it takes
-some 40 MB; the trainer is its child, and has the connections to the database. What a dying process
+20 to 40 MB; the trainer is its child, and has the connections to the database. What a dying process
 cannot say for itself is said here: a crash, memory that ran out, a step that never ended.
 
 Border: one trainer, from its start to its end. It never looks into a trial.
@@ -21,14 +21,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING
 
 from hpo.errors import RunFailed
 from hpo.launch.launcher import LOST
 from hpo.worker.causes import CRASHES, OomKills, innermost, is_stopped, signal_name
 from hpo.worker.pulse import Pulse, Reading
 
-Count = Literal["losses", "silences"]
 # A trainer's end is noticed within this time.
 _POLL_S = 0.1
 # Writing the stacks of all threads takes some milliseconds.
@@ -39,6 +38,9 @@ _PARENT_S = 1.0
 _ORPHAN_S = 15.0
 _DUMP_SIGNAL = signal.SIGUSR2
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+if TYPE_CHECKING:
+    from hpo.tickets.losses import Count
 
 _logger = logging.getLogger(__name__)
 
@@ -188,7 +190,7 @@ class Supervisor:
         )
 
 
-def finish(ending: Ending, lose: Callable[[Ending], object]) -> int:
+def finish(ending: Ending, lose: Callable[[], object]) -> int:
     """Give back the ticket of an ended trainer; return the worker's exit code, or die as it did.
 
     Args:
@@ -198,7 +200,7 @@ def finish(ending: Ending, lose: Callable[[Ending], object]) -> int:
     if ticket:
         _logger.error("ticket %d | %s", ticket, ending.cause)
         try:
-            lose(ending)
+            lose()
         except Exception as error:
             _logger.warning("ticket %d | others give it back: %s", ticket, error)
     if ticket and ending.count == "losses":

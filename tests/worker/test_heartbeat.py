@@ -92,6 +92,9 @@ def test_a_taken_lease_is_lost_with_the_next_beat(db, tickets, ticket, monkeypat
         with db.begin() as connection:
             connection.execute(leases.delete())
         wait_until(lambda: beat.is_lost)
+        # By the answer of the database, long before the lease's time is over.
+        assert not beat.is_away
+        assert not beat.is_over
 
 
 def test_a_trial_that_has_ended_is_over_with_the_next_beat(tickets, ticket, monkeypatch):
