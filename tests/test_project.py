@@ -62,8 +62,11 @@ def test_only_the_command_line_reads_argv_and_one_module_the_environment():
     for path in (ROOT / "hpo").rglob("*.py"):
         text = path.read_text()
         is_command_line = path.parent.name == "cli"
-        assert "os.environ" not in text or path.name == "environ.py", path
-        if not is_command_line:
+        # A variable by which a process's descendants are found is written, and never read.
+        read = text.replace("os.environ[mark] = ", "")
+        assert "os.environ" not in read or path.name == "environ.py", path
+        # The keeper is a program of its own.
+        if not is_command_line and path.name != "keeper.py":
             assert "sys.argv" not in text, path
         if not is_command_line and path.parent.name != "display":
             assert "print(" not in text.replace("_print(", ""), path

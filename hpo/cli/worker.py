@@ -133,6 +133,7 @@ def _train(
     from hpo.database.patience import set_patience, with_retries
     from hpo.engine.recording import Recording
     from hpo.environ import home, storage_url
+    from hpo.launch import children
     from hpo.study.study import claimed, open_study
     from hpo.tickets.leases import process_id
     from hpo.worker.supervisor import watch_parent
@@ -164,7 +165,10 @@ def _train(
     )
     runner = Worker(config, opened, db, stop, pulse)
     started_cpu_s = time.process_time()
-    runner.run()
+    try:
+        runner.run()
+    finally:
+        children.end()
     # A thread of the objective, or a device, may hold this process back.
     pulse.begin("exit")
     logging.getLogger(__name__).info(
