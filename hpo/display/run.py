@@ -17,6 +17,7 @@ from rich.text import Text
 from hpo.display.console import Redrawn, duration, errors, labelled, results
 from hpo.display.progress import best_in_short, lease_figures, picture, time_left
 from hpo.display.study import counts, print_trial, running
+from hpo.display.terminal import refuse_hung_up
 from hpo.engine.checkpoint_files import file_of
 from hpo.fleet.events import (
     Connected,
@@ -153,6 +154,8 @@ class Display(Redrawn):
         budget = progress.budget
         is_due = time.monotonic() - self._said_at > _QUIET_S
         if self._live is not None:
+            # Another thread writes it, and would end alone.
+            refuse_hung_up()
             self._live.update(picture(progress))
         elif budget.ended != self._ended or (is_due and progress.leases):
             self._said_at = time.monotonic()

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from hpo.engine.reports import Sample
 from hpo.files import finite
+from hpo.task.raised import described
 from hpo.task.state import evaluating
 from objectives import Prediction, Task
 
 # Positions take 0.7 kB and grids 2 kB; a far larger sample cannot be read by eye.
 _MOST_BYTES = 64 << 10
-_ERROR_CHARS = 400
 
 
 def predicted(task: Task, samples: range, device: torch.device) -> list[Sample]:
@@ -34,7 +34,9 @@ def predicted(task: Task, samples: range, device: torch.device) -> list[Sample]:
     with evaluating(task, device), torch.inference_mode():
         try:
             return _asked(task, samples)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             # One bad sample fails the whole call, so each is tried alone.
             found: list[Sample] = []
             for sample in samples:
@@ -51,12 +53,14 @@ def _one(task: Task, sample: int) -> Sample | None:
     try:
         found = _asked(task, range(sample, sample + 1))
         return found[0] if found else None
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         return Sample(
             sample=sample,
             kind="error",
             latency_s=time.perf_counter() - started_at,
-            error=_text(f"{type(error).__name__}: {' '.join(str(error).split())}")[:_ERROR_CHARS],
+            error=_text(described(error)),
         )
 
 
