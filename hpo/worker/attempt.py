@@ -22,6 +22,7 @@ from hpo.engine.trial import train
 from hpo.errors import StopRequested
 from hpo.guard.evidence import Divergence
 from hpo.guard.verdict import NONFINITE
+from hpo.search.hopeless import LOST
 from hpo.search.samplers import RERUN_OF
 from hpo.study import study
 from hpo.study.outcomes import ATTEMPT, attempt_of, best_trial
@@ -83,6 +84,8 @@ class Attempt:
         trial = self._trial
         hopeless = verdict_on(self._ticket)
         if hopeless is not None:
+            if self._ticket.losses:
+                self._opened.storage.set_trial_system_attr(trial._trial_id, LOST, True)
             self._end(TrialState.FAIL, detail=hopeless)
             return None
         if self._refusal is not None:
