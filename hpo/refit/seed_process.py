@@ -203,10 +203,10 @@ class _SeedReporter(Reporter):
 
     def on_epoch(self, epoch: Epoch) -> bool:
         self.metrics = dict(epoch.metrics)
-        value = epoch.metrics[self._metric]
-        if not math.isfinite(value):
+        value = _shown(epoch.metrics[self._metric])
+        if value is None:
             text = "before the first step the metric is %s"
-            logging.getLogger(__name__).warning(text, value)
+            logging.getLogger(__name__).warning(text, epoch.metrics[self._metric])
         seconds = round(time.monotonic() - self._began, 3)
         where = {"epoch": epoch.epoch, "step": epoch.step}
         self.rows.append({**where, "seconds": seconds, "figures": epoch.flat()})
@@ -228,4 +228,9 @@ class _SeedReporter(Reporter):
             self._began -= self.rows[-1]["seconds"]
             for row in self.rows:
                 event = {"epoch": row["epoch"], "step": row["step"], "is_earlier": True}
-                self._emit("epoch", {**event, "value": row["figures"][self._metric]})
+                self._emit("epoch", {**event, "value": _shown(row["figures"][self._metric])})
+
+
+def _shown(value: float) -> float | None:
+    """A metric as an event has it: none of an untrained network whose loss overflows."""
+    return value if math.isfinite(value) else None

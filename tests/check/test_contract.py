@@ -167,6 +167,14 @@ def train_again(self):
     return SoundTask.validate(self)
 
 
+def validate_from_the_first_step(task):
+    with torch.random.fork_rng():
+        torch.manual_seed(task.context.seed)
+        first = SoundTask({"lr": 1e-2}, task.context).net[2].bias
+    is_untrained = torch.equal(first, task.net[2].bias)
+    return {"error": math.inf} if is_untrained else SoundTask.validate(task)
+
+
 def validate_noisily(self):
     return {"error": float(torch.rand(()))}
 
@@ -351,6 +359,11 @@ WARNED = {
         a_task(validate=lambda t: {**SoundTask.validate(t), "ratio": math.inf}),
         "validate",
         "'ratio'",
+    ),
+    "an infinite metric before the first step": (
+        a_task(validate=validate_from_the_first_step),
+        "validate",
+        "the metric 'error' of the untrained network is inf",
     ),
     "another beginning each time": (
         built(lambda t: nn.init.constant_(t.net[2].bias, next(COUNT))),

@@ -57,7 +57,7 @@ ERRORS: dict[str, Callable[[], object]] = {
     "BaseException: own": lambda: _raise(BaseException("own")),
     "BaseExceptionGroup: two": lambda: _raise(BaseExceptionGroup("two", [SystemExit(3)])),
     "NoMessage: its message cannot be shown": lambda: _raise(NoMessage()),
-    "OperationalError: (sqlite3.OperationalError) no such table: nothing": _query,
+    "OperationalError: (sqlite3.OperationalError)": _query,
     "StorageInternalError: own": lambda: _raise(optuna.exceptions.StorageInternalError("own")),
     "DuplicatedStudyError: own": lambda: _raise(optuna.exceptions.DuplicatedStudyError("own")),
     "LeaseLost: own": lambda: _raise(LeaseLost("own")),
