@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hpo.engine.reports import Sample
 from hpo.files import finite
-from hpo.task.raised import described
+from hpo.task.raised import described, storable
 from hpo.task.state import evaluating
 from objectives import Prediction, Task
 
@@ -60,7 +60,7 @@ def _one(task: Task, sample: int) -> Sample | None:
             sample=sample,
             kind="error",
             latency_s=time.perf_counter() - started_at,
-            error=_text(described(error)),
+            error=described(error),
         )
 
 
@@ -83,7 +83,7 @@ def _sample(number: int, given: Prediction, latency_s: float) -> Sample:
         )
     return Sample(
         sample=number,
-        kind=_text(str(given.kind)),
+        kind=storable(str(given.kind)),
         latency_s=latency_s,
         score=float(given.score),
         **parts,
@@ -99,18 +99,13 @@ def plain(value: Any, name: str) -> Any:
     if isinstance(value, Tensor) or hasattr(value, "tolist"):
         return plain(value.tolist(), name)
     if isinstance(value, Mapping):
-        return {_text(str(key)): plain(item, f"{name}.{key}") for key, item in value.items()}
+        return {storable(str(key)): plain(item, f"{name}.{key}") for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [plain(item, name) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return finite(value, names=True)
     if isinstance(value, str):
-        return _text(value)
+        return storable(value)
     if value is None or isinstance(value, bool | int | float):
         return value
     raise TypeError(f"{name} holds a {type(value).__name__}; keep numbers, texts, lists, tensors")
-
-
-def _text(value: str) -> str:
-    """Escape what the database rejects in a text: NUL characters and lone surrogates."""
-    return value.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

@@ -53,7 +53,7 @@ def _printed(error: SystemExit) -> str:
 def in_one_line(error: BaseException) -> str:
     """An error's message on one line, cut for the line of a table."""
     try:
-        return " ".join(str(error).split())[:_DETAIL_CHARS]
+        return storable(" ".join(str(error).split()))[:_DETAIL_CHARS]
     except Exception:
         # The class is the objective's, and so is its `__str__`.
         return "its message cannot be shown"
@@ -61,4 +61,9 @@ def in_one_line(error: BaseException) -> str:
 
 def traceback_of(error: BaseException) -> str:
     """The end of an error's traceback."""
-    return "".join(traceback.format_exception(error))[-_TRACEBACK_CHARS:]
+    return storable("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARS:]
+
+
+def storable(text: str) -> str:
+    """Escape what a database or a terminal rejects: NUL characters and lone surrogates."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

@@ -50,13 +50,12 @@ def test_a_signal_of_a_scheduler_stops_a_run_as_ctrl_c_does(
 def test_a_signal_of_a_scheduler_has_a_worker_keep_its_trial(
     program: Program, url: str, held: Held, number: int
 ):
-    program("--objective", str(held.path), "--study_name", "s", "--n_trials", "1", "--workers", "1")
-    grown = ("--objective", str(held.path), *_RUN)
-    run = program.start(*grown)
-    wait_until(lambda: held.built >= 2)
+    held.hold(2, 3)
+    run = program.start("--objective", str(held.path), *_RUN)
+    wait_until(held.is_holding)
     run.send_signal(signal.SIGINT)
     run.communicate(timeout=HANGS_S)
-    held.hold(*range(1, 9))
+    held.hold(2, 3)
     process = program.start("worker", "--study_name", "s", "--objective", str(held.path))
     wait_until(held.is_holding)
 
@@ -65,7 +64,7 @@ def test_a_signal_of_a_scheduler_has_a_worker_keep_its_trial(
 
     assert process.returncode == 0
     held.let_go()
-    assert program(*grown).returncode == 0
+    assert program("--objective", str(held.path), *_RUN).returncode == 0
     assert states(url, "s") == {"COMPLETE": 3}
 
 

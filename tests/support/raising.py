@@ -60,6 +60,7 @@ ERRORS: dict[str, Callable[[], object]] = {
     "OperationalError: (sqlite3.OperationalError)": _query,
     "StorageInternalError: own": lambda: _raise(optuna.exceptions.StorageInternalError("own")),
     "DuplicatedStudyError: own": lambda: _raise(optuna.exceptions.DuplicatedStudyError("own")),
+    "ValueError: \\0 and \\ud800": lambda: _raise(ValueError("\0 and \ud800")),
     "LeaseLost: own": lambda: _raise(LeaseLost("own")),
     "TrialGone: own": lambda: _raise(TrialGone("own")),
     "StopRequested: own": lambda: _raise(StopRequested("own")),
