@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import math
@@ -229,6 +230,16 @@ FAILED = {
     "suggest raises": (an_objective(suggest=fail), "suggest", "KeyError: 'nowhere', at test_con"),
     "suggest gives a list": (an_objective(suggest=lambda *_: [1]), "suggest", "list"),
     "build raises": (an_objective(build=fail), "build", "test_contract.py:[0-9]+ in fail"),
+    "build ends the process": (
+        an_objective(build=lambda *_: sys.exit(2)),
+        "build",
+        r"^SystemExit: 2, at test_contract.py",
+    ),
+    "batch parses arguments": (
+        a_task(batch=lambda *_: argparse.ArgumentParser().parse_args(["--nope"])),
+        "batch",
+        r"SystemExit: 2 \(unrecognized arguments: --nope\), at",
+    ),
     "build gives None": (an_objective(build=lambda *_: None), "build", "NoneType"),
     "modules a list": (built(lambda t: setattr(t, "modules", [t.net])), "modules", "mapping"),
     "a function as module": (built(lambda t: setattr(t, "modules", {"f": fail})), "modules", "'f'"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from hpo.task.memory import is_out_of_memory
+from hpo.task.memory import is_out_of_memory, used_by_others
 from hpo.task.raised import chain, described
 
 
@@ -73,6 +75,38 @@ def raised(inner: BaseException, outer: BaseException, *, how: str) -> BaseExcep
 def test_memory_is_found_in_causes_contexts_and_groups(inner: BaseException, how: str):
     assert is_out_of_memory(raised(inner, ValueError("step failed"), how=how))
     assert not is_out_of_memory(raised(KeyError("x"), ValueError("step failed"), how=how))
+
+
+_HOLDER = """
+import sys, torch
+held = torch.zeros(4 << 30, dtype=torch.uint8, device="cuda")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_memory_of_another_process_is_told_from_our_own():
+    device = torch.device("cuda")
+    before = used_by_others(device)
+    own = torch.zeros(2 << 30, dtype=torch.uint8, device=device)
+    assert used_by_others(device) <= before + (256 << 20)
+
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    beside = used_by_others(device)
+    holder.communicate()
+
+    # The other's context takes some hundred MiB, too.
+    assert (4 << 30) - (1 << 30) < beside - before < (6 << 30)
+    assert own.numel() == 2 << 30
+
+
+def test_a_cpu_is_shared_without_being_measured():
+    assert used_by_others(torch.device("cpu")) == 0
 
 
 def test_a_chain_that_bites_its_tail_ends():

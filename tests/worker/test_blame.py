@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from hpo.errors import LeaseLost
+from hpo.study.outcomes import attempt_of
+from hpo.worker import attempt
 from hpo.worker.border import Asked, own_error
 from hpo.worker.pulse import Pulse
 from tests.support.program import ROOT, Program
@@ -71,6 +73,25 @@ def test_every_hook_ends_its_own_trial(program: Program, url: str, tmp_path: Pat
     assert by_case["validate", "objective"].user_attrs["prune_detail"] == "error over 3"
     # A prediction that fails costs its sample alone.
     assert by_case["predict", "SystemExit: 2"].state == TrialState.COMPLETE
+
+
+@pytest.mark.acceptance
+def test_a_trial_out_of_memory_beside_another_process_is_tried_once_more(
+    program: Program, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # The measurement has a test of its own, on a GPU; here is what follows from it. The program is
+    # a fork of this process.
+    monkeypatch.setattr(attempt, "used_by_others", lambda _: 5 << 30)
+
+    ran = run(program, tmp_path / "one.json", [("loss", "oom")])
+
+    assert ran.returncode == 0, ran.stderr
+    found = [t for t in trials(url, "r") if t.params["hook"] == "loss"]
+    assert [t.user_attrs["prune_reason"] for t in found] == ["oom"]
+    log = next(program.home.rglob("worker*.log")).read_text()
+    said = "out of memory while other processes used 5120 MiB of the GPU; the trial is tried once"
+    assert log.count(said) == 1
+    assert attempt_of(found[0]) == 2
 
 
 def left_by(pulse: Pulse, work: Callable[[], object], *, phase: str) -> BaseException:
