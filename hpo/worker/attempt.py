@@ -138,16 +138,17 @@ class Attempt:
         if isinstance(error, optuna.TrialPruned):
             self._end(TrialState.PRUNED, reason="objective", detail=in_one_line(error) or "-")
             return
+        if context.device.type == "cuda":
+            # An error that broke the device raises again here and ends this process, as a loss
+            # that the trial may have caused; another worker resumes the ticket. A library that is
+            # 'not initialized' may be the consequence of one.
+            context.pulse.begin("synchronization")
+            torch.cuda.synchronize()
+            context.pulse.begin("")
         if is_out_of_memory(error):
             self._give_back_once(error)
             self._end(TrialState.PRUNED, reason="oom", detail=in_one_line(error) or "-")
             return
-        if context.device.type == "cuda":
-            # An error that broke the device raises again here and ends this process, as a loss
-            # that the trial may have caused; another worker resumes the ticket.
-            context.pulse.begin("synchronization")
-            torch.cuda.synchronize()
-            context.pulse.begin("")
         _logger.error("%s | the objective raised", self._log, exc_info=error)
         self._trial.set_user_attr("traceback", traceback_of(error))
         self._end(TrialState.FAIL, detail=described(error))
