@@ -28,9 +28,14 @@ _NCCL = re.compile(r"\bnccl", re.IGNORECASE)
 _CONTEXT_BYTES = 1 << 30
 
 
+def memory_error(error: BaseException) -> BaseException | None:
+    """The error of memory that ran out, the GPU's or the host's, anywhere in an error's chain."""
+    return next((one for one in chain(error) if _is_memory(one)), None)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory ran out, the GPU's or the host's, anywhere in the error's chain."""
-    return any(_is_memory(one) for one in chain(error))
+    """Return whether an error, or one behind it, is memory that ran out."""
+    return memory_error(error) is not None
 
 
 def _is_memory(error: BaseException) -> bool:

@@ -28,7 +28,7 @@ from hpo.study import study
 from hpo.study.outcomes import ATTEMPT, attempt_of, best_trial
 from hpo.task.build import build, plain
 from hpo.task.forward import wider
-from hpo.task.memory import is_out_of_memory, used_by_others
+from hpo.task.memory import memory_error, used_by_others
 from hpo.task.raised import described, in_one_line, traceback_of
 from hpo.task.saving import save
 from hpo.tickets.losses import verdict as verdict_on
@@ -145,9 +145,11 @@ class Attempt:
             context.pulse.begin("synchronization")
             torch.cuda.synchronize()
             context.pulse.begin("")
-        if is_out_of_memory(error):
+        memory = memory_error(error)
+        if memory is not None:
             self._give_back_once(error)
-            self._end(TrialState.PRUNED, reason="oom", detail=in_one_line(error) or "-")
+            own = "" if memory is error else f"{described(error)}: "
+            self._end(TrialState.PRUNED, reason="oom", detail=own + described(memory))
             return
         _logger.error("%s | the objective raised", self._log, exc_info=error)
         self._trial.set_user_attr("traceback", traceback_of(error))

@@ -326,7 +326,11 @@ FAILED = {
     ),
     "validate raises": (a_task(validate=fail), "validate", "KeyError: 'nowhere', at test_contract"),
     "no metric in validate": (a_task(validate=lambda _: {"loss": 1.0}), "validate", "without the"),
-    "NaN in validate": (a_task(validate=lambda _: {"error": math.nan}), "validate", "nan"),
+    "NaN in validate": (
+        a_task(validate=lambda _: {"error": math.nan}),
+        "training",
+        "'error' is nan after step",
+    ),
     "two numbers": (
         a_task(validate=lambda _: {"error": torch.ones(2)}),
         "validate",
