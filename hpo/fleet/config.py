@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpo.engine.recording import Recording
 from hpo.machine.slots import Slot
+from hpo.start import PROGRAM
 from hpo.study.join import Prepared
 from hpo.study.request import RunRequest
 
@@ -53,7 +53,7 @@ class FleetConfig:
         predictions, every = self.recording.flags()
         limits = {"--stall": self.stall_s, "--trial_timeout": self.trial_timeout_s}
         return [
-            *(sys.executable, "-m", "hpo", "worker", "--study_name", opened.name),
+            *(*PROGRAM, "worker", "--study_name", opened.name),
             *("--slot", slot.name, "--device", slot.device),
             *("--checkpoint_dir", str(self.checkpoints)),
             *("--objective", prepared.objective),

@@ -8,7 +8,6 @@ line, lines of JSON and an environment. `folder` keeps the files.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import deque
@@ -36,6 +35,7 @@ from hpo.refit.folder import CONFIRMATION, TrainingFolder
 from hpo.refit.recipe import Recipe
 from hpo.refit.results import SeedResult, TrainingResult
 from hpo.refit.seed_process import Job
+from hpo.start import PROGRAM
 
 # The processes' messages are read this often; a stop ends the wait at once.
 _POLL_S = 0.1
@@ -193,7 +193,7 @@ class _Crew:
             state=str(folder.state.absolute()),
         )
         log = folder.state / f"{name}.log"
-        argv = [sys.executable, "-m", "hpo", "train_seed"]
+        argv = [*PROGRAM, "train_seed"]
         self._supervisor.start(name, slot, argv, log=log, job=job.line())
         seed, self._paces[name] = self._seeds[name], _Pace()
         seed.state, seed.slot = "training", slot.name
