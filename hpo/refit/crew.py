@@ -36,6 +36,7 @@ from hpo.refit.recipe import Recipe
 from hpo.refit.results import SeedResult, TrainingResult
 from hpo.refit.seed_process import Job
 from hpo.start import PROGRAM
+from hpo.study.objective import in_words
 
 # The processes' messages are read this often; a stop ends the wait at once.
 _POLL_S = 0.1
@@ -88,7 +89,8 @@ def train(
     with folder.held(force=config.force):
         if others := folder.of_other_source():
             which = ", ".join(label_of(name) for name in others)
-            text = f"the objective's file has changed since {which} ended; seeds may not compare"
+            changed = in_words(sorted({file for files in others.values() for file in files}))
+            text = f"{changed} since {which} ended; seeds may not compare"
             emit(Remark(label="note", text=text))
         left = [name for name in folder.names() if folder.result_of(name) is None]
         folder.write_summary(folder.collect(), environment)

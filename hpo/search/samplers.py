@@ -100,7 +100,7 @@ def make_sampler(name: str, *, seed: int) -> BaseSampler:
     """
     if name in SAMPLERS:
         return SAMPLERS[name](seed)
-    own: BaseSampler = load_plugin(name, BaseSampler, flag="--sampler", seed=seed)
+    own: BaseSampler = load_plugin(name, BaseSampler, flag="sampler", seed=seed)
     return InformedSampler(own, reads_pruned=isinstance(own, optuna.samplers.TPESampler))
 
 

@@ -23,7 +23,7 @@ from hpo.engine.recording import Recording
 from hpo.errors import LeaseLost, RunFailed, StopRequested, TrialEnded, TrialGone
 from hpo.machine.provenance import environment, git_sha
 from hpo.study import study
-from hpo.study.objective import load_objective
+from hpo.study.objective import named_objective
 from hpo.task.build import context_of
 from hpo.tickets.budget import Tickets
 from hpo.tickets.ticket import Ticket
@@ -78,7 +78,9 @@ class Worker:
             name=config.name,
             checkpoints=config.checkpoints,
             device=torch.device(config.device),
-            objective=load_objective(config.objective or opened.config.objective),
+            objective=named_objective(
+                config.objective, opened.config.objective, what=f"study '{opened.name}'"
+            ),
             opened=opened,
             records=records.Records(db, opened.uid),
             artifacts=DatabaseArtifacts(db),

@@ -5,9 +5,9 @@ each worker again. A fork has them already. It is a process all the same: it has
 pipes, a session and an exit code, and it is interrupted and killed as any other.
 
 `install` has `subprocess.Popen` fork where it is asked for exactly `sys.executable -m hpo`, with or
-without `-P`, also for the workers and seeds that the program starts itself. `EXECUTED` is the way to a new
-interpreter; it is also taken where a CUDA context could not be forked, where the environment
-preloads a library, and where there is no /proc to tell the parent's open files from.
+without `-P`, also for the workers and seeds that the program starts itself. `EXECUTED` is the way
+to a new interpreter; it is also taken where a CUDA context could not be forked, where the
+environment preloads a library, and where there is no /proc to tell the parent's open files from.
 """
 
 from __future__ import annotations
