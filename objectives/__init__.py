@@ -8,7 +8,15 @@ An objective is one file that ends in `objective = MyObjective()`.
 from objectives._contract import Context, Group, Objective, Option, Prediction, Task, Term
 from objectives._evaluation import Asked, CannotEvaluate, Evaluation, Figure, Table
 from objectives._folder import NoObjective
-from objectives._loading import DEFAULT, add_working_folder, file_hash, files_of, load, names
+from objectives._loading import (
+    DEFAULT,
+    add_working_folder,
+    file_hash,
+    files_of,
+    hidden_beside,
+    load,
+    names,
+)
 from objectives._space import Choice, Float, Int, Params, Space, Trial
 
 __all__ = [
@@ -35,6 +43,7 @@ __all__ = [
     "add_working_folder",
     "file_hash",
     "files_of",
+    "hidden_beside",
     "load",
     "names",
 ]

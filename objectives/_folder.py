@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from importlib import metadata
 from importlib.machinery import PathFinder
@@ -18,9 +17,11 @@ from pathlib import Path
 from types import ModuleType
 
 # It is imported here, before a folder with a `models` of its own may be on the path.
-import models  # noqa: F401
+import models
 from objectives._sources import OURS
 
+# Where the top-level packages of this project are.
+_ROOT = str(Path(models.__file__).parents[1])
 # The folders on the path for an objective, the latest first.
 _opened: list[str] = []
 # The modules that were imported from them.
@@ -33,6 +34,9 @@ class NoObjective(LookupError):
 
 class Imports:
     """The import of an objective from a folder: `with Imports(folder): ...`.
+
+    Python's own modules and this project's packages come before those of the folder. An import that
+    fails for that reason raises `NoObjective`, which names the file to rename.
 
     Modules that earlier objectives imported from their folders are forgotten first: a `helper` of
     another folder is another module, and a changed file is read again.
@@ -57,12 +61,24 @@ class Imports:
         self._writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         sys.dont_write_bytecode = self._writes
         for name, module in list(sys.modules.items()):
             if self._before.get(name) is not module and _is_from(self.folder, module):
                 self.modules[name] = module
         _imported.update(self.modules)
+        if isinstance(error, ImportError) and (hidden := self._hidden(error)):
+            raise NoObjective(
+                f"'{hidden}' in the objective's folder is hidden by another module of that name: "
+                f"{error}; rename it"
+            ) from error
+
+    def _hidden(self, error: ImportError) -> Path | None:
+        """The file or package of the folder that was wanted, where another one was found."""
+        top = (error.name or "").partition(".")[0]
+        if top not in sys.modules or _is_from(self.folder, sys.modules[top]):
+            return None
+        return module_in(self.folder, top)
 
 
 def _is_from(folder: Path, module: ModuleType) -> bool:
@@ -83,44 +99,42 @@ def put_on_path(folder: Path) -> None:
         return
     installed = (n for n, entry in enumerate(sys.path) if entry.endswith("-packages"))
     first = next((n for n, entry in enumerate(sys.path) if entry in _opened), None)
-    sys.path.insert(next(installed, len(sys.path)) if first is None else first, text)
+    place = next(installed, len(sys.path)) if first is None else first
+    # A child imports anew, and where this project is not installed as a copy its finder comes last.
+    has_ours = any((folder / one).is_dir() or (folder / f"{one}.py").exists() for one in OURS)
+    sys.path[place:place] = [_ROOT, text] if has_ours else [text]
     _opened.insert(0, text)
 
 
 def refuse_hiding(folder: Path) -> None:
-    """Refuse a folder with a module that would hide one of this project or of what it needs.
+    """Refuse a folder with a module that would hide a library that this project needs.
 
     Raises:
         NoObjective: It has one; the message names it.
     """
-    for name, path in _modules_in(folder):
-        if name in OURS:
-            own = getattr(sys.modules.get(name), "__path__", [""])[0]
-            if Path(own) != path:
-                raise NoObjective(
-                    f"'{path}' lies in the objective's folder and would hide this project's "
-                    f"package '{name}'; rename it"
-                )
-        elif name not in sys.stdlib_module_names and _is_installed(name) and _is_needed(name):
+    for name in _names_in(folder):
+        is_library = name not in OURS and name not in sys.stdlib_module_names
+        path = module_in(folder, name) if is_library and _is_installed(name) else None
+        if path is not None and _is_needed(name):
             raise NoObjective(
                 f"'{path}' lies in the objective's folder and would hide the library '{name}', "
                 "which this project needs; rename it"
             )
 
 
-def is_module(name: str, folder: Path) -> bool:
-    """True if a folder holds a module or package of this name."""
-    return any(name == one for one, _ in _modules_in(folder))
+def module_in(folder: Path, name: str) -> Path | None:
+    """The file or package of this name in a folder; a folder without Python files is neither."""
+    file, package = folder / f"{name}.py", folder / name
+    if package.is_dir() and next(package.glob("*.py"), None) is not None:
+        return package
+    return file if file.is_file() else None
 
 
-def _modules_in(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The top-level modules and packages in a folder; a folder without Python files is neither."""
+def _names_in(folder: Path) -> set[str]:
+    """The names of what may be modules and packages in a folder."""
     with suppress(OSError):
-        for path in sorted(folder.iterdir()):
-            if path.suffix == ".py":
-                yield path.stem, path
-            elif path.name.isidentifier() and path.is_dir() and next(path.glob("*.py"), None):
-                yield path.name, path
+        return {path.stem for path in folder.iterdir() if path.suffix in ("", ".py")}
+    return set()
 
 
 def _is_installed(name: str) -> bool:

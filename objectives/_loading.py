@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from objectives._contract import Objective
-from objectives._folder import Imports, NoObjective, is_module, put_on_path
+from objectives._folder import Imports, NoObjective, module_in, put_on_path
 from objectives._sources import OURS, module_file, sources
 
 # `run` takes this objective if none is named.
@@ -95,6 +95,17 @@ def files_of(objective: Objective) -> Mapping[str, Path]:
     return {path.name: path}
 
 
+def hidden_beside(objective: Objective) -> list[Path]:
+    """What lies beside an objective under the name of a package of this project, and is not found.
+
+    An import of such a name finds the package.
+    """
+    folder = next((one.folder for one in _loaded.values() if one.objective is objective), None)
+    if folder is None or folder == Path(__file__).parents[1]:
+        return []
+    return [path for name in OURS if (path := module_in(folder, name)) is not None]
+
+
 def file_hash(path: Path) -> str:
     """A 64-bit hash of a file, in hexadecimal."""
     return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
@@ -103,7 +114,7 @@ def file_hash(path: Path) -> str:
 def add_working_folder(module: str) -> None:
     """Put the working folder on the path if it holds the module, for a `module:attr`."""
     folder = working_folder()
-    if folder is not None and is_module(module.partition(".")[0], folder):
+    if folder is not None and module_in(folder, module.partition(".")[0]):
         put_on_path(folder)
 
 
@@ -138,7 +149,7 @@ def _from_file(spec: str, path: Path) -> _Loaded:
 def _from_module(spec: str, folder: Path) -> _Loaded:
     name, _, attribute = spec.partition(":")
     top = name.partition(".")[0]
-    if is_module(top, folder):
+    if module_in(folder, top):
         with Imports(folder) as imports:
             module = importlib.import_module(name)
     else:

@@ -25,7 +25,7 @@ from hpo.errors import ObjectiveError
 from hpo.study.declared import Finding, declared
 from hpo.study.request import DEFAULTS, usual
 from hpo.task.forward import PRECISIONS
-from objectives import NoObjective, Objective, load
+from objectives import NoObjective, Objective, hidden_beside, load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +188,8 @@ def _import(findings: Findings, spec: str) -> Objective | None:
         except NoObjective as error:
             check.fail(str(error))
             return None
+        for path in hidden_beside(objective):
+            check.warn(f"'{path}' is hidden by this project's package of that name; rename it")
         check.seen = type(objective).__name__
         return objective
     return None

@@ -18,6 +18,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import ConfigurationError
+from hpo.search.cmaes import PlainCmaEs, refuse_pickles
 from hpo.search.plugins import is_plugin, load_plugin
 from hpo.search.sampler_view import RERUN_OF, UNTRAINED, View, constrained
 from objectives import Choice, Space
@@ -30,7 +31,7 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
         optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
     ),
     "cmaes": lambda seed: InformedSampler(
-        optuna.samplers.CmaEsSampler(
+        PlainCmaEs(
             seed=seed,
             # CMA-ES proposes numbers alone; TPE proposes the categories, since it learns, too.
             independent_sampler=optuna.samplers.TPESampler(seed=seed),
@@ -101,6 +102,7 @@ def make_sampler(name: str, *, seed: int) -> BaseSampler:
     if name in SAMPLERS:
         return SAMPLERS[name](seed)
     own: BaseSampler = load_plugin(name, BaseSampler, flag="sampler", seed=seed)
+    refuse_pickles(own)
     return InformedSampler(own, reads_pruned=isinstance(own, optuna.samplers.TPESampler))
 
 
