@@ -24,6 +24,7 @@ from hpo.errors import LeaseLost, RunFailed, StopRequested, TrialEnded, TrialGon
 from hpo.machine.provenance import environment, git_sha
 from hpo.study import study
 from hpo.study.objective import named_objective
+from hpo.study.resolve import check_search
 from hpo.task.build import context_of
 from hpo.tickets.budget import Tickets
 from hpo.tickets.ticket import Ticket
@@ -74,6 +75,8 @@ class Worker:
         self._slot, self._stop, self._opened = config.slot, stop, opened
         self._source, self._db = opened.config.source, db
         self._tickets = Tickets(db, opened.uid)
+        # Code that nobody named here is refused before a ticket is taken for it.
+        check_search(opened.config)
         self._context = WorkerContext(
             name=config.name,
             checkpoints=config.checkpoints,
