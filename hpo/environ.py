@@ -70,7 +70,11 @@ def variables() -> dict[str, str]:
     found = {**os.environ, "PYTHONHASHSEED": HASH_SEED}
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
     given = found.get("PYTHONPATH", "").split(os.pathsep)
-    is_on_path = root in (os.path.abspath(entry) for entry in sys.path)  # noqa: PTH100
+    try:
+        is_on_path = root in [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100
+    except FileNotFoundError:
+        # The working folder was removed, which an entry '' stands for.
+        is_on_path = root in sys.path
     is_installed = root.endswith("-packages")
     if is_on_path and not is_installed and root not in given:
         found["PYTHONPATH"] = os.pathsep.join([root, *filter(None, given)])
