@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     metavar="NAME|module:attr|path.py",
     help="where the study's objective is on this host (default: where the study says)",
 )
+@click.option("--sampler", metavar="module:attr", help="allow this sampler of the study's here")
+@click.option("--pruner", metavar="module:attr", help="allow this pruner of the study's here")
 @named("predictions")
 @named("predictions_every")
 @named("stall")
@@ -47,7 +49,14 @@ if TYPE_CHECKING:
 )
 @click.pass_context
 def worker(
-    ctx: click.Context, /, slot: str, stall: float | None, with_parent: int | None, **flags: Any
+    ctx: click.Context,
+    /,
+    slot: str,
+    stall: float | None,
+    with_parent: int | None,
+    sampler: str | None,
+    pruner: str | None,
+    **flags: Any,
 ) -> None:
     """Run one worker of a study that exists; what every launcher runs, on any host.
 
@@ -65,9 +74,14 @@ def worker(
         stream=sys.stderr,
     )
     logging.getLogger(__name__).info("worker of study '%s' starts", flags["study_name"])
+    from hpo import trust
     from hpo.worker.pulse import Pulse
     from hpo.worker.supervisor import Supervisor, finish
 
+    if sampler is not None:
+        trust.name("sampler", sampler)
+    if pruner is not None:
+        trust.name("pruner", pruner)
     pulse = Pulse(stall)
     supervisor = Supervisor(pulse, parent=with_parent)
     if supervisor.fork() == 0:

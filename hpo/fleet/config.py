@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpo.engine.recording import Recording
 from hpo.machine.slots import Slot
+from hpo.search.plugins import is_plugin
+from hpo.start import PROGRAM
 from hpo.study.join import Prepared
 from hpo.study.request import RunRequest
 
@@ -51,12 +52,14 @@ class FleetConfig:
         """The command line of a worker on a slot."""
         opened = prepared.opened
         predictions, every = self.recording.flags()
+        plugins = {"--sampler": opened.config.sampler, "--pruner": opened.config.pruner}
         limits = {"--stall": self.stall_s, "--trial_timeout": self.trial_timeout_s}
         return [
-            *(sys.executable, "-m", "hpo", "worker", "--study_name", opened.name),
+            *(*PROGRAM, "worker", "--study_name", opened.name),
             *("--slot", slot.name, "--device", slot.device),
             *("--checkpoint_dir", str(self.checkpoints)),
             *("--objective", prepared.objective),
+            *(part for flag, name in plugins.items() if is_plugin(name) for part in (flag, name)),
             *("--predictions", predictions, "--predictions_every", every),
             *("--patience", str(self.patience_s)),
             *(part for flag, s in limits.items() if s for part in (flag, str(s))),

@@ -23,7 +23,8 @@ from hpo.engine.recording import Recording
 from hpo.errors import LeaseLost, RunFailed, StopRequested, TrialEnded, TrialGone
 from hpo.machine.provenance import environment, git_sha
 from hpo.study import study
-from hpo.study.objective import load_objective
+from hpo.study.objective import named_objective
+from hpo.study.resolve import check_search
 from hpo.task.build import context_of
 from hpo.tickets.budget import Tickets
 from hpo.tickets.ticket import Ticket
@@ -74,11 +75,15 @@ class Worker:
         self._slot, self._stop, self._opened = config.slot, stop, opened
         self._source, self._db = opened.config.source, db
         self._tickets = Tickets(db, opened.uid)
+        # Code that nobody named here is refused before a ticket is taken for it.
+        check_search(opened.config)
         self._context = WorkerContext(
             name=config.name,
             checkpoints=config.checkpoints,
             device=torch.device(config.device),
-            objective=load_objective(config.objective or opened.config.objective),
+            objective=named_objective(
+                config.objective, opened.config.objective, what=f"study '{opened.name}'"
+            ),
             opened=opened,
             records=records.Records(db, opened.uid),
             artifacts=DatabaseArtifacts(db),
