@@ -15,6 +15,7 @@ from hpo.search import configurations
 from hpo.study import study
 from hpo.study.outcomes import ENQUEUED, numbered
 from hpo.study.study import OpenStudy
+from hpo.task.build import plain
 from hpo.tickets.ticket import Ticket
 from objectives import Objective
 
@@ -52,7 +53,7 @@ def begin(
             system["fixed_params"] = _trial(loaded, ticket.rerun_of).params
         elif ticket.ticket == 1:
             # The first trial is the default configuration's, the baseline of the result.
-            system["fixed_params"] = dict(config.narrowing.defaults(objective, config.space))
+            system["fixed_params"] = plain(config.narrowing.defaults(objective, config.space))
         elif ticket.params is not None:
             system["fixed_params"] = dict(ticket.params)
             system[ENQUEUED] = True
@@ -92,7 +93,8 @@ def _checked(trial_id: int, opened: OpenStudy, objective: Objective) -> str | No
         [params] = configurations.checked([given], space, flag="enqueue_trial")
     except ConfigurationError as error:
         return str(error)
-    if params != given:
+    # Equal values may be of two types: a 1 for a 1.0, a True for a 1.
+    if repr(params) != repr(given):
         storage.set_trial_system_attr(trial_id, "fixed_params", params)
         storage.flush(trial_id)
     return None
