@@ -68,7 +68,7 @@ class Narrowing:
 
 
 class _NarrowTrial:
-    """A trial whose own bounds replace those that its caller passes, and whose values are stored."""
+    """A trial with bounds of its own, not its caller's, whose values are as they are stored."""
 
     def __init__(self, trial: Trial, specs: Mapping[str, Spec]) -> None:
         self._trial, self._specs = trial, specs

@@ -12,7 +12,7 @@ from hpo.database.connection import locked
 from hpo.database.migrations import create_tables
 from hpo.database.storage import open_storage
 from hpo.errors import ConfigurationError, ObjectiveError
-from hpo.search import configurations
+from hpo.search import configurations, finite
 from hpo.search.narrowing import Narrowing, narrowing
 from hpo.study import study
 from hpo.study.config import StudyConfig, check_name, differences, facts, forced, refuse
@@ -88,6 +88,8 @@ def prepare_study(db: sa.Engine, request: RunRequest, *, on_gpu: bool) -> Prepar
         notes.append(
             f"the study has {total} trials already; --n_trials {request.n_trials} adds none"
         )
+    if request.allow_repeats:
+        notes += filter(None, [_refuse_repeats(opened.config, objective, request, total=total)])
     if request.enqueue:
         notes.append(_enqueue(opened, tickets, objective, request))
     study.note_run(opened, _effective(request, opened, total=total))
@@ -110,6 +112,7 @@ def _created(
     """The configuration of a new study; refuse more enqueued configurations than trials."""
     total = request.n_trials or DEFAULT_TRIALS
     config = settled(objective, spec, wanted, n_trials=total)
+    _refuse_repeats(config, objective, request, total=total)
     # The first trial tries the default configuration and takes no enqueued one.
     lacking = len(_to_try(config, objective, request)) - (total - 1)
     if lacking > 0:
@@ -152,6 +155,8 @@ def _joined(
         refuse(opened.name, found)
     check_search(wanted)
     tickets = Tickets(db, opened.uid)
+    if (request.n_trials or 0) > tickets.count().total:
+        _refuse_repeats(wanted, objective, request, total=request.n_trials or 0)
     _refuse_too_many(tickets, opened, _to_try(wanted, objective, request), request)
     if found:
         with tickets.held_still() as leases:
@@ -164,6 +169,27 @@ def _joined(
             opened = study.change(opened, forced(created, wanted, found))
         notes.append(f"from here on: {'; '.join(map(str, found))}")
     return opened, notes
+
+
+def _refuse_repeats(
+    config: StudyConfig, objective: Objective, request: RunRequest, *, total: int
+) -> str:
+    """Refuse more trials than there are configurations; the note on them if that is allowed.
+
+    Raises:
+        ConfigurationError: The rest would repeat configurations, and the request does not allow it.
+    """
+    space = config.narrowing.apply(objective.spaces[config.space])
+    count = finite.configurations(objective, space)
+    if count is None or count >= total:
+        return ""
+    said = f"{count} configuration{'' if count == 1 else 's'} for {total} trials"
+    if not request.allow_repeats:
+        raise ConfigurationError(
+            f"{said}: the rest would repeat one with another seed; write --n_trials {count}, or "
+            "--allow_repeats"
+        )
+    return f"{said}: the rest repeat one with another seed"
 
 
 def _refuse_too_many(

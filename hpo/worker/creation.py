@@ -13,10 +13,11 @@ from optuna.trial import FrozenTrial
 from hpo.errors import ConfigurationError, TrialGone
 from hpo.search import configurations
 from hpo.study import study
-from hpo.study.outcomes import ENQUEUED, numbered
+from hpo.study.outcomes import CHOSEN, ENQUEUED, numbered
 from hpo.study.study import OpenStudy
 from hpo.task.build import plain
 from hpo.tickets.ticket import Ticket
+from hpo.worker.untried import reserved
 from objectives import Objective
 
 
@@ -68,7 +69,26 @@ def begin(
             if_waiting={ENQUEUED: True} if is_free else None,
         )
     refusal = _checked(trial_id, opened, objective)
-    return optuna.Trial(loaded, trial_id), refusal
+    trial = optuna.Trial(loaded, trial_id)
+    if ticket.ticket > 1 and ticket.rerun_of is None:
+        trial = _apart(trial, ticket, opened, objective)
+    return trial, refusal
+
+
+def _apart(
+    trial: optuna.Trial, ticket: Ticket, opened: OpenStudy, objective: Objective
+) -> optuna.Trial:
+    """The trial, in a small space with a configuration that no other has."""
+    if trial.params or "fixed_params" in trial._cached_frozen_trial.system_attrs:
+        return trial
+    chosen = reserved(ticket, opened, trial, objective)
+    if chosen is None:
+        return trial
+    storage = opened.storage
+    storage.set_trial_system_attr(trial._trial_id, "fixed_params", plain(chosen))
+    storage.set_trial_system_attr(trial._trial_id, CHOSEN, True)
+    storage.flush(trial._trial_id)
+    return optuna.Trial(trial.study, trial._trial_id)
 
 
 def _trial(loaded: optuna.Study, number: int) -> FrozenTrial:
