@@ -29,11 +29,12 @@ class FleetConfig:
     recording: Recording = field(default_factory=Recording)
 
     @classmethod
-    def below(
-        cls, home: Path, request: RunRequest, prepared: Prepared, slots: Sequence[Slot]
-    ) -> FleetConfig:
-        """The configuration that a run requests; its files are below `home` by default."""
-        uid = prepared.opened.uid
+    def below(cls, home: Path, request: RunRequest, uid: str, slots: Sequence[Slot]) -> FleetConfig:
+        """The configuration that a run requests; its files are below `home` by default.
+
+        Args:
+            uid: The study's, which names its folders.
+        """
         checkpoints = (request.checkpoint_dir or home / "checkpoints") / uid
         return cls(
             slots=slots,
@@ -49,14 +50,25 @@ class FleetConfig:
 
     def argv(self, slot: Slot, prepared: Prepared) -> list[str]:
         """The command line of a worker on a slot."""
-        opened = prepared.opened
+        return [
+            *self._command(slot, prepared.objective),
+            *("--study_name", prepared.opened.name, "--checkpoint_dir", str(self.checkpoints)),
+        ]
+
+    def first_argv(self, slot: Slot, objective: str) -> list[str]:
+        """The command line of the worker that starts before the study exists."""
+        return [*self._command(slot, objective), "--first"]
+
+    def log_of(self, slot: Slot) -> Path:
+        """The log of the workers on a slot."""
+        return self.logs / f"worker-{slot.name.replace(':', '-')}.log"
+
+    def _command(self, slot: Slot, objective: str) -> list[str]:
         predictions, every = self.recording.flags()
         limits = {"--stall": self.stall_s, "--trial_timeout": self.trial_timeout_s}
         return [
-            *(sys.executable, "-m", "hpo", "worker", "--study_name", opened.name),
-            *("--slot", slot.name, "--device", slot.device),
-            *("--checkpoint_dir", str(self.checkpoints)),
-            *("--objective", prepared.objective),
+            *(sys.executable, "-m", "hpo", "worker", "--slot", slot.name, "--device", slot.device),
+            *("--objective", objective),
             *("--predictions", predictions, "--predictions_every", every),
             *("--patience", str(self.patience_s)),
             *(part for flag, s in limits.items() if s for part in (flag, str(s))),
