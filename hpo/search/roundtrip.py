@@ -45,10 +45,11 @@ def number(name: str, value: Any, *, is_whole: bool) -> float | int:
     Raises:
         ValueError: It is stored as another number.
     """
-    stored = float(value)
+    # Adding 0 makes a zero of a negative zero, as the number's way through SQL does.
+    stored = float(value) + 0.0
     if not is_whole:
         return stored
-    if abs(stored) > LARGEST:
+    if abs(value) > LARGEST:
         raise ValueError(
             f"'{name}' is {value}, beyond {LARGEST} (2**53): it would be recorded as "
             f"{int(stored)}; search an exponent, or an index into a table"
