@@ -16,6 +16,7 @@ from objectives import Int
 from tests.support.program import Command, Program
 from tests.support.studies import trials
 
+UID = "00000000-0000-4000-8000-000000000000"
 SMALL = '''
 """A weight, searched over few values."""
 from objectives import Choice, Int
@@ -84,12 +85,12 @@ def test_more_trials_than_configurations_are_refused_unless_repeats_are_allowed(
 
 
 def test_of_workers_that_ask_at_the_same_moment_no_two_get_the_same(url: str):
-    space, tickets = {"n": Int(low=1, high=8, default=1)}, Tickets(connect(url), "u" * 36)
+    space, tickets = {"n": Int(low=1, high=8, default=1)}, Tickets(connect(url), UID)
     tickets.grow(9)
     together = Barrier(8)
 
     def ask(ticket: int):
-        own = Tickets(connect(url), "u" * 36)
+        own = Tickets(connect(url), UID)
         together.wait()
 
         def choose(others):
