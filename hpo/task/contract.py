@@ -135,11 +135,20 @@ def _faults_of_group(group: Any) -> _Faults:
 
 
 def _is_good(name: str, value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
+    number = _number(value)
     if name == "clip":
-        return value > 0
-    return (value >= 0 if name == "weight_decay" else value > 0) and math.isfinite(value)
+        return number > 0
+    return (number >= 0 if name == "weight_decay" else number > 0) and math.isfinite(number)
+
+
+def _number(value: Any) -> float:
+    """A number of Python, numpy or torch as a float; NaN for anything else."""
+    if isinstance(value, bool | str):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return math.nan
 
 
 def step_faults(task: Task) -> _Faults:
@@ -152,7 +161,8 @@ def step_faults(task: Task) -> _Faults:
 def schedule_faults(factors: Mapping[float, float]) -> _Faults:
     """What is wrong with a schedule's factors by the progress at which it gave them."""
     for progress, factor in factors.items():
-        if not (isinstance(factor, int | float) and math.isfinite(factor) and factor >= 0):
+        number = _number(factor)
+        if not (math.isfinite(number) and number >= 0):
             yield f"schedule({progress}) is {factor!r}; give a finite factor, 0 or more"
             return
     if not any(factors.values()):
