@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpo.cli.first_look import Report, look
 from hpo.cli.run_flags import named
 from hpo.cli.shared import STOPS, Command, stop_on_signals, storage_option
 from hpo.errors import RunFailed, StorageError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.option("--study_name", required=True, metavar="NAME", help="the study to work on")
+@click.option("--study_name", metavar="NAME", help="the study to work on")
 @storage_option
 @click.option("--slot", default="cpu:0", help="how this worker is called (default: cpu:0)")
 @click.option("--device", default="cpu", help="the torch device (default: cpu)")
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 @click.option(
     "--with_parent", type=int, metavar="PID", help="stop when this parent process is gone"
 )
+@click.option("--first", is_flag=True, hidden=True)
 @click.pass_context
 def worker(
     ctx: click.Context,
@@ -56,6 +58,7 @@ def worker(
     with_parent: int | None,
     sampler: str | None,
     pruner: str | None,
+    first: bool,
     **flags: Any,
 ) -> None:
     """Run one worker of a study that exists; what every launcher runs, on any host.
@@ -68,12 +71,15 @@ def worker(
         HPO_STORAGE=postgresql+psycopg2://me:secret@db/hpo python -m hpo worker \\
             --study_name ris_covariance-wide-full --slot gpu:0 --device cuda
     """
+    if flags["study_name"] is None and not first:
+        raise click.UsageError("Missing option '--study_name'.", ctx)
     logging.basicConfig(
         level=logging.INFO,
         format=f"%(asctime)s %(levelname)s {slot} | %(message)s",
         stream=sys.stderr,
     )
-    logging.getLogger(__name__).info("worker of study '%s' starts", flags["study_name"])
+    name = flags["study_name"] or "to be"
+    logging.getLogger(__name__).info("worker of study '%s' starts", name)
     from hpo import trust
     from hpo.worker.pulse import Pulse
     from hpo.worker.supervisor import Supervisor, finish
@@ -84,10 +90,18 @@ def worker(
         trust.name("pruner", pruner)
     pulse = Pulse(stall)
     supervisor = Supervisor(pulse, parent=with_parent)
+    report = Report() if first else None
     if supervisor.fork() == 0:
+        if report is not None:
+            own = {name: flags[name] for name in ("objective", "device", "threads")}
+            flags |= look(pulse, report, parent=supervisor.pid, **own)
+            flags["checkpoint_dir"] = Path(flags["checkpoint_dir"])
         _train(pulse, parent=supervisor.pid, slot=slot, **flags)
         return
     ending = supervisor.wait()
+    if report is not None:
+        # The run knows of it already, unless the process ended in the look.
+        report.say(ended=ending.cause)
     # Who asked it to stop waits for it, and gives its ticket back if the database is away.
     patience_s = 0.0 if supervisor.must_stop else flags["patience"]
     ctx.exit(finish(ending, lambda: _lose(ending, flags["storage"], patience_s)))

@@ -21,12 +21,13 @@ from hpo.engine.plan import Plan, Result
 from hpo.engine.predictions import predicted
 from hpo.engine.reports import Epoch, Interval, Reporter, Sample
 from hpo.engine.stepper import Stepper
-from hpo.errors import StopRequested
+from hpo.errors import ObjectiveError, StopRequested
 from hpo.guard import judge
 from hpo.guard.counters import Counters
 from hpo.guard.evidence import Divergence
 from hpo.guard.saved_step import Setting
 from hpo.guard.verdict import READ_EVERY
+from hpo.task.contract import first_fault
 from hpo.task.forward import LinAlgError, is_matrix_refused, loss_terms, total
 from hpo.task.memory import is_out_of_memory
 from hpo.task.state import MovingBuffers, random_state
@@ -47,6 +48,9 @@ def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
         StopRequested: The reporter asked to stop; the checkpoint is up to date.
         ObjectiveError: The task breaks its contract.
     """
+    fault = first_fault(task, plan.device)
+    if fault is not None:
+        raise ObjectiveError(fault)
     trial = _Trial(task, plan)
     ended_by = _train(trial, reporter)
     return Result(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -292,3 +293,33 @@ def test_an_epochs_line_says_what_an_operator_looks_for():
 
     for part in ("epoch 1/1", "loss finite", "grad norm body", "head", "scale", "skipped"):
         assert part in line
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda t: setattr(t, "groups", []), "groups is empty"),
+        (lambda t: setattr(t, "steps_per_epoch", 0), "steps_per_epoch is 0"),
+        (
+            lambda t: setattr(t, "optimizer", lambda: torch.optim.SGD(copies(t), lr=0.1)),
+            "steps other parameters than the groups'",
+        ),
+        (
+            lambda t: setattr(t, "optimizer", lambda: torch.optim.SGD(t.body.parameters(), lr=0.1)),
+            "leaves out 'head.weight', 'head.bias'",
+        ),
+        (lambda t: t.body.append(torch.nn.LazyLinear(8)), "'body.3.weight', 'body.3.bias' has no"),
+    ],
+)
+def test_a_task_that_could_not_train_fails_in_each_trial_and_not_at_the_start_alone(change, told):
+    # One configuration may have the fault, and the default one not.
+    task = ToyTask()
+    change(task)
+
+    with pytest.raises(ObjectiveError, match=told):
+        engine.train(task, plan(), Log())
+
+
+def copies(task: ToyTask) -> list[torch.nn.Parameter]:
+    """The parameters of a copy of the task's networks."""
+    return [*copy.deepcopy(task.body).parameters(), *copy.deepcopy(task.head).parameters()]
