@@ -27,7 +27,8 @@ from hpo.guard.counters import Counters
 from hpo.guard.saved_step import Setting
 from hpo.guard.verdict import READ_EVERY
 from hpo.task.forward import LinAlgError, is_matrix_refused, loss_terms, total
-from hpo.task.state import MovingBuffers, random_state
+from hpo.task.random_state import random_state
+from hpo.task.state import MovingBuffers
 from hpo.task.validation import validated
 from objectives import Task
 

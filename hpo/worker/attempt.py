@@ -29,6 +29,7 @@ from hpo.study import study
 from hpo.study.outcomes import ATTEMPT, attempt_of, best_trial
 from hpo.task.build import build, plain
 from hpo.task.forward import is_out_of_memory, wider
+from hpo.task.random_state import seed_all
 from hpo.task.saving import save
 from hpo.tickets.losses import verdict as verdict_on
 from hpo.tickets.ticket import Ticket
@@ -89,6 +90,8 @@ class Attempt:
         if self._refusal is not None:
             self._end(TrialState.FAIL, detail=self._refusal)
             return None
+        # An objective's own `suggest` may draw, too.
+        seed_all(self._seed)
         try:
             with self._context.pulse.closing():
                 params = config.narrowing.suggest(self._context.objective, trial, config.space)
