@@ -28,6 +28,7 @@ class FleetConfig:
     trial_timeout_s: float | None = None
     stall_s: float | None = None
     patience_s: float = 86_400.0
+    fresh_process: bool = False
     recording: Recording = field(default_factory=Recording)
 
     @classmethod
@@ -47,6 +48,7 @@ class FleetConfig:
             trial_timeout_s=request.trial_timeout_s,
             stall_s=request.stall_s,
             patience_s=request.patience_s,
+            fresh_process=request.fresh_process,
             recording=request.recording,
         )
 
@@ -76,5 +78,6 @@ class FleetConfig:
             *("--predictions", predictions, "--predictions_every", every),
             *("--patience", str(self.patience_s)),
             *(part for flag, s in limits.items() if s for part in (flag, str(s))),
+            *(("--fresh_process",) if self.fresh_process else ()),
             *("--with_parent", str(os.getpid())),
         ]
