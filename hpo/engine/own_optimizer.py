@@ -1,4 +1,4 @@
-"""The optimizer that a task returns: what the engine needs of it, its rates and its two modes.
+"""The optimizer that a task returns: its learning rates and its two modes.
 
 Schedulers of torch may change its rates at any time, from any hook. The rate that they find and
 leave in a group is theirs alone: the schedule's factor is in it during a step only.
@@ -6,7 +6,6 @@ leave in a group is theirs alone: the schedule's factor is in it during a step o
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,56 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpo.errors import ObjectiveError
 from objectives import Group
-
-_METHODS = ("step", "zero_grad", "state_dict", "load_state_dict")
-
-
-def refuse_unfit(own: Any, groups: Sequence[Group]) -> None:
-    """Refuse an optimizer that the engine cannot step as a contract of the task's groups.
-
-    It need not be a `torch.optim.Optimizer`: one that combines two others has what is needed.
-
-    Raises:
-        ObjectiveError: The reason, in words of the objective.
-    """
-    missing = [name for name in _METHODS if not callable(getattr(own, name, None))]
-    if not isinstance(getattr(own, "param_groups", None), Sequence):
-        missing.append("param_groups")
-    if missing:
-        raise ObjectiveError(
-            f"optimizer() returned a {type(own).__name__} without {', '.join(missing)}; return a "
-            "torch.optim.Optimizer, or an object with its methods and param_groups (several "
-            "optimizers in one: their param_groups in one list, in the order of `groups`)"
-        )
-    if _needs_closure(own.step):
-        raise ObjectiveError(
-            f"{type(own).__name__}.step needs a closure, which computes the loss several times a "
-            "step, and a step here has one forward and one backward; return an optimizer whose "
-            "step takes none"
-        )
-    theirs = [{id(p) for p in group["params"]} for group in own.param_groups]
-    ours = [{id(p) for p in group.parameters} for group in groups]
-    if set().union(*theirs) != set().union(*ours):
-        raise ObjectiveError(
-            "the optimizer steps other parameters than the groups'; make it from the parameters "
-            "of `groups` themselves, not from copies"
-        )
-    if theirs != ours:
-        raise ObjectiveError(
-            f"optimizer() has {len(theirs)} parameter groups, the task {len(ours)}; give it one "
-            "for each of `groups`, with its parameters, in their order"
-        )
-
-
-def _needs_closure(step: Any) -> bool:
-    """Return whether a step has a parameter `closure` without a default, as LBFGS has."""
-    try:
-        closure = inspect.signature(step).parameters.get("closure")
-    except (TypeError, ValueError):
-        return False
-    return closure is not None and closure.default is inspect.Parameter.empty
 
 
 def start_rates(own: Any, groups: Sequence[Group]) -> None:

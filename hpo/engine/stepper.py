@@ -19,12 +19,11 @@ from hpo.engine.own_optimizer import (
     has_modes,
     in_eval_mode,
     rates_times,
-    refuse_unfit,
     start_rates,
 )
 from hpo.engine.window import Window
 from hpo.errors import ObjectiveError
-from hpo.task.parameters import parameter_names, trained
+from hpo.task.contract import dtype_faults, group_schedule_faults, optimizer_faults
 from objectives import Group, Task
 
 
@@ -36,8 +35,9 @@ class Stepper:
         has_modes: True if the optimizer has weights of its own to evaluate (`train()`, `eval()`).
 
     Raises:
-        ObjectiveError: The task's own optimizer does not fit its groups, `accumulate` is no number
-            of steps, or the task trains half-precision parameters that no step can train.
+        ObjectiveError: The task's own optimizer steps other parameters than the groups', a group's
+            schedule is no factor, or the task trains half-precision parameters that no step can
+            train.
     """
 
     def __init__(
@@ -49,14 +49,16 @@ class Stepper:
         has_scaler: bool,
         schedule: Callable[[float], float] | None = None,
     ) -> None:
-        _refuse_half(task, has_scaler=has_scaler)
+        for fault in dtype_faults(task, has_scaler=has_scaler):
+            raise ObjectiveError(fault)
         self._groups, self._device = task.groups, device
         own = task.optimizer()
         self._is_fused = own is None
-        if own is not None:
-            refuse_unfit(own, task.groups)
-            start_rates(own, task.groups)
         self.optimizer = own if own is not None else _adamw(task, device)
+        for fault in optimizer_faults(own, task):
+            raise ObjectiveError(fault)
+        if own is not None:
+            start_rates(own, task.groups)
         self.has_modes = has_modes(self.optimizer)
         if self.has_modes:
             self.optimizer.train()  # type: ignore[attr-defined]
@@ -65,7 +67,7 @@ class Stepper:
             [group.lr * f for group, f in zip(task.groups, self._factors_GS, strict=True)]
         )
         self._position = torch.zeros(1, dtype=torch.int64, device=device)
-        self.accumulate = _checked_accumulate(task)
+        self.accumulate = task.accumulate
         parameters = [p for group in task.groups for p in group.parameters]
         self._window = None if self.accumulate == 1 else Window(parameters, self.accumulate, device)
 
@@ -165,34 +167,11 @@ def _factors(
         positions = [factor(i / steps) for i in range(steps)]
         return torch.tensor(positions, dtype=torch.float32, device=device)
 
+    for fault in () if schedule else group_schedule_faults(task.groups, steps):
+        raise ObjectiveError(fault)
     common_S = row_S(schedule or task.schedule)
     own = [None if schedule else group.schedule for group in task.groups]
     return torch.stack([common_S if one is None else row_S(one) for one in own])
-
-
-def _checked_accumulate(task: Task) -> int:
-    steps = task.accumulate
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ObjectiveError(f"accumulate is {steps!r}; make it a whole number above 0")
-    return steps
-
-
-def _refuse_half(task: Task, *, has_scaler: bool) -> None:
-    """Refuse half-precision parameters that no step could train; frozen ones are allowed."""
-    names = parameter_names(task)
-    for parameter in trained(task):
-        is_bf16 = parameter.dtype == torch.bfloat16
-        if parameter.dtype == torch.float16 or (is_bf16 and has_scaler):
-            dtype = str(parameter.dtype).removeprefix("torch.")
-            why = (
-                "a loss scaler does not unscale its gradient"
-                if has_scaler
-                else ("small updates round to nothing")
-            )
-            raise ObjectiveError(
-                f"parameter '{names[id(parameter)]}' is {dtype} and trained, where {why}; keep it "
-                "in float32 (autocast does the rest), or freeze it"
-            )
 
 
 def _adamw(task: Task, device: torch.device) -> torch.optim.Optimizer:

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -52,8 +52,9 @@ def set_mark() -> str:
 
 def take_charge() -> None:
     """Have all that this process starts end with it, whatever ends it."""
-    mark = set_mark()
-    keep([os.getpid()], mark)
+    said = keep(set_mark())
+    if said is not None:
+        os.close(said)
     adopt_orphans()
 
 
@@ -201,26 +202,34 @@ def _environment(pid: int) -> bytes:
     return b"\0".join(f"{name}={value}".encode() for name, value in pairs)
 
 
-def keep(pids: Sequence[int], mark: str) -> None:
-    """Start the keeper: when all of some processes have ended, it ends what they left.
+def keep(mark: str) -> int | None:
+    """Start the keeper of this process: when this has ended, it ends what is left.
 
     It is no child of this process, has a session of its own, and an empty environment.
+
+    Returns:
+        A descriptor to which the pid of each trainer is written, a line each; None without a
+        keeper.
     """
     if not (_IS_LINUX and sys.executable and hasattr(os, "pidfd_open")):
-        return
+        return None
     script = str(Path(__file__).with_name("keeper.py"))
-    argv = [sys.executable, "-I", "-S", script, mark, *map(str, pids)]
+    argv = [sys.executable, "-I", "-S", script, mark, str(os.getpid())]
+    heard, said = os.pipe()
     middle = os.fork()
     if middle == 0:
         # Only system calls from here on, and no way back into the code above.
         try:
             os.setsid()
             if os.fork() == 0:
+                os.dup2(heard, 0)
                 nothing = os.open(os.devnull, os.O_RDWR)
-                for descriptor in range(3):
-                    os.dup2(nothing, descriptor)
+                os.dup2(nothing, 1)
+                os.dup2(nothing, 2)
                 os.chdir("/")
                 os.execve(argv[0], argv, {})
         finally:
             os._exit(0)
     os.waitpid(middle, 0)
+    os.close(heard)
+    return said

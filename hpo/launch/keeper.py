@@ -1,6 +1,9 @@
 """The keeper of a worker: it ends what the worker's processes left, once all of these have ended.
 
-    python -I -S keeper.py MARK PID...    # the first PID leads the session, the last one trains
+    python -I -S keeper.py MARK PID    # of a process that leads a session
+
+The lines of its standard input are pids of trainers: the last one has some time to save its state
+when the first process has ended.
 
 It serves the case in which whoever would end a trial's processes was killed itself. It imports the
 standard library alone, to be small, and waits without polling. Linux only.
@@ -22,27 +25,46 @@ _LOOK_S = 1.0
 _SWEEPS = 50
 
 
-def main(mark: str, *pids: str) -> None:
-    """Wait for the end of the processes, and kill what is left of theirs."""
-    session = int(pids[0])
-    watched = {int(pid): opened(int(pid)) for pid in pids}
-    known: dict[int, str] = {}
-    deadline = None
-    while alive := {pid: fd for pid, fd in watched.items() if fd is not None}:
-        is_whole = len(alive) == len(watched)
-        if not is_whole:
-            deadline = deadline or time.monotonic() + _ORPHAN_S
-            known.update(descendants(set(alive)))
-            if time.monotonic() > deadline:
-                kill(list(alive))
-        ready, _, _ = select.select(list(alive.values()), [], [], None if is_whole else _LOOK_S)
-        watched = {pid: None if fd in ready else fd for pid, fd in watched.items()}
+def main(mark: str, pid: str) -> None:
+    """Wait for the end of a process and of its trainer, and kill what is left of theirs."""
+    session = int(pid)
+    trainer = wait(session)
+    known = {} if trainer is None else wait_for_trainer(trainer)
     for _ in range(_SWEEPS):
         left = [pid for pid in everyone() if is_left(pid, session, mark, known)]
         if not left:
             return
         kill(left)
         time.sleep(0.02)
+
+
+def wait(pid: int) -> int | None:
+    """Wait for the end of a process; return the last trainer that was named, None without one."""
+    ended, heard, text = opened(pid), [0], b""
+    while ended is not None:
+        ready, _, _ = select.select([ended, *heard], [], [])
+        if 0 in ready:
+            said = os.read(0, 4096)
+            text = (text + said)[-64:]
+            # The input ends with the process, or before it if there is no trainer to name.
+            heard = [0] if said else []
+        elif ended in ready:
+            ended = None
+    named = text.split()
+    return int(named[-1]) if named else None
+
+
+def wait_for_trainer(trainer: int) -> dict[int, str]:
+    """Wait for a trainer's end, or kill it after its time; return its descendants up to then."""
+    known: dict[int, str] = {}
+    ended, deadline = opened(trainer), time.monotonic() + _ORPHAN_S
+    while ended is not None:
+        known.update(descendants({trainer}))
+        if time.monotonic() > deadline:
+            kill([trainer])
+        ready, _, _ = select.select([ended], [], [], _LOOK_S)
+        ended = None if ready else ended
+    return known
 
 
 def opened(pid: int) -> int | None:

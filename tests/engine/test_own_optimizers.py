@@ -375,19 +375,22 @@ def sparse(task):
     )
 
 
+def copies(task):
+    parameters = [p.detach().clone().requires_grad_() for g in task.groups for p in g.parameters]
+    return torch.optim.SGD(parameters, lr=0.1)
+
+
 REFUSED = {
-    "needs a closure": lambda task: torch.optim.LBFGS(task.groups[0].parameters),
-    "steps other parameters than the groups'": lambda task: torch.optim.SGD(
-        [{"params": [p.detach().clone().requires_grad_() for p in g.parameters]}
-         for g in task.groups],
-        lr=0.1,
-    ),
-    "has 1 parameter groups, the task 2": lambda task: torch.optim.SGD(
+    "by a closure": lambda task: torch.optim.LBFGS(task.groups[0].parameters),
+    "steps other parameters than the groups'": copies,
+    "has 1 parameter groups and the task 2": lambda task: torch.optim.SGD(
         [p for g in task.groups for p in g.parameters], lr=0.1
     ),
-    "returned a list without step": lambda task: [torch.optim.SGD(task.groups[0].parameters)],
-    "in group 'body' is sparse": sparse,
-}  # fmt: skip
+    "gave a list, no torch.optim.Optimizer, and without step": lambda task: [
+        torch.optim.SGD(task.groups[0].parameters)
+    ],
+    "'body.0' has sparse gradients": sparse,
+}
 
 
 @pytest.mark.parametrize("sentence", REFUSED)
@@ -418,6 +421,17 @@ def test_a_group_follows_a_schedule_of_its_own():
     assert [r[1] for r in rates] == pytest.approx([0.0] * 15 + [1e-2] * 15)
     assert torch.equal(heads[15], heads[0])
     assert not torch.equal(heads[16], heads[15])
+
+
+@pytest.mark.parametrize("factor", [math.nan, -1.0, 0.0])
+def test_a_groups_schedule_that_is_no_factor_is_refused_with_its_name(factor):
+    task = ToyTask()
+    body, head = task.groups
+    wrong = Group(name="head", parameters=head.parameters, lr=1e-2, schedule=lambda p: factor)
+    task.groups = [body, wrong]
+
+    with pytest.raises(ObjectiveError, match="group 'head': schedule"):
+        engine.train(task, plan(), Log())
 
 
 def test_a_plans_schedule_replaces_those_of_groups():
