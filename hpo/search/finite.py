@@ -48,15 +48,41 @@ def _text(value: Any) -> str:
 
 
 def untried(
-    proposed: Params, space: Space, tried: Collection[Key], *, seed: int
+    proposed: Params,
+    space: Space,
+    tried: Collection[Key],
+    *,
+    seed: int,
+    avoided: Collection[tuple[str, str]] = (),
 ) -> Mapping[str, Any] | None:
     """The proposed configuration, or one in its place that has not been tried; None without one.
 
     It differs in one parameter where that suffices, so that most of a sampler's choice remains.
+
+    Args:
+        avoided: Values, as parameter and text, that are taken only where no others are left.
     """
     if key_of(proposed, space) not in tried:
         return proposed
     values = {name: found for name, spec in space.items() if (found := _values(spec)) is not None}
+    left: dict[str, Sequence[Any]] = {
+        name: [one for one in found if (name, repr(one)) not in avoided]
+        if len(found) <= _LOOKED_AT
+        else found
+        for name, found in values.items()
+    }
+    chosen = _replaced(proposed, left, space, tried, seed=seed) if all(left.values()) else None
+    return chosen or _replaced(proposed, values, space, tried, seed=seed)
+
+
+def _replaced(
+    proposed: Params,
+    values: Mapping[str, Sequence[Any]],
+    space: Space,
+    tried: Collection[Key],
+    *,
+    seed: int,
+) -> Mapping[str, Any] | None:
     draw = random.Random(seed)
     names = draw.sample(list(values), len(values))
     for name in names:

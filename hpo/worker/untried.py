@@ -24,6 +24,7 @@ from optuna.distributions import (
 )
 
 from hpo.search import finite
+from hpo.search.hopeless import hopeless
 from hpo.study import study
 from hpo.study.study import OpenStudy
 from hpo.tickets.budget import Tickets
@@ -54,12 +55,13 @@ def reserved(
     trials = trial.study.get_trials(deepcopy=False)
     tried: list[Params] = [one.params for one in trials if one.number != trial.number]
     tried.append(config.narrowing.defaults(objective, config.space))
+    avoided = {(one.name, repr(one.value)) for one in hopeless(trials)}
 
     def choose(others: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
         keys = {finite.key_of(params, space) for params in (*tried, *others)}
         known = {key for key in keys if key is not None}
         seed = study.derive_seed(config.seed, ticket.ticket, "untried")
-        return finite.untried(proposed, space, known, seed=seed)
+        return finite.untried(proposed, space, known, seed=seed, avoided=avoided)
 
     return Tickets(opened.storage.engine, opened.uid).queue.reserve(ticket.ticket, choose)
 
