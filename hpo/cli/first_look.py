@@ -57,7 +57,7 @@ def look(
     from hpo.worker.supervisor import watch_parent
 
     # It ends this process if the one above is gone and a hook hangs.
-    watch_parent(parent, threading.Event())
+    watch_parent(parent, threading.Event(), pulse)
     torch.set_num_threads(threads)
     config = StudyConfig.from_stored(settings)
     found = faults(load_objective(objective), config, torch.device(device), pulse.begin)

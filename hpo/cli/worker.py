@@ -176,7 +176,7 @@ def _train(
 
     # By SIGUSR2 the supervisor asks for the stacks of this process.
     stop = stop_on_signals(signals=[number for number in STOPS if number != signal.SIGUSR2])
-    watch_parent(parent, stop)
+    watch_parent(parent, stop, pulse)
     torch.set_num_threads(threads)
     set_patience(patience)
     url = storage_url(storage)
