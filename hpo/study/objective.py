@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote
 
 from hpo import trust
 from hpo.errors import ObjectiveError
+from hpo.task.raised import described
 from objectives import NoObjective, Objective, file_hash, files_of, load, names
 
 
@@ -64,9 +65,12 @@ def load_objective(spec: str) -> Objective:
         return load(spec)
     except NoObjective as error:
         raise ObjectiveError(f"{error} (--objective)") from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # A script without a guard of '__main__' parses its arguments, and so ends the process.
         raise ObjectiveError(
-            f"objective '{spec}' cannot be imported: {type(error).__name__}: {error}"
+            f"objective '{spec}' cannot be imported: {described(error)}"
         ) from error
 
 
