@@ -22,7 +22,7 @@ from hpo.study.config import StudyConfig
 from hpo.study.study import derive_seed
 from hpo.task import contract
 from hpo.task.build import build, plain
-from hpo.task.forward import is_out_of_memory
+from hpo.task.memory import is_out_of_memory
 from hpo.task.state import evaluating
 from objectives import Objective, Task
 

@@ -101,7 +101,9 @@ class Trials:
                 self._params = params
                 try:
                     self.build()
-                except Exception as error:
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
                     check.fail(f"with {dict(params)}: {raised(error, self._findings.file)}")
                     break
             self._params = configurations[0]

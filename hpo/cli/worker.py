@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import click
 
 from hpo.cli.first_look import Report, look
 from hpo.cli.run_flags import named
-from hpo.cli.shared import Command, stop_on_signals, storage_option
+from hpo.cli.shared import STOPS, Command, stop_on_signals, storage_option
 from hpo.errors import RunFailed, StorageError
 
 if TYPE_CHECKING:
@@ -157,7 +158,8 @@ def _train(
     from hpo.worker.supervisor import watch_parent
     from hpo.worker.worker import Worker, WorkerConfig
 
-    stop = stop_on_signals()
+    # By SIGUSR2 the supervisor asks for the stacks of this process.
+    stop = stop_on_signals(signals=[number for number in STOPS if number != signal.SIGUSR2])
     watch_parent(parent, stop)
     torch.set_num_threads(threads)
     set_patience(patience)

@@ -152,6 +152,7 @@ class Fleet:
                 leases=leases,
                 best=self._best,
                 reasons=self._tally.reasons,
+                hopeless={str(one): one.sentence() for one in self._tally.hopeless},
                 ended=ended,
                 seconds=self.seconds,
                 left_s=self._tally.left_s(spent, leases),

@@ -16,6 +16,7 @@ from hpo.fleet.events import Event, RunResult
 from hpo.fleet.first import FirstWorker
 from hpo.fleet.fleet import Fleet
 from hpo.launch.launcher import Launcher
+from hpo.search.hopeless import hopeless
 from hpo.study import study
 from hpo.study.join import Prepared
 from hpo.study.outcomes import best_trial, divergence, is_default, left_out, prune_reasons
@@ -70,6 +71,7 @@ def run(
         study=opened.name,
         budget=spent,
         reasons=prune_reasons(trials),
+        hopeless=[one.sentence() for one in hopeless(trials)],
         diverged={t.number: reason for t in trials if (reason := divergence(t))},
         best=best_trial(opened_study),
         left_out=left_out(opened_study),

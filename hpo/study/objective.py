@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import ConfigurationError, ObjectiveError
+from hpo.task.raised import described
 from objectives import Objective, load, names
 
 
@@ -53,9 +54,12 @@ def load_objective(spec: str) -> Objective:
         return load(spec)
     except LookupError as error:
         raise ObjectiveError(f"{error.args[0]} (--objective)") from error
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # A script without a guard of '__main__' parses its arguments, and so ends the process.
         raise ObjectiveError(
-            f"objective '{spec}' cannot be imported: {type(error).__name__}: {error}"
+            f"objective '{spec}' cannot be imported: {described(error)}"
         ) from error
 
 

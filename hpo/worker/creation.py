@@ -5,6 +5,7 @@ Border: hands over an Optuna trial; `attempt` trains and ends it.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import optuna
@@ -16,6 +17,7 @@ from hpo.study import study
 from hpo.study.outcomes import CHOSEN, ENQUEUED, numbered
 from hpo.study.study import OpenStudy
 from hpo.task.build import plain
+from hpo.task.raised import described
 from hpo.tickets.ticket import Ticket
 from hpo.worker.untried import reserved
 from objectives import Objective
@@ -50,11 +52,20 @@ def begin(
     else:
         system: dict[str, Any] = {study.REVISION: config.revision} if config.revision else {}
         is_free = False
+        raised: str | None = None
         if ticket.rerun_of is not None:
             system["fixed_params"] = _trial(loaded, ticket.rerun_of).params
         elif ticket.ticket == 1:
             # The first trial is the default configuration's, the baseline of the result.
-            system["fixed_params"] = plain(config.narrowing.defaults(objective, config.space))
+            try:
+                defaults = plain(config.narrowing.defaults(objective, config.space))
+                json.dumps(defaults)
+                system["fixed_params"] = defaults
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                # The trial exists all the same, so that the hook's error has a place.
+                raised = described(error)
         elif ticket.params is not None:
             system["fixed_params"] = dict(ticket.params)
             system[ENQUEUED] = True
@@ -68,6 +79,8 @@ def begin(
             system_attrs=system,
             if_waiting={ENQUEUED: True} if is_free else None,
         )
+        if raised is not None:
+            return optuna.Trial(loaded, trial_id), raised
     refusal = _checked(trial_id, opened, objective)
     trial = optuna.Trial(loaded, trial_id)
     if ticket.ticket > 1 and ticket.rerun_of is None:

@@ -37,7 +37,9 @@ _PARENT_S = 1.0
 # A trainer has this long to save its state after its supervisor was killed.
 _ORPHAN_S = 15.0
 _DUMP_SIGNAL = signal.SIGUSR2
-_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+# With a ticket in hand the trainer itself never ends with one of these.
+_FOREIGN_CODES = (0, 2)
 
 if TYPE_CHECKING:
     from hpo.tickets.losses import Count
@@ -184,7 +186,9 @@ class Supervisor:
             if not reading.phase:
                 # Outside of an objective's code the exit is ours: a stop, or a database that
                 # stayed away.
-                count = None if self.must_stop else "silences"
+                is_foreign = bool(reading.ticket) and status in _FOREIGN_CODES
+                lost: Count = "losses" if is_foreign else "silences"
+                count = None if self.must_stop else lost
         return Ending(
             status=status, cause=cause, held=reading, count=count, is_hung=self._hung is not None
         )

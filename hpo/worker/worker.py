@@ -147,13 +147,15 @@ class Worker:
             context = context_of(config.stored(), seed=config.seed, device=self._context.device)
             context = replace(context, must_stop=self._stop.is_set)
             references = self._context.objective.references(context)
-        except InterruptedError as stopped:
-            _logger.info("the objective's references: %s", stopped)
+            values = {str(name): float(value) for name, value in references.items()}
+        except BaseException as error:
+            # A hook may raise anything; the trials do not depend on what this one returns.
+            if self._stop.is_set():
+                _logger.info("the objective's references: %s", error)
+            else:
+                _logger.exception("the objective's references cannot be computed")
             return
-        except Exception:
-            _logger.exception("the objective's references cannot be computed")
-            return
-        found.set_user_attr(study.REFERENCES, dict(references))
+        found.set_user_attr(study.REFERENCES, values)
 
     def _run_ticket(self, ticket: Ticket) -> None:
         """Run the ticket's trial, and its rerun in a wider precision if one is due."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import enum
 import itertools
@@ -183,6 +184,14 @@ def train_again(self):
     return SoundTask.validate(self)
 
 
+def validate_from_the_first_step(task):
+    with torch.random.fork_rng():
+        torch.manual_seed(task.context.seed)
+        first = SoundTask({"lr": 1e-2}, task.context).net[2].bias
+    is_untrained = torch.equal(first, task.net[2].bias)
+    return {"error": math.inf} if is_untrained else SoundTask.validate(task)
+
+
 def validate_noisily(self):
     return {"error": float(torch.rand(()))}
 
@@ -296,6 +305,16 @@ FAILED = {
     "suggest raises": (an_objective(suggest=fail), "suggest", "KeyError: 'nowhere', at test_con"),
     "suggest gives a list": (an_objective(suggest=lambda *_: [1]), "suggest", "list"),
     "build raises": (an_objective(build=fail), "build", "test_contract.py:[0-9]+ in fail"),
+    "build ends the process": (
+        an_objective(build=lambda *_: sys.exit(2)),
+        "build",
+        r"^SystemExit: 2, at test_contract.py",
+    ),
+    "batch parses arguments": (
+        a_task(batch=lambda *_: argparse.ArgumentParser().parse_args(["--nope"])),
+        "batch",
+        r"SystemExit: 2 \(unrecognized arguments: --nope\), at",
+    ),
     "build gives None": (an_objective(build=lambda *_: None), "build", "NoneType"),
     "modules a list": (built(lambda t: setattr(t, "modules", [t.net])), "modules", "mapping"),
     "a function as module": (built(lambda t: setattr(t, "modules", {"f": fail})), "modules", "'f'"),
@@ -428,7 +447,11 @@ FAILED = {
     ),
     "validate raises": (a_task(validate=fail), "validate", "KeyError: 'nowhere', at test_contract"),
     "no metric in validate": (a_task(validate=lambda _: {"loss": 1.0}), "validate", "without the"),
-    "NaN in validate": (a_task(validate=lambda _: {"error": math.nan}), "validate", "nan"),
+    "NaN in validate": (
+        a_task(validate=lambda _: {"error": math.nan}),
+        "training",
+        "'error' is nan after step",
+    ),
     "two numbers": (
         a_task(validate=lambda _: {"error": torch.ones(2)}),
         "validate",
@@ -468,6 +491,11 @@ WARNED = {
         a_task(validate=lambda t: {**SoundTask.validate(t), "ratio": math.inf}),
         "validate",
         "'ratio'",
+    ),
+    "an infinite metric before the first step": (
+        a_task(validate=validate_from_the_first_step),
+        "validate",
+        "the metric 'error' of the untrained network is inf",
     ),
     "another beginning each time": (
         built(lambda t: nn.init.constant_(t.net[2].bias, next(COUNT))),

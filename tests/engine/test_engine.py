@@ -11,6 +11,7 @@ import torch
 from hpo.engine import trial as engine
 from hpo.engine.plan import Plan
 from hpo.errors import ObjectiveError, StopRequested
+from hpo.guard.evidence import Divergence
 from objectives import Term
 from tests.support.toys import CPU, Log, ToyTask, weights
 
@@ -229,6 +230,51 @@ def test_a_part_that_was_frozen_stays_frozen():
 
     assert not task.body[2].training
     assert task.body.training
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_metric_that_is_not_finite_before_the_first_step_is_no_verdict(value):
+    class Overflowing(ToyTask):
+        def validate(self):
+            return {"error": value} if self.step < 0 else super().validate()
+
+    log = Log()
+    expected = engine.train(ToyTask(), plan(), Log()).value
+
+    result = engine.train(Overflowing(), plan(), log)
+
+    assert not math.isfinite(log.epochs[0].metrics["error"])
+    assert result.value == expected
+
+
+def test_a_metric_that_is_not_finite_after_a_step_is_one():
+    class Overflowing(ToyTask):
+        def validate(self):
+            return {"error": math.inf} if self.step >= 0 else super().validate()
+
+    with pytest.raises(Divergence) as verdict:
+        engine.train(Overflowing(), plan(), Log())
+
+    assert verdict.value.reason == "metric_nonfinite"
+    assert "after step 10" in verdict.value.detail
+
+
+def test_memory_that_runs_out_in_a_backward_is_no_bad_step():
+    class Full(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(")
+
+    def sabotage(step, terms, outputs):
+        # A loss that is not finite excuses other errors of its backward.
+        return {"full": Term(Full.apply(outputs).sum() * math.nan)}
+
+    with pytest.raises(RuntimeError, match="ALLOC_FAILED"):
+        engine.train(ToyTask(sabotage=sabotage), plan(), Log())
 
 
 def test_a_missing_metric_is_the_objectives_error():
