@@ -112,7 +112,7 @@ def run(
 
         launcher = LocalLauncher(environ.variables())
         url = db.url.render_as_string(hide_password=False)
-        with FirstWorker(launcher, below, url=url, stop=stop) as first:
+        with FirstWorker(launcher, below, url=url, emit=emit, stop=stop) as first:
             on_gpu = slots[0].device == "cuda"
             prepared = prepare_study(db, request, on_gpu=on_gpu, look=first.look)
             config = below(prepared.opened.uid)

@@ -19,6 +19,7 @@ from typing import Any
 
 from hpo.errors import ObjectiveError, RunFailed, RunInterrupted
 from hpo.fleet.config import FleetConfig
+from hpo.fleet.events import Event, Looking
 from hpo.launch.launcher import Launcher
 from hpo.launch.supervisor import Process
 from hpo.study.config import StudyConfig
@@ -35,6 +36,7 @@ class FirstWorker:
     Args:
         below: Makes the configuration of a fleet from a study's uid.
         url: The storage, which holds a password.
+        emit: Called with the event of the look.
         stop: Set to end the run.
         goes_on: False if the process is to end after its look, whatever follows.
     """
@@ -45,11 +47,12 @@ class FirstWorker:
         below: Callable[[str], FleetConfig],
         *,
         url: str,
+        emit: Callable[[Event], None],
         stop: threading.Event,
         goes_on: bool = True,
     ) -> None:
         self._launcher, self._below, self._url = launcher, below, url
-        self._stop, self._goes_on = stop, goes_on
+        self._emit, self._stop, self._goes_on = emit, stop, goes_on
         self._messages: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
         self._process: Process | None = None
 
@@ -69,6 +72,7 @@ class FirstWorker:
             ObjectiveError: The objective has faults, or its code ended the process.
             RunInterrupted: The run was stopped meanwhile.
         """
+        self._emit(Looking(objective=objective))
         fleet = self._below(uid or f"new-{os.getpid()}")
         process = self._process = self._start(fleet, config, objective)
         while (code := process.launched.poll()) is None and self._messages.empty():
