@@ -62,7 +62,8 @@ def test_only_the_command_line_reads_argv_and_one_module_the_environment():
     for path in (ROOT / "hpo").rglob("*.py"):
         text = path.read_text()
         is_command_line = path.parent.name == "cli"
-        assert "os.environ" not in text or path.name == "environ.py", path
+        # One reads it, the other restores what a trial has changed in it.
+        assert "os.environ" not in text or path.name in ("environ.py", "process_system.py"), path
         if not is_command_line:
             assert "sys.argv" not in text, path
         if not is_command_line and path.parent.name != "display":

@@ -112,7 +112,15 @@ def run(
 
         launcher = LocalLauncher(environ.variables())
         url = db.url.render_as_string(hide_password=False)
-        with FirstWorker(launcher, below, url=url, emit=emit, stop=stop) as first:
+        first_worker = FirstWorker(
+            launcher,
+            below,
+            url=url,
+            emit=emit,
+            stop=stop,
+            goes_on=not request.fresh_process,
+        )
+        with first_worker as first:
             on_gpu = slots[0].device == "cuda"
             prepared = prepare_study(db, request, on_gpu=on_gpu, look=first.look)
             config = below(prepared.opened.uid)

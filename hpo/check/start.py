@@ -23,6 +23,7 @@ from hpo.study.study import derive_seed
 from hpo.task import contract
 from hpo.task.build import build, plain
 from hpo.task.memory import is_out_of_memory
+from hpo.task.process import ProcessState
 from hpo.task.state import evaluating
 from objectives import Objective, Task
 
@@ -47,6 +48,8 @@ def faults(
         hook = name
         begin(name)
 
+    # This process may become a worker, whose first trial is not to find what a hook has set.
+    process_state = ProcessState()
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             return list(_faults(objective, config, device, note))
@@ -57,6 +60,7 @@ def faults(
         return [f"{hook}() with the default configuration: {raised(error, file)}"]
     finally:
         begin("")
+        process_state.restore()
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()

@@ -30,6 +30,7 @@ from hpo.cli.train import train, train_seed
 from hpo.cli.worker import worker
 from hpo.display.terminal import is_hung_up
 from hpo.errors import HpoError, RunFailed
+from hpo.start import restart
 
 
 class _Commands(click.Group):
@@ -91,7 +92,12 @@ commands.add_command(train_seed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return 0 (done), 1 (failed), 2 (misconfigured) or 130 (interrupted)."""
+    """Run a command; return 0 (done), 1 (failed), 2 (misconfigured) or 130 (interrupted).
+
+    Without `argv` it is the whole program, whose interpreter is started as `hpo.start` says.
+    """
+    if argv is None:
+        restart()
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         return _main(args)

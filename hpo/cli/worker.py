@@ -38,11 +38,14 @@ if TYPE_CHECKING:
     metavar="NAME|module:attr|path.py",
     help="where the study's objective is on this host (default: where the study says)",
 )
+@click.option("--sampler", metavar="module:attr", help="allow this sampler of the study's here")
+@click.option("--pruner", metavar="module:attr", help="allow this pruner of the study's here")
 @named("predictions")
 @named("predictions_every")
 @named("stall")
 @named("trial_timeout")
 @named("patience")
+@named("fresh_process")
 @click.option(
     "--with_parent", type=int, metavar="PID", help="stop when this parent process is gone"
 )
@@ -54,6 +57,8 @@ def worker(
     slot: str,
     stall: float | None,
     with_parent: int | None,
+    sampler: str | None,
+    pruner: str | None,
     first: bool,
     **flags: Any,
 ) -> None:
@@ -76,20 +81,30 @@ def worker(
     )
     name = flags["study_name"] or "to be"
     logging.getLogger(__name__).info("worker of study '%s' starts", name)
+    from hpo import trust
     from hpo.worker.pulse import Pulse
-    from hpo.worker.supervisor import Supervisor, finish
+    from hpo.worker.supervisor import SPENT, Supervisor, finish
 
+    if sampler is not None:
+        trust.name("sampler", sampler)
+    if pruner is not None:
+        trust.name("pruner", pruner)
     pulse = Pulse(stall)
     supervisor = Supervisor(pulse, parent=with_parent)
     report = Report() if first else None
-    if supervisor.fork() == 0:
-        if report is not None:
-            own = {name: flags[name] for name in ("objective", "device", "threads")}
-            flags |= look(pulse, report, parent=supervisor.pid, **own)
-            flags["checkpoint_dir"] = Path(flags["checkpoint_dir"])
-        _train(pulse, parent=supervisor.pid, slot=slot, **flags)
-        return
-    ending = supervisor.wait()
+    while True:
+        if supervisor.fork() == 0:
+            if report is not None:
+                own = {name: flags[name] for name in ("objective", "device", "threads")}
+                flags |= look(pulse, report, parent=supervisor.pid, **own)
+                flags["checkpoint_dir"] = Path(flags["checkpoint_dir"])
+            is_spent = _train(pulse, parent=supervisor.pid, slot=slot, **flags)
+            ctx.exit(SPENT if is_spent else 0)
+        ending = supervisor.wait()
+        if not ending.is_spent:
+            break
+        if supervisor.must_stop:
+            ctx.exit(0)
     if report is not None:
         # The run knows of it already, unless the process ended in the look.
         report.say(ended=ending.cause)
@@ -141,8 +156,9 @@ def _train(
     predictions_every: str,
     trial_timeout: float | None,
     patience: float,
-) -> None:
-    """Be the process that trains."""
+    fresh_process: bool,
+) -> bool:
+    """Be the process that trains; return True if the next trial is to have another one."""
     import platform
     import resource
     import time
@@ -182,10 +198,11 @@ def _train(
         trial_timeout_s=trial_timeout,
         # The supervisor first notes why this process has ended; only then is its ticket given back.
         process=process_id(parent) or process_id(),
+        is_for_one=fresh_process,
     )
     runner = Worker(config, opened, db, stop, pulse)
     started_cpu_s = time.process_time()
-    runner.run()
+    is_spent = runner.run()
     # A thread of the objective, or a device, may hold this process back.
     pulse.begin("exit")
     logging.getLogger(__name__).info(
@@ -195,3 +212,4 @@ def _train(
         time.process_time() - started_cpu_s - runner.training_cpu_s,
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     )
+    return is_spent

@@ -30,7 +30,8 @@ from hpo.guard.verdict import READ_EVERY
 from hpo.task.contract import first_fault
 from hpo.task.forward import LinAlgError, is_matrix_refused, loss_terms, total
 from hpo.task.memory import is_out_of_memory
-from hpo.task.state import MovingBuffers, random_state
+from hpo.task.random_state import random_state
+from hpo.task.state import MovingBuffers
 from hpo.task.validation import validated
 from objectives import Task
 

@@ -109,7 +109,7 @@ class FirstWorker:
                 self._messages.put(json.loads(line))
 
         launched = self._launcher.start(
-            fleet.first_argv(slot, objective),
+            fleet.first_argv(slot, objective, config),
             environment={"HPO_STORAGE": self._url, **dict(slot.environment)},
             log=log,
             job=json.dumps(config.stored()),

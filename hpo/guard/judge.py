@@ -19,7 +19,8 @@ from hpo.guard.evidence import Divergence, Evidence
 from hpo.guard.saved_step import Setting
 from hpo.guard.verdict import Reading
 from hpo.task.parameters import trained
-from hpo.task.state import evaluating, random_state
+from hpo.task.random_state import random_state
+from hpo.task.state import evaluating
 from objectives import Task
 
 _logger = logging.getLogger(__name__)

@@ -55,9 +55,7 @@ def evaluate(
     file = locate(Path(path))
     trained = read(file)
     config = trained.about["study"]
-    found, is_changed = objective_of(
-        config, objective, is_file=True, what=f"the training in '{file}'"
-    )
+    found, changed = objective_of(config, objective, what=f"the training in '{file}'")
     _refuse_another(file, config, found, size)
     where = torch_device(device)
     task = restore(trained, where, found)
@@ -89,7 +87,7 @@ def evaluate(
         raise ConfigurationError(
             f"objective '{found.name}' has no evaluation: it lacks the hook Objective.evaluate"
         )
-    return Evaluated(file=file, trained=trained, evaluation=evaluation, is_changed=is_changed)
+    return Evaluated(file=file, trained=trained, evaluation=evaluation, changed=changed)
 
 
 def _refuse_another(

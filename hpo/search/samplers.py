@@ -21,6 +21,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import ConfigurationError
+from hpo.search.cmaes import PlainCmaEs, refuse_pickles
 from hpo.search.hopeless import Key, hopeless, instead
 from hpo.search.plugins import is_plugin, load_plugin
 from hpo.search.sampler_view import RERUN_OF, UNTRAINED, View, constrained
@@ -36,7 +37,7 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
         optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False), seed=seed
     ),
     "cmaes": lambda seed: InformedSampler(
-        optuna.samplers.CmaEsSampler(
+        PlainCmaEs(
             seed=seed,
             # CMA-ES proposes numbers alone; TPE proposes the categories, since it learns, too.
             independent_sampler=optuna.samplers.TPESampler(seed=seed),
@@ -129,7 +130,8 @@ def make_sampler(name: str, *, seed: int) -> BaseSampler:
     """
     if name in SAMPLERS:
         return SAMPLERS[name](seed)
-    own: BaseSampler = load_plugin(name, BaseSampler, flag="--sampler", seed=seed)
+    own: BaseSampler = load_plugin(name, BaseSampler, flag="sampler", seed=seed)
+    refuse_pickles(own)
     is_tpe = isinstance(own, optuna.samplers.TPESampler)
     return InformedSampler(own, seed=seed, reads_pruned=is_tpe)
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from hpo import trust
 from hpo.database.connection import locked
 from hpo.database.migrations import create_tables
 from hpo.database.storage import open_storage
 from hpo.errors import ConfigurationError, ObjectiveError
 from hpo.search import configurations, finite
 from hpo.search.narrowing import Narrowing, narrowing
+from hpo.search.plugins import is_plugin
 from hpo.study import study
 from hpo.study.config import (
     Difference,
@@ -25,7 +27,7 @@ from hpo.study.config import (
     refuse,
 )
 from hpo.study.declared import declared
-from hpo.study.objective import load_objective, source_hash
+from hpo.study.objective import changed_files, in_words, named_objective, source_hash
 from hpo.study.request import DEFAULT_TRIALS, DEFAULTS, FLAGS, RunRequest, usual
 from hpo.study.resolve import absolute, check, check_search, settle, settled
 from hpo.study.study import OpenStudy
@@ -79,7 +81,9 @@ def prepare_study(
     storage = open_storage(db)
     known = study.find(storage, request.study_name) if request.study_name else None
     spec = absolute(request.objective) or (known.config.objective if known else DEFAULT)
-    objective = load_objective(spec)
+    _name_plugins(request)
+    given = None if request.objective is None else spec
+    objective = named_objective(given, spec, what=f"study '{request.study_name}'")
     for finding in declared(objective):
         if finding.state == "failed":
             raise ObjectiveError(f"objective '{spec}': {finding.detail}")
@@ -132,6 +136,14 @@ def prepare_study(
     )
 
 
+def _name_plugins(request: RunRequest) -> None:
+    """Allow the user's own sampler and pruner that a run names on this host."""
+    if request.sampler is not None and is_plugin(request.sampler):
+        trust.name("sampler", request.sampler)
+    if request.pruner is not None and is_plugin(request.pruner):
+        trust.name("pruner", request.pruner)
+
+
 def _created(
     objective: Objective, spec: str, wanted: Mapping[str, Any], request: RunRequest
 ) -> StudyConfig:
@@ -174,14 +186,14 @@ def _compared(opened: OpenStudy, objective: Objective, spec: str, request: RunRe
     options = settle(objective, {**created.options, **asked.get("options", {})}, now)
     if "options" in asked:
         asked["options"] = {name: options[name] for name in asked["options"]}
-    is_same_source = source_hash(objective) == created.source
-    if not is_same_source:
+    changed = changed_files(objective, created.source)
+    if changed:
         notes.append(
-            f"the objective's file has changed since study '{opened.name}' was created; "
+            f"{in_words(changed)} since study '{opened.name}' was created; "
             "its trials may not compare"
         )
     if spec != created.objective:
-        if request.force or not is_same_source:
+        if request.force or changed:
             asked["objective"] = spec
         else:
             notes.append(
@@ -197,7 +209,7 @@ def _compared(opened: OpenStudy, objective: Objective, spec: str, request: RunRe
         created=created,
         wanted=wanted,
         found=found,
-        is_other=bool(found) or not is_same_source,
+        is_other=bool(found or changed),
         notes=notes,
     )
 

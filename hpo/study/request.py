@@ -213,6 +213,12 @@ class RunRequest:
         metavar="S",
         at_least=1,
     )
+    fresh_process: bool = _flag(
+        False,
+        "switch",
+        "give every trial a process of its own, as for an objective that keeps state in globals "
+        "or patches a library; each then imports torch anew",
+    )
     patience_s: float = _flag(
         86_400.0,
         "seconds",

@@ -30,6 +30,7 @@ from hpo.task.build import build, plain
 from hpo.task.forward import wider
 from hpo.task.memory import memory_error, used_by_others
 from hpo.task.raised import described, in_one_line, traceback_of
+from hpo.task.random_state import seed_all
 from hpo.task.saving import save
 from hpo.tickets.losses import verdict as verdict_on
 from hpo.tickets.ticket import Ticket
@@ -91,6 +92,8 @@ class Attempt:
         if self._refusal is not None:
             self._end(TrialState.FAIL, detail=self._refusal)
             return None
+        # An objective's own `suggest` may draw, too.
+        seed_all(self._seed)
         try:
             with self._context.pulse.closing():
                 params = self._suggested()
