@@ -382,6 +382,18 @@ FAILED = {
         "optimizer",
         "steps parameters of no group: 'a tensor of no module'",
     ),
+    "an optimizer of sparse gradients": (
+        a_task(optimizer=lambda t: torch.optim.SparseAdam(t.net.parameters())),
+        "optimizer",
+        "SparseAdam, which steps sparse gradients",
+    ),
+    "groups of another network": (
+        built(
+            lambda t: setattr(t, "groups", group(t, parameters=list(nn.Linear(1, 1).parameters())))
+        ),
+        "groups",
+        "hold no parameter of `modules`",
+    ),
     "an optimizer with a closure": (
         a_task(optimizer=lambda t: torch.optim.LBFGS(t.groups[0].parameters)),
         "optimizer",
