@@ -55,6 +55,7 @@ class FirstWorker:
         self._emit, self._stop, self._goes_on = emit, stop, goes_on
         self._messages: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
         self._process: Process | None = None
+        self._is_new = self._is_log_needed = False
 
     def __enter__(self) -> FirstWorker:
         return self
@@ -73,6 +74,7 @@ class FirstWorker:
             RunInterrupted: The run was stopped meanwhile.
         """
         self._emit(Looking(objective=objective))
+        self._is_new = uid is None
         fleet = self._below(uid or f"new-{os.getpid()}")
         process = self._process = self._start(fleet, config, objective)
         while (code := process.launched.poll()) is None and self._messages.empty():
@@ -85,14 +87,10 @@ class FirstWorker:
         if "faults" in message:
             if not message["faults"]:
                 return
-            self._end()
-            if uid is None:
-                with suppress(OSError):
-                    process.log.unlink()
-                    process.log.parent.rmdir()
             first, *others = message["faults"]
             said = "\n- ".join(["", first, *others]) if others else f" {first}"
             raise ObjectiveError(f"objective '{objective}':{said}")
+        self._is_log_needed = True
         if not message["ended"].startswith(("hung", "its process")):
             raise RunFailed(f"the first worker ended: {message['ended']}; see '{process.log}'")
         raise ObjectiveError(
@@ -148,3 +146,7 @@ class FirstWorker:
             time.sleep(_POLL_S)
         process.launched.kill()
         process.launched.wait()
+        if self._is_new and not self._is_log_needed:
+            with suppress(OSError):
+                process.log.unlink()
+                process.log.parent.rmdir()

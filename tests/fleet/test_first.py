@@ -116,6 +116,20 @@ def test_the_worker_that_looked_trains_the_study(program: Program, url: str, tmp
 
 
 @pytest.mark.acceptance
+def test_two_runs_that_look_at_the_same_time_share_one_study(
+    program: Program, url: str, tmp_path: Path
+):
+    flags = ("--objective", own(tmp_path), "--n_trials", "8", "--workers", "1")
+
+    runs = [program.start(*flags, "--study_name", "s", "--pruner", "none") for _ in range(2)]
+    said = [run.communicate(timeout=200)[1] for run in runs]
+
+    assert [run.returncode for run in runs] == [0, 0], said
+    assert len(trials(url, "s")) == 8
+    assert len(list((program.home / "logs").iterdir())) == 1
+
+
+@pytest.mark.acceptance
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_ends_in_the_look_leaves_no_process_and_no_study(
     program: Program, command: Command, tmp_path: Path, end: signal.Signals
