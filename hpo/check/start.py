@@ -92,6 +92,8 @@ def _faults(
     if found:
         return found
     found += contract.dtype_faults(task, has_scaler=config.precision == "fp16")
+    begin("idle")
+    found += contract.idle_faults(task)
     begin("schedule")
     found += contract.schedule_faults({at: task.schedule(at) for at in _PROGRESS})
     begin("optimizer")

@@ -97,6 +97,15 @@ def group_faults(task: Task) -> _Faults:
         )
 
 
+def idle_faults(task: Task) -> _Faults:
+    """What is wrong with `idle`: a name that is no group's."""
+    known = [group.name for group in task.groups]
+    # A group may be idle only now and then, which one step would not show.
+    unknown = {str(name) for step in range(100) for name in task.idle(step)} - set(known)
+    if unknown:
+        yield f"idle() names {listed(sorted(unknown))}; the groups are {listed(known)}"
+
+
 def dtype_faults(task: Task, *, has_scaler: bool) -> _Faults:
     """Half-precision parameters that no step could train; frozen ones are allowed."""
     names = parameter_names(task)
