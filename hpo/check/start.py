@@ -96,6 +96,7 @@ def _faults(
     found += contract.idle_faults(task)
     begin("schedule")
     found += contract.schedule_faults({at: task.schedule(at) for at in _PROGRESS})
+    found += contract.group_schedule_faults(task.groups)
     begin("optimizer")
     found += contract.optimizer_faults(task.optimizer(), task)
     begin("validate")

@@ -63,7 +63,8 @@ def check_steps(findings: Findings, task: Task) -> None:
         check.seen = str(getattr(task, "steps_per_epoch", None))
     with findings.check("schedule") as check:
         factors = {i / 100: task.schedule(i / 100) for i in range(100)}
-        for fault in contract.schedule_faults(factors):
+        own = [g for g in task.groups if getattr(g, "schedule", None) is not None]
+        for fault in (*contract.schedule_faults(factors), *contract.group_schedule_faults(own)):
             check.fail(fault)
         if not check.has_failed:
             check.seen = f"{min(factors.values()):.3g} to {max(factors.values()):.3g}"

@@ -82,6 +82,7 @@ def worker(
     name = flags["study_name"] or "to be"
     logging.getLogger(__name__).info("worker of study '%s' starts", name)
     from hpo import trust
+    from hpo.launch import children
     from hpo.worker.pulse import Pulse
     from hpo.worker.supervisor import SPENT, Supervisor, finish
 
@@ -98,6 +99,8 @@ def worker(
                 own = {name: flags[name] for name in ("objective", "device", "threads")}
                 flags |= look(pulse, run, parent=supervisor.pid, **own)
                 flags["checkpoint_dir"] = Path(flags["checkpoint_dir"])
+                # The task that was looked at is not trained.
+                children.end(spare_services=True)
             is_spent = _train(pulse, parent=supervisor.pid, slot=slot, **flags)
             ctx.exit(SPENT if is_spent else 0)
         ending = supervisor.wait()
@@ -169,6 +172,7 @@ def _train(
     from hpo.database.patience import set_patience, with_retries
     from hpo.engine.recording import Recording
     from hpo.environ import home, storage_url
+    from hpo.launch import children
     from hpo.study.study import claimed, open_study
     from hpo.tickets.leases import process_id
     from hpo.worker.supervisor import watch_parent
@@ -202,7 +206,10 @@ def _train(
     )
     runner = Worker(config, opened, db, stop, pulse)
     started_cpu_s = time.process_time()
-    is_spent = runner.run()
+    try:
+        is_spent = runner.run()
+    finally:
+        children.end()
     # A thread of the objective, or a device, may hold this process back.
     pulse.begin("exit")
     logging.getLogger(__name__).info(
