@@ -15,6 +15,7 @@ import torch
 
 from hpo.check.findings import Check, Findings, listed, raised, some
 from hpo.check.hooks import figures, unlike
+from hpo.search.narrowing import Narrowing
 from hpo.task.build import build, plain
 from hpo.task.parameters import trained
 from objectives import Objective, Params, Task
@@ -77,7 +78,8 @@ class Trials:
             study.enqueue_trial(dict(defaults))
             for _ in range(1 + _RANDOM_CONFIGURATIONS):
                 trial = study.ask()
-                params = self._objective.suggest(trial, self._space)
+                # As a worker asks: each value is the one that is recorded.
+                params = Narrowing().suggest(self._objective, trial, self._space)
                 if not isinstance(params, Mapping):
                     check.fail(f"suggest() gave a {type(params).__name__}; give a mapping")
                     return []
