@@ -40,8 +40,8 @@ _FRESH_S = 120.0
 # A GPU sums in any order, and some steps in half precision multiply the difference.
 _GPU_TOLERANCE = 1e-2
 _CAUSE = (
-    "something outlives a trial, as a module's global, a cache or a patched library; keep it in "
-    "the task, or --fresh_process gives each trial its own process"
+    "something outlives a trial, as a module's global, a cache or a patched library: keep it in "
+    "the task; --fresh_process gives each trial its own process"
 )
 
 Outcome = Mapping[str, Any]
@@ -84,15 +84,16 @@ def check_orders(
 
         first, second, again = trained(default), trained(other), trained(default)
         is_gpu = trials.device.type == "cuda"
-        _compare(check, "trained again after another configuration", first, again, is_gpu=is_gpu)
+        what = "the default configuration differs if it is trained again after another one"
+        _compare(check, what, first, again, is_gpu=is_gpu)
         where = "in this process"
         if spec is not None:
             alone = _in_fresh_process(check, spec, [other, default], **how)
             if alone is not None:
-                after = "trained after the default configuration, another one"
-                _compare(check, after, alone[0], second, is_gpu=is_gpu)
-                after = "trained in a fresh process after another configuration"
-                _compare(check, after, first, alone[1], is_gpu=is_gpu)
+                what = "a configuration differs after others from what it is in a fresh process"
+                _compare(check, what, alone[0], second, is_gpu=is_gpu)
+                what = "the default configuration differs in a fresh process, after another one"
+                _compare(check, what, first, alone[1], is_gpu=is_gpu)
             where += " and in a fresh one"
         check.seen = f"two configurations give the same in both orders, {where}"
 
@@ -130,11 +131,11 @@ def _digest(tensor: Tensor) -> str:
     return hashlib.sha256(flat.numpy().tobytes()).hexdigest()
 
 
-def _compare(check: Check, when: str, alone: Outcome, after: Outcome, *, is_gpu: bool) -> None:
-    """Warn if a trial differs from what it was otherwise."""
+def _compare(check: Check, what: str, alone: Outcome, after: Outcome, *, is_gpu: bool) -> None:
+    """Warn if two trials of a configuration differ; the first such warning is enough."""
     found = _difference(alone, after, is_gpu=is_gpu)
     if found and not check.has_warned:
-        check.warn(f"{when}, a trial differs from the same one before: {found}: {_CAUSE}")
+        check.warn(f"{what} ({found}); {_CAUSE}")
 
 
 def _difference(alone: Outcome, after: Outcome, *, is_gpu: bool) -> str:
