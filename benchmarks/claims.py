@@ -5,10 +5,11 @@
     def expected(params): ...            "COMPLETE", "PRUNED", "FAIL" or several, "COMPLETE or FAIL"
     VALUES = "calm"                      complete trials have the values that they have in calm.py
     SAYS = "SystemExit: 2"               a text in the run's lines or in the details of its trials
+    NEVER = "ended with code"            a text that is not in the run's lines
     CHECK, CHECK_SAYS                    exit code of `check`, a text in its lines
 
-All of them are optional. Without STATES and `expected` a run that ends with 0 has complete trials
-alone, and one that ends with 2 has no study.
+All of them are optional. Without STATES and `expected` all trials are complete. A run that ends
+with 2, where that is allowed, has no study. Nothing may hang, and no process outlive a command.
 
 Border: the files are parsed and never imported, because importing them is the attack of some.
 """
@@ -73,10 +74,8 @@ def claims_of(path: Path) -> Claims:
         ValueError: Its docstring or its claims are not of the form above.
     """
     tree = ast.parse(path.read_text())
-    sentences = (ast.get_docstring(tree) or "").split("\n\n")
-    if len(sentences) < 2:
-        sentences = (ast.get_docstring(tree) or "").split("\n", 1)
-    if len(sentences) < 2 or not sentences[1].strip().startswith("Right:"):
+    title, mark, right = (ast.get_docstring(tree) or "").partition("Right:")
+    if not mark:
         raise ValueError(f"{path}: its docstring has no second sentence 'Right: ...'")
     constants: dict[str, Any] = {}
     kept: list[ast.stmt] = []
@@ -89,8 +88,8 @@ def claims_of(path: Path) -> Claims:
     # Nothing of the file runs but this one function.
     exec(compile(ast.Module(body=kept, type_ignores=[]), str(path), "exec"), known)
     return Claims(
-        title=" ".join(sentences[0].split()),
-        right=" ".join(sentences[1].split()).removeprefix("Right: "),
+        title=" ".join(title.split()),
+        right=" ".join(right.split()),
         constants=constants,
         expected=known.get("expected"),
     )
@@ -120,15 +119,19 @@ def differences(claims: Claims, seen: Seen, calm: Sequence[Ended]) -> list[str]:
         found.append("the run did not end")
     elif seen.code not in exits:
         found.append(f"exit {seen.code}, not {' or '.join(map(str, exits))}")
+    if seen.check_code is None:
+        found.append("check does not end")
+    elif "CHECK" in given and seen.check_code not in _several(given["CHECK"]):
+        found.append(f"check exits with {seen.check_code}, not {given['CHECK']}")
     if seen.left:
         found.append(f"{len(seen.left)} processes are left: {seen.left[0]}")
     details = "\n".join(trial.detail for trial in seen.trials or ())
     for text in _several(given.get("SAYS", ())):
         if text not in seen.lines and text not in details:
             found.append(f"the run does not say '{text}'")
-    if "CHECK" in given and seen.check_code not in _several(given["CHECK"]):
-        code = "does not end" if seen.check_code is None else f"exits with {seen.check_code}"
-        found.append(f"check {code}, not {given['CHECK']}")
+    for text in _several(given.get("NEVER", ())):
+        if text in seen.lines:
+            found.append(f"the run says '{text}'")
     for text in _several(given.get("CHECK_SAYS", ())):
         if text not in seen.check_lines:
             found.append(f"check does not say '{text}'")
@@ -136,16 +139,17 @@ def differences(claims: Claims, seen: Seen, calm: Sequence[Ended]) -> list[str]:
 
 
 def _states(claims: Claims, seen: Seen) -> list[str]:
-    trials, given = seen.trials, claims.constants
-    if seen.code == 2 and "STATES" not in given and claims.expected is None:
+    trials, exits = seen.trials, _several(claims.constants.get("EXIT", 0))
+    if seen.code == 2 and 2 in exits:
         # A refusal leaves nothing behind.
         return [] if trials is None else ["a study exists"]
     if trials is None:
         return ["there is no study"]
     if claims.expected is None:
-        right = Counter(given.get("STATES", {"COMPLETE": TRIALS}))
-        states = Counter(trial.state for trial in trials)
-        return [] if +states == +right else [f"{_counted(states)}, not {_counted(right)}"]
+        usual = {} if exits == (2,) else {"COMPLETE": TRIALS}
+        right = _counted(claims.constants.get("STATES", usual))
+        states = _counted(Counter(trial.state for trial in trials))
+        return [] if states == right else [f"{states}, not {right}"]
     found = []
     # A run that gives up after five failures in a row has fewer trials.
     if len(trials) != TRIALS and seen.code == 0:
@@ -174,4 +178,5 @@ def _several(given: Any) -> tuple[Any, ...]:
 
 
 def _counted(states: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in states.items() if count) or "no trials"
+    known = sorted((name, count) for name, count in states.items() if count)
+    return ", ".join(f"{count} {name}" for name, count in known) or "no trials"

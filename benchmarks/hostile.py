@@ -50,7 +50,7 @@ _MARK = "HOSTILE_ROW"
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """The server and the folders of all commands."""
+    """The server of all commands, the folder of theirs, and that of their lines."""
 
     url: str
     folder: Path
@@ -59,7 +59,7 @@ class Place:
 
 @contextmanager
 def place(out: Path) -> Iterator[Place]:
-    """A server and a home in a folder that is removed afterwards."""
+    """A server in a folder that is removed afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="hpo-hostile-", dir="/tmp"))
     folder.chmod(0o755)
     out.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def command(at: Place, name: str, *words: str) -> tuple[int | None, str, list[st
     mark, log = f"{name}-{time.monotonic_ns()}", at.out / f"{name}.{words[0].strip('-')}.txt"
     cwd = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=at.folder))
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("HPO_")}
-    own = {"HPO_HOME": str(at.folder / "home"), "HPO_STORAGE": at.url, _MARK: mark}
+    own = {"HPO_HOME": str(cwd / "home"), "HPO_STORAGE": at.url, _MARK: mark}
     path = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, OWN)))}
     with log.open("wb") as lines:
         process = subprocess.Popen(

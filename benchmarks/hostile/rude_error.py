@@ -1,11 +1,12 @@
-"""Two trials raise errors that cannot be printed or stored: one has NUL and half a surrogate pair.
+"""Two trials raise errors that cannot be printed: one has no text, one is its own cause.
 
 Right: these two fail, under the name of the error; the others have their values, exit 0.
 """
 
 from calm import Calm, CalmTask
 
-EXIT, CHECK, VALUES, SAYS = 0, 0, "calm", ("Rude", "ValueError")
+EXIT, CHECK, VALUES, SAYS = 0, 0, "calm", ("Rude", "OSError")
+NEVER = "ended with code"
 
 
 def expected(params):
@@ -16,11 +17,17 @@ class Rude(Exception):
     def __str__(self):
         raise TypeError("it has no text")
 
+    __repr__ = __str__
+
 
 class Task(CalmTask):
     def forward(self, batch):
+        if self.is_hostile and self.params["x"] > 0.5:
+            raise Rude
         if self.is_hostile:
-            raise Rude if self.params["x"] > 0.5 else ValueError("a\x00b\udcff\x1b[2J" * 100_000)
+            error, cause = OSError("a"), OSError("b")
+            error.__cause__, cause.__cause__ = cause, error
+            raise error
         return super().forward(batch)
 
 
