@@ -6,7 +6,7 @@
 
 Each file of `benchmarks/hostile` is checked (`check`) and then searched with one worker and six
 trials, as a study of its own on one server. The table is printed as Markdown; the lines of each
-command are kept in FOLDER. Exit code 1 if anything differs from what a file claims (`claims`).
+command and worker are kept in FOLDER. Exit code 1 if anything differs from what a file claims.
 """
 
 from __future__ import annotations
@@ -96,6 +96,8 @@ def command(at: Place, name: str, *words: str) -> tuple[int | None, str, list[st
         if code is None:
             end(marked(mark))
             process.wait()
+    for number, worker in enumerate(sorted(cwd.rglob("home/logs/**/*.log"))):
+        shutil.copyfile(worker, at.out / f"{name}.worker-{number}.txt")
     deadline = time.monotonic() + _LINGERS_S
     while (left := marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -1,11 +1,11 @@
 """A batch is a generator, which is empty when the guard looks at the same batch again.
 
-Right: refused before there is a study, with a sentence on the batch.
+Right: `check` fails at the second look; a run refuses it, or trains it, since a step looks once.
 """
 
 from calm import Calm, CalmTask
 
-EXIT, CHECK, SAYS = 2, 2, "batch"
+EXIT, CHECK, VALUES = (0, 2), 2, "calm"
 
 
 class Task(CalmTask):

@@ -12,8 +12,8 @@ from calm import Calm, CalmTask
 
 EXIT, CHECK, VALUES = 0, 0, "calm"
 TYPES = (
-    *(lambda error: torch.tensor(error, dtype=torch.float64), np.float64, Decimal, Fraction),
-    *(lambda error: np.array([error]), lambda error: torch.tensor([[error]])),
+    *(lambda error: torch.tensor(error, dtype=torch.float64), np.float64, np.array),
+    *(Decimal, Fraction),
 )
 
 
