@@ -1,6 +1,6 @@
-"""Two trials end the process at once with os._exit(0), as if all were done.
+"""A trial ends the process at once with os._exit(0), as if all were done.
 
-Right: these two fail after their second lost worker; the others have their values, exit 0.
+Right: that trial fails after its second lost worker; the others have their values, exit 0.
 """
 
 import os
