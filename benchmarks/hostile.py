@@ -32,6 +32,8 @@ from faults.database import Database
 
 ROOT = Path(__file__).parents[1]
 OWN = Path(__file__).with_name("hostile")
+# Written by somebody who had read the README and the page on own objectives, and kept as it was.
+FRESH = OWN / "fresh"
 CALM = "calm"
 _HEAD = ("objective", "what it does", "right", "check", "exit", "states", "said", "s", "verdict")
 _RUN = (
@@ -220,7 +222,7 @@ def main() -> int:
     given = parser.parse_args()
     files = {
         path.stem: path.resolve()
-        for folder in given.folder or [OWN]
+        for folder in given.folder or [OWN, FRESH]
         for path in sorted(folder.glob("*.py"))
     }
     calm = files.pop(CALM, OWN / f"{CALM}.py")

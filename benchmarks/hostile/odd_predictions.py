@@ -1,4 +1,4 @@
-"""Of three predictions one holds itself, one holds three million numbers, one has no score.
+"""Of three predictions one holds itself, one holds 300,000 numbers, one has no score.
 
 Right: six complete trials with their values; each of the three is stored as its error.
 """
@@ -15,7 +15,7 @@ class Task(CalmTask):
     def predict(self, samples):
         loop = []
         loop.append(loop)
-        odd = ((loop, 1.0), (torch.zeros(3_000_000), 1.0), (1, None))
+        odd = ((loop, 1.0), (torch.zeros(300_000), 1.0), (1, None))
         return [
             Prediction(kind="odd", input=0, target=0, prediction=prediction, score=score)
             for prediction, score in odd[samples.start : samples.stop]

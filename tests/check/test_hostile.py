@@ -82,7 +82,7 @@ def test_a_refusal_has_no_study(tmp_path: Path):
     assert differences(claims, replace(refused, trials=[]), CALM) == ["a study exists"]
 
 
-@pytest.mark.parametrize("path", sorted(hostile.OWN.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(hostile.OWN.rglob("*.py")), ids=lambda path: path.stem)
 def test_every_file_claims_an_outcome(path: Path):
     claims = claims_of(path)
 
