@@ -1,6 +1,6 @@
 """A trial sends SIGTERM to its own process, as a watchdog of the training code does.
 
-Right: that trial fails, or is given back and ends at last; the others have their values, exit 0.
+Right: six complete trials with their values: a trial that was stopped goes on in the next worker.
 """
 
 import os
@@ -11,13 +11,9 @@ from calm import Calm, CalmTask
 EXIT, CHECK, VALUES = 0, 0, "calm"
 
 
-def expected(params):
-    return "FAIL" if params["x"] > 0.95 else "COMPLETE"
-
-
 class Task(CalmTask):
     def batch(self, step):
-        if self.params["x"] > 0.95 and step == 3:
+        if self.is_hostile and step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return super().batch(step)
 
