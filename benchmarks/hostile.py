@@ -1,7 +1,7 @@
 """Run hostile objectives, and compare what became of each with what its file claims.
 
     python benchmarks/hostile.py --out FOLDER
-    python benchmarks/hostile.py --only forks,alarm --out FOLDER
+    python benchmarks/hostile.py --only forks,no_files --out FOLDER
     python benchmarks/hostile.py --folder OTHER --jobs 2 --out FOLDER
 
 Each file of `benchmarks/hostile` is checked (`check`) and then searched with one worker and six
