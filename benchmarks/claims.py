@@ -3,6 +3,7 @@
     EXIT = 0                             exit code of the run; a tuple allows several
     STATES = {"COMPLETE": 5, "FAIL": 1}  states of its trials, or a function of the parameters:
     def expected(params): ...            "COMPLETE", "PRUNED", "FAIL" or several, "COMPLETE or FAIL"
+    ENQUEUE = [{"x": 0.9}]               configurations that it tries for certain
     VALUES = "calm"                      complete trials have the values that they have in calm.py
     SAYS = "SystemExit: 2"               a text in the run's lines or in the details of its trials
     NEVER = "ended with code"            a text that is not in the run's lines
@@ -154,8 +155,10 @@ def _states(claims: Claims, seen: Seen) -> list[str]:
     # A run that gives up after five failures in a row has fewer trials.
     if len(trials) != TRIALS and seen.code == 0:
         found.append(f"{len(trials)} trials, not {TRIALS}")
-    for number, trial in enumerate(trials):
-        state = claims.expected(trial.params)
+    right_states = [claims.expected(trial.params) for trial in trials]
+    if set(right_states) <= {"COMPLETE"}:
+        found.append("no trial met what is hostile")
+    for number, (trial, state) in enumerate(zip(trials, right_states)):
         if trial.state not in state.split(" or "):
             found.append(f"trial {number} is {trial.state}, not {state}")
     return found

@@ -12,25 +12,18 @@ command and worker are kept in FOLDER. Exit code 1 if anything differs from what
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-import subprocess
+import json
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import optuna
-import psutil
 from claims import TRIALS, Claims, Ended, Seen, claims_of, differences
-from faults.database import Database
+from marked import Place, command, place
 
-ROOT = Path(__file__).parents[1]
 OWN = Path(__file__).with_name("hostile")
 # Written by somebody who had read the README and the page on own objectives, and kept as it was.
 FRESH = OWN / "fresh"
@@ -40,100 +33,18 @@ _RUN = (
     *("--n_trials", str(TRIALS), "--workers", "1", "--epochs_per_trial", "2"),
     *("--sampler", "random", "--pruner", "none"),
 )
-# A calm run takes 8 s of a core. Two lost workers, the slowest of what is right, take 20 s more.
-_HANGS_S = 120.0
-# Processes of a command that has ended may take this long to notice.
-_LINGERS_S = 3.0
-# An objective may have filled its output.
-_TAIL_BYTES = 200_000
-# All processes below a command have this in their first environment, whatever they do to it later.
-_MARK = "HOSTILE_ROW"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """The server of all commands, the folder of theirs, and that of their lines."""
-
-    url: str
-    folder: Path
-    out: Path
-
-
-@contextmanager
-def place(out: Path) -> Iterator[Place]:
-    """A server in a folder that is removed afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="hpo-hostile-", dir="/tmp"))
-    folder.chmod(0o755)
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        database = Database(folder / "server")
-        try:
-            yield Place(url=database.url, folder=folder, out=out)
-        finally:
-            database.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def command(at: Place, name: str, *words: str) -> tuple[int | None, str, list[str]]:
-    """Run a command of the program: its exit code, its lines, and the processes that it left."""
-    mark, log = f"{name}-{time.monotonic_ns()}", at.out / f"{name}.{words[0].strip('-')}.txt"
-    cwd = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=at.folder))
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("HPO_")}
-    own = {"HPO_HOME": str(cwd / "home"), "HPO_STORAGE": at.url, _MARK: mark}
-    path = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, OWN)))}
-    with log.open("wb") as lines:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "hpo", *words],
-            env={**inherited, **own, **path},
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=lines,
-            stderr=lines,
-            start_new_session=True,
-        )
-        code: int | None = None
-        with suppress(subprocess.TimeoutExpired):
-            code = process.wait(_HANGS_S)
-        if code is None:
-            end(marked(mark))
-            process.wait()
-    for number, worker in enumerate(sorted(cwd.rglob("home/logs/**/*.log"))):
-        shutil.copyfile(worker, at.out / f"{name}.worker-{number}.txt")
-    deadline = time.monotonic() + _LINGERS_S
-    while (left := marked(mark)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    shown = [f"{process.pid} {' '.join(process.info['cmdline'])[:80]}" for process in left]
-    end(left)
-    with log.open("rb") as written:
-        written.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-        return code, written.read().decode(errors="replace"), shown
-
-
-def marked(mark: str) -> list[psutil.Process]:
-    """The processes below a command, whichever session and parent they have."""
-    entry, found = f"{_MARK}={mark}".encode(), []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        with suppress(OSError):
-            # What a process does to `os.environ` does not show here.
-            first = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
-            if entry in first and process.info["status"] != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
-
-
-def end(processes: Sequence[psutil.Process]) -> None:
-    """Kill processes."""
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
 
 
 def perform(at: Place, path: Path) -> Seen:
     """Check an objective and search with it."""
     name, began = path.stem, time.monotonic()
-    check_code, check_lines, left = command(at, name, "check", str(path))
-    code, lines, more = command(at, name, "--objective", str(path), "--study_name", name, *_RUN)
+    check_code, check_lines, left = command(at, name, "check", str(path), path=(OWN,))
+    words = ["--objective", str(path), "--study_name", name, *_RUN]
+    if tried := claims_of(path).constants.get("ENQUEUE"):
+        configurations = at.folder / f"{name}.json"
+        configurations.write_text(json.dumps(tried))
+        words += ["--enqueue", str(configurations)]
+    code, lines, more = command(at, name, *words, path=(OWN,))
     return Seen(
         code=code,
         lines=lines,

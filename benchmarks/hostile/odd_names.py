@@ -11,10 +11,6 @@ EXIT = (0, 2)
 NAMES = ("学习率 %s", 'a"; DROP TABLE trials;--', "../../größe", "lr\nx")
 
 
-def expected(params):
-    return "COMPLETE" if set(params) == {"lr", "x", *NAMES} else "refused"
-
-
 class Task(CalmTask):
     def __init__(self, params, context):
         super().__init__(params, context)

@@ -9,6 +9,7 @@ from pathlib import Path
 import hostile
 import pytest
 from claims import Ended, Seen, claims_of, differences
+from marked import Place
 
 _GIVEN = '''"""Raises in a trial.
 
@@ -53,6 +54,7 @@ RIGHT = Seen(
         ({"trials": None}, "there is no study"),
         ({"trials": CALM}, "trial 1 is COMPLETE, not FAIL"),
         ({"trials": RIGHT.trials[:5]}, "5 trials, not 6"),
+        ({"trials": CALM[:1] * 6}, "no trial met what is hostile"),
         ({"trials": [ended(0.1, value=2.0), *RIGHT.trials[1:]]}, "trial 0 has 2.0, alone 1.0"),
         (
             {"trials": [CALM[0], ended(0.9, "FAIL", None), *CALM[2:]]},
@@ -98,7 +100,7 @@ def test_hostile_objectives_have_the_outcome_that_they_claim(
 ):
     # A fork of this process has its path, where a new interpreter has PYTHONPATH.
     monkeypatch.syspath_prepend(hostile.OWN)
-    at = hostile.Place(url=url, folder=tmp_path, out=tmp_path)
+    at = Place(url=url, folder=tmp_path, out=tmp_path)
     calm = hostile.perform(at, hostile.OWN / "calm.py")
     assert not differences(claims_of(hostile.OWN / "calm.py"), calm, calm.trials)
 

@@ -10,6 +10,8 @@ from torch import nn
 from objectives import Choice, Float, Group, Objective, Task, Term
 
 EXIT = 0
+ENQUEUE = [{"setting": "clones"}, {"setting": "no_steps"}]
+SAYS = "steps_per_epoch"
 
 
 def expected(params: dict) -> str:

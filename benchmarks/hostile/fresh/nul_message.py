@@ -9,6 +9,7 @@ from torch import nn
 from objectives import Choice, Float, Group, Objective, Task, Term
 
 EXIT = 0
+ENQUEUE = [{"table": "parquet"}]
 
 
 def expected(params: dict) -> str:

@@ -9,6 +9,7 @@ from torch import nn
 from objectives import Choice, Float, Group, Objective, Task, Term
 
 EXIT = 0
+ENQUEUE = [{"cache": "huge"}, {"cache": "slots"}]
 
 
 def expected(params: dict) -> str:
