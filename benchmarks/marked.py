@@ -1,4 +1,4 @@
-"""Commands whose processes are marked, so that each that outlives its command is found and ended."""
+"""Commands whose processes are marked, so that those that outlive them are found and ended."""
 
 from __future__ import annotations
 
