@@ -20,7 +20,7 @@ from hpo.engine import trial as engine
 from hpo.engine.plan import Plan
 from hpo.guard import forensics
 from hpo.guard.verdict import READ_EVERY
-from hpo.task.state import random_state
+from hpo.task.random_state import random_state
 from objectives import Context
 from objectives.ris_covariance import objective
 

@@ -20,7 +20,8 @@ from hpo.guard import forensics
 from hpo.guard.verdict import Found
 from hpo.task.forward import to_full, total
 from hpo.task.parameters import parameter_names, trained
-from hpo.task.state import evaluating, random_state
+from hpo.task.random_state import random_state, seed_all
+from hpo.task.state import evaluating
 from hpo.task.tensors import named_tensors
 from objectives import Task, Term
 
@@ -137,17 +138,20 @@ def check_validation(
     """Check the figures, side effects and repeatability of validation; None if it failed."""
     with findings.check("validate") as check:
         before = {name: tensor.clone() for name, tensor in state_of(task).items()}
-        # In training, the state of torch's generators differs at each validation.
-        torch.manual_seed(1)
+        # In training, the state of the global generators differs at each validation.
+        seed_all(1)
         first = figures(task, device)
-        torch.manual_seed(2)
+        seed_all(2)
         started_at = time.perf_counter()
         second = figures(task, device)
         seconds = time.perf_counter() - started_at
         if metric not in first:
             check.fail(f"validate() returned {sorted(first)} without the metric '{metric}'")
         elif not math.isfinite(first[metric]):
-            check.fail(f"the metric '{metric}' of the untrained network is {first[metric]}")
+            check.warn(
+                f"the metric '{metric}' of the untrained network is {first[metric]}; a trial whose "
+                "metric is so after training is pruned"
+            )
         changed = differing(before, state_of(task))
         if changed:
             check.fail(f"validate() changed {listed(changed)}; it is to leave the networks alone")

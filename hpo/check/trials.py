@@ -73,7 +73,7 @@ class Trials:
         found: list[Params] = []
         with self._findings.check("suggest") as check:
             defaults = self._objective.defaults(self._space)
-            study = _study_in_memory()
+            study = study_in_memory()
             study.enqueue_trial(dict(defaults))
             for _ in range(1 + _RANDOM_CONFIGURATIONS):
                 trial = study.ask()
@@ -101,7 +101,9 @@ class Trials:
                 self._params = params
                 try:
                     self.build()
-                except Exception as error:
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
                     check.fail(f"with {dict(params)}: {raised(error, self._findings.file)}")
                     break
             self._params = configurations[0]
@@ -152,7 +154,8 @@ class Trials:
         return task
 
 
-def _study_in_memory() -> optuna.Study:
+def study_in_memory() -> optuna.Study:
+    """A study whose trials ask at random, without a line on its creation."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

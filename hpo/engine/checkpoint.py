@@ -22,7 +22,8 @@ from hpo.engine.plan import Plan
 from hpo.engine.reports import Reporter
 from hpo.guard.counters import Counters
 from hpo.task import saving
-from hpo.task.state import random_state, set_random_state
+from hpo.task.random_state import random_state, set_random_state
+from hpo.task.state import flags, set_flags
 from objectives import Task
 
 CHECKPOINT_VERSION = 3
@@ -73,6 +74,7 @@ def save(plan: Plan, parts: Parts, reporter: Reporter, progress: Progress) -> bo
         "monitor": parts.monitor.state_dict(),
         "task": parts.task.state_dict(),
         "rng": random_state(plan.device),
+        "flags": flags(parts.task),
         "reporter": reporter.state_dict(),
     }
     if parts.average is not None:
@@ -101,6 +103,8 @@ def resume(plan: Plan, parts: Parts, reporter: Reporter) -> Progress | None:
     parts.scaler.load_state_dict(state["scaler"])
     parts.counters.load_state_dict(state["counters"])
     parts.task.load_state_dict(state["task"])
+    # Checkpoints of earlier versions have none.
+    set_flags(parts.task, state.get("flags", {}))
     set_random_state(state["rng"], plan.device)
     parts.monitor.load_state_dict(state["monitor"])
     if parts.average is not None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from hpo.errors import ObjectiveError
-from hpo.task.parameters import parameter_names, trained
+from hpo.task.contract import dtype_faults, optimizer_faults
 from objectives import Group, Task
 
 
@@ -24,7 +24,7 @@ class Stepper:
         optimizer: The task's own, or fused AdamW by default.
 
     Raises:
-        ObjectiveError: The task's own optimizer has another number of groups than the task, or the
+        ObjectiveError: The task's own optimizer steps other parameters than the groups', or the
             task trains half-precision parameters that no step can train.
     """
 
@@ -37,16 +37,14 @@ class Stepper:
         has_scaler: bool,
         schedule: Callable[[float], float] | None = None,
     ) -> None:
-        _refuse_half(task, has_scaler=has_scaler)
+        for fault in dtype_faults(task, has_scaler=has_scaler):
+            raise ObjectiveError(fault)
         self._groups, self._device = task.groups, device
         own = task.optimizer()
         self._is_fused = own is None
         self.optimizer = own if own is not None else _adamw(task, device)
-        if len(self.optimizer.param_groups) != len(task.groups):
-            raise ObjectiveError(
-                f"optimizer() has {len(self.optimizer.param_groups)} parameter groups, the task "
-                f"{len(task.groups)}; give it one for each of `groups`, in their order"
-            )
+        for fault in optimizer_faults(own, task):
+            raise ObjectiveError(fault)
         multiplier = schedule or task.schedule
         positions = [multiplier(i / steps) for i in range(steps)]
         factors_S = torch.tensor(positions, device=device)
@@ -85,24 +83,6 @@ class Stepper:
             self.optimizer.step()
         elif not withhold.item():
             self.optimizer.step()
-
-
-def _refuse_half(task: Task, *, has_scaler: bool) -> None:
-    """Refuse half-precision parameters that no step could train; frozen ones are allowed."""
-    names = parameter_names(task)
-    for parameter in trained(task):
-        is_bf16 = parameter.dtype == torch.bfloat16
-        if parameter.dtype == torch.float16 or (is_bf16 and has_scaler):
-            dtype = str(parameter.dtype).removeprefix("torch.")
-            why = (
-                "a loss scaler does not unscale its gradient"
-                if has_scaler
-                else ("small updates round to nothing")
-            )
-            raise ObjectiveError(
-                f"parameter '{names[id(parameter)]}' is {dtype} and trained, where {why}; keep it "
-                "in float32 (autocast does the rest), or freeze it"
-            )
 
 
 def _adamw(task: Task, device: torch.device) -> torch.optim.Optimizer:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -21,13 +21,17 @@ from hpo.engine.plan import Plan, Result
 from hpo.engine.predictions import predicted
 from hpo.engine.reports import Epoch, Interval, Reporter, Sample
 from hpo.engine.stepper import Stepper
-from hpo.errors import StopRequested
+from hpo.errors import ObjectiveError, StopRequested
 from hpo.guard import judge
 from hpo.guard.counters import Counters
+from hpo.guard.evidence import Divergence
 from hpo.guard.saved_step import Setting
 from hpo.guard.verdict import READ_EVERY
+from hpo.task.contract import first_fault
 from hpo.task.forward import LinAlgError, is_matrix_refused, loss_terms, total
-from hpo.task.state import MovingBuffers, random_state
+from hpo.task.memory import is_out_of_memory
+from hpo.task.random_state import random_state
+from hpo.task.state import MovingBuffers
 from hpo.task.validation import validated
 from objectives import Task
 
@@ -45,6 +49,9 @@ def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
         StopRequested: The reporter asked to stop; the checkpoint is up to date.
         ObjectiveError: The task breaks its contract.
     """
+    fault = first_fault(task, plan.device)
+    if fault is not None:
+        raise ObjectiveError(fault)
     trial = _Trial(task, plan)
     ended_by = _train(trial, reporter)
     return Result(
@@ -83,7 +90,8 @@ def _train(trial: _Trial, reporter: Reporter) -> str | None:
         phase = "step"
         if is_read_due:
             reporter.on_phase("diagnosis")
-            trial.judge(batch, rng)
+            with _verdict(reporter):
+                trial.judge(batch, rng)
         # On a GPU a step is queued, and waited for where its figures are read.
         interval = trial.interval() if trial.step % INTERVAL_STEPS == 0 else None
         reporter.on_phase("")
@@ -97,6 +105,16 @@ def _train(trial: _Trial, reporter: Reporter) -> str | None:
             trial.save(reporter)
     trial.save(reporter)
     return None
+
+
+@contextmanager
+def _verdict(reporter: Reporter) -> Iterator[None]:
+    """Leave the task's hooks before a verdict is raised, so that it is known as the guard's own."""
+    try:
+        yield
+    except Divergence:
+        reporter.on_phase("")
+        raise
 
 
 class _Trial:
@@ -188,10 +206,9 @@ class _Trial:
         """Compute gradients of the scaled loss; return False if a decomposition refused."""
         try:
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
-            if torch.isfinite(loss) and not is_matrix_refused(error):
+            is_matrix = not torch.isfinite(loss) or is_matrix_refused(error)
+            if is_out_of_memory(error) or not is_matrix:
                 raise
             return False
         return True
@@ -233,14 +250,10 @@ class _Trial:
         with self._averaged():
             metrics = validated(task, device=plan.device, metric=plan.metric)
             self.value = metrics[plan.metric]
-            judge.judge_metric(
-                task,
-                self._setting,
-                value=self.value,
-                step=self.step,
-                counters=self.counters,
-                elapsed_s=lambda: self.elapsed_s,
-            )
+            # Before the first step nothing has diverged: an untrained network's loss may overflow.
+            if self.step:
+                with _verdict(reporter):
+                    self._judge_metric()
             # Predictions follow validation, as a task may use what it kept from that.
             samples = self._predicted(reporter)
         reporter.on_phase("")
@@ -254,6 +267,16 @@ class _Trial:
             skipped=self.counters.withheld(),
             spikes=self.counters.spikes(),
             samples=samples,
+        )
+
+    def _judge_metric(self) -> None:
+        judge.judge_metric(
+            self.task,
+            self._setting,
+            value=self.value,
+            step=self.step,
+            counters=self.counters,
+            elapsed_s=lambda: self.elapsed_s,
         )
 
     def _averaged(self) -> AbstractContextManager[None]:

@@ -19,7 +19,8 @@ from hpo.guard.evidence import Divergence, Evidence
 from hpo.guard.saved_step import Setting
 from hpo.guard.verdict import Reading
 from hpo.task.parameters import trained
-from hpo.task.state import evaluating, random_state
+from hpo.task.random_state import random_state
+from hpo.task.state import evaluating
 from objectives import Task
 
 _logger = logging.getLogger(__name__)
@@ -111,10 +112,15 @@ def judge_metric(
 
 
 def _tried(failing: str, work: Callable[[], T]) -> T | None:
-    """Return the result of `work`; log an error and return None, as a verdict stands without it."""
+    """Return the result of `work`; log an error and return None, as a verdict stands without it.
+
+    The task's hooks run in it, and may raise anything.
+    """
     try:
         return work()
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         _logger.exception("%s", failing)
         return None
 

@@ -14,7 +14,7 @@ from hpo.guard.evidence import Divergence, Evidence
 from hpo.guard.judge import judge_metric, sentence
 from hpo.guard.saved_step import Setting, restore, with_tensors
 from hpo.guard.verdict import SUSPECT_RUN, Reading, verdict
-from hpo.task.state import set_random_state
+from hpo.task.random_state import set_random_state
 from hpo.task.validation import validated
 from objectives import Objective, Task
 

@@ -63,6 +63,13 @@ class LocalProcess:
         with suppress(ProcessLookupError):
             self._process.terminate()
 
+    def answer(self, line: str) -> None:
+        stdin, self._process.stdin = self._process.stdin, None
+        assert stdin is not None
+        with suppress(OSError):
+            stdin.write(line + "\n")
+            stdin.close()
+
     def wait(self) -> int:
         return self._process.wait()
 

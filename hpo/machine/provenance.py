@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ _PACKAGES = ("torch", "optuna", "sqlalchemy", "psycopg2-binary", "optuna-dashboa
 
 
 def environment(*, device: str, threads: int) -> dict[str, Any]:
-    """Facts that a result may depend on: host, interpreter, packages, device, threads."""
+    """Facts that a result may depend on: host, interpreter, packages, device, threads, hashes."""
     return {
         "host": platform.node(),
         "platform": platform.platform(),
@@ -22,6 +23,8 @@ def environment(*, device: str, threads: int) -> dict[str, Any]:
         "device": device,
         "threads": threads,
         "cpus": os.cpu_count(),
+        # Hashes of texts, and so the order of sets, are the same in each process only with seed 0.
+        "hash_seed": "random" if sys.flags.hash_randomization else "0",
     }
 
 

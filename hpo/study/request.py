@@ -169,6 +169,12 @@ class RunRequest:
     seed: int | None = _flag(
         None, "integer", "of search, initialization and training draws (default: {usual})", usual=0
     )
+    allow_repeats: bool = _flag(
+        False,
+        "switch",
+        "more trials than the search space has configurations: the rest repeat one with another "
+        "seed (such a number is refused without this flag)",
+    )
     force: bool = _flag(
         False,
         "switch",
@@ -206,6 +212,12 @@ class RunRequest:
         name="stall",
         metavar="S",
         at_least=1,
+    )
+    fresh_process: bool = _flag(
+        False,
+        "switch",
+        "give every trial a process of its own, as for an objective that keeps state in globals "
+        "or patches a library; each then imports torch anew",
     )
     patience_s: float = _flag(
         86_400.0,

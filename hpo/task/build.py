@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from hpo.task.random_state import seed_all
 from objectives import Context, Objective, Params, Task
 
 
@@ -33,6 +34,6 @@ def build(about: Mapping[str, Any], device: torch.device, objective: Objective) 
     Args:
         about: Description of the trial: `study`, its study's configuration; `params`; `seed`.
     """
-    torch.manual_seed(about["seed"])
+    seed_all(about["seed"])
     context = context_of(about["study"], seed=about["seed"], device=device)
     return objective.build(about["params"], context)

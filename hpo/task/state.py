@@ -1,4 +1,4 @@
-"""Save and restore a task's modes, buffers and random state.
+"""Save and restore a task's modes, buffers and flags, and the state of random generators.
 
 Border: independent of losses and verdicts.
 """
@@ -8,26 +8,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hpo.task.parameters import parameter_names
+from hpo.task.random_state import kept_random_state, set_random_state
 from objectives import Task
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of torch's own generators for this device."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
-    """Set torch's own generators to a saved state."""
-    torch.set_rng_state(state["cpu"].cpu())
-    if "cuda" in state and device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
 
 
 @contextmanager
@@ -37,9 +25,8 @@ def undisturbed(task: Task, device: torch.device, rng: Mapping[str, Tensor]) -> 
         (part, name, buffer, buffer.clone()) for part, name, buffer in _buffers(_parts(task))
     ]
     own = copy.deepcopy(task.state_dict())
-    devices = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices):
+        with kept_random_state(device):
             set_random_state(rng, device)
             yield
     finally:
@@ -115,12 +102,11 @@ def evaluating(task: Task, device: torch.device) -> Iterator[None]:
     """Set evaluation mode, no gradient, no autocast; restore modes and random state on exit."""
     parts = _parts(task)
     modes = [part.training for part in parts]
-    devices = [device] if device.type == "cuda" else []
     try:
         for module in task.modules.values():
             module.eval()
         with ExitStack() as stack:
-            stack.enter_context(torch.random.fork_rng(devices))
+            stack.enter_context(kept_random_state(device))
             stack.enter_context(torch.no_grad())
             # It is off for every device type: a task may train on a GPU and validate on the CPU.
             for kind in dict.fromkeys((device.type, "cpu", "cuda")):
@@ -130,3 +116,33 @@ def evaluating(task: Task, device: torch.device) -> Iterator[None]:
         # Modes go back part by part: train() on the whole would thaw a part frozen on purpose.
         for part, mode in zip(parts, modes, strict=True):
             part.training = mode
+
+
+def flags(task: Task) -> dict[str, Any]:
+    """What a task trains at this moment: parameters that learn, modules in training mode."""
+    names = parameter_names(task)
+    every = {id(p): p for module in task.modules.values() for p in module.parameters()}
+    every |= {id(p): p for group in task.groups for p in group.parameters}
+    return {
+        "requires_grad": {names[key]: p.requires_grad for key, p in every.items()},
+        "training": {name: part.training for name, part in _named_parts(task)},
+    }
+
+
+def set_flags(task: Task, state: Mapping[str, Any]) -> None:
+    """Set what a task trains, as `flags` returned it; a name that is missing stays as it is."""
+    names, learns = parameter_names(task), state.get("requires_grad", {})
+    every = [p for module in task.modules.values() for p in module.parameters()]
+    for parameter in (*every, *(p for group in task.groups for p in group.parameters)):
+        parameter.requires_grad_(learns.get(names[id(parameter)], parameter.requires_grad))
+    modes = state.get("training", {})
+    for name, part in _named_parts(task):
+        part.training = modes.get(name, part.training)
+
+
+def _named_parts(task: Task) -> list[tuple[str, nn.Module]]:
+    return [
+        (f"{key}.{name}" if name else key, part)
+        for key, module in task.modules.items()
+        for name, part in module.named_modules()
+    ]

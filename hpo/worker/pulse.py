@@ -56,7 +56,9 @@ class Pulse:
         stall_s: Limit of each phase; None for the greater of 5 min and 20 times its median.
 
     Attributes:
-        raised_in: The phase in which the last exception left a block of `closing`.
+        raised_in: The phase in which the last exception left a block of `closing`; empty if the
+            service itself raised it.
+        outside_error: The last exception that left a block of `outside`.
     """
 
     def __init__(self, stall_s: float | None = None) -> None:
@@ -65,6 +67,7 @@ class Pulse:
         self._held = (0, 0, "")
         self._beginnings = 0
         self.raised_in = ""
+        self.outside_error: BaseException | None = None
         self._phase, self._began_at = "", time.monotonic()
         self._durations: Mapping[str, deque[float]] = defaultdict(lambda: deque(maxlen=_KEPT))
         self._limits: dict[str, float] = {}
@@ -95,16 +98,30 @@ class Pulse:
 
     @contextmanager
     def closing(self) -> Iterator[None]:
-        """End the phase when an exception leaves the block.
+        """End the phase when an exception of any class leaves the block.
 
-        What ends the process instead, as SystemExit does, leaves it: the supervisor sees where.
+        What ends the process instead, as `os._exit` does, leaves it: the supervisor sees where.
         """
+        self.outside_error = None
         try:
             yield
-        except Exception:
+        except BaseException:
             self.raised_in = self._phase
             self.begin("")
             raise
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Leave an objective's phase while it calls back into the service."""
+        phase = self._phase
+        self.begin("")
+        try:
+            yield
+        except BaseException as error:
+            self.outside_error = error
+            raise
+        finally:
+            self.begin(phase)
 
     @property
     def phase(self) -> str:

@@ -37,7 +37,12 @@ _PARENT_S = 1.0
 # A trainer has this long to save its state after its supervisor was killed.
 _ORPHAN_S = 15.0
 _DUMP_SIGNAL = signal.SIGUSR2
-_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+# With a ticket in hand the trainer itself never ends with one of these.
+_FOREIGN_CODES = (0, 2)
+# A trainer that was for one trial ends with this code. An objective that exits with it holds a
+# ticket, and the other codes of the service are 0 to 3 and 130.
+SPENT = 75
 
 if TYPE_CHECKING:
     from hpo.tickets.losses import Count
@@ -63,9 +68,14 @@ class Ending:
     count: Count | None
     is_hung: bool
 
+    @property
+    def is_spent(self) -> bool:
+        """True if it trained the one trial that it was for."""
+        return self.status == SPENT and not self.held.ticket
+
 
 class Supervisor:
-    """The supervisor of one trainer.
+    """The supervisor of a trainer, and of the next one if each trial has its own.
 
     Args:
         pulse: The trainer's pulse.
@@ -83,15 +93,18 @@ class Supervisor:
         self._stacks: IO[str] = tempfile.TemporaryFile("a+")  # noqa: SIM115
         self._trainer = 0
         self._hung: tuple[Reading, float] | None = None
+        self._before = {number: signal.getsignal(number) for number in _STOPS}
         self.must_stop = False
 
     def fork(self) -> int:
         """Start the trainer; return its process id here, and 0 in the trainer itself."""
-        before = {number: signal.getsignal(number) for number in _STOPS}
+        before = self._before
         obeyed = [number for number in _STOPS if before[number] is not signal.SIG_IGN]
         for number in obeyed:
             signal.signal(number, self._pass_on)
         sys.stderr.flush()
+        # The one before it, if there was one, left its last phase here.
+        self._pulse.begin("")
         self._trainer = os.fork()
         if self._trainer == 0:
             # Until it handles them itself, they end it: it holds no ticket yet.
@@ -184,7 +197,9 @@ class Supervisor:
             if not reading.phase:
                 # Outside of an objective's code the exit is ours: a stop, or a database that
                 # stayed away.
-                count = None if self.must_stop else "silences"
+                is_foreign = bool(reading.ticket) and status in _FOREIGN_CODES
+                lost: Count = "losses" if is_foreign else "silences"
+                count = None if self.must_stop else lost
         return Ending(
             status=status, cause=cause, held=reading, count=count, is_hung=self._hung is not None
         )

@@ -23,8 +23,11 @@ from hpo.engine.recording import Recording
 from hpo.errors import LeaseLost, RunFailed, StopRequested, TrialEnded, TrialGone
 from hpo.machine.provenance import environment, git_sha
 from hpo.study import study
-from hpo.study.objective import load_objective
+from hpo.study.objective import named_objective
+from hpo.study.resolve import check_search
 from hpo.task.build import context_of
+from hpo.task.process import ProcessState
+from hpo.task.random_state import seed_all
 from hpo.tickets.budget import Tickets
 from hpo.tickets.ticket import Ticket
 from hpo.worker.attempt import Attempt
@@ -47,6 +50,7 @@ class WorkerConfig:
         recording: Settings of the predictions that its trials record.
         trial_timeout_s: Wall time of a trial; None for no limit.
         process: The process with which its leases end, the supervisor; None for this one.
+        is_for_one: True if this process trains one trial, and the next has a process of its own.
     """
 
     name: str
@@ -57,6 +61,7 @@ class WorkerConfig:
     recording: Recording = field(default_factory=Recording)
     trial_timeout_s: float | None = None
     process: str | None = None
+    is_for_one: bool = False
 
 
 class Worker:
@@ -70,15 +75,20 @@ class Worker:
         stop: threading.Event,
         pulse: Pulse | None = None,
     ) -> None:
-        self._process = config.process
+        self._process, self._is_for_one = config.process, config.is_for_one
+        self._is_spent = False
         self._slot, self._stop, self._opened = config.slot, stop, opened
         self._source, self._db = opened.config.source, db
         self._tickets = Tickets(db, opened.uid)
+        # Code that nobody named here is refused before a ticket is taken for it.
+        check_search(opened.config)
         self._context = WorkerContext(
             name=config.name,
             checkpoints=config.checkpoints,
             device=torch.device(config.device),
-            objective=load_objective(config.objective or opened.config.objective),
+            objective=named_objective(
+                config.objective, opened.config.objective, what=f"study '{opened.name}'"
+            ),
             opened=opened,
             records=records.Records(db, opened.uid),
             artifacts=DatabaseArtifacts(db),
@@ -88,14 +98,19 @@ class Worker:
             pulse=pulse or Pulse(),
             trial_timeout_s=config.trial_timeout_s,
         )
+        # The objective is imported by now: what its module sets is part of every trial.
+        self._process_state = ProcessState()
 
     @property
     def training_cpu_s(self) -> float:
         """CPU seconds of this process in training and validation."""
         return self._context.training_cpu_s
 
-    def run(self) -> None:
+    def run(self) -> bool:
         """Take tickets until none is left or a stop is requested.
+
+        Returns:
+            True if another process is to take the next ticket, as this one has trained its trial.
 
         Raises:
             RunFailed: The study was deleted, or its objective was changed.
@@ -111,22 +126,27 @@ class Worker:
         gc.freeze()
         while not self._stop.is_set():
             self._tickets.sweep()
-            ticket = self._tickets.take(
-                worker=self._context.name, slot=self._slot, process=self._process
-            )
+            ticket = None if self._is_spent else self._take()
             if ticket is not None:
                 self._run_ticket(ticket)
+                self._is_spent = self._is_for_one
                 if ticket.ticket == 1:
                     self._save_references()
                 continue
             budget = self._tickets.count()
+            if self._is_spent and budget.open:
+                return True
             if budget.leased or budget.open:
                 # Another worker may give its ticket back, or `Tickets.held_still` locks open ones.
                 self._stop.wait(_IDLE_S)
             elif not self._tickets.queue.make_room(study.refreshed(self._opened).waiting()):
                 # The worker of ticket 1 may have been lost before it saved them.
                 self._save_references()
-                return
+                break
+        return False
+
+    def _take(self) -> Ticket | None:
+        return self._tickets.take(worker=self._context.name, slot=self._slot, process=self._process)
 
     def _save_references(self) -> None:
         """Store in the study the metric of reference methods on the same validation set."""
@@ -146,14 +166,19 @@ class Worker:
         try:
             context = context_of(config.stored(), seed=config.seed, device=self._context.device)
             context = replace(context, must_stop=self._stop.is_set)
+            seed_all(config.seed)
             references = self._context.objective.references(context)
-        except InterruptedError as stopped:
-            _logger.info("the objective's references: %s", stopped)
+            values = {str(name): float(value) for name, value in references.items()}
+        except BaseException as error:
+            # A hook may raise anything; the trials do not depend on what this one returns.
+            if self._stop.is_set():
+                _logger.info("the objective's references: %s", error)
+            else:
+                _logger.exception("the objective's references cannot be computed")
             return
-        except Exception:
-            _logger.exception("the objective's references cannot be computed")
-            return
-        found.set_user_attr(study.REFERENCES, dict(references))
+        finally:
+            self._process_state.restore()
+        found.set_user_attr(study.REFERENCES, values)
 
     def _run_ticket(self, ticket: Ticket) -> None:
         """Run the ticket's trial, and its rerun in a wider precision if one is due."""
@@ -168,7 +193,10 @@ class Worker:
                 current: Ticket | None = ticket
                 while current is not None:
                     self._opened.storage.hold(current)
-                    current = Attempt(self._context, current, beat).run()
+                    try:
+                        current = Attempt(self._context, current, beat).run()
+                    finally:
+                        self._process_state.restore()
         except StopRequested as stopped:
             why = "another program ended its trial" if beat.is_over else ""
             why = "the lease has run out" if beat.is_lost else why
