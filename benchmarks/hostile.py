@@ -38,13 +38,13 @@ _RUN = (
 def perform(at: Place, path: Path) -> Seen:
     """Check an objective and search with it."""
     name, began = path.stem, time.monotonic()
-    check_code, check_lines, left = command(at, name, "check", str(path), path=(OWN,))
+    check_code, check_lines, left = command(at, name, "check", str(path))
     words = ["--objective", str(path), "--study_name", name, *_RUN]
     if tried := claims_of(path).constants.get("ENQUEUE"):
         configurations = at.folder / f"{name}.json"
         configurations.write_text(json.dumps(tried))
         words += ["--enqueue", str(configurations)]
-    code, lines, more = command(at, name, *words, path=(OWN,))
+    code, lines, more = command(at, name, *words)
     return Seen(
         code=code,
         lines=lines,

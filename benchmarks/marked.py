@@ -52,24 +52,20 @@ def place(out: Path) -> Iterator[Place]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def command(
-    at: Place, name: str, *words: str, path: Sequence[Path] = ()
-) -> tuple[int | None, str, list[str]]:
+def command(at: Place, name: str, *words: str) -> tuple[int | None, str, list[str]]:
     """Run a command of the program: its exit code, its lines, and the processes that it left.
 
     Args:
         name: The first part of its files' names.
-        path: Folders that it may import from.
     """
     mark, log = f"{name}-{time.monotonic_ns()}", at.out / f"{name}.{words[0].strip('-')}.txt"
     cwd = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=at.folder))
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("HPO_")}
-    own = {"HPO_HOME": str(cwd / "home"), "HPO_STORAGE": at.url, _MARK: mark}
-    own |= {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, *path)))}
+    own = {"HPO_HOME": str(cwd / "home"), "HPO_STORAGE": at.url, "PYTHONPATH": str(ROOT)}
     with log.open("wb") as lines:
         process = subprocess.Popen(
             [sys.executable, "-m", "hpo", *words],
-            env={**inherited, **own},
+            env={**inherited, **own, _MARK: mark},
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=lines,
