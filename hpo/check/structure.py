@@ -50,11 +50,8 @@ def check_groups(findings: Findings, task: Task) -> None:
         unsaved = [names[key] for key in grouped - set(inside)]
         if unsaved:
             check.warn(f"in no module, and would be lost in an interruption: {listed(unsaved)}")
-        known = [group.name for group in task.groups]
-        # A group may be idle only now and then, which one step would not show.
-        unknown = {name for step in range(100) for name in task.idle(step)} - set(known)
-        if unknown:
-            check.fail(f"idle() names {listed(sorted(unknown))}; the groups are {listed(known)}")
+        for fault in contract.idle_faults(task):
+            check.fail(fault)
         check.seen = ", ".join(f"{group.name} (lr {group.lr:g})" for group in task.groups)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpo.cli.first_look import Report, look
+from hpo.cli.first_look import Run, look
 from hpo.cli.run_flags import named
 from hpo.cli.shared import STOPS, Command, stop_on_signals, storage_option
 from hpo.errors import RunFailed, StorageError
@@ -92,12 +92,12 @@ def worker(
         trust.name("pruner", pruner)
     pulse = Pulse(stall)
     supervisor = Supervisor(pulse, parent=with_parent)
-    report = Report() if first else None
+    run = Run() if first else None
     while True:
         if supervisor.fork() == 0:
-            if report is not None:
+            if run is not None:
                 own = {name: flags[name] for name in ("objective", "device", "threads")}
-                flags |= look(pulse, report, parent=supervisor.pid, **own)
+                flags |= look(pulse, run, parent=supervisor.pid, **own)
                 flags["checkpoint_dir"] = Path(flags["checkpoint_dir"])
                 # The task that was looked at is not trained.
                 children.end(spare_services=True)
@@ -108,9 +108,9 @@ def worker(
             break
         if supervisor.must_stop:
             ctx.exit(0)
-    if report is not None:
+    if run is not None:
         # The run knows of it already, unless the process ended in the look.
-        report.say(ended=ending.cause)
+        run.say(ended=ending.cause)
     # Who asked it to stop waits for it, and gives its ticket back if the database is away.
     patience_s = 0.0 if supervisor.must_stop else flags["patience"]
     ctx.exit(finish(ending, lambda: _lose(ending, flags["storage"], patience_s)))
@@ -180,7 +180,7 @@ def _train(
 
     # By SIGUSR2 the supervisor asks for the stacks of this process.
     stop = stop_on_signals(signals=[number for number in STOPS if number != signal.SIGUSR2])
-    watch_parent(parent, stop)
+    watch_parent(parent, stop, pulse)
     torch.set_num_threads(threads)
     set_patience(patience)
     url = storage_url(storage)

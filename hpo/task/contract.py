@@ -91,6 +91,21 @@ def group_faults(task: Task) -> _Faults:
     twice = _repeated([names[id(parameter)] for parameter in every])
     if twice:
         yield f"in a group twice, or in two groups: {listed(twice)}; leave one of each"
+    inside = {id(p) for m in task.modules.values() for p in m.parameters() if p.requires_grad}
+    if inside and not inside & {id(parameter) for parameter in every}:
+        yield (
+            "the groups hold no parameter of `modules`, so the networks would not train; give them "
+            "those of `modules`, not of copies"
+        )
+
+
+def idle_faults(task: Task) -> _Faults:
+    """What is wrong with `idle`: a name that is no group's."""
+    known = [group.name for group in task.groups]
+    # A group may be idle only now and then, which one step would not show.
+    unknown = {str(name) for step in range(100) for name in task.idle(step)} - set(known)
+    if unknown:
+        yield f"idle() names {listed(sorted(unknown))}; the groups are {listed(known)}"
 
 
 def dtype_faults(task: Task, *, has_scaler: bool) -> _Faults:
@@ -204,6 +219,9 @@ def optimizer_faults(own: Any, task: Task) -> _Faults:
             f"optimizer() gave {kind}, whose step() computes the loss again by a closure; a step "
             "has one batch and one gradient here: take one that steps without"
         )
+        return
+    if isinstance(own, torch.optim.SparseAdam):
+        yield f"optimizer() gave {kind}, which steps sparse gradients, and all are dense here"
         return
     names = parameter_names(task)
     theirs = [[id(p) for p in group["params"]] for group in own.param_groups]

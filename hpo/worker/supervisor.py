@@ -137,6 +137,7 @@ class Supervisor:
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         """Ask the trainer to stop, as this process was asked."""
         self.must_stop = True
+        self._pulse.ask_to_stop()
         if self._trainer > 0:
             with suppress(ProcessLookupError):
                 os.kill(self._trainer, signal.SIGTERM)
@@ -259,13 +260,14 @@ def finish(ending: Ending, lose: Callable[[], object]) -> int:
     return 128 - ending.status
 
 
-def watch_parent(parent: int, stop: threading.Event) -> None:
+def watch_parent(parent: int, stop: threading.Event, pulse: Pulse) -> None:
     """Set `stop` when the supervisor has ended; end this process if it does not stop by then."""
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(_PARENT_S)
         _logger.warning("the supervisor of this worker is gone; stopping")
+        pulse.ask_to_stop()
         stop.set()
         time.sleep(_ORPHAN_S)
         # A step that hangs hears of no stop, and its supervisor can no longer end it.
