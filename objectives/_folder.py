@@ -83,18 +83,20 @@ class Imports:
 
 def _is_from(folder: Path, module: ModuleType) -> bool:
     """True if a module's file is in a folder, and not in an environment of Python's below it."""
-    file = Path(getattr(module, "__file__", None) or "")
-    if not file.is_relative_to(folder):
+    # Some libraries put objects here that raise when they are asked for an attribute.
+    file = getattr(module, "__dict__", {}).get("__file__")
+    if not isinstance(file, str) or not Path(file).is_relative_to(folder):
         return False
-    return not any(part.endswith("-packages") for part in file.relative_to(folder).parts)
+    return not any(part.endswith("-packages") for part in Path(file).relative_to(folder).parts)
 
 
 def put_on_path(folder: Path) -> None:
     """Put a folder on the path, before those of other objectives and before installed packages."""
     text = str(folder)
     if text in _opened:
-        sys.path.remove(text)
         _opened.remove(text)
+        # A trial may have changed the path.
+        sys.path[:] = [entry for entry in sys.path if entry != text]
     elif text in sys.path:
         return
     installed = (n for n, entry in enumerate(sys.path) if entry.endswith("-packages"))

@@ -84,17 +84,12 @@ def _replaced(
     seed: int,
 ) -> Mapping[str, Any] | None:
     draw = random.Random(seed)
-    names = draw.sample(list(values), len(values))
-    for name in names:
-        for value in _some(values[name], draw):
+    for name in draw.sample(list(values), len(values)):
+        for value in draw.sample(values[name], min(len(values[name]), _LOOKED_AT)):
             other = {**proposed, name: value}
             if key_of(other, space) not in tried:
                 return other
     return _next(values, space, tried, draw)
-
-
-def _some(values: Sequence[Any], draw: random.Random) -> list[Any]:
-    return draw.sample(values, min(len(values), _LOOKED_AT))
 
 
 def _next(
@@ -102,10 +97,13 @@ def _next(
 ) -> Mapping[str, Any] | None:
     """The first untried configuration in the order of the space, from a random one on."""
     total = math.prod(len(some) for some in values.values())
+    if not total:
+        return None
     begin = draw.randrange(total)
     # Among one more than were tried, one is untried.
     for number in range(min(total, len(tried) + 1)):
-        index, found = (begin + number) % total, {}
+        index = (begin + number) % total
+        found = {}
         for name, some in values.items():
             index, place = divmod(index, len(some))
             found[name] = some[place]

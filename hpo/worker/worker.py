@@ -22,6 +22,7 @@ from hpo.database.artifacts import DatabaseArtifacts
 from hpo.database.connection import alone
 from hpo.engine.recording import Recording
 from hpo.errors import LeaseLost, RunFailed, StopRequested, TrialEnded, TrialGone
+from hpo.launch import children
 from hpo.machine.provenance import environment, git_sha
 from hpo.study import study
 from hpo.study.objective import named_objective
@@ -185,7 +186,7 @@ class Worker:
 
     def _run_ticket(self, ticket: Ticket) -> None:
         """Run the ticket's trial, and its rerun in a wider precision if one is due."""
-        pulse = self._context.pulse
+        pulse, earlier = self._context.pulse, children.living()
         pulse.hold(ticket.ticket, ticket.attempt, ticket.study_uid)
         try:
             with Beat(self._tickets, ticket, pulse) as beat:
@@ -231,6 +232,9 @@ class Worker:
             self._opened.storage.hold(None)
         pulse.hold(0)
         _release_memory(self._context.device)
+        ended = children.end(earlier=earlier, spare_services=True)
+        if ended:
+            _logger.info("ticket %d | ended %d processes of its trial", ticket.ticket, ended)
 
     def _settle(self, ticket: Ticket) -> None:
         """Close the ticket of a trial that another program ended or deleted."""

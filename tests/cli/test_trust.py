@@ -99,6 +99,7 @@ def test_what_a_run_named_here_goes_on_by_the_same_home_alone(
             program(*training, "--out", str(tmp_path / "out")).returncode,
         ]
 
+    third = ("--out", str(tmp_path / "third"))
     training = ("train", "--study_name", "mine-wide-tiny", "--epochs", "1", "--seeds", "1")
     ran = program("--objective", str(code), "--n_trials", "2", *SHORT)
     home = Path(program.environment["HPO_HOME"])
@@ -108,7 +109,7 @@ def test_what_a_run_named_here_goes_on_by_the_same_home_alone(
     assert goes_on(home) == [0, 0, 0]
     assert goes_on(tmp_path / "other") == [2, 2, 2]
     # Named once there, it goes on there, too.
-    assert program(*training, "--objective", str(code), "--out", "x").returncode == 0
+    assert program(*training, "--objective", str(code), *third).returncode == 0
     assert goes_on(tmp_path / "other") == [0, 0, 0]
 
 
@@ -124,8 +125,10 @@ def test_a_users_sampler_works_in_the_workers_of_the_run_that_names_it(
     assert ran.returncode == 0, ran.stderr
     assert program(*more).returncode == 2
     assert program(*more, *named).returncode == 0
-    states = [t.state.name for t in optuna.load_study(study_name=STUDY, storage=url).trials]
-    assert states == ["COMPLETE"] * 4
+    trials = optuna.load_study(study_name=STUDY, storage=url).trials
+    assert [trial.state.is_finished() for trial in trials] == [True] * 4
+    # It proposes the same again and again.
+    assert trials[1].params == trials[2].params == trials[3].params
 
 
 def test_a_name_for_one_purpose_is_none_for_another(monkeypatch, tmp_path: Path):
