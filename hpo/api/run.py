@@ -113,7 +113,12 @@ def run(
         launcher = LocalLauncher(environ.variables())
         url = db.url.render_as_string(hide_password=False)
         first_worker = FirstWorker(
-            launcher, below, url=url, stop=stop, goes_on=not request.fresh_process
+            launcher,
+            below,
+            url=url,
+            emit=emit,
+            stop=stop,
+            goes_on=not request.fresh_process,
         )
         with first_worker as first:
             on_gpu = slots[0].device == "cuda"

@@ -48,6 +48,10 @@ class Check:
     def has_failed(self) -> bool:
         return any(finding.state == "failed" for finding in self._problems)
 
+    @property
+    def has_warned(self) -> bool:
+        return any(finding.state == "warning" for finding in self._problems)
+
 
 class Findings:
     """The findings of all checks of one objective.

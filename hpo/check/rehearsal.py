@@ -3,7 +3,7 @@
     python -m hpo check examples/own_objective.py
 
 Border: decides the order of the checks, and which of them must pass before the next; the checks are
-in `structure`, `hooks`, `trials` and `steps`.
+in `structure`, `hooks`, `trials`, `steps` and `orders`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ import torch
 
 from hpo.check import hooks, structure
 from hpo.check.findings import Findings
+from hpo.check.orders import check_orders
 from hpo.check.steps import check_training
 from hpo.check.trials import Trials
 from hpo.errors import ObjectiveError
 from hpo.study.declared import Finding, declared
 from hpo.study.request import DEFAULTS, usual
 from hpo.task.forward import PRECISIONS
+from hpo.task.random_state import kept_random_state
 from objectives import NoObjective, Objective, hidden_beside, load
 
 
@@ -88,6 +90,7 @@ def rehearse(
     space: str | None = None,
     precisions: Sequence[str] = PRECISIONS,
     device: torch.device,
+    in_fresh_process: bool = False,
 ) -> Rehearsed:
     """Check an objective against the contract, on one batch and a few steps.
 
@@ -98,6 +101,8 @@ def rehearse(
         space: None for `wide` if the objective has it, else the first.
         precisions: The precisions in which a step is checked. The trained steps use a run's default
             if it is among them, else the first.
+        in_fresh_process: True to train two short trials in a process of their own as well, which
+            imports torch and the objective anew.
 
     Raises:
         ObjectiveError: The objective has no such size or space.
@@ -116,14 +121,18 @@ def rehearse(
     usually = _usual(device)["precision"]
     precision = usually if usually in precisions else precisions[0]
     trials = Trials(findings, objective, device=device, size=size, space=space, epochs=epochs)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        pace = _rehearse(
-            findings,
-            trials,
-            metric=objective.metric,
-            precisions=precisions,
-            precision=precision,
-        )
+    with kept_random_state(device):
+        try:
+            pace = _rehearse(
+                findings,
+                trials,
+                objective,
+                precisions=precisions,
+                precision=precision,
+                spec=spec if in_fresh_process else None,
+            )
+        finally:
+            trials.process.restore()
     return Rehearsed(
         objective=spec,
         findings=findings.found,
@@ -138,13 +147,14 @@ def rehearse(
 def _rehearse(
     findings: Findings,
     trials: Trials,
+    objective: Objective,
     *,
-    metric: str,
     precisions: Sequence[str],
     precision: str,
+    spec: str | None,
 ) -> Pace | None:
     """Run the checks in order, as far as each allows the next; the pace if none failed."""
-    device = trials.device
+    device, metric = trials.device, objective.metric
     is_settled = trials.settle(precision)
     configurations = trials.suggested() if is_settled else []
     task = trials.built(configurations) if configurations else None
@@ -171,6 +181,15 @@ def _rehearse(
     )
     if step_s is None:
         return None
+    check_orders(
+        findings,
+        trials,
+        objective=objective,
+        metric=metric,
+        precision=precision,
+        step_s=step_s,
+        spec=spec,
+    )
     parameters = [p for module in task.modules.values() for p in module.parameters()]
     return Pace(
         parameters=sum(parameter.numel() for parameter in parameters),

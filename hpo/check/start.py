@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import optuna
@@ -52,7 +52,7 @@ def faults(
     process_state = ProcessState()
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            return list(_faults(objective, config, device, note))
+            return _faults(objective, config, device, note)
     except BaseException as error:
         if isinstance(error, optuna.TrialPruned) or is_out_of_memory(error):
             # Another configuration may do, and a device may be free again.
@@ -68,53 +68,48 @@ def faults(
 
 def _faults(
     objective: Objective, config: StudyConfig, device: torch.device, begin: Begin
-) -> Iterator[str]:
+) -> list[str]:
     begin("defaults")
     defaults = plain(config.narrowing.defaults(objective, config.space))
     try:
         json.dumps(defaults)
     except (TypeError, ValueError) as error:
-        yield f"defaults() gives {defaults}, which a database does not store: {error}"
-        return
+        return [f"defaults() gives {defaults}, which a database does not store: {error}"]
     begin("suggest")
     study = study_in_memory()
     study.enqueue_trial(defaults)
     params = config.narrowing.suggest(objective, study.ask(), config.space)
+    if not isinstance(params, Mapping):
+        return [f"suggest() gave a {type(params).__name__}; give a mapping"]
     begin("build")
-    about = {
-        "study": config.stored(),
-        "params": plain(params),
-        "seed": derive_seed(config.seed, 1),
-    }
+    seed = derive_seed(config.seed, 1)
+    about = {"study": config.stored(), "params": plain(params), "seed": seed}
     task = build(about, device, objective)
     if not isinstance(task, Task):
-        yield f"build() gave a {type(task).__name__}; make it an objectives.Task"
-        return
-    found = [
-        *contract.module_faults(task, device),
-        *contract.step_faults(task),
-    ]
-    if not found:
-        found += contract.group_faults(task)
-    yield from found
+        return [f"build() gave a {type(task).__name__}; make it an objectives.Task"]
+    found = [*contract.module_faults(task, device), *contract.step_faults(task)]
+    found += [] if found else contract.group_faults(task)
     if found:
-        return
-    yield from contract.dtype_faults(task, has_scaler=config.precision == "fp16")
+        return found
+    found += contract.dtype_faults(task, has_scaler=config.precision == "fp16")
+    begin("idle")
+    found += contract.idle_faults(task)
     begin("schedule")
-    yield from contract.schedule_faults({at: task.schedule(at) for at in _PROGRESS})
+    found += contract.schedule_faults({at: task.schedule(at) for at in _PROGRESS})
+    found += contract.group_schedule_faults(task.groups)
     begin("optimizer")
-    yield from contract.optimizer_faults(task.optimizer(), task)
+    found += contract.optimizer_faults(task.optimizer(), task)
     begin("validate")
-    yield from _faults_of_validation(task, config.metric, device)
+    return found + _faults_of_validation(task, config.metric, device)
 
 
-def _faults_of_validation(task: Task, metric: str, device: torch.device) -> Iterator[str]:
+def _faults_of_validation(task: Task, metric: str, device: torch.device) -> list[str]:
     """A metric that is missing; what raises in a validation is a trial's own matter."""
     try:
         with evaluating(task, device):
             found = task.validate()
-            lacks = metric not in found
+            is_there = isinstance(found, Mapping) and metric in found
+            given = sorted(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
     except BaseException:
-        return
-    if lacks:
-        yield f"validate() returned {sorted(map(str, found))} without the metric '{metric}'"
+        return []
+    return [] if is_there else [f"validate() returned {given} without the metric '{metric}'"]

@@ -50,11 +50,8 @@ def check_groups(findings: Findings, task: Task) -> None:
         unsaved = [names[key] for key in grouped - set(inside)]
         if unsaved:
             check.warn(f"in no module, and would be lost in an interruption: {listed(unsaved)}")
-        known = [group.name for group in task.groups]
-        # A group may be idle only now and then, which one step would not show.
-        unknown = {name for step in range(100) for name in task.idle(step)} - set(known)
-        if unknown:
-            check.fail(f"idle() names {listed(sorted(unknown))}; the groups are {listed(known)}")
+        for fault in contract.idle_faults(task):
+            check.fail(fault)
         check.seen = ", ".join(f"{group.name} (lr {group.lr:g})" for group in task.groups)
 
 
@@ -66,7 +63,8 @@ def check_steps(findings: Findings, task: Task) -> None:
         check.seen = str(getattr(task, "steps_per_epoch", None))
     with findings.check("schedule") as check:
         factors = {i / 100: task.schedule(i / 100) for i in range(100)}
-        for fault in contract.schedule_faults(factors):
+        own = [g for g in task.groups if getattr(g, "schedule", None) is not None]
+        for fault in (*contract.schedule_faults(factors), *contract.group_schedule_faults(own)):
             check.fail(fault)
         if not check.has_failed:
             check.seen = f"{min(factors.values()):.3g} to {max(factors.values()):.3g}"

@@ -15,8 +15,10 @@ import torch
 
 from hpo.check.findings import Check, Findings, listed, raised, some
 from hpo.check.hooks import figures, unlike
+from hpo.search.narrowing import Narrowing
 from hpo.task.build import build, plain
 from hpo.task.parameters import trained
+from hpo.task.process import ProcessState
 from objectives import Objective, Params, Task
 
 # These are built in addition to the default configuration.
@@ -25,7 +27,12 @@ CURE = "keep in state_dict() what changes in a trial outside of its modules"
 
 
 class Trials:
-    """Trials of one objective at one size and space."""
+    """Trials of one objective at one size and space.
+
+    Attributes:
+        process: The settings of this process before the first trial.
+        other: A configuration other than the default one; None if the space gave none.
+    """
 
     def __init__(
         self,
@@ -45,6 +52,9 @@ class Trials:
             "options": {name: option.default for name, option in objective.options.items()},
         }
         self._params: Params = {}
+        # The objective is imported: what its module sets is part of every trial.
+        self.process = ProcessState()
+        self.other: Params | None = None
 
     def settle(self, precision: str) -> bool:
         """Return whether the objective accepts the defaults of its own options."""
@@ -61,12 +71,14 @@ class Trials:
         return False
 
     def build(self, *, seed: int = 1) -> Task:
-        """Build a new trial of the default configuration."""
+        """Build a new trial of the default configuration, in the process as it was at first."""
+        self.process.restore()
         return build(self.about(seed), self.device, self._objective)
 
-    def about(self, seed: int = 1) -> dict[str, Any]:
+    def about(self, seed: int = 1, params: Params | None = None) -> dict[str, Any]:
         """The description of a trial, as its checkpoint stores it."""
-        return {"study": self._settings, "params": dict(self._params), "seed": seed}
+        params = self._params if params is None else params
+        return {"study": dict(self._settings), "params": dict(params), "seed": seed}
 
     def suggested(self) -> list[Params]:
         """Suggest the default configuration, as a study does first, and a few random ones."""
@@ -77,7 +89,8 @@ class Trials:
             study.enqueue_trial(dict(defaults))
             for _ in range(1 + _RANDOM_CONFIGURATIONS):
                 trial = study.ask()
-                params = self._objective.suggest(trial, self._space)
+                # As a worker asks: each value is the one that is recorded.
+                params = Narrowing().suggest(self._objective, trial, self._space)
                 if not isinstance(params, Mapping):
                     check.fail(f"suggest() gave a {type(params).__name__}; give a mapping")
                     return []
@@ -92,21 +105,24 @@ class Trials:
         """Build all configurations; the task of the first, or None if that fails."""
         with self._findings.check("build") as check:
             self._settings["problem_seed"] = self._objective.problem_seed(self._settings["size"])
-            self._params = configurations[0]
+            default, *others = configurations
+            self._params = default
             task = self.build()
             if not isinstance(task, Task):
                 check.fail(f"build() gave a {type(task).__name__}; make it an objectives.Task")
                 return None
-            for params in configurations[1:]:
-                self._params = params
+            for self._params in others:
                 try:
                     self.build()
                 except KeyboardInterrupt:
                     raise
                 except BaseException as error:
-                    check.fail(f"with {dict(params)}: {raised(error, self._findings.file)}")
+                    check.fail(f"with {dict(self._params)}: {raised(error, self._findings.file)}")
                     break
-            self._params = configurations[0]
+            self._params = default
+            self.other = next((each for each in others if dict(each) != dict(default)), None)
+            # What a trial sets in this process is set by its construction, so it comes last.
+            task = self.build()
             check.seen = f"the default configuration and {len(configurations) - 1} at random"
             return task
         return None

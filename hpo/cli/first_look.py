@@ -20,35 +20,52 @@ if TYPE_CHECKING:
     from hpo.worker.pulse import Pulse
 
 
-class Report:
-    """The standard output as it was; what an objective prints goes to the log from here on."""
+class Run:
+    """The run that started this process, at the other end of its standard input and output.
+
+    An objective finds neither: it reads the end of a file, and what it prints goes to the log.
+    """
 
     def __init__(self) -> None:
         sys.stdout.flush()
-        self._number = os.dup(1)
-        os.set_inheritable(self._number, False)
+        self._input = os.fdopen(os.dup(0), encoding="utf-8")
+        self._output = os.dup(1)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
         os.dup2(2, 1)
 
     def say(self, **message: Any) -> None:
         """Write a message in a line; nobody may be left to read it."""
         with suppress(OSError):
-            os.write(self._number, (json.dumps(message) + "\n").encode())
+            os.write(self._output, (json.dumps(message) + "\n").encode())
 
-    def close(self) -> None:
-        """Leave it to the process above this one."""
-        os.close(self._number)
+    def hear(self) -> dict[str, Any]:
+        """Wait for a message.
+
+        Raises:
+            SystemExit: There is none to come.
+        """
+        line = self._input.readline()
+        if not line:
+            raise SystemExit(0)
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def leave(self) -> None:
+        """Close this process's end of the output; the process above this one has it, too."""
+        os.close(self._output)
 
 
 def look(
-    pulse: Pulse, report: Report, *, parent: int, objective: str, device: str, threads: int
+    pulse: Pulse, run: Run, *, parent: int, objective: str, device: str, threads: int
 ) -> dict[str, Any]:
     """Look at the objective, report, and return what follows of the worker's command line.
 
     Raises:
         SystemExit: The run has ended, or goes on without this process.
     """
-    settings = _line()
-    pulse.begin("import")
+    settings = run.hear()
     import torch
 
     from hpo.check.start import faults
@@ -57,18 +74,10 @@ def look(
     from hpo.worker.supervisor import watch_parent
 
     # It ends this process if the one above is gone and a hook hangs.
-    watch_parent(parent, threading.Event())
+    watch_parent(parent, threading.Event(), pulse)
     torch.set_num_threads(threads)
     config = StudyConfig.from_stored(settings)
     found = faults(load_objective(objective), config, torch.device(device), pulse.begin)
-    report.say(faults=found)
-    report.close()
-    return _line()
-
-
-def _line() -> dict[str, Any]:
-    line = sys.stdin.readline()
-    if not line:
-        raise SystemExit(0)
-    found: dict[str, Any] = json.loads(line)
-    return found
+    run.say(faults=found)
+    run.leave()
+    return run.hear()

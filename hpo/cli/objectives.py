@@ -62,6 +62,7 @@ def check(
         space=space,
         precisions=precisions or ("fp32", "bf16", "fp16"),
         device=torch_device(device),
+        in_fresh_process=True,
     )
     if as_json:
         click.echo(json.dumps(found.flat(), indent=2))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpo.cli.first_look import Report, look
+from hpo.cli.first_look import Run, look
 from hpo.cli.run_flags import named
 from hpo.cli.shared import STOPS, Command, stop_on_signals, storage_option
 from hpo.errors import RunFailed, StorageError
@@ -82,6 +82,7 @@ def worker(
     name = flags["study_name"] or "to be"
     logging.getLogger(__name__).info("worker of study '%s' starts", name)
     from hpo import trust
+    from hpo.launch import children
     from hpo.worker.pulse import Pulse
     from hpo.worker.supervisor import SPENT, Supervisor, finish
 
@@ -91,13 +92,15 @@ def worker(
         trust.name("pruner", pruner)
     pulse = Pulse(stall)
     supervisor = Supervisor(pulse, parent=with_parent)
-    report = Report() if first else None
+    run = Run() if first else None
     while True:
         if supervisor.fork() == 0:
-            if report is not None:
+            if run is not None:
                 own = {name: flags[name] for name in ("objective", "device", "threads")}
-                flags |= look(pulse, report, parent=supervisor.pid, **own)
+                flags |= look(pulse, run, parent=supervisor.pid, **own)
                 flags["checkpoint_dir"] = Path(flags["checkpoint_dir"])
+                # The task that was looked at is not trained.
+                children.end(spare_services=True)
             is_spent = _train(pulse, parent=supervisor.pid, slot=slot, **flags)
             ctx.exit(SPENT if is_spent else 0)
         ending = supervisor.wait()
@@ -105,9 +108,9 @@ def worker(
             break
         if supervisor.must_stop:
             ctx.exit(0)
-    if report is not None:
+    if run is not None:
         # The run knows of it already, unless the process ended in the look.
-        report.say(ended=ending.cause)
+        run.say(ended=ending.cause)
     # Who asked it to stop waits for it, and gives its ticket back if the database is away.
     patience_s = 0.0 if supervisor.must_stop else flags["patience"]
     ctx.exit(finish(ending, lambda: _lose(ending, flags["storage"], patience_s)))
@@ -169,6 +172,7 @@ def _train(
     from hpo.database.patience import set_patience, with_retries
     from hpo.engine.recording import Recording
     from hpo.environ import home, storage_url
+    from hpo.launch import children
     from hpo.study.study import claimed, open_study
     from hpo.tickets.leases import process_id
     from hpo.worker.supervisor import watch_parent
@@ -176,7 +180,7 @@ def _train(
 
     # By SIGUSR2 the supervisor asks for the stacks of this process.
     stop = stop_on_signals(signals=[number for number in STOPS if number != signal.SIGUSR2])
-    watch_parent(parent, stop)
+    watch_parent(parent, stop, pulse)
     torch.set_num_threads(threads)
     set_patience(patience)
     url = storage_url(storage)
@@ -202,7 +206,10 @@ def _train(
     )
     runner = Worker(config, opened, db, stop, pulse)
     started_cpu_s = time.process_time()
-    is_spent = runner.run()
+    try:
+        is_spent = runner.run()
+    finally:
+        children.end()
     # A thread of the objective, or a device, may hold this process back.
     pulse.begin("exit")
     logging.getLogger(__name__).info(

@@ -24,6 +24,7 @@ from hpo.fleet.events import (
     Event,
     Finishing,
     Grown,
+    Looking,
     Progress,
     RunResult,
     Starting,
@@ -123,6 +124,11 @@ class Display(Redrawn):
         """Show an event of the run."""
         if isinstance(event, Connected):
             self.say(labelled("storage", event.storage))
+        elif isinstance(event, Looking):
+            self.say(
+                labelled("look", f"at {event.objective}, built once before the study is there")
+            )
+            self._log("look", objective=event.objective)
         elif isinstance(event, Starting):
             self._begin(event)
         elif isinstance(event, Progress):

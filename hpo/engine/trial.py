@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -54,6 +54,7 @@ def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
         raise ObjectiveError(fault)
     trial = _Trial(task, plan)
     ended_by = _train(trial, reporter)
+    trial.finish()
     return Result(
         value=trial.value,
         epochs=trial.step // task.steps_per_epoch,
@@ -140,10 +141,12 @@ class _Trial:
         self._stepper = Stepper(
             task, plan.device, steps=self.steps, has_scaler=has_scaler, schedule=plan.schedule
         )
-        self._average = None if plan.ema_decay is None else Average(task, plan.ema_decay)
+        # An optimizer that averages the weights itself gives those to validate.
+        has_average = plan.ema_decay is not None and not self._stepper.has_modes
+        self._average = Average(task, plan.ema_decay or 0.0) if has_average else None
         self._parts = checkpoint.Parts(
             task=task,
-            optimizer=self._stepper.optimizer,
+            stepper=self._stepper,
             scaler=self._scaler,
             counters=self.counters,
             monitor=self._monitor,
@@ -189,9 +192,7 @@ class _Trial:
         self._scaler.unscale_(stepper.optimizer)
         norms_G = stepper.norms()
         withhold = self.counters.observe(loss.detach(), norms_G)
-        stepper.step_unless(withhold, norms_G)
-        if self._average is not None:
-            self._average.take(self.counters.taken, withhold)
+        self._step(withhold, norms_G)
         self._buffers.put_back(withhold)
         self._update_scale(loss.detach())
         self._monitor.add(
@@ -202,8 +203,18 @@ class _Trial:
             idle=task.idle(self.step - 1),
         )
 
+    def _step(self, withhold: Tensor, norms_G: Tensor | None) -> None:
+        """Step the optimizer, if all gradients of its step are there, and the average."""
+        stepper = self._stepper
+        held = stepper.step_unless(withhold, norms_G, is_last=self.step == self.steps)
+        if self._average is not None and held is not None:
+            self._average.take(self.counters.taken // stepper.accumulate, held)
+
     def _backward(self, loss: Tensor) -> bool:
         """Compute gradients of the scaled loss; return False if a decomposition refused."""
+        if self._stepper.accumulate > 1:
+            # A large gradient would overflow sooner in fp16 than that of the whole mean.
+            loss = loss / self._stepper.accumulate
         try:
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
@@ -216,7 +227,9 @@ class _Trial:
     def _skip(self, loss: Tensor) -> None:
         """Count a step that has no gradient."""
         nothing = self._one * math.nan
-        self._buffers.put_back(self.counters.observe(loss, nothing.expand(len(self.task.groups))))
+        withhold = self.counters.observe(loss, nothing.expand(len(self.task.groups)))
+        self._step(withhold, None)
+        self._buffers.put_back(withhold)
         if self._scaler.is_enabled() and torch.isfinite(loss):
             # It counts as an overflow: a backward's own checks may reject a scaled gradient.
             self._scaler.update(self._scaler.scale(self._one) / 2)
@@ -281,11 +294,15 @@ class _Trial:
 
     def _averaged(self) -> AbstractContextManager[None]:
         """Put the averaged weights in place of the live ones, if there is an average."""
-        return nullcontext() if self._average is None else self._average.in_place()
+        return self._stepper.evaluating() if self._average is None else self._average.in_place()
 
     def averaged(self) -> dict[str, dict[str, Tensor]] | None:
         """The modules' states with the averaged weights; None without an average."""
         return None if self._average is None else self._average.modules()
+
+    def finish(self) -> None:
+        """Leave the weights that were validated in the modules, where the optimizer has such."""
+        self._stepper.finish()
 
     def interval(self) -> Interval:
         """Means over the steps since the last interval."""

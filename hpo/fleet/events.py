@@ -28,6 +28,13 @@ class Connected:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Looking:
+    """The first worker builds the default configuration, before a study is created or changed."""
+
+    objective: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Starting:
     """The study and its budget are ready, and workers are about to start.
 
@@ -116,7 +123,7 @@ class Finishing:
     """All trials have ended, and a worker still computes the objective's references."""
 
 
-Event = Connected | Starting | Progress | WorkerEnded | Grown | Stopping | Finishing
+Event = Connected | Looking | Starting | Progress | WorkerEnded | Grown | Stopping | Finishing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 from hpo.errors import ObjectiveError, RunFailed, RunInterrupted
 from hpo.fleet.config import FleetConfig
+from hpo.fleet.events import Event, Looking
 from hpo.launch.launcher import Launcher
 from hpo.launch.supervisor import Process
 from hpo.study.config import StudyConfig
@@ -35,6 +36,7 @@ class FirstWorker:
     Args:
         below: Makes the configuration of a fleet from a study's uid.
         url: The storage, which holds a password.
+        emit: Called with the event of the look.
         stop: Set to end the run.
         goes_on: False if the process is to end after its look, whatever follows.
     """
@@ -45,13 +47,15 @@ class FirstWorker:
         below: Callable[[str], FleetConfig],
         *,
         url: str,
+        emit: Callable[[Event], None],
         stop: threading.Event,
         goes_on: bool = True,
     ) -> None:
         self._launcher, self._below, self._url = launcher, below, url
-        self._stop, self._goes_on = stop, goes_on
+        self._emit, self._stop, self._goes_on = emit, stop, goes_on
         self._messages: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
         self._process: Process | None = None
+        self._is_new = self._is_log_needed = False
 
     def __enter__(self) -> FirstWorker:
         return self
@@ -69,6 +73,8 @@ class FirstWorker:
             ObjectiveError: The objective has faults, or its code ended the process.
             RunInterrupted: The run was stopped meanwhile.
         """
+        self._emit(Looking(objective=objective))
+        self._is_new = uid is None
         fleet = self._below(uid or f"new-{os.getpid()}")
         process = self._process = self._start(fleet, config, objective)
         while (code := process.launched.poll()) is None and self._messages.empty():
@@ -81,14 +87,10 @@ class FirstWorker:
         if "faults" in message:
             if not message["faults"]:
                 return
-            self._end()
-            if uid is None:
-                with suppress(OSError):
-                    process.log.unlink()
-                    process.log.parent.rmdir()
             first, *others = message["faults"]
             said = "\n- ".join(["", first, *others]) if others else f" {first}"
             raise ObjectiveError(f"objective '{objective}':{said}")
+        self._is_log_needed = True
         if not message["ended"].startswith(("hung", "its process")):
             raise RunFailed(f"the first worker ended: {message['ended']}; see '{process.log}'")
         raise ObjectiveError(
@@ -144,3 +146,7 @@ class FirstWorker:
             time.sleep(_POLL_S)
         process.launched.kill()
         process.launched.wait()
+        if self._is_new and not self._is_log_needed:
+            with suppress(OSError):
+                process.log.unlink()
+                process.log.parent.rmdir()

@@ -48,27 +48,48 @@ def _text(value: Any) -> str:
 
 
 def untried(
-    proposed: Params, space: Space, tried: Collection[Key], *, seed: int
+    proposed: Params,
+    space: Space,
+    tried: Collection[Key],
+    *,
+    seed: int,
+    avoided: Collection[tuple[str, str]] = (),
 ) -> Mapping[str, Any] | None:
     """The proposed configuration, or one in its place that has not been tried; None without one.
 
     It differs in one parameter where that suffices, so that most of a sampler's choice remains.
+
+    Args:
+        avoided: Values, as parameter and text, that are taken only where no others are left.
     """
     if key_of(proposed, space) not in tried:
         return proposed
     values = {name: found for name, spec in space.items() if (found := _values(spec)) is not None}
+    left: dict[str, Sequence[Any]] = {
+        name: [one for one in found if (name, repr(one)) not in avoided]
+        if len(found) <= _LOOKED_AT
+        else found
+        for name, found in values.items()
+    }
+    chosen = _replaced(proposed, left, space, tried, seed=seed) if all(left.values()) else None
+    return chosen or _replaced(proposed, values, space, tried, seed=seed)
+
+
+def _replaced(
+    proposed: Params,
+    values: Mapping[str, Sequence[Any]],
+    space: Space,
+    tried: Collection[Key],
+    *,
+    seed: int,
+) -> Mapping[str, Any] | None:
     draw = random.Random(seed)
-    names = draw.sample(list(values), len(values))
-    for name in names:
-        for value in _some(values[name], draw):
+    for name in draw.sample(list(values), len(values)):
+        for value in draw.sample(values[name], min(len(values[name]), _LOOKED_AT)):
             other = {**proposed, name: value}
             if key_of(other, space) not in tried:
                 return other
     return _next(values, space, tried, draw)
-
-
-def _some(values: Sequence[Any], draw: random.Random) -> list[Any]:
-    return draw.sample(values, min(len(values), _LOOKED_AT))
 
 
 def _next(
@@ -76,10 +97,13 @@ def _next(
 ) -> Mapping[str, Any] | None:
     """The first untried configuration in the order of the space, from a random one on."""
     total = math.prod(len(some) for some in values.values())
+    if not total:
+        return None
     begin = draw.randrange(total)
     # Among one more than were tried, one is untried.
     for number in range(min(total, len(tried) + 1)):
-        index, found = (begin + number) % total, {}
+        index = (begin + number) % total
+        found = {}
         for name, some in values.items():
             index, place = divmod(index, len(some))
             found[name] = some[place]

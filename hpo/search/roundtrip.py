@@ -24,7 +24,7 @@ def is_stored(choice: Any) -> bool:
     An enumeration's member, a text of an own class, a tuple or NaN does not. A numpy number that is
     a float does: every trial is built with plain numbers.
     """
-    value = _plain(choice)
+    value = plain(choice)
     if type(value) not in _PLAIN or (isinstance(value, float) and not math.isfinite(value)):
         return False
     # PostgreSQL stores neither a NUL nor half of a pair of surrogates.
@@ -32,8 +32,8 @@ def is_stored(choice: Any) -> bool:
     return not is_text or ("\0" not in value and value == value.encode("utf-8", "replace").decode())
 
 
-def _plain(value: Any) -> Any:
-    """A numpy number that is a float or a text as what it is; everything else as it is."""
+def plain(value: Any) -> Any:
+    """A numpy number that is a float, or a text, as Python's; everything else as it is."""
     if isinstance(value, float | str) and hasattr(value, "item"):
         return value.item()
     return value
@@ -49,7 +49,7 @@ def number(name: str, value: Any, *, is_whole: bool) -> float | int:
     stored = float(value) + 0.0
     if not is_whole:
         return stored
-    if abs(value) > LARGEST:
+    if int(stored) != value:
         raise ValueError(
             f"'{name}' is {value}, beyond {LARGEST} (2**53): it would be recorded as "
             f"{int(stored)}; search an exponent, or an index into a table"
@@ -75,4 +75,4 @@ def choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
             f"'{name}' has the choice {one!r}, which would be recorded as another value; choose "
             "among texts, finite numbers, True, False and None, and look the rest up in build()"
         )
-    return json.loads(json.dumps(_plain(one)))
+    return json.loads(json.dumps(plain(one)))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hpo.search.roundtrip import LARGEST, is_stored
+from hpo.search.roundtrip import LARGEST, is_stored, plain
 from hpo.study.request import FLAGS
 from objectives import Choice, Float, Int, Objective, Option
 
@@ -153,7 +153,8 @@ def _choice(spec: Choice) -> _Problems:
                 "database; leave one out, or name them by texts and look the values up in build()"
             )
     # False is in (0, 1), and would be trained as False and recorded as 0.
-    if not any(type(one) is type(spec.default) and one == spec.default for one in spec.choices):
+    default, plain_choices = plain(spec.default), map(plain, spec.choices)
+    if not any(type(one) is type(default) and one == default for one in plain_choices):
         yield f"has the default {spec.default!r}, which is none of its choices {spec.choices!r}"
 
 

@@ -96,7 +96,9 @@ def prepare_study(
     if look is not None and created is not None:
         look(created, spec, None)
     elif look is not None and opened is not None and compared is not None and compared.is_other:
-        look(compared.wanted, spec, None if opened.copy_of else opened.uid)
+        left = Tickets(db, opened.uid).count()
+        if opened.copy_of or max(left.total, request.n_trials or 0) > left.ended:
+            look(compared.wanted, spec, None if opened.copy_of else opened.uid)
     # Under this lock simultaneous runs create one study, and none undoes another's changes.
     with locked(db, f"hpo study {name}"):
         opened = study.find(storage, name)

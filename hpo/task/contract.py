@@ -21,6 +21,8 @@ from objectives import Group, Task
 
 # A message lists at most this many names and counts the others, so that it stays short.
 _LISTED = 4
+# What the engine needs of an optimizer, besides its param_groups.
+_METHODS = ("step", "zero_grad", "state_dict", "load_state_dict")
 _Faults = Iterator[str]
 
 
@@ -89,6 +91,21 @@ def group_faults(task: Task) -> _Faults:
     twice = _repeated([names[id(parameter)] for parameter in every])
     if twice:
         yield f"in a group twice, or in two groups: {listed(twice)}; leave one of each"
+    inside = {id(p) for m in task.modules.values() for p in m.parameters() if p.requires_grad}
+    if inside and not inside & {id(parameter) for parameter in every}:
+        yield (
+            "the groups hold no parameter of `modules`, so the networks would not train; give them "
+            "those of `modules`, not of copies"
+        )
+
+
+def idle_faults(task: Task) -> _Faults:
+    """What is wrong with `idle`: a name that is no group's."""
+    known = [group.name for group in task.groups]
+    # A group may be idle only now and then, which one step would not show.
+    unknown = {str(name) for step in range(100) for name in task.idle(step)} - set(known)
+    if unknown:
+        yield f"idle() names {listed(sorted(unknown))}; the groups are {listed(known)}"
 
 
 def dtype_faults(task: Task, *, has_scaler: bool) -> _Faults:
@@ -123,6 +140,8 @@ def _faults_of_group(group: Any) -> _Faults:
         if not _is_good(name, value):
             least = "at least 0" if name == "weight_decay" else "above 0"
             yield f"group '{group.name}' has {name}={value!r}; make it a number {least}"
+    if not (group.schedule is None or callable(group.schedule)):
+        yield f"group '{group.name}' has schedule={group.schedule!r}; give a function of progress"
     if isinstance(group.parameters, Tensor) or not isinstance(group.parameters, Sequence):
         yield f"the parameters of group '{group.name}' are no list; write list(...)"
         return
@@ -152,10 +171,11 @@ def _number(value: Any) -> float:
 
 
 def step_faults(task: Task) -> _Faults:
-    """What is wrong with `steps_per_epoch`: a whole number above 0."""
-    steps = getattr(task, "steps_per_epoch", None)
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        yield f"steps_per_epoch is {steps!r}; make it a whole number above 0"
+    """What is wrong with `steps_per_epoch` and `accumulate`: whole numbers above 0."""
+    for name in ("steps_per_epoch", "accumulate"):
+        steps = getattr(task, name, None)
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+            yield f"{name} is {steps!r}; make it a whole number above 0"
 
 
 def schedule_faults(factors: Mapping[float, float]) -> _Faults:
@@ -169,19 +189,39 @@ def schedule_faults(factors: Mapping[float, float]) -> _Faults:
         yield "schedule() is 0 throughout: nothing would train"
 
 
+def group_schedule_faults(groups: Sequence[Group], steps: int = 100) -> _Faults:
+    """What is wrong with the schedules that groups have of their own."""
+    for group in groups:
+        if group.schedule is not None:
+            factors = {i / steps: group.schedule(i / steps) for i in range(steps)}
+            for fault in schedule_faults(factors):
+                yield f"group '{group.name}': {fault}"
+
+
 def optimizer_faults(own: Any, task: Task) -> _Faults:
     """What is wrong with the task's own optimizer: it steps the parameters of the groups."""
     if own is None:
         return
     kind = type(own).__name__
-    if not isinstance(own, torch.optim.Optimizer):
-        yield f"optimizer() gave a {kind}, no torch.optim.Optimizer"
+    # One that combines two others need not be a torch.optim.Optimizer.
+    missing = [name for name in _METHODS if not callable(getattr(own, name, None))]
+    if not isinstance(getattr(own, "param_groups", None), Sequence):
+        missing.append("param_groups")
+    if missing:
+        yield (
+            f"optimizer() gave a {kind}, no torch.optim.Optimizer, and without "
+            f"{', '.join(missing)}; to combine several optimizers, give one object with these, "
+            "whose param_groups are theirs in the order of `groups`"
+        )
         return
     if _wants_closure(own):
         yield (
             f"optimizer() gave {kind}, whose step() computes the loss again by a closure; a step "
             "has one batch and one gradient here: take one that steps without"
         )
+        return
+    if isinstance(own, torch.optim.SparseAdam):
+        yield f"optimizer() gave {kind}, which steps sparse gradients, and all are dense here"
         return
     names = parameter_names(task)
     theirs = [[id(p) for p in group["params"]] for group in own.param_groups]
@@ -206,11 +246,13 @@ def optimizer_faults(own: Any, task: Task) -> _Faults:
         )
 
 
-def _wants_closure(optimizer: torch.optim.Optimizer) -> bool:
+def _wants_closure(optimizer: Any) -> bool:
     if isinstance(optimizer, torch.optim.LBFGS):
         return True
     try:
-        parameters = inspect.signature(optimizer.step).parameters.values()
+        # A scheduler of torch puts a function before the step of the object itself.
+        step = getattr(type(optimizer), "step", None) or optimizer.step
+        parameters = [p for p in inspect.signature(step).parameters.values() if p.name != "self"]
     except (TypeError, ValueError):
         return False
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -48,10 +48,11 @@ def _modes() -> Iterator[Setting]:
     yield compared("inference mode", torch.is_inference_mode_enabled, _set_inference)
     yield compared("grad mode", torch.is_grad_enabled, torch.set_grad_enabled)
     yield compared("default device", torch.get_default_device, _set_device)
+    yield compared("default dtype", torch.get_default_dtype, torch.set_default_dtype)
+    # Its name has the dtype, which is right by now; what is left is a device (deprecated).
     yield compared(
         "default tensor type", lambda: torch.empty(0).type(), torch.set_default_tensor_type
     )
-    yield compared("default dtype", torch.get_default_dtype, torch.set_default_dtype)
     yield compared(
         "anomaly mode",
         lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),

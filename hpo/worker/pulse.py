@@ -62,7 +62,8 @@ class Pulse:
     """
 
     def __init__(self, stall_s: float | None = None) -> None:
-        self._memory = mmap.mmap(-1, _RECORD.size)
+        # The last byte is the supervisor's: 1 once it has asked the trainer to stop.
+        self._memory = mmap.mmap(-1, _RECORD.size + 1)
         self._stall_s = stall_s
         self._held = (0, 0, "")
         self._beginnings = 0
@@ -132,6 +133,15 @@ class Pulse:
     def phase_s(self) -> float:
         """The time since it began, in s."""
         return time.monotonic() - self._began_at
+
+    def ask_to_stop(self) -> None:
+        """Note that the trainer is asked to stop from outside."""
+        self._memory[_RECORD.size] = 1
+
+    @property
+    def is_asked_to_stop(self) -> bool:
+        """True once the trainer was asked to stop, and did not send itself the signal."""
+        return self._memory[_RECORD.size] == 1
 
     def read(self) -> Reading:
         """Read the record of the process that was forked with it."""

@@ -4,7 +4,8 @@ The sampler proposes as ever. What it proposes is compared with the configuratio
 and tickets, and replaced if one has it. Workers that ask at the same moment do so one after the
 other, under a lock of the study, and each notes its choice in its ticket before the next looks: so
 no two free trials of a fleet are equal while an untried configuration is left. Configurations that
-a user enqueued are tried as they are, and so is a rerun in a wider precision.
+a user enqueued are tried as they are, and so is a rerun in a wider precision. A value with which
+every trial fails is not chosen, even where that leaves a repeat alone.
 
 Border: one trial's configuration; `hpo.search.finite` chooses it.
 """
@@ -24,6 +25,7 @@ from optuna.distributions import (
 )
 
 from hpo.search import finite
+from hpo.search.hopeless import hopeless
 from hpo.study import study
 from hpo.study.study import OpenStudy
 from hpo.tickets.budget import Tickets
@@ -45,21 +47,22 @@ def reserved(
     space = config.narrowing.apply(objective.spaces[config.space])
     if finite.configurations(objective, space) is None:
         return None
+    trials = trial.study.get_trials(deepcopy=False)
+    tried: list[Params] = [one.params for one in trials if one.number != trial.number]
     try:
+        tried.append(config.narrowing.defaults(objective, config.space))
         proposed = _proposed(trial, space)
     except Exception as error:
         # It raises again where the trial asks for its parameters, and fails that trial.
         _logger.warning("the sampler proposes nothing: %s", error)
         return None
-    trials = trial.study.get_trials(deepcopy=False)
-    tried: list[Params] = [one.params for one in trials if one.number != trial.number]
-    tried.append(config.narrowing.defaults(objective, config.space))
+    avoided = {(one.name, repr(one.value)) for one in hopeless(trials)}
 
     def choose(others: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
         keys = {finite.key_of(params, space) for params in (*tried, *others)}
         known = {key for key in keys if key is not None}
         seed = study.derive_seed(config.seed, ticket.ticket, "untried")
-        return finite.untried(proposed, space, known, seed=seed)
+        return finite.untried(proposed, space, known, seed=seed, avoided=avoided)
 
     return Tickets(opened.storage.engine, opened.uid).queue.reserve(ticket.ticket, choose)
 

@@ -382,6 +382,18 @@ FAILED = {
         "optimizer",
         "steps parameters of no group: 'a tensor of no module'",
     ),
+    "an optimizer of sparse gradients": (
+        a_task(optimizer=lambda t: torch.optim.SparseAdam(t.net.parameters())),
+        "optimizer",
+        "SparseAdam, which steps sparse gradients",
+    ),
+    "groups of another network": (
+        built(
+            lambda t: setattr(t, "groups", group(t, parameters=list(nn.Linear(1, 1).parameters())))
+        ),
+        "groups",
+        "hold no parameter of `modules`",
+    ),
     "an optimizer with a closure": (
         a_task(optimizer=lambda t: torch.optim.LBFGS(t.groups[0].parameters)),
         "optimizer",
@@ -682,7 +694,7 @@ def test_an_objective_whose_declarations_are_broken_is_not_shown(tmp_path, capsy
 
 
 def test_no_option_of_an_objective_can_hide_a_flag_of_a_command():
-    commands = (cli.run, cli.train, cli.scenes)
-    flags = {name.lstrip("-") for one in commands for param in one.params for name in param.opts}
+    params = [*cli.run.params, *cli.train.params, *cli.scenes.params]
+    flags = {name[2:] for param in params for name in param.opts if name.startswith("--")}
 
     assert flags | {"help", "verbose"} == OWN_FLAGS

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from hpo.engine import trial as engine
 from hpo.engine.plan import Plan
 from hpo.errors import ObjectiveError, StopRequested
 from hpo.guard.evidence import Divergence
+from hpo.task.random_state import seed_all
 from objectives import Term
 from tests.support.toys import CPU, Log, ToyTask, weights
 
@@ -323,3 +326,75 @@ def test_a_task_that_could_not_train_fails_in_each_trial_and_not_at_the_start_al
 def copies(task: ToyTask) -> list[torch.nn.Parameter]:
     """The parameters of a copy of the task's networks."""
     return [*copy.deepcopy(task.body).parameters(), *copy.deepcopy(task.head).parameters()]
+
+
+class Thawing(ToyTask):
+    """A task whose body learns, and leaves its training mode, from step 12 on."""
+
+    def __init__(self, **settings) -> None:
+        super().__init__(**settings)
+        self.body.requires_grad_(False)
+
+    def batch(self, step):
+        if step == 12:
+            self.body.requires_grad_(True)
+            self.body[2].eval()
+        return super().batch(step)
+
+
+def test_what_a_task_trains_is_restored_with_it(tmp_path):
+    whole, resumed = Thawing(), Thawing()
+    expected = engine.train(whole, plan(), Log())
+    with pytest.raises(StopRequested):
+        engine.train(Thawing(), plan(tmp_path), Log(stop_after=16))
+
+    result = engine.train(resumed, plan(tmp_path), Log())
+
+    assert result.value == expected.value
+    assert torch.equal(weights(resumed), weights(whole))
+    assert not resumed.body[2].training
+    frozen = ToyTask()
+    frozen.body.requires_grad_(False)
+    assert engine.train(frozen, plan(), Log()).value != expected.value
+
+
+class Drawing(ToyTask):
+    """A task that augments its batches by the global generators of Python and numpy."""
+
+    def batch(self, step):
+        batch = super().batch(step)
+        factor = random.gauss(1, 0.1) + float(np.random.normal(0, 0.1))
+        return {**batch, "x": batch["x"] * factor}
+
+    def validate(self):
+        # Drawing here must not disturb training.
+        random.random(), np.random.rand()
+        return super().validate()
+
+
+def test_an_interrupted_trial_draws_on_from_every_generator(tmp_path):
+    whole, first, resumed = Drawing(), Drawing(), Drawing()
+    seed_all(5)
+    expected = engine.train(whole, plan(), Log())
+    seed_all(5)
+    with pytest.raises(StopRequested):
+        engine.train(first, plan(tmp_path), Log(stop_after=13))
+    seed_all(77)
+
+    result = engine.train(resumed, plan(tmp_path), Log())
+
+    assert result.value == expected.value
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_a_checkpoint_without_flags_and_other_generators_goes_on(tmp_path):
+    expected = engine.train(ToyTask(), plan(), Log())
+    with pytest.raises(StopRequested):
+        engine.train(ToyTask(), plan(tmp_path), Log(stop_after=14))
+    state = torch.load(tmp_path / "trial.pt", weights_only=True)
+    del state["flags"], state["rng"]["python"], state["rng"]["numpy"]
+    torch.save(state, tmp_path / "trial.pt")
+
+    result = engine.train(ToyTask(), plan(tmp_path), Log())
+
+    assert result.value == expected.value

@@ -24,6 +24,7 @@ class OwnTask(QuadraticTask):
     def __init__(self, params, context):
         super().__init__(params, context)
         print("a line of the objective's own", flush=True)
+        assert sys.stdin.read() == "", "the run's lines are not the objective's"
         with Path({built!r}).open("a") as file:
             file.write(".")
         {build}
@@ -113,6 +114,20 @@ def test_the_worker_that_looked_trains_the_study(program: Program, url: str, tmp
     assert log.read_text().count("starts\n") == 3
     assert log.read_text().count("a line of the objective's own") == 6
     assert [folder.name for folder in (program.home / "logs").iterdir()] == [log.parent.name]
+
+
+@pytest.mark.acceptance
+def test_two_runs_that_look_at_the_same_time_share_one_study(
+    program: Program, url: str, tmp_path: Path
+):
+    flags = ("--objective", own(tmp_path), "--n_trials", "8", "--workers", "1")
+
+    runs = [program.start(*flags, "--study_name", "s", "--pruner", "none") for _ in range(2)]
+    said = [run.communicate(timeout=200)[1] for run in runs]
+
+    assert [run.returncode for run in runs] == [0, 0], said
+    assert len(trials(url, "s")) == 8
+    assert len(list((program.home / "logs").iterdir())) == 1
 
 
 @pytest.mark.acceptance

@@ -12,7 +12,7 @@ from hpo.guard import forensics
 from hpo.guard.evidence import Evidence
 from hpo.guard.float64 import Widened
 from hpo.guard.trace import Trace, origin
-from hpo.task.state import random_state
+from hpo.task.random_state import random_state
 from models.ris.scene.scenes import SIZES
 from objectives import Context, Term
 from objectives.ris_covariance import objective

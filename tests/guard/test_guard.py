@@ -15,7 +15,7 @@ from hpo.guard import verdict as guard
 from hpo.guard.counters import Counters
 from hpo.guard.evidence import Divergence
 from hpo.guard.verdict import Found, Probed, Reading
-from hpo.task.state import random_state
+from hpo.task.random_state import random_state
 from objectives import Term
 from tests.support.toys import CPU, Log, ToyTask, weights
 

@@ -73,3 +73,14 @@ def test_a_number_is_the_same_configuration_whichever_json_made_of_it():
     assert key_of({**EVERY[0], "a": 1.0}, SPACE) == key_of(EVERY[0], SPACE)
     assert key_of({**EVERY[0], "a": True}, SPACE) != key_of(EVERY[0], SPACE)
     assert key_of({"a": 1}, SPACE) is None
+
+
+def test_a_value_that_is_avoided_is_not_chosen_even_if_nothing_else_is_left():
+    space = {"a": Choice(choices=(1, 2), default=1), "b": Choice(choices=("x", "y"), default="x")}
+    tried = {key_of({"a": 1, "b": "x"}, space)}
+
+    found = untried({"a": 1, "b": "x"}, space, tried, seed=0, avoided={("a", "2")})
+    tried.add(key_of(found, space))
+
+    assert found == {"a": 1, "b": "y"}
+    assert untried({"a": 1, "b": "x"}, space, tried, seed=0, avoided={("a", "2")}) is None

@@ -16,8 +16,10 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.fleet.tally import MOST_FAILURES, Tally
+from hpo.search.finite import key_of, untried
 from hpo.search.hopeless import LOST, hopeless
 from hpo.search.samplers import SAMPLERS, InformedSampler
+from objectives import Choice, Int
 
 BATCHES = (1, 8, 16, 32)
 SPACE: dict[str, BaseDistribution] = {
@@ -166,6 +168,22 @@ def test_what_is_given_is_tried_all_the_same():
     study.enqueue_trial({"batch": 1})
 
     assert study.ask(SPACE).params["batch"] == 1
+
+
+def test_of_a_small_space_a_hopeless_value_is_left_for_last():
+    space = {
+        "batch": Choice(choices=(1, 8, 16), default=8),
+        "layers": Int(low=1, high=3, default=1),
+    }
+    tried, proposed = {("8", "1")}, {"batch": 8, "layers": 1}
+    chosen = []
+    for seed in range(8):
+        one = untried(proposed, space, tried, seed=seed, avoided={("batch", "1")})
+        chosen.append(one["batch"])
+        tried.add(key_of(one, space))
+
+    assert 1 not in chosen[:5]
+    assert chosen[5:] == [1, 1, 1]
 
 
 def test_an_integer_is_replaced_by_the_nearest_that_is_allowed():

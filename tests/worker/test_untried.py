@@ -25,7 +25,7 @@ from objectives.quadratic import Quadratic, QuadraticTask
 class Small(Quadratic):
     name = "small"
     spaces = {"wide": {"lr": Choice(choices=(0.01, 0.1, 1), default=0.01),
-                       "curvature": Int(low=1, high=3, default=1)}}
+                       "curvature": Int(low=1, high=5, default=1)}}
 
     def build(self, params, context):
         return QuadraticTask(params, context)
@@ -42,21 +42,21 @@ def small(tmp_path: Path) -> tuple[str, ...]:
 
 
 @pytest.mark.acceptance
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_two_workers_try_each_of_nine_configurations_once(
+@pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes"])
+def test_two_workers_try_each_configuration_once(
     program: Program, url: str, small: tuple[str, ...], tmp_path: Path, sampler: str
 ):
     enqueued = tmp_path / "first.json"
     enqueued.write_text(json.dumps([{"lr": 1, "curvature": 3}]))
 
     ran = program(
-        *(*small, "--n_trials", "9", "--workers", "2", "--sampler", sampler),
+        *(*small, "--n_trials", "15", "--workers", "2", "--sampler", sampler),
         *("--pruner", "none", "--enqueue", str(enqueued)),
     )
 
     assert ran.returncode == 0, ran.stderr
     found = [tuple(t.params.values()) for t in trials(url, "s")]
-    assert len(found) == len(set(found)) == 9
+    assert len(found) == len(set(found)) == 15
     assert found[0] == (0.01, 1)
     assert "default configuration (the first trial)" in ran.stdout
 
@@ -76,7 +76,7 @@ def test_more_trials_than_configurations_are_refused_unless_repeats_are_allowed(
 
     assert refused.returncode == usual.returncode == grown.returncode == 2
     assert "3 configurations for 4 trials" in refused.stderr
-    assert "9 configurations for 50 trials" in usual.stderr
+    assert "15 configurations for 50 trials" in usual.stderr
     assert json.loads(none.stdout) == []
     assert "write --n_trials 3, or --allow_repeats" in grown.stderr
     assert ran.returncode == same.returncode == allowed.returncode == 0, allowed.stderr
