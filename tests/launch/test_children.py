@@ -28,7 +28,7 @@ if __name__ == "__main__":
     earlier = children.living()
     loader = iter(torch.utils.data.DataLoader(Items(), num_workers=2))
     next(loader)
-    orphan = subprocess.run(["sh", "-c", "setsid sleep 100 >/dev/null & echo $!"],
+    orphan = subprocess.run(["sh", "-c", "setsid sleep 100 >/dev/null 2>&1 & echo $!"],
                             capture_output=True, text=True).stdout
     ended = children.end(earlier=earlier, spare_services=True)
     # torch raises in the main thread for each loader process that ended before its loader.
