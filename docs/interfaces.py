@@ -32,6 +32,7 @@ _RETURNED: dict[str, type] = {
     "hpo.Best": study.Best,
     "hpo.RunResult": events.RunResult,
     "hpo.fleet.events.Connected": events.Connected,
+    "hpo.fleet.events.Looking": events.Looking,
     "hpo.fleet.events.Starting": events.Starting,
     "hpo.fleet.events.Progress": events.Progress,
     "hpo.fleet.events.WorkerEnded": events.WorkerEnded,

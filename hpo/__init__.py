@@ -12,10 +12,12 @@ The same as `python -m hpo` on the command line; the modules of `hpo.api` say mo
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+# `typing` is not imported, since a file of that name in the working folder would be taken for it:
+# `python -m hpo` puts that folder first until `hpo.start` takes it away.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from hpo.api.run import run
     from hpo.api.study import Best, Study, best, open
     from hpo.api.train import train
@@ -51,4 +53,6 @@ def __getattr__(name: str) -> Any:
     # Imported when asked for: `python -m hpo --help` must not wait for Optuna.
     if name not in _MODULES:
         raise AttributeError(f"module 'hpo' has no attribute '{name}'")
+    from importlib import import_module
+
     return getattr(import_module(f"hpo.{_MODULES[name]}"), name)

@@ -1,17 +1,21 @@
 """Settings from environment variables: home folder, storage, visible GPUs.
 
-Border: the only module that reads environment variables; `VARIABLES` lists them all.
+Border: the only module that reads environment variables; `VARIABLES` lists them all. Its imports
+are within its functions: `hpo.start` uses it while a module of the working folder could still be
+taken for one of Python's.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from pathlib import Path
+import sys
 
-from hpo.database.connection import parse_url
-from hpo.embedded import server
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
 
+# Sets are iterated in one order in every process, and `hash` of a text is one number.
+HASH_SEED = "0"
 VARIABLES = {
     "HPO_STORAGE": "the PostgreSQL database, as --storage takes it; keeps a password out of argv",
     "HPO_HOME": "the folder of the embedded server, checkpoints and logs (default: hpo below "
@@ -23,6 +27,10 @@ VARIABLES = {
 
 def home() -> Path:
     """The folder of the embedded server, checkpoints and logs."""
+    from pathlib import Path
+
+    from hpo.embedded import server
+
     given = os.environ.get("HPO_HOME")
     return Path(given).absolute() if given else server.default_home(os.environ)
 
@@ -39,6 +47,9 @@ def storage_url(storage: str | None = None, *, home_folder: Path | None = None) 
         ConfigurationError: The URL cannot be used.
         PostgresError: The embedded server cannot be started.
     """
+    from hpo.database.connection import parse_url
+    from hpo.embedded import server
+
     named = named_storage(storage)
     if named is not None:
         return parse_url(named).render_as_string(hide_password=False)
@@ -50,6 +61,21 @@ def visible_gpus() -> str | None:
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
-def variables() -> Mapping[str, str]:
-    """All environment variables, for child processes."""
-    return dict(os.environ)
+def variables() -> dict[str, str]:
+    """All environment variables, for processes that run objectives: with the fixed hash seed.
+
+    Where this package was found in a folder of `sys.path`, as in a clone that is not installed, the
+    children find it there, too.
+    """
+    found = {**os.environ, "PYTHONHASHSEED": HASH_SEED}
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
+    given = found.get("PYTHONPATH", "").split(os.pathsep)
+    try:
+        is_on_path = root in [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100
+    except FileNotFoundError:
+        # The working folder was removed, which an entry '' stands for.
+        is_on_path = root in sys.path
+    is_installed = root.endswith("-packages")
+    if is_on_path and not is_installed and root not in given:
+        found["PYTHONPATH"] = os.pathsep.join([root, *filter(None, given)])
+    return found

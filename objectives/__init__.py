@@ -7,7 +7,16 @@ An objective is one file that ends in `objective = MyObjective()`.
 
 from objectives._contract import Context, Group, Objective, Option, Prediction, Task, Term
 from objectives._evaluation import Asked, CannotEvaluate, Evaluation, Figure, Table
-from objectives._loading import DEFAULT, load, names
+from objectives._folder import NoObjective
+from objectives._loading import (
+    DEFAULT,
+    add_working_folder,
+    file_hash,
+    files_of,
+    hidden_beside,
+    load,
+    names,
+)
 from objectives._space import Choice, Float, Int, Params, Space, Trial
 
 __all__ = [
@@ -21,6 +30,7 @@ __all__ = [
     "Float",
     "Group",
     "Int",
+    "NoObjective",
     "Objective",
     "Option",
     "Params",
@@ -30,6 +40,10 @@ __all__ = [
     "Task",
     "Term",
     "Trial",
+    "add_working_folder",
+    "file_hash",
+    "files_of",
+    "hidden_beside",
     "load",
     "names",
 ]

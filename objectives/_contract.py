@@ -59,9 +59,10 @@ class Group:
     Attributes:
         name: Name under which the norm of the group's gradient is reported.
         parameters: Real parameters, fp32 where they train, each in one group only.
-        lr: Learning rate, which `Task.schedule` multiplies.
+        lr: Learning rate, which the schedule multiplies.
         weight_decay: Weight decay of AdamW.
         clip: Largest norm of the group's gradient; a larger one is scaled down.
+        schedule: Factor of this group's learning rate by progress; None for `Task.schedule`.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Group:
     lr: float
     weight_decay: float = 0.0
     clip: float = math.inf
+    schedule: Callable[[float], float] | None = None
 
 
 class Term(NamedTuple):
@@ -101,11 +103,14 @@ class Task(ABC):
         modules: Networks by name; the service sets their mode, saves and loads them.
         groups: Parameter groups, each reported by its name with the norm of its gradient.
         steps_per_epoch: Steps in an epoch; a trial has `context.epochs` epochs.
+        accumulate: Steps whose gradients are averaged into one step of the optimizer. Each has its
+            own batch; one that is not finite is left out of the average.
     """
 
     modules: Mapping[str, nn.Module]
     groups: Sequence[Group]
     steps_per_epoch: int
+    accumulate: int = 1
 
     @abstractmethod
     def batch(self, step: int) -> Any:
@@ -134,11 +139,17 @@ class Task(ABC):
         """
 
     def schedule(self, progress: float) -> float:
-        """Return the factor of all learning rates after a share in [0, 1) of the trial's steps."""
+        """Return the factor of the learning rates after a share in [0, 1) of the trial's steps."""
         return 1.0
 
     def optimizer(self) -> torch.optim.Optimizer | None:
-        """Return the task's own optimizer over `groups`; None for AdamW."""
+        """Return the task's own optimizer over `groups`; None for AdamW.
+
+        It has one parameter group for each of `groups`, in their order, and any class with the
+        methods of a `torch.optim.Optimizer`. One with `train()` and `eval()` has them called around
+        training and validation. A scheduler of torch on it is honoured: the schedule's factor comes
+        on top, and hooks find the rate without it. Keep the scheduler's state in `state_dict`.
+        """
         return None
 
     def monitor(self) -> Mapping[str, Tensor]:

@@ -246,7 +246,7 @@ def test_a_run_leaves_the_attributes_columns_and_events_that_the_reference_lists
     ]
     keys = {row[0].strip("`"): row[2] for row in rows(section(text, "## `--log_json` lines"))}
     lines = [json.loads(line) for line in ran.stderr.splitlines()]
-    assert {line["event"] for line in lines} == {"start", "progress", "trial", "end"}
+    assert {line["event"] for line in lines} == {"look", "start", "progress", "trial", "end"}
     for line in lines[:-1]:
         told = keys[line["event"]]
         assert [key for key in line if f"`{key}`" not in told] == ["at", "event"]

@@ -102,15 +102,30 @@ def run(
 
         # These imports take a second, so a database that does not answer is reported before them.
         from hpo.fleet.config import FleetConfig
+        from hpo.fleet.first import FirstWorker
         from hpo.fleet.run import run as run_fleet
         from hpo.launch.local import LocalLauncher
         from hpo.study.join import prepare_study
 
-        prepared = prepare_study(db, request, on_gpu=slots[0].device == "cuda")
-        config = FleetConfig.below(folder, request, prepared, slots)
-        emit(_starting(prepared, config, request, storage=shown))
+        def below(uid: str) -> FleetConfig:
+            return FleetConfig.below(folder, request, uid, slots)
+
         launcher = LocalLauncher(environ.variables())
-        return run_fleet(prepared, config, launcher, emit=emit, stop=stop)
+        url = db.url.render_as_string(hide_password=False)
+        first_worker = FirstWorker(
+            launcher,
+            below,
+            url=url,
+            emit=emit,
+            stop=stop,
+            goes_on=not request.fresh_process,
+        )
+        with first_worker as first:
+            on_gpu = slots[0].device == "cuda"
+            prepared = prepare_study(db, request, on_gpu=on_gpu, look=first.look)
+            config = below(prepared.opened.uid)
+            emit(_starting(prepared, config, request, storage=shown))
+            return run_fleet(prepared, config, launcher, emit=emit, stop=stop, first=first)
     finally:
         reset()
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hpo.study.declared import Finding, State
+from hpo.task.raised import described
 
 # A message lists at most this many names and counts the others, so that it stays short.
 _LISTED = 4
@@ -69,7 +70,10 @@ class Findings:
         check = Check(name)
         try:
             yield check
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # A hook may raise any class, as SystemExit by a parser of command lines.
             check.fail(raised(error, self.file))
         self.found += check.findings
 
@@ -84,8 +88,9 @@ class Findings:
 
 def raised(error: BaseException, file: Path | None) -> str:
     """An exception in one line: type, message, and its last traceback line in the file."""
-    lines = str(error).strip().splitlines()
-    said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    is_exit = isinstance(error, SystemExit)
+    lines = [] if is_exit else str(error).strip().splitlines()
+    said = f"{type(error).__name__}: {lines[0]}" if lines else described(error)
     frames = [
         (frame.lineno, frame.name)
         for frame in traceback.extract_tb(error.__traceback__)

@@ -27,7 +27,7 @@ from hpo.study.declared import Finding, declared
 from hpo.study.request import DEFAULTS, usual
 from hpo.task.forward import PRECISIONS
 from hpo.task.random_state import kept_random_state
-from objectives import Objective, load
+from objectives import NoObjective, Objective, hidden_beside, load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,12 +204,11 @@ def _import(findings: Findings, spec: str) -> Objective | None:
     with findings.check("import") as check:
         try:
             objective = load(spec)
-        except LookupError as error:
-            # `load` raises LookupError itself; a subclass, as KeyError, comes from the file.
-            if type(error) is not LookupError:
-                raise
+        except NoObjective as error:
             check.fail(str(error))
             return None
+        for path in hidden_beside(objective):
+            check.warn(f"'{path}' is hidden by this project's package of that name; rename it")
         check.seen = type(objective).__name__
         return objective
     return None

@@ -15,6 +15,7 @@ import torch
 
 from hpo.check.findings import Check, Findings, listed, raised, some
 from hpo.check.hooks import figures, unlike
+from hpo.search.narrowing import Narrowing
 from hpo.task.build import build, plain
 from hpo.task.parameters import trained
 from hpo.task.process import ProcessState
@@ -84,11 +85,12 @@ class Trials:
         found: list[Params] = []
         with self._findings.check("suggest") as check:
             defaults = self._objective.defaults(self._space)
-            study = _study_in_memory()
+            study = study_in_memory()
             study.enqueue_trial(dict(defaults))
             for _ in range(1 + _RANDOM_CONFIGURATIONS):
                 trial = study.ask()
-                params = self._objective.suggest(trial, self._space)
+                # As a worker asks: each value is the one that is recorded.
+                params = Narrowing().suggest(self._objective, trial, self._space)
                 if not isinstance(params, Mapping):
                     check.fail(f"suggest() gave a {type(params).__name__}; give a mapping")
                     return []
@@ -112,7 +114,9 @@ class Trials:
             for self._params in others:
                 try:
                     self.build()
-                except Exception as error:
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
                     check.fail(f"with {dict(self._params)}: {raised(error, self._findings.file)}")
                     break
             self._params = default
@@ -166,7 +170,8 @@ class Trials:
         return task
 
 
-def _study_in_memory() -> optuna.Study:
+def study_in_memory() -> optuna.Study:
+    """A study whose trials ask at random, without a line on its creation."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

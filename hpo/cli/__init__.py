@@ -28,7 +28,9 @@ from hpo.cli.shared import INTERRUPTED
 from hpo.cli.studies import best, status, studies
 from hpo.cli.train import train, train_seed
 from hpo.cli.worker import worker
+from hpo.display.terminal import is_hung_up
 from hpo.errors import HpoError, RunFailed
+from hpo.start import restart
 
 
 class _Commands(click.Group):
@@ -90,8 +92,26 @@ commands.add_command(train_seed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return 0 (done), 1 (failed), 2 (misconfigured) or 130 (interrupted)."""
+    """Run a command; return 0 (done), 1 (failed), 2 (misconfigured) or 130 (interrupted).
+
+    Without `argv` it is the whole program, whose interpreter is started as `hpo.start` says.
+    """
+    if argv is None:
+        restart()
     args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(args)
+    except OSError:
+        if not is_hung_up():
+            raise
+        # Nobody reads on, and what Python still holds could not be written at exit.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        return INTERRUPTED
+
+
+def _main(args: Sequence[str]) -> int:
     try:
         code = commands.main(args, prog_name="python -m hpo", standalone_mode=False)
     except click.exceptions.Exit as done:
@@ -111,6 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return RunFailed.exit_code
     except Exception as error:
+        if isinstance(error, OSError) and is_hung_up():
+            raise
         if "--verbose" in args:
             traceback.print_exc()
         click.echo(f"hpo: {_explained(error)}", err=True)

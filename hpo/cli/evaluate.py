@@ -63,6 +63,7 @@ def evaluate(ctx: click.Context, /, path: Path, **flags: Any) -> None:
 
     from hpo.display.evaluate import Telling, print_evaluated
     from hpo.refit import evaluation, evaluation_files
+    from hpo.study.objective import in_words
 
     # The many small products gain nothing from more threads, and lose much where cores are shared.
     torch.set_num_threads(1)
@@ -82,8 +83,8 @@ def evaluate(ctx: click.Context, /, path: Path, **flags: Any) -> None:
         except InterruptedError as error:
             say(str(error))
             ctx.exit(INTERRUPTED)
-    if found.is_changed:
-        say("note: the objective's file has changed since the training")
+    if found.changed:
+        say(f"note: {in_words(found.changed)} since the training")
     if flags["as_json"]:
         click.echo(json.dumps(found.flat(), indent=2, default=str))
     else:

@@ -47,9 +47,11 @@ def check(
     say(f"checking {objective}: a few seconds")
     import torch
 
+    from hpo import trust
     from hpo.check.rehearsal import rehearse
     from hpo.display.objectives import print_rehearsed
     from hpo.study.request import DEFAULTS
+    from objectives import names
 
     # A worker on a core has one thread, too, so the times are comparable.
     torch.set_num_threads(1)
@@ -66,6 +68,8 @@ def check(
         click.echo(json.dumps(found.flat(), indent=2))
     else:
         print_rehearsed(found)
+    if objective not in names():
+        trust.name("objective", objective)
     if found.has_failed:
         ctx.exit(ConfigurationError.exit_code)
 

@@ -75,7 +75,7 @@ def replay(
     if save is not None:
         write(save, content, flag="--save")
         click.echo(f"saved as {save} ({len(content) / 1e6:.1f} MB)", err=True)
-    chosen = _objective(saved["about"]["study"], objective, is_file=is_file)
+    chosen = _objective(saved["about"]["study"], objective)
     found = judge_again(saved, chosen, device=torch_device(device), step=batch_of_step)
     if as_json:
         click.echo(json.dumps(found.flat(), indent=2))
@@ -93,16 +93,13 @@ def _content(file: str) -> bytes:
         ) from error
 
 
-def _objective(config: dict[str, Any], given: str | None, *, is_file: bool) -> Objective:
-    """Load the objective of a saved step, and note on stderr if its file has changed."""
-    from hpo.study.objective import objective_of
+def _objective(config: dict[str, Any], given: str | None) -> Objective:
+    """Load the objective of a saved step, and note on stderr if its files have changed."""
+    from hpo.study.objective import in_words, objective_of
 
-    found, has_changed = objective_of(config, given, is_file=is_file, what="the saved step")
-    if has_changed:
-        click.echo(
-            "note: the objective's file has changed since the step was saved; so may the verdict",
-            err=True,
-        )
+    found, changed = objective_of(config, given, what="the saved step")
+    if changed:
+        say(f"note: {in_words(changed)} since the step was saved; so may the verdict")
     return found
 
 

@@ -14,7 +14,7 @@ import click
 from hpo.cli.objective_flags import given_options
 from hpo.cli.run_flags import RunCommand, run_flags
 from hpo.cli.shared import INTERRUPTED, stop_on_signals, workers_of
-from hpo.errors import ConfigurationError, HpoError
+from hpo.errors import ConfigurationError, HpoError, RunFailed
 from hpo.study.request import FLAGS
 
 if TYPE_CHECKING:
@@ -75,10 +75,13 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
                 stop=stop,
                 **given,
             )
-        except HpoError:
+        except HpoError as error:
             if csv_path is not None and shown.opened is not None:
                 with suppress(HpoError):
                     _export(csv_path, shown.opened)
+            if shown.opened is not None and error.exit_code == ConfigurationError.exit_code:
+                # A start that can never work exits with 2, and nothing that happens later.
+                raise RunFailed(str(error)) from error
             raise
     if flags["as_json"]:
         shown.display.note_end(result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from hpo.study.study import OpenStudy
 
 INTERRUPTED = 130
+# Schedulers announce the end of a job by SIGUSR1 or SIGUSR2, a closed terminal by SIGHUP.
+ANNOUNCED = (signal.SIGUSR1, signal.SIGUSR2)
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, *ANNOUNCED)
 
 storage_option = click.option(
     "--storage",
@@ -49,6 +53,11 @@ class Command(click.Command):
             from hpo.database import waiting
 
             waiting.install()
+        if self.name == "run":
+            interrupt_on_signals(STOPS)
+        elif self.name == "worker":
+            # Its fleet tells a worker that SIGTERM ended from one that failed by itself.
+            interrupt_on_signals(ANNOUNCED)
         return super().invoke(ctx)
 
 
@@ -81,8 +90,10 @@ def checkpoints_of(opened: OpenStudy | None) -> Path:
     return Path(named) if named else home() / "checkpoints"
 
 
-def stop_on_signals(stop: threading.Event | None = None) -> threading.Event:
-    """Have Ctrl-C, SIGTERM and a closed terminal set an event from now on; return it."""
+def stop_on_signals(
+    stop: threading.Event | None = None, *, signals: Sequence[signal.Signals] = STOPS
+) -> threading.Event:
+    """Have Ctrl-C and what counts as one set an event from now on; return it."""
     from hpo.database.patience import stop_waiting
 
     stop = threading.Event() if stop is None else stop
@@ -91,11 +102,19 @@ def stop_on_signals(stop: threading.Event | None = None) -> threading.Event:
         stop.set()
         stop_waiting()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in signals:
         # `nohup` ignores SIGHUP for its command, which must stay so.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, obey)
     return stop
+
+
+def interrupt_on_signals(signals: Sequence[signal.Signals]) -> None:
+    """Have signals raise KeyboardInterrupt, as Ctrl-C does, until `stop_on_signals` is called."""
+    for number in signals:
+        # What is ignored or handled already stays so.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def workers_of(given: str) -> int | None:

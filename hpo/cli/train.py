@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +158,8 @@ def train(ctx: click.Context, /, **flags: Any) -> None:
 def train_seed() -> None:
     """Train one seed: what `train` starts on each slot, with its job on standard input."""
     import os
-    import threading
+
+    from hpo.launch import children
 
     # Events get a duplicate of stdout, and prints of an objective go to stderr, not between them.
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
@@ -168,7 +171,7 @@ def train_seed() -> None:
             try:
                 events.write(json.dumps({"event": event, **values}) + "\n")
             except BrokenPipeError:
-                # The parent is gone; `watch` sees the same at the end of the input.
+                # The parent is gone; `_watch_input` sees the same at the end of the input.
                 stop.set()
 
     class Remarks(logging.Handler):
@@ -178,13 +181,8 @@ def train_seed() -> None:
     stop = stop_on_signals()
     line = sys.stdin.readline()
 
-    def watch() -> None:
-        # `os.read` takes no lock; a thread waiting in sys.stdin would hold its lock at exit.
-        while os.read(sys.stdin.fileno(), 1024):
-            pass
-        stop.set()
-
-    threading.Thread(target=watch, daemon=True).start()
+    children.take_charge()
+    threading.Thread(target=_watch_input, args=(stop,), daemon=True).start()
     form = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr)
     logging.getLogger("hpo").addHandler(Remarks(level=logging.WARNING))
@@ -194,4 +192,28 @@ def train_seed() -> None:
     from hpo.refit.seed_process import Job, train_seed
 
     torch.set_num_threads(1)
-    train_seed(Job.read(line), emit, stop)
+    try:
+        train_seed(Job.read(line), emit, stop)
+    finally:
+        children.end()
+
+
+def _watch_input(stop: threading.Event) -> None:
+    """Set `stop` at the end of the input; end this process if its parent was killed."""
+    import os
+    import signal
+
+    from hpo.launch import children
+
+    parent = os.getppid()
+    # `os.read` takes no lock; a thread waiting in sys.stdin would hold its lock at exit.
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    stop.set()
+    # A living parent has a grace of its own.
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    # A step that hangs hears of no stop, and no one is left to kill it.
+    time.sleep(children.ABANDONED_S)
+    children.end()
+    os.kill(os.getpid(), signal.SIGKILL)

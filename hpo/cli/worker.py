@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpo.cli.first_look import Run, look
 from hpo.cli.run_flags import named
-from hpo.cli.shared import Command, stop_on_signals, storage_option
+from hpo.cli.shared import STOPS, Command, stop_on_signals, storage_option
 from hpo.errors import RunFailed, StorageError
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.option("--study_name", required=True, metavar="NAME", help="the study to work on")
+@click.option("--study_name", metavar="NAME", help="the study to work on")
 @storage_option
 @click.option("--slot", default="cpu:0", help="how this worker is called (default: cpu:0)")
 @click.option("--device", default="cpu", help="the torch device (default: cpu)")
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     metavar="NAME|module:attr|path.py",
     help="where the study's objective is on this host (default: where the study says)",
 )
+@click.option("--sampler", metavar="module:attr", help="allow this sampler of the study's here")
+@click.option("--pruner", metavar="module:attr", help="allow this pruner of the study's here")
 @named("predictions")
 @named("predictions_every")
 @named("stall")
@@ -45,9 +49,18 @@ if TYPE_CHECKING:
 @click.option(
     "--with_parent", type=int, metavar="PID", help="stop when this parent process is gone"
 )
+@click.option("--first", is_flag=True, hidden=True)
 @click.pass_context
 def worker(
-    ctx: click.Context, /, slot: str, stall: float | None, with_parent: int | None, **flags: Any
+    ctx: click.Context,
+    /,
+    slot: str,
+    stall: float | None,
+    with_parent: int | None,
+    sampler: str | None,
+    pruner: str | None,
+    first: bool,
+    **flags: Any,
 ) -> None:
     """Run one worker of a study that exists; what every launcher runs, on any host.
 
@@ -59,19 +72,40 @@ def worker(
         HPO_STORAGE=postgresql+psycopg2://me:secret@db/hpo python -m hpo worker \\
             --study_name ris_covariance-wide-full --slot gpu:0 --device cuda
     """
+    if flags["study_name"] is None and not first:
+        raise click.UsageError("Missing option '--study_name'.", ctx)
     logging.basicConfig(
         level=logging.INFO,
         format=f"%(asctime)s %(levelname)s {slot} | %(message)s",
         stream=sys.stderr,
     )
-    logging.getLogger(__name__).info("worker of study '%s' starts", flags["study_name"])
+    name = flags["study_name"] or "to be"
+    logging.getLogger(__name__).info("worker of study '%s' starts", name)
+    from hpo import trust
+    from hpo.launch import children
     from hpo.worker.pulse import Pulse
     from hpo.worker.supervisor import SPENT, Supervisor, finish
 
+    if sampler is not None:
+        trust.name("sampler", sampler)
+    if pruner is not None:
+        trust.name("pruner", pruner)
     pulse = Pulse(stall)
     supervisor = Supervisor(pulse, parent=with_parent)
+    run, is_looked_at = Run() if first else None, False
     while True:
         if supervisor.fork() == 0:
+            if run is not None and not is_looked_at:
+                own = {name: flags[name] for name in ("objective", "device", "threads")}
+                said = look(pulse, run, parent=supervisor.pid, **own)
+                if flags["fresh_process"]:
+                    # The look has built a task, so that the first trial has another process, too.
+                    run.pass_on(said)
+                    ctx.exit(SPENT)
+                flags |= said
+                flags["checkpoint_dir"] = Path(flags["checkpoint_dir"])
+                # The task that was looked at is not trained.
+                children.end(spare_services=True)
             is_spent = _train(pulse, parent=supervisor.pid, slot=slot, **flags)
             ctx.exit(SPENT if is_spent else 0)
         ending = supervisor.wait()
@@ -79,6 +113,12 @@ def worker(
             break
         if supervisor.must_stop:
             ctx.exit(0)
+        if run is not None and not is_looked_at:
+            flags |= run.passed_on()
+            flags["checkpoint_dir"], is_looked_at = Path(flags["checkpoint_dir"]), True
+    if run is not None:
+        # The run knows of it already, unless the process ended in the look.
+        run.say(ended=ending.cause)
     # Who asked it to stop waits for it, and gives its ticket back if the database is away.
     patience_s = 0.0 if supervisor.must_stop else flags["patience"]
     ctx.exit(finish(ending, lambda: _lose(ending, flags["storage"], patience_s)))
@@ -140,13 +180,15 @@ def _train(
     from hpo.database.patience import set_patience, with_retries
     from hpo.engine.recording import Recording
     from hpo.environ import home, storage_url
+    from hpo.launch import children
     from hpo.study.study import claimed, open_study
     from hpo.tickets.leases import process_id
     from hpo.worker.supervisor import watch_parent
     from hpo.worker.worker import Worker, WorkerConfig
 
-    stop = stop_on_signals()
-    watch_parent(parent, stop)
+    # By SIGUSR2 the supervisor asks for the stacks of this process.
+    stop = stop_on_signals(signals=[number for number in STOPS if number != signal.SIGUSR2])
+    watch_parent(parent, stop, pulse)
     torch.set_num_threads(threads)
     set_patience(patience)
     url = storage_url(storage)
@@ -172,7 +214,10 @@ def _train(
     )
     runner = Worker(config, opened, db, stop, pulse)
     started_cpu_s = time.process_time()
-    is_spent = runner.run()
+    try:
+        is_spent = runner.run()
+    finally:
+        children.end()
     # A thread of the objective, or a device, may hold this process back.
     pulse.begin("exit")
     logging.getLogger(__name__).info(

@@ -17,12 +17,14 @@ from rich.text import Text
 from hpo.display.console import Redrawn, duration, errors, labelled, results
 from hpo.display.progress import best_in_short, lease_figures, picture, time_left
 from hpo.display.study import counts, print_trial, running
+from hpo.display.terminal import refuse_hung_up
 from hpo.engine.checkpoint_files import file_of
 from hpo.fleet.events import (
     Connected,
     Event,
     Finishing,
     Grown,
+    Looking,
     Progress,
     RunResult,
     Starting,
@@ -62,6 +64,7 @@ class Display(Redrawn):
         self._ended = -1
         self._said_at = 0.0
         self._has_estimate = False
+        self._avoided: set[str] = set()
 
     @property
     def _is_plain(self) -> bool:
@@ -121,6 +124,11 @@ class Display(Redrawn):
         """Show an event of the run."""
         if isinstance(event, Connected):
             self.say(labelled("storage", event.storage))
+        elif isinstance(event, Looking):
+            self.say(
+                labelled("look", f"at {event.objective}, built once before the study is there")
+            )
+            self._log("look", objective=event.objective)
         elif isinstance(event, Starting):
             self._begin(event)
         elif isinstance(event, Progress):
@@ -150,9 +158,12 @@ class Display(Redrawn):
         for trial in progress.ended:
             self._show_ended(trial)
         self._show_estimate(progress)
+        self._show_avoided(progress.hopeless)
         budget = progress.budget
         is_due = time.monotonic() - self._said_at > _QUIET_S
         if self._live is not None:
+            # Another thread writes it, and would end alone.
+            refuse_hung_up()
             self._live.update(picture(progress))
         elif budget.ended != self._ended or (is_due and progress.leases):
             self._said_at = time.monotonic()
@@ -187,6 +198,14 @@ class Display(Redrawn):
             why = f" ({detail})" if detail != "-" else ""
             self.say(f"trial {trial.number} {how}{value}{why}: {params}")
 
+    def _show_avoided(self, hopeless: Mapping[str, str]) -> None:
+        """Print once for each value with which every trial fails that it is avoided."""
+        for value, sentence in hopeless.items():
+            if value not in self._avoided:
+                self._avoided.add(value)
+                self.say(labelled("note", f"{sentence}: no longer proposed", style="yellow"))
+                self._log("hopeless", detail=sentence)
+
     def _show_estimate(self, progress: Progress) -> None:
         """Print once how long trial and study will take, after the first epochs."""
         steps = [lease.steps for lease in progress.leases if lease.epoch and lease.steps]
@@ -213,6 +232,8 @@ class Display(Redrawn):
                 f"{budget.failed} trials failed: their attributes prune_detail and traceback say "
                 f"why, and the logs in {self._started.logs}"
             )
+        for sentence in result.hopeless:
+            self.say(f"{sentence}: the search avoids that value")
         if result.diverged:
             self.say(
                 f"'python -m hpo replay {next(iter(result.diverged))}' shows again why that trial "

@@ -53,6 +53,8 @@ def status_lines(found: Status) -> list[str]:
         lines["note"] = found.left_out
     if found.failure is not None:
         lines["failed"] = found.failure
+    if found.hopeless:
+        lines["avoided"] = "; ".join(found.hopeless)
     if any(found.gpu_seconds.values()):
         spent = (f"{name} {seconds:g}" for name, seconds in found.gpu_seconds.items())
         lines["GPU s"] = ", ".join(spent)

@@ -8,6 +8,7 @@ wheel and that switches users; `cluster` and `postmaster` choose the programs' a
 from __future__ import annotations
 
 import errno
+import fcntl
 import importlib.metadata
 import importlib.util
 import os
@@ -65,10 +66,18 @@ def service_account() -> Account:
     """Find or create the account for a caller that is root: PostgreSQL refuses to run as root."""
     said = "neither useradd nor busybox adduser is here"
     account = _account()
-    for command in CREATE_ACCOUNT:
-        if account is None and shutil.which(command[0], path=ENVIRONMENT["PATH"]):
-            said = run((*command, ACCOUNT)).stdout.strip()
-            account = _account()  # another command may have created it meanwhile
+    if account is None:
+        # Two `useradd` at once can both succeed, and the last one decides the account's number.
+        folder = os.open("/etc", os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            account = _account()
+            for command in CREATE_ACCOUNT:
+                if account is None and shutil.which(command[0], path=ENVIRONMENT["PATH"]):
+                    said = run((*command, ACCOUNT)).stdout.strip()
+                    account = _account()
+        finally:
+            os.close(folder)
     if account is None:
         raise PostgresError(
             f"PostgreSQL refuses to run as root, and its account '{ACCOUNT}' cannot be created "

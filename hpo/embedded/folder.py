@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpo.embedded.filesystem import is_local
 from hpo.errors import ConfigurationError, PostgresError
 from hpo.files import renamed
 
@@ -104,9 +105,15 @@ class Folder:
         write(self.root / "port", str(port))
 
     def refuse_other_host(self) -> None:
-        """Refuse if the server may run on another host: two servers corrupt one folder."""
+        """Refuse if the server may run on another host: two servers corrupt one folder.
+
+        A container that was started anew has another name. On a local file system the lock tells
+        whether the one before still runs; on another the host may be a machine of its own.
+        """
         owner = read(self.host)
-        if owner is not None and owner != _this_host():
+        if owner is None or owner == _this_host():
+            return
+        if is_held(self.alive) or not is_local(self.root):
             raise PostgresError(
                 f"the embedded server in '{self.root}' was started on host '{owner}', and this is "
                 f"'{_this_host()}' (name, machine id); write 'python -m hpo stop' there, or, if "

@@ -20,6 +20,7 @@ from hpo.engine.checkpoint_files import earlier
 from hpo.engine.monitor import Monitor
 from hpo.engine.plan import Plan
 from hpo.engine.reports import Reporter
+from hpo.engine.stepper import Stepper
 from hpo.guard.counters import Counters
 from hpo.task import saving
 from hpo.task.random_state import random_state, set_random_state
@@ -50,7 +51,7 @@ class Parts:
     """The parts of a training that have a state of their own."""
 
     task: Task
-    optimizer: torch.optim.Optimizer
+    stepper: Stepper
     scaler: torch.amp.GradScaler
     counters: Counters
     monitor: Monitor
@@ -68,7 +69,7 @@ def save(plan: Plan, parts: Parts, reporter: Reporter, progress: Progress) -> bo
     state = {
         **progress._asdict(),
         "modules": {name: module.state_dict() for name, module in parts.task.modules.items()},
-        "optimizer": parts.optimizer.state_dict(),
+        "optimizer": parts.stepper.state_dict(),
         "scaler": parts.scaler.state_dict(),
         "counters": parts.counters.state_dict(),
         "monitor": parts.monitor.state_dict(),
@@ -99,7 +100,7 @@ def resume(plan: Plan, parts: Parts, reporter: Reporter) -> Progress | None:
         return None
     for name, module in parts.task.modules.items():
         module.load_state_dict(state["modules"][name])
-    parts.optimizer.load_state_dict(state["optimizer"])
+    parts.stepper.load_state_dict(state["optimizer"])
     parts.scaler.load_state_dict(state["scaler"])
     parts.counters.load_state_dict(state["counters"])
     parts.task.load_state_dict(state["task"])

@@ -24,9 +24,11 @@ class Plan:
         about: Plain-data description of the trial, stored in its checkpoint and its saved step.
         predictions: Number of samples to predict for the record; 0 for none.
         predictions_every: Steps from one record to the next; None for once an epoch.
-        schedule: Multiplier of the learning rates by progress, in place of the task's own.
+        schedule: Multiplier of the learning rates by progress, in place of those of the task and of
+            its groups.
         timeout_s: Wall time after which the training ends between two steps; None for no limit.
-        ema_decay: Decay of the averaged weights to validate; None to validate the live weights.
+        ema_decay: Decay of the averaged weights to validate; None to validate the live weights. An
+            optimizer with train() and eval() has averages of its own, which are validated instead.
     """
 
     epochs: int

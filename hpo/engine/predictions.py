@@ -19,12 +19,12 @@ from torch import Tensor
 
 from hpo.engine.reports import Sample
 from hpo.files import finite
+from hpo.task.raised import described, storable
 from hpo.task.state import evaluating
 from objectives import Prediction, Task
 
 # Positions take 0.7 kB and grids 2 kB; a far larger sample cannot be read by eye.
 _MOST_BYTES = 64 << 10
-_ERROR_CHARS = 400
 
 
 def predicted(task: Task, samples: range, device: torch.device) -> list[Sample]:
@@ -34,7 +34,9 @@ def predicted(task: Task, samples: range, device: torch.device) -> list[Sample]:
     with evaluating(task, device), torch.inference_mode():
         try:
             return _asked(task, samples)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             # One bad sample fails the whole call, so each is tried alone.
             found: list[Sample] = []
             for sample in samples:
@@ -51,12 +53,14 @@ def _one(task: Task, sample: int) -> Sample | None:
     try:
         found = _asked(task, range(sample, sample + 1))
         return found[0] if found else None
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         return Sample(
             sample=sample,
             kind="error",
             latency_s=time.perf_counter() - started_at,
-            error=_text(f"{type(error).__name__}: {' '.join(str(error).split())}")[:_ERROR_CHARS],
+            error=described(error),
         )
 
 
@@ -79,7 +83,7 @@ def _sample(number: int, given: Prediction, latency_s: float) -> Sample:
         )
     return Sample(
         sample=number,
-        kind=_text(str(given.kind)),
+        kind=storable(str(given.kind)),
         latency_s=latency_s,
         score=float(given.score),
         **parts,
@@ -95,18 +99,13 @@ def plain(value: Any, name: str) -> Any:
     if isinstance(value, Tensor) or hasattr(value, "tolist"):
         return plain(value.tolist(), name)
     if isinstance(value, Mapping):
-        return {_text(str(key)): plain(item, f"{name}.{key}") for key, item in value.items()}
+        return {storable(str(key)): plain(item, f"{name}.{key}") for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [plain(item, name) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return finite(value, names=True)
     if isinstance(value, str):
-        return _text(value)
+        return storable(value)
     if value is None or isinstance(value, bool | int | float):
         return value
     raise TypeError(f"{name} holds a {type(value).__name__}; keep numbers, texts, lists, tensors")
-
-
-def _text(value: str) -> str:
-    """Escape what the database rejects in a text: NUL characters and lone surrogates."""
-    return value.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -21,12 +21,15 @@ from hpo.engine.plan import Plan, Result
 from hpo.engine.predictions import predicted
 from hpo.engine.reports import Epoch, Interval, Reporter, Sample
 from hpo.engine.stepper import Stepper
-from hpo.errors import StopRequested
+from hpo.errors import ObjectiveError, StopRequested
 from hpo.guard import judge
 from hpo.guard.counters import Counters
+from hpo.guard.evidence import Divergence
 from hpo.guard.saved_step import Setting
 from hpo.guard.verdict import READ_EVERY
+from hpo.task.contract import first_fault
 from hpo.task.forward import LinAlgError, is_matrix_refused, loss_terms, total
+from hpo.task.memory import is_out_of_memory
 from hpo.task.random_state import random_state
 from hpo.task.state import MovingBuffers
 from hpo.task.validation import validated
@@ -46,8 +49,12 @@ def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
         StopRequested: The reporter asked to stop; the checkpoint is up to date.
         ObjectiveError: The task breaks its contract.
     """
+    fault = first_fault(task, plan.device)
+    if fault is not None:
+        raise ObjectiveError(fault)
     trial = _Trial(task, plan)
     ended_by = _train(trial, reporter)
+    trial.finish()
     return Result(
         value=trial.value,
         epochs=trial.step // task.steps_per_epoch,
@@ -84,7 +91,8 @@ def _train(trial: _Trial, reporter: Reporter) -> str | None:
         phase = "step"
         if is_read_due:
             reporter.on_phase("diagnosis")
-            trial.judge(batch, rng)
+            with _verdict(reporter):
+                trial.judge(batch, rng)
         # On a GPU a step is queued, and waited for where its figures are read.
         interval = trial.interval() if trial.step % INTERVAL_STEPS == 0 else None
         reporter.on_phase("")
@@ -98,6 +106,16 @@ def _train(trial: _Trial, reporter: Reporter) -> str | None:
             trial.save(reporter)
     trial.save(reporter)
     return None
+
+
+@contextmanager
+def _verdict(reporter: Reporter) -> Iterator[None]:
+    """Leave the task's hooks before a verdict is raised, so that it is known as the guard's own."""
+    try:
+        yield
+    except Divergence:
+        reporter.on_phase("")
+        raise
 
 
 class _Trial:
@@ -123,10 +141,12 @@ class _Trial:
         self._stepper = Stepper(
             task, plan.device, steps=self.steps, has_scaler=has_scaler, schedule=plan.schedule
         )
-        self._average = None if plan.ema_decay is None else Average(task, plan.ema_decay)
+        # An optimizer that averages the weights itself gives those to validate.
+        has_average = plan.ema_decay is not None and not self._stepper.has_modes
+        self._average = Average(task, plan.ema_decay or 0.0) if has_average else None
         self._parts = checkpoint.Parts(
             task=task,
-            optimizer=self._stepper.optimizer,
+            stepper=self._stepper,
             scaler=self._scaler,
             counters=self.counters,
             monitor=self._monitor,
@@ -172,9 +192,7 @@ class _Trial:
         self._scaler.unscale_(stepper.optimizer)
         norms_G = stepper.norms()
         withhold = self.counters.observe(loss.detach(), norms_G)
-        stepper.step_unless(withhold, norms_G)
-        if self._average is not None:
-            self._average.take(self.counters.taken, withhold)
+        self._step(withhold, norms_G)
         self._buffers.put_back(withhold)
         self._update_scale(loss.detach())
         self._monitor.add(
@@ -185,14 +203,23 @@ class _Trial:
             idle=task.idle(self.step - 1),
         )
 
+    def _step(self, withhold: Tensor, norms_G: Tensor | None) -> None:
+        """Step the optimizer, if all gradients of its step are there, and the average."""
+        stepper = self._stepper
+        held = stepper.step_unless(withhold, norms_G, is_last=self.step == self.steps)
+        if self._average is not None and held is not None:
+            self._average.take(self.counters.taken // stepper.accumulate, held)
+
     def _backward(self, loss: Tensor) -> bool:
         """Compute gradients of the scaled loss; return False if a decomposition refused."""
+        if self._stepper.accumulate > 1:
+            # A large gradient would overflow sooner in fp16 than that of the whole mean.
+            loss = loss / self._stepper.accumulate
         try:
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
-            if torch.isfinite(loss) and not is_matrix_refused(error):
+            is_matrix = not torch.isfinite(loss) or is_matrix_refused(error)
+            if is_out_of_memory(error) or not is_matrix:
                 raise
             return False
         return True
@@ -200,7 +227,9 @@ class _Trial:
     def _skip(self, loss: Tensor) -> None:
         """Count a step that has no gradient."""
         nothing = self._one * math.nan
-        self._buffers.put_back(self.counters.observe(loss, nothing.expand(len(self.task.groups))))
+        withhold = self.counters.observe(loss, nothing.expand(len(self.task.groups)))
+        self._step(withhold, None)
+        self._buffers.put_back(withhold)
         if self._scaler.is_enabled() and torch.isfinite(loss):
             # It counts as an overflow: a backward's own checks may reject a scaled gradient.
             self._scaler.update(self._scaler.scale(self._one) / 2)
@@ -234,14 +263,10 @@ class _Trial:
         with self._averaged():
             metrics = validated(task, device=plan.device, metric=plan.metric)
             self.value = metrics[plan.metric]
-            judge.judge_metric(
-                task,
-                self._setting,
-                value=self.value,
-                step=self.step,
-                counters=self.counters,
-                elapsed_s=lambda: self.elapsed_s,
-            )
+            # Before the first step nothing has diverged: an untrained network's loss may overflow.
+            if self.step:
+                with _verdict(reporter):
+                    self._judge_metric()
             # Predictions follow validation, as a task may use what it kept from that.
             samples = self._predicted(reporter)
         reporter.on_phase("")
@@ -257,13 +282,27 @@ class _Trial:
             samples=samples,
         )
 
+    def _judge_metric(self) -> None:
+        judge.judge_metric(
+            self.task,
+            self._setting,
+            value=self.value,
+            step=self.step,
+            counters=self.counters,
+            elapsed_s=lambda: self.elapsed_s,
+        )
+
     def _averaged(self) -> AbstractContextManager[None]:
         """Put the averaged weights in place of the live ones, if there is an average."""
-        return nullcontext() if self._average is None else self._average.in_place()
+        return self._stepper.evaluating() if self._average is None else self._average.in_place()
 
     def averaged(self) -> dict[str, dict[str, Tensor]] | None:
         """The modules' states with the averaged weights; None without an average."""
         return None if self._average is None else self._average.modules()
+
+    def finish(self) -> None:
+        """Leave the weights that were validated in the modules, where the optimizer has such."""
+        self._stepper.finish()
 
     def interval(self) -> Interval:
         """Means over the steps since the last interval."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpo.engine.recording import Recording
 from hpo.machine.slots import Slot
+from hpo.search.plugins import is_plugin
+from hpo.start import PROGRAM
+from hpo.study.config import StudyConfig
 from hpo.study.join import Prepared
 from hpo.study.request import RunRequest
 
@@ -30,11 +32,12 @@ class FleetConfig:
     recording: Recording = field(default_factory=Recording)
 
     @classmethod
-    def below(
-        cls, home: Path, request: RunRequest, prepared: Prepared, slots: Sequence[Slot]
-    ) -> FleetConfig:
-        """The configuration that a run requests; its files are below `home` by default."""
-        uid = prepared.opened.uid
+    def below(cls, home: Path, request: RunRequest, uid: str, slots: Sequence[Slot]) -> FleetConfig:
+        """The configuration that a run requests; its files are below `home` by default.
+
+        Args:
+            uid: The study's, which names its folders.
+        """
         checkpoints = (request.checkpoint_dir or home / "checkpoints") / uid
         return cls(
             slots=slots,
@@ -51,14 +54,27 @@ class FleetConfig:
 
     def argv(self, slot: Slot, prepared: Prepared) -> list[str]:
         """The command line of a worker on a slot."""
-        opened = prepared.opened
+        return [
+            *self._command(slot, prepared.objective, prepared.opened.config),
+            *("--study_name", prepared.opened.name, "--checkpoint_dir", str(self.checkpoints)),
+        ]
+
+    def first_argv(self, slot: Slot, objective: str, config: StudyConfig) -> list[str]:
+        """The command line of the worker that starts before the study exists."""
+        return [*self._command(slot, objective, config), "--first"]
+
+    def log_of(self, slot: Slot) -> Path:
+        """The log of the workers on a slot."""
+        return self.logs / f"worker-{slot.name.replace(':', '-')}.log"
+
+    def _command(self, slot: Slot, objective: str, config: StudyConfig) -> list[str]:
         predictions, every = self.recording.flags()
+        plugins = {"--sampler": config.sampler, "--pruner": config.pruner}
         limits = {"--stall": self.stall_s, "--trial_timeout": self.trial_timeout_s}
         return [
-            *(sys.executable, "-m", "hpo", "worker", "--study_name", opened.name),
-            *("--slot", slot.name, "--device", slot.device),
-            *("--checkpoint_dir", str(self.checkpoints)),
-            *("--objective", prepared.objective),
+            *(*PROGRAM, "worker", "--slot", slot.name, "--device", slot.device),
+            *("--objective", objective),
+            *(part for flag, name in plugins.items() if is_plugin(name) for part in (flag, name)),
             *("--predictions", predictions, "--predictions_every", every),
             *("--patience", str(self.patience_s)),
             *(part for flag, s in limits.items() if s for part in (flag, str(s))),

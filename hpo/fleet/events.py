@@ -28,6 +28,13 @@ class Connected:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Looking:
+    """The first worker builds the default configuration, before a study is created or changed."""
+
+    objective: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Starting:
     """The study and its budget are ready, and workers are about to start.
 
@@ -56,6 +63,7 @@ class Progress:
 
     Attributes:
         reasons: Numbers of pruned trials by prune reason.
+        hopeless: Sentences on the values with which every trial fails, by value.
         ended: The trials that ended since the last event.
         seconds: Wall time of this run.
         left_s: Estimated wall time of the remaining trials; None without an estimate.
@@ -66,6 +74,7 @@ class Progress:
     leases: Sequence[Lease]
     best: FrozenTrial | None
     reasons: Mapping[str, int]
+    hopeless: Mapping[str, str]
     ended: Sequence[FrozenTrial]
     seconds: float
     left_s: float | None
@@ -114,7 +123,7 @@ class Finishing:
     """All trials have ended, and a worker still computes the objective's references."""
 
 
-Event = Connected | Starting | Progress | WorkerEnded | Grown | Stopping | Finishing
+Event = Connected | Looking | Starting | Progress | WorkerEnded | Grown | Stopping | Finishing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +133,7 @@ class RunResult:
     Attributes:
         reasons: Numbers of pruned trials by prune reason.
         diverged: Reasons of the trials that the guard pruned, by trial number.
+        hopeless: Values with which every trial failed, in sentences.
         left_out: Remark on a better value that another program told; None without one.
         default_value: Value of the default configuration; None unless its trial is complete.
         references: Metric of the objective's reference methods, by name.
@@ -134,6 +144,7 @@ class RunResult:
     budget: Budget
     reasons: Mapping[str, int]
     diverged: Mapping[int, str]
+    hopeless: Sequence[str]
     best: FrozenTrial | None
     left_out: str | None
     default_value: float | None

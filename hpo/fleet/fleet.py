@@ -36,7 +36,11 @@ _FINISHING_S = 2.0
 
 
 class Fleet:
-    """The workers of one run."""
+    """The workers of one run.
+
+    Args:
+        first: A worker that runs already, on one of the slots.
+    """
 
     def __init__(
         self,
@@ -44,9 +48,12 @@ class Fleet:
         config: FleetConfig,
         launcher: Launcher,
         emit: Callable[[Event], None],
+        first: Process | None = None,
     ) -> None:
         self._prepared, self._config = prepared, config
         self._supervisor, self._emit = Supervisor(launcher), emit
+        if first is not None:
+            self._supervisor.adopt(first)
         self._seats = {slot.name: Seat(slot=slot) for slot in config.slots}
         self._started_at = time.monotonic()
         self._study = prepared.opened.load()
@@ -145,6 +152,7 @@ class Fleet:
                 leases=leases,
                 best=self._best,
                 reasons=self._tally.reasons,
+                hopeless={str(one): one.sentence() for one in self._tally.hopeless},
                 ended=ended,
                 seconds=self.seconds,
                 left_s=self._tally.left_s(spent, leases),
@@ -190,7 +198,7 @@ class Fleet:
                     name,
                     seat.slot,
                     self._config.argv(seat.slot, self._prepared),
-                    log=self._config.logs / f"worker-{name.replace(':', '-')}.log",
+                    log=self._config.log_of(seat.slot),
                     # The URL holds the password, and an argv can be read by every user of the host.
                     environment={"HPO_STORAGE": self._prepared.url},
                 )

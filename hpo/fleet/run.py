@@ -13,8 +13,10 @@ from hpo.database.patience import give_up_at, is_hurried, must_end
 from hpo.errors import RunFailed, RunInterrupted
 from hpo.fleet.config import FleetConfig
 from hpo.fleet.events import Event, RunResult
+from hpo.fleet.first import FirstWorker
 from hpo.fleet.fleet import Fleet
 from hpo.launch.launcher import Launcher
+from hpo.search.hopeless import hopeless
 from hpo.study import study
 from hpo.study.join import Prepared
 from hpo.study.outcomes import best_trial, divergence, is_default, left_out, prune_reasons
@@ -27,14 +29,19 @@ def run(
     *,
     emit: Callable[[Event], None],
     stop: threading.Event,
+    first: FirstWorker | None = None,
 ) -> RunResult:
     """Run workers until every ticket has ended, or until `stop` or the timeout.
+
+    Args:
+        first: The worker that looked at the objective; it goes on in the study.
 
     Raises:
         RunFailed: Workers die as soon as they start, too many trials failed, or the study was
             deleted.
     """
-    fleet = Fleet(prepared, config, launcher, emit)
+    adopted = first.adopted(prepared, config) if first is not None else None
+    fleet = Fleet(prepared, config, launcher, emit, adopted)
     try:
         is_interrupted = fleet.work(stop)
     except Exception as error:
@@ -64,6 +71,7 @@ def run(
         study=opened.name,
         budget=spent,
         reasons=prune_reasons(trials),
+        hopeless=[one.sentence() for one in hopeless(trials)],
         diverged={t.number: reason for t in trials if (reason := divergence(t))},
         best=best_trial(opened_study),
         left_out=left_out(opened_study),

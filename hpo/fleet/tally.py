@@ -8,6 +8,7 @@ from statistics import fmean
 
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.search.hopeless import Hopeless, holds, hopeless
 from hpo.study.outcomes import prune_reasons
 from hpo.tickets.budget import Budget
 from hpo.tickets.leases import Lease
@@ -24,6 +25,7 @@ class Tally:
 
     Attributes:
         reasons: Numbers of pruned trials by prune reason.
+        hopeless: Values with which every trial fails, which samplers avoid.
     """
 
     def __init__(self, slots: int) -> None:
@@ -33,6 +35,8 @@ class Tally:
         self._in_a_row: list[FrozenTrial] = []
         self._paces: dict[int, tuple[int, float]] = {}
         self.reasons: Mapping[str, int] = {}
+        self.hopeless: Sequence[Hopeless] = ()
+        self._explained: set[int] = set()
 
     def take(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """Update from a study's trials; return those that ended since the last call, in order."""
@@ -44,6 +48,7 @@ class Tally:
         seconds = (trial.user_attrs.get("seconds") for trial in ended[-_RECENT:])
         self._seconds = [value for value in seconds if value]
         self.reasons = prune_reasons(trials)
+        self.hopeless = hopeless(ended)
         for trial in new:
             if trial.state != TrialState.FAIL:
                 self._in_a_row = []
@@ -51,12 +56,15 @@ class Tally:
                 # The objective raised. A trial that lost its workers, or that another program
                 # ended, says nothing of it.
                 self._in_a_row.append(trial)
+        # What one value explained stays explained: another failure in between is one more, not six.
+        row = self._in_a_row
+        self._explained |= {trial.number for trial in row if holds(trial, self.hopeless)}
         return new
 
     @property
     def failures(self) -> Sequence[FrozenTrial]:
-        """The latest unbroken row of failed trials in this run."""
-        return self._in_a_row
+        """The latest unbroken row of failed trials in this run that no hopeless value explains."""
+        return [trial for trial in self._in_a_row if trial.number not in self._explained]
 
     def trial_s(self, leases: Sequence[Lease]) -> float | None:
         """Estimated seconds per trial: mean of the latest, else by the pace of running ones."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from hpo.guard.evidence import Evidence, Pass, Spectrum
 from hpo.guard.float64 import Widened
 from hpo.guard.gradients import Gradients, at, kind, norm
-from hpo.guard.trace import Operation, Trace, is_finite, origin
+from hpo.guard.trace import Operation, Trace, is_finite, origin, uncompiled
 from hpo.guard.verdict import SCALE_FLOOR, Found, Probed
 from hpo.task.forward import LinAlgError, is_matrix_refused, loss_terms, total
 from hpo.task.parameters import parameter_names, trained
@@ -86,7 +86,7 @@ def examine(
     """
     looks: dict[str, _Look] = {}
     for name in dict.fromkeys(("fp32", precision, "fp64")):
-        with undisturbed(task, device, rng):
+        with undisturbed(task, device, rng), uncompiled():
             looks[name] = _look(task, batch, device=device, precision=name)
     found = looks["fp32"].found or looks[precision].found or Evidence()
     spectra = [look.spectra for look in looks.values() if look.spectra]
@@ -102,7 +102,7 @@ def examine_validation(task: Task) -> Evidence:
     """Collect the evidence on a non-finite metric; the caller has set the task's modes."""
     states = _states(task)
     trace = Trace(modules=task.modules, named={id(t): name for name, t in states.items()})
-    with trace, suppress(Exception):
+    with uncompiled(), trace, suppress(Exception):
         task.validate()
     found = _made_by(trace.last, states) if trace.last is not None else Evidence()
     return found if found.handed_in is not None else replace(found, direction="validation")

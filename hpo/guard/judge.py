@@ -112,10 +112,15 @@ def judge_metric(
 
 
 def _tried(failing: str, work: Callable[[], T]) -> T | None:
-    """Return the result of `work`; log an error and return None, as a verdict stands without it."""
+    """Return the result of `work`; log an error and return None, as a verdict stands without it.
+
+    The task's hooks run in it, and may raise anything.
+    """
     try:
         return work()
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         _logger.exception("%s", failing)
         return None
 

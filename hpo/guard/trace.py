@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from hpo.guard.evidence import Spectrum
 from hpo.guard.spectra import DECOMPOSITIONS, spectrum
+from hpo.task.parameters import plain_name
 
 _TORCH = str(Path(torch.__file__).parent)
 _OWN = f"{Path(__file__).parent.parent}{os.sep}"
@@ -83,7 +84,7 @@ class Trace(TorchFunctionMode):
         self._path: list[str] = []
         self._hooks = ExitStack()
         self._names = {
-            id(part): ".".join(filter(None, (key, name)))
+            id(part): plain_name(".".join(filter(None, (key, name))))
             for key, module in self.modules.items()
             for name, part in module.named_modules()
         }
@@ -223,6 +224,18 @@ class Trace(TorchFunctionMode):
             operation = self._nodes.get(node, _by_node(node) if is_own else consumer)
             yield node, operation
             waiting.extend((earlier, operation) for earlier, _ in node.next_functions)
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Run what `torch.compile` compiled as plain Python, where a `Trace` sees each operation.
+
+    Under a mode, torch would compile the mode's own code too, for 20 s and a page of warnings.
+    """
+    # It is loaded once anything was compiled, and its import takes a second.
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def origin(operation: Operation) -> Operation:

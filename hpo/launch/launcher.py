@@ -29,6 +29,12 @@ class Launched(Protocol):
     def kill(self) -> None:
         """Kill it immediately."""
 
+    def answer(self, line: str) -> None:
+        """Write a last line to the standard input of a process with a job, and close it.
+
+        From then on SIGTERM stops it, as a process without a job.
+        """
+
 
 class Launcher(Protocol):
     """A way to start processes, on this host or another."""

@@ -11,21 +11,28 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from hpo.errors import ConfigurationError, RunFailed
+from hpo.launch import children
 
 # The children of a killed process have this long to end.
 _ORPHANS_S = 20.0
+# A killed process is gone within milliseconds, unless it waits for a disk.
+_KILLED_S = 3.0
+_POLL_S = 0.01
 
 
 class LocalProcess:
     """A child process in its own session, so that Ctrl-C reaches only its parent."""
 
     def __init__(
-        self, process: subprocess.Popen[str], job: str | None, on_line: Callable[[str], None] | None
+        self,
+        process: subprocess.Popen[str],
+        job: str | None,
+        on_line: Callable[[str], None] | None,
+        *,
+        mark: str,
     ) -> None:
-        self._process = process
+        self._process, self._mark = process, mark
         self._ended_at: float | None = None
         self._listener: threading.Thread | None = None
         if on_line is not None:
@@ -45,7 +52,7 @@ class LocalProcess:
         if self._listener is not None and self._listener.is_alive():
             return None
         code = self._process.poll()
-        if code is None or code >= 0 or not self._session():
+        if code is None or code >= 0 or not self._left():
             return code
         # It was killed, and its children may still save their state. A successor waits for that,
         # since a device would not hold both.
@@ -63,25 +70,30 @@ class LocalProcess:
         with suppress(ProcessLookupError):
             self._process.terminate()
 
+    def answer(self, line: str) -> None:
+        stdin, self._process.stdin = self._process.stdin, None
+        assert stdin is not None
+        with suppress(OSError):
+            stdin.write(line + "\n")
+            stdin.close()
+
     def wait(self) -> int:
         return self._process.wait()
 
     def kill(self) -> None:
-        """Kill the process, and then all others of its session."""
+        """Kill the process, and then all others that it started."""
         with suppress(ProcessLookupError):
             self._process.kill()
-        for pid in self._session():
-            with suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + _KILLED_S
+        while (left := self._left()) and time.monotonic() < deadline:
+            for pid in left:
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(_POLL_S)
 
-    def _session(self) -> list[int]:
-        """The other processes of its session."""
-        found = []
-        for pid in psutil.pids():
-            with suppress(OSError):
-                if os.getsid(pid) == self._process.pid != pid:
-                    found.append(pid)
-        return found
+    def _left(self) -> list[int]:
+        """The other processes of its session, and those that left the session."""
+        return children.marked(self._mark, session=self._process.pid)
 
 
 class LocalLauncher:
@@ -117,11 +129,12 @@ class LocalLauncher:
                 f"the log '{log}' cannot be written: {error.strerror}; mend that, or name another "
                 "folder (HPO_HOME; for a training --out)"
             ) from error
+        mark = children.new_mark()
         with output:
             try:
                 process = subprocess.Popen(
                     list(argv),
-                    env={**self._environment, **environment},
+                    env={**self._environment, **environment, mark: "1"},
                     stdin=subprocess.DEVNULL if job is None else subprocess.PIPE,
                     stdout=output if on_line is None else subprocess.PIPE,
                     stderr=subprocess.STDOUT if on_line is None else output,
@@ -135,4 +148,4 @@ class LocalLauncher:
                     "more processes ('ulimit -u'; a container's: --pids-limit) and memory, or "
                     "write a smaller --workers; the same command goes on"
                 ) from error
-        return LocalProcess(process, job, on_line)
+        return LocalProcess(process, job, on_line, mark=mark)

@@ -91,6 +91,10 @@ class Supervisor:
             name=name, slot=slot, log=log, started_at=time.monotonic(), launched=launched
         )
 
+    def adopt(self, process: Process) -> None:
+        """Take over a process that was started before."""
+        self.running[process.name] = process
+
     @property
     def is_idle(self) -> bool:
         """True if all started processes have ended."""

@@ -8,7 +8,6 @@ line, lines of JSON and an environment. `folder` keeps the files.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import deque
@@ -36,6 +35,8 @@ from hpo.refit.folder import CONFIRMATION, TrainingFolder
 from hpo.refit.recipe import Recipe
 from hpo.refit.results import SeedResult, TrainingResult
 from hpo.refit.seed_process import Job
+from hpo.start import PROGRAM
+from hpo.study.objective import in_words
 
 # The processes' messages are read this often; a stop ends the wait at once.
 _POLL_S = 0.1
@@ -88,7 +89,8 @@ def train(
     with folder.held(force=config.force):
         if others := folder.of_other_source():
             which = ", ".join(label_of(name) for name in others)
-            text = f"the objective's file has changed since {which} ended; seeds may not compare"
+            changed = in_words(sorted({file for files in others.values() for file in files}))
+            text = f"{changed} since {which} ended; seeds may not compare"
             emit(Remark(label="note", text=text))
         left = [name for name in folder.names() if folder.result_of(name) is None]
         folder.write_summary(folder.collect(), environment)
@@ -193,7 +195,7 @@ class _Crew:
             state=str(folder.state.absolute()),
         )
         log = folder.state / f"{name}.log"
-        argv = [sys.executable, "-m", "hpo", "train_seed"]
+        argv = [*PROGRAM, "train_seed"]
         self._supervisor.start(name, slot, argv, log=log, job=job.line())
         seed, self._paces[name] = self._seeds[name], _Pace()
         seed.state, seed.slot = "training", slot.name

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpo.errors import ConfigurationError
+from hpo.errors import ConfigurationError, RunFailed
 from hpo.machine.slots import torch_device
 from hpo.refit.evaluation_files import Evaluated
 from hpo.refit.weights import locate, read, restore
 from hpo.study.objective import objective_of
 from hpo.task.build import context_of
-from hpo.task.forward import is_out_of_memory
+from hpo.task.memory import is_out_of_memory
+from hpo.task.raised import described
 from hpo.task.state import evaluating
 from objectives import Asked, CannotEvaluate, Objective, names
 
@@ -48,14 +49,13 @@ def evaluate(
 
     Raises:
         ConfigurationError: The file cannot be used, or its objective cannot evaluate it like this.
+        RunFailed: The objective's hook raised.
         InterruptedError: `must_stop` returned True.
     """
     file = locate(Path(path))
     trained = read(file)
     config = trained.about["study"]
-    found, is_changed = objective_of(
-        config, objective, is_file=True, what=f"the training in '{file}'"
-    )
+    found, changed = objective_of(config, objective, what=f"the training in '{file}'")
     _refuse_another(file, config, found, size)
     where = torch_device(device)
     task = restore(trained, where, found)
@@ -72,17 +72,22 @@ def evaluate(
             evaluation = found.evaluate(task, context, asked)
     except CannotEvaluate as error:
         raise ConfigurationError(f"'{file}' cannot be evaluated so: {error}") from error
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
+    except BaseException as error:
+        # The hook is the objective's, and may raise any class.
+        if isinstance(error, InterruptedError | KeyboardInterrupt) and asked.must_stop():
             raise
-        raise ConfigurationError(
-            f"'{file}' needs more memory to be evaluated than {where} has; write --quick"
+        if is_out_of_memory(error):
+            raise ConfigurationError(
+                f"'{file}' needs more memory to be evaluated than {where} has; write --quick"
+            ) from error
+        raise RunFailed(
+            f"evaluate() of objective '{found.name}' raised {described(error)}"
         ) from error
     if evaluation is None:
         raise ConfigurationError(
             f"objective '{found.name}' has no evaluation: it lacks the hook Objective.evaluate"
         )
-    return Evaluated(file=file, trained=trained, evaluation=evaluation, is_changed=is_changed)
+    return Evaluated(file=file, trained=trained, evaluation=evaluation, changed=changed)
 
 
 def _refuse_another(

@@ -38,13 +38,13 @@ class Evaluated:
         file: File of the training.
         trained: Content of that file.
         evaluation: Tables, figures and remarks.
-        is_changed: True if the objective's file has changed since the training.
+        changed: The objective's files that have changed since the training.
     """
 
     file: Path
     trained: Trained = field(repr=False)
     evaluation: Evaluation = field(repr=False)
-    is_changed: bool
+    changed: Sequence[str] = ()
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write tables and figures to a folder.

@@ -28,6 +28,7 @@ from hpo.refit.curves import Curve, picture
 from hpo.refit.recipe import Recipe
 from hpo.refit.results import SeedResult, TrainingResult
 from hpo.refit.weights import SUMMARY
+from hpo.study.objective import differing
 
 _VERSION = 1
 # Seed 0 is trained once more in fp32 where the training's precision is another.
@@ -132,11 +133,17 @@ class TrainingFolder:
                 "with it, name another folder with --out, or write --force to start over"
             )
 
-    def of_other_source(self) -> list[str]:
-        """Return the seeds that were trained with an earlier version of the objective's file."""
-        now = self._recipe.config.source
-        ended = {name: self.result_of(name) for name in self.names()}
-        return [n for n, one in ended.items() if one and one.source not in (None, now)]
+    def of_other_source(self) -> dict[str, list[str]]:
+        """Return the seeds that were trained with earlier versions of the objective's files.
+
+        Each has the names of the files that have changed since, '' for the objective's own.
+        """
+        now, found = self._recipe.config.source, {}
+        for name in self.names():
+            ended = self.result_of(name)
+            if ended and ended.source and (changed := differing(ended.source, now)):
+                found[name] = changed
+        return found
 
     def _summary(self) -> dict[str, Any] | None:
         path = self.path / SUMMARY

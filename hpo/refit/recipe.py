@@ -21,7 +21,7 @@ from hpo.search import configurations
 from hpo.search.configurations import Saved
 from hpo.study import study
 from hpo.study.config import StudyConfig
-from hpo.study.objective import objective_of
+from hpo.study.objective import in_words, objective_of
 from hpo.study.outcomes import best_trial, numbered
 from hpo.study.request import DEFAULT_TRIALS, DEFAULTS, usual
 from hpo.study.resolve import absolute, settled
@@ -107,7 +107,7 @@ def of_study(
         precision=trial.user_attrs.get("precision"),
         value=trial.value,
     )
-    return _recipe(found, request, what=f"trial {trial.number}", is_file=False, on_gpu=on_gpu)
+    return _recipe(found, request, what=f"trial {trial.number}", on_gpu=on_gpu)
 
 
 def _trial(opened: OpenStudy, number: int | None) -> FrozenTrial:
@@ -148,20 +148,16 @@ def of_file(path: Path, request: TrainRequest, *, on_gpu: bool) -> Recipe:
             "--size, --space, where these are not the usual ones), or write the file with "
             "'python -m hpo best --save FILE'"
         )
-    return _recipe(found, request, what=f"'{path}'", is_file=True, on_gpu=on_gpu)
+    return _recipe(found, request, what=f"'{path}'", on_gpu=on_gpu)
 
 
-def _recipe(
-    found: Saved, request: TrainRequest, *, what: str, is_file: bool, on_gpu: bool
-) -> Recipe:
+def _recipe(found: Saved, request: TrainRequest, *, what: str, on_gpu: bool) -> Recipe:
     notes: list[str] = []
     config = None if found.config is None else config_of(found.config, what)
     known = asdict(config) if config else {"objective": request.objective, "source": ""}
-    objective, has_changed = objective_of(known, request.objective, is_file=is_file, what=what)
-    if config and has_changed:
-        notes.append(
-            "the objective's file has changed since the study was created; so may the result"
-        )
+    objective, changed = objective_of(known, request.objective, what=what)
+    if config and changed:
+        notes.append(f"{in_words(changed)} since the study was created; so may the result")
     spec = str(absolute(request.objective) or known["objective"])
     usually = usual(on_gpu=on_gpu)
     studied = found.precision or (config.precision if config else usually["precision"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -25,14 +26,15 @@ from hpo.engine.average import module_states
 from hpo.engine.plan import Plan
 from hpo.engine.reports import Epoch, Interval, Reporter
 from hpo.engine.trial import train
-from hpo.errors import HpoError, StopRequested
+from hpo.errors import ConfigurationError, StopRequested
 from hpo.guard.evidence import Divergence
 from hpo.machine.provenance import environment, git_sha
 from hpo.refit import weights
 from hpo.refit.weights import Trained
 from hpo.study.objective import load_objective
 from hpo.task.build import build
-from hpo.task.forward import is_out_of_memory
+from hpo.task.memory import is_out_of_memory
+from hpo.task.raised import described
 from hpo.task.saving import save
 from hpo.task.tensors import map_tensors
 from objectives import Task
@@ -100,15 +102,16 @@ def train_seed(job: Job, emit: Emit, stop: Event) -> None:
     """
     try:
         _train(job, emit, stop)
-    except StopRequested:
-        emit("stopped", {})
-    except HpoError as error:
-        emit("failed", {"text": str(error)})
-    except Exception as error:
-        logging.getLogger(__name__).exception("the training raised")
-        text = " ".join(str(error).split())[:400]
-        known = "out of memory: " if is_out_of_memory(error) else ""
-        emit("failed", {"text": f"{known}{type(error).__name__}: {text}"})
+    except BaseException as error:
+        # The objective's hooks may raise any class; a stop is one that was asked for.
+        if isinstance(error, StopRequested | KeyboardInterrupt) and stop.is_set():
+            emit("stopped", {})
+        elif isinstance(error, ConfigurationError):
+            emit("failed", {"text": str(error)})
+        else:
+            logging.getLogger(__name__).exception("the training raised")
+            known = "out of memory: " if is_out_of_memory(error) else ""
+            emit("failed", {"text": known + described(error)})
 
 
 def _train(job: Job, emit: Emit, stop: Event) -> None:
@@ -200,10 +203,14 @@ class _SeedReporter(Reporter):
 
     def on_epoch(self, epoch: Epoch) -> bool:
         self.metrics = dict(epoch.metrics)
+        value = _shown(epoch.metrics[self._metric])
+        if value is None:
+            text = "before the first step the metric is %s"
+            logging.getLogger(__name__).warning(text, epoch.metrics[self._metric])
         seconds = round(time.monotonic() - self._began, 3)
         where = {"epoch": epoch.epoch, "step": epoch.step}
         self.rows.append({**where, "seconds": seconds, "figures": epoch.flat()})
-        self._emit("epoch", {**where, "value": epoch.metrics[self._metric]})
+        self._emit("epoch", {**where, "value": value})
         return False
 
     def on_interval(self, interval: Interval) -> None:
@@ -221,4 +228,9 @@ class _SeedReporter(Reporter):
             self._began -= self.rows[-1]["seconds"]
             for row in self.rows:
                 event = {"epoch": row["epoch"], "step": row["step"], "is_earlier": True}
-                self._emit("epoch", {**event, "value": row["figures"][self._metric]})
+                self._emit("epoch", {**event, "value": _shown(row["figures"][self._metric])})
+
+
+def _shown(value: float) -> float | None:
+    """A metric as an event has it: none of an untrained network whose loss overflows."""
+    return value if math.isfinite(value) else None

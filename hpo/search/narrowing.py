@@ -3,17 +3,20 @@
     --set width=64 --range lr=1e-4,1e-2,log
 
 Border: the objective's declaration stays unchanged. Its `suggest` gets a trial that samples within
-the narrower bounds, so that the objective need not know of them.
+the narrower bounds, and gives each value as the storage gives it back, so that the objective need
+not know of either.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hpo.errors import ConfigurationError
+from hpo.search import roundtrip
 from objectives import Choice, Float, Int, Objective, Params, Space, Trial
 
 Spec = Float | Int | Choice
@@ -48,7 +51,11 @@ class Narrowing:
         return spec
 
     def suggest(self, objective: Objective, trial: Trial, space: str) -> Params:
-        """The parameters that the objective suggests for a trial within these bounds."""
+        """The parameters that the objective suggests for a trial within these bounds.
+
+        Raises:
+            ValueError: The objective asks for a value that would be recorded as another one.
+        """
         specs = self.apply(objective.spaces[space])
         own = {name: specs[name] for name in (*self.fixed, *self.ranges)}
         return objective.suggest(_NarrowTrial(trial, own), space)
@@ -61,7 +68,7 @@ class Narrowing:
 
 
 class _NarrowTrial:
-    """A trial whose own bounds replace those that its caller passes."""
+    """A trial with bounds of its own, not its caller's, whose values are as they are stored."""
 
     def __init__(self, trial: Trial, specs: Mapping[str, Spec]) -> None:
         self._trial, self._specs = trial, specs
@@ -75,7 +82,8 @@ class _NarrowTrial:
         spec = self._specs.get(name)
         if isinstance(spec, Float):
             low, high, log = spec.low, spec.high, spec.log
-        return self._trial.suggest_float(name, low, high, step=None if log else step, log=log)
+        value = self._trial.suggest_float(name, low, high, step=None if log else step, log=log)
+        return roundtrip.number(name, value, is_whole=False)
 
     def suggest_int(
         self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
@@ -83,12 +91,14 @@ class _NarrowTrial:
         spec = self._specs.get(name)
         if isinstance(spec, Int):
             low, high, log = spec.low, spec.high, spec.log
-        return self._trial.suggest_int(name, low, high, step=1 if log else step, log=log)
+        value = self._trial.suggest_int(name, low, high, step=1 if log else step, log=log)
+        return int(roundtrip.number(name, value, is_whole=True))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        if name in self._specs:
-            return self._specs[name].suggest(self._trial, name)
-        return self._trial.suggest_categorical(name, choices)
+        spec = self._specs.get(name)
+        if isinstance(spec, Choice):
+            choices = spec.choices
+        return roundtrip.choice(name, self._trial.suggest_categorical(name, choices), choices)
 
 
 def narrowing(space: Space, fixed: Mapping[str, Any], ranges: Mapping[str, Any]) -> Narrowing:
@@ -130,15 +140,15 @@ def value_of(name: str, spec: Spec, given: Any, *, flag: str = "--set") -> Any:
             if isinstance(given, str) and given == str(choice):
                 return choice
         # A number is the same however it is written: 0 for 0.0, 1e-3 for 0.001.
-        number = _number(given, whole=False)
+        number = _number(given, whole=False) if isinstance(given, str) else None
         for choice in spec.choices:
             is_number = isinstance(choice, int | float) and not isinstance(choice, bool)
-            if is_number and isinstance(given, str) and number == choice:
+            if is_number and number == choice:
                 return choice
     else:
         value = _number(given, whole=isinstance(spec, Int))
         if value is not None and spec.low <= value <= spec.high:
-            return value
+            return int(value) if isinstance(spec, Int) else float(value)
     raise ConfigurationError(
         f"{name}={given} is not within the search space, where it is {_described(spec)} ({flag})"
     )
@@ -190,9 +200,15 @@ def _range_of(name: str, spec: Spec, given: Any) -> list[Any]:
 
 
 def _number(given: Any, *, whole: bool) -> float | int | None:
-    """Convert a number or its text; return None unless it is finite and, if asked, whole."""
+    """Convert a number or its text; return None unless it is finite and, if asked, whole.
+
+    A whole number keeps each digit: beyond 2**53 a float would make another one of it.
+    """
     if isinstance(given, bool):
         return None
+    if isinstance(given, str | int):
+        with suppress(ValueError):
+            return int(given)
     try:
         value = float(given)
     except (TypeError, ValueError):

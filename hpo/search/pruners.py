@@ -31,7 +31,7 @@ def make_pruner(name: str, *, epochs: int) -> BasePruner:
     """The pruner of this name, or the one at `module:attr`, which may take `epochs`."""
     if name in PRUNERS:
         return PRUNERS[name](epochs)
-    own: BasePruner = load_plugin(name, BasePruner, flag="--pruner", epochs=epochs)
+    own: BasePruner = load_plugin(name, BasePruner, flag="pruner", epochs=epochs)
     return own
 
 

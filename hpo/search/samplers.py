@@ -3,12 +3,15 @@
 Border: the list of samplers and the choice for a search space. `sampler_view` prepares the trials
 that a sampler reads; the worker stores them.
 
+A value with which every trial fails is proposed by none of them (`hopeless`).
+
 Of Optuna's samplers only TPE reads pruned trials. The others would propose the diverging region
 again and again, and would find nothing in a study whose pruner ends most trials.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -18,6 +21,8 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import ConfigurationError
+from hpo.search.cmaes import PlainCmaEs, refuse_pickles
+from hpo.search.hopeless import Key, hopeless, instead
 from hpo.search.plugins import is_plugin, load_plugin
 from hpo.search.sampler_view import RERUN_OF, UNTRAINED, View, constrained
 from objectives import Choice, Space
@@ -25,31 +30,36 @@ from objectives import Choice, Space
 __all__ = ["RERUN_OF", "SAMPLERS", "UNTRAINED", "InformedSampler"]
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
-    "tpe": lambda seed: InformedSampler(optuna.samplers.TPESampler(seed=seed), reads_pruned=True),
+    "tpe": lambda seed: InformedSampler(
+        optuna.samplers.TPESampler(seed=seed), seed=seed, reads_pruned=True
+    ),
     "gp": lambda seed: InformedSampler(
-        optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+        optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False), seed=seed
     ),
     "cmaes": lambda seed: InformedSampler(
-        optuna.samplers.CmaEsSampler(
+        PlainCmaEs(
             seed=seed,
             # CMA-ES proposes numbers alone; TPE proposes the categories, since it learns, too.
             independent_sampler=optuna.samplers.TPESampler(seed=seed),
             warn_independent_sampling=False,
-        )
+        ),
+        seed=seed,
     ),
-    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    "random": lambda seed: InformedSampler(optuna.samplers.RandomSampler(seed=seed), seed=seed),
 }
 
 
 class InformedSampler(BaseSampler):
-    """An Optuna sampler that reads a study through a `View`.
+    """An Optuna sampler that reads a study through a `View`, and proposes no hopeless value.
 
     Args:
+        seed: Seed of what replaces a hopeless choice.
         reads_pruned: True if `inner` itself reads pruned trials and their constraints, as TPE does.
     """
 
-    def __init__(self, inner: BaseSampler, *, reads_pruned: bool = False) -> None:
-        self.inner, self._reads_pruned = inner, reads_pruned
+    def __init__(self, inner: BaseSampler, *, seed: int = 0, reads_pruned: bool = False) -> None:
+        self.inner, self._seed, self._reads_pruned = inner, seed, reads_pruned
+        self._avoided: tuple[int, frozenset[Key]] = (-1, frozenset())
 
     def _view(self, study: optuna.Study) -> optuna.Study:
         # `View` has the part of a study that samplers use, not all of `optuna.Study`.
@@ -63,7 +73,11 @@ class InformedSampler(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self.inner.sample_relative(self._view(study), trial, search_space)
+        found = self.inner.sample_relative(self._view(study), trial, search_space)
+        return {
+            name: self._allowed(study, trial, name, value, search_space[name])
+            for name, value in found.items()
+        }
 
     def sample_independent(
         self,
@@ -72,9 +86,25 @@ class InformedSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        return self.inner.sample_independent(
+        value = self.inner.sample_independent(
             self._view(study), trial, param_name, param_distribution
         )
+        return self._allowed(study, trial, param_name, value, param_distribution)
+
+    def _allowed(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        name: str,
+        value: Any,
+        distribution: BaseDistribution,
+    ) -> Any:
+        """The proposed value, or one in its place if it is hopeless."""
+        if self._avoided[0] != trial.number:
+            found = hopeless(study.get_trials(deepcopy=False))
+            self._avoided = trial.number, frozenset((one.name, repr(one.value)) for one in found)
+        rng = random.Random(f"{self._seed} {name}")
+        return instead(name, value, distribution, avoided=self._avoided[1], rng=rng)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self.inner.before_trial(self._view(study), trial)
@@ -100,8 +130,10 @@ def make_sampler(name: str, *, seed: int) -> BaseSampler:
     """
     if name in SAMPLERS:
         return SAMPLERS[name](seed)
-    own: BaseSampler = load_plugin(name, BaseSampler, flag="--sampler", seed=seed)
-    return InformedSampler(own, reads_pruned=isinstance(own, optuna.samplers.TPESampler))
+    own: BaseSampler = load_plugin(name, BaseSampler, flag="sampler", seed=seed)
+    refuse_pickles(own)
+    is_tpe = isinstance(own, optuna.samplers.TPESampler)
+    return InformedSampler(own, seed=seed, reads_pruned=is_tpe)
 
 
 def check_sampler(name: str) -> None:

@@ -32,7 +32,7 @@ class StudyConfig:
 
     Attributes:
         objective: Name, module or file for `objectives.load`; a file's path is absolute.
-        source: Hash of the objective's file, which reveals a change of it.
+        source: Hashes of the objective's files, which reveal a change of one.
         problem_seed: Seed of the problem's data.
         seed: Seed of the search, the initialization and the training draws.
         on_precision_range: `prune` a configuration that fails only because of its precision, or

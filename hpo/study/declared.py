@@ -5,17 +5,28 @@ Border: reads attributes and builds nothing; `hpo.check.rehearsal` checks a buil
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hpo.search.roundtrip import LARGEST, is_stored, plain
+from hpo.study.request import FLAGS
 from objectives import Choice, Float, Int, Objective, Option
 
 State = Literal["ok", "warning", "failed"]
-# A choice of one of these types comes back from the database unchanged.
-_STORED = (str, int, float, bool, type(None))
+# Optuna's column for a parameter's name has this length.
+_LONGEST_NAME = 512
+# The flags of commands that take an objective's options, beside those of `run` that FLAGS declares.
+OWN_FLAGS = frozenset(
+    {
+        *(flag.name for flag in FLAGS),
+        *("config", "export_csv", "help", "json", "log_json", "quiet", "storage", "verbose"),
+        *("count", "device", "ema", "epochs", "half", "out", "seeds", "stream", "trial"),
+    }
+)
 _Problems = Iterator[str]
 
 
@@ -78,6 +89,8 @@ def _options(options: Any) -> _Problems:
     for name, option in options.items():
         if not (isinstance(name, str) and name.isidentifier()):
             yield f"the option {name!r} becomes a flag; name it with letters, digits and '_'"
+        elif name in OWN_FLAGS:
+            yield f"the option '{name}' has the name of a flag of the service, --{name}; rename it"
         elif not isinstance(option, Option):
             yield f"option '{name}' is {option!r}; write Option(default=...)"
         elif not all(isinstance(text, str) for text in (option.default, *option.choices)):
@@ -98,6 +111,11 @@ def _spaces(spaces: Any) -> _Problems:
             yield f"space '{name}' is {space!r}; give it at least one parameter"
             continue
         for parameter, spec in space.items():
+            if not _is_name(parameter):
+                yield (
+                    f"space '{name}' has a parameter {parameter!r}; name it by a text of 1 to "
+                    f"{_LONGEST_NAME} printable characters"
+                )
             for problem in _spec(spec):
                 yield f"'{parameter}' of space '{name}' {problem}"
 
@@ -112,19 +130,31 @@ def _spec(spec: Any) -> _Problems:
         yield f"is {spec!r}; write Float(...), Int(...) or Choice(...)"
 
 
+def _is_name(name: Any) -> bool:
+    return type(name) is str and 0 < len(name) <= _LONGEST_NAME and name.isprintable()
+
+
 def _choice(spec: Choice) -> _Problems:
-    if isinstance(spec.choices, str) or not spec.choices:
+    if isinstance(spec.choices, str) or not isinstance(spec.choices, Sequence) or not spec.choices:
         yield f"has the choices {spec.choices!r}; write a tuple of at least one value"
         return
-    for choice in spec.choices:
-        if not isinstance(choice, _STORED) or (
-            isinstance(choice, float) and not math.isfinite(choice)
-        ):
+    strange = [choice for choice in spec.choices if not is_stored(choice)]
+    for choice in strange:
+        yield (
+            f"has the choice {choice!r}, which a database cannot give back as it is; choose "
+            "among texts, finite numbers, True, False and None, and look the rest up in build()"
+        )
+    if strange:
+        return
+    for one, other in itertools.combinations(spec.choices, 2):
+        if one == other:
             yield (
-                f"has the choice {choice!r}, which a database cannot give back as it is; choose "
-                "among texts, numbers, True, False and None, and look the rest up in build()"
+                f"has the choices {one!r} and {other!r}, which are equal to Python and to a "
+                "database; leave one out, or name them by texts and look the values up in build()"
             )
-    if spec.default not in spec.choices:
+    # False is in (0, 1), and would be trained as False and recorded as 0.
+    default, plain_choices = plain(spec.default), map(plain, spec.choices)
+    if not any(type(one) is type(default) and one == default for one in plain_choices):
         yield f"has the default {spec.default!r}, which is none of its choices {spec.choices!r}"
 
 
@@ -132,16 +162,25 @@ def _bounds(spec: Float | Int) -> _Problems:
     kind = type(spec).__name__
     for name in ("low", "high", "default"):
         value = getattr(spec, name)
-        if not isinstance(value, int if kind == "Int" else int | float):
+        is_number = isinstance(value, int if kind == "Int" else int | float)
+        if not is_number or isinstance(value, bool):
             yield f"has {name}={value!r}, which is no {kind.lower()}"
             return
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             yield f"has {name}={value!r}; bounds are finite"
+            return
+        if isinstance(value, int) and abs(value) > LARGEST:
+            yield (
+                f"has {name}={value}, beyond {LARGEST} (2**53): a database gives it back as "
+                "another whole number; search an exponent, or an index into a table"
+            )
             return
     if spec.low > spec.high:
         yield f"has low={spec.low} above high={spec.high}; exchange them"
     elif not spec.low <= spec.default <= spec.high:
         yield f"has default={spec.default}, outside of low={spec.low} and high={spec.high}"
+    elif not math.isfinite(float(spec.high) - float(spec.low)):
+        yield f"goes from low={spec.low} to high={spec.high}, further than a float reaches"
     if spec.log and spec.low <= 0:
         yield f"is on a log scale from low={spec.low}; raise low above 0 or leave log out"
 

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
 
+from hpo import trust
 from hpo.database.connection import locked
 from hpo.database.migrations import create_tables
 from hpo.database.storage import open_storage
 from hpo.errors import ConfigurationError, ObjectiveError
-from hpo.search import configurations
+from hpo.search import configurations, finite
 from hpo.search.narrowing import Narrowing, narrowing
+from hpo.search.plugins import is_plugin
 from hpo.study import study
-from hpo.study.config import StudyConfig, check_name, differences, facts, forced, refuse
+from hpo.study.config import (
+    Difference,
+    StudyConfig,
+    check_name,
+    differences,
+    facts,
+    forced,
+    refuse,
+)
 from hpo.study.declared import declared
-from hpo.study.objective import load_objective, source_hash
+from hpo.study.objective import changed_files, in_words, named_objective, source_hash
 from hpo.study.request import DEFAULT_TRIALS, DEFAULTS, FLAGS, RunRequest, usual
 from hpo.study.resolve import absolute, check, check_search, settle, settled
 from hpo.study.study import OpenStudy
@@ -46,8 +56,18 @@ class Prepared:
     notes: Sequence[str] = ()
 
 
-def prepare_study(db: sa.Engine, request: RunRequest, *, on_gpu: bool) -> Prepared:
+Look = Callable[[StudyConfig, str, str | None], object]
+
+
+def prepare_study(
+    db: sa.Engine, request: RunRequest, *, on_gpu: bool, look: Look | None = None
+) -> Prepared:
     """Create or load the requested study and extend its budget.
+
+    Args:
+        look: Called with the settings, the objective and the study's uid, None of a new one,
+            before anything is created or changed, if this objective was not trained so before. It
+            raises `ObjectiveError` if that cannot be. It may take long, so the study is not locked.
 
     Raises:
         ConfigurationError: The request is impossible; nothing was changed.
@@ -61,22 +81,34 @@ def prepare_study(db: sa.Engine, request: RunRequest, *, on_gpu: bool) -> Prepar
     storage = open_storage(db)
     known = study.find(storage, request.study_name) if request.study_name else None
     spec = absolute(request.objective) or (known.config.objective if known else DEFAULT)
-    objective = load_objective(spec)
+    _name_plugins(request)
+    given = None if request.objective is None else spec
+    objective = named_objective(given, spec, what=f"study '{request.study_name}'")
     for finding in declared(objective):
         if finding.state == "failed":
             raise ObjectiveError(f"objective '{spec}': {finding.detail}")
     wanted = {**DEFAULTS, **usual(on_gpu=on_gpu), **request.asked()}
     name = request.study_name or f"{objective.name}-{wanted['space']}-{wanted['size']}"
     notes: list[str] = []
+    opened = study.find(storage, name)
+    created = _created(objective, spec, wanted, request) if opened is None else None
+    compared = None if opened is None else _compared(opened, objective, spec, request)
+    if look is not None and created is not None:
+        look(created, spec, None)
+    elif look is not None and opened is not None and compared is not None and compared.is_other:
+        left = Tickets(db, opened.uid).count()
+        if opened.copy_of or max(left.total, request.n_trials or 0) > left.ended:
+            look(compared.wanted, spec, None if opened.copy_of else opened.uid)
     # Under this lock simultaneous runs create one study, and none undoes another's changes.
     with locked(db, f"hpo study {name}"):
         opened = study.find(storage, name)
         is_new = opened is None
         if opened is None:
-            opened = study.create(storage, name, _created(objective, spec, wanted, request))
+            created = created or _created(objective, spec, wanted, request)
+            opened = study.create(storage, name, created)
         else:
             copy_of = opened.copy_of
-            opened, notes = _joined(study.claimed(opened), db, objective, spec, request)
+            opened, notes = _joined(study.claimed(opened), db, objective, spec, request, compared)
             if copy_of is not None:
                 notes.insert(
                     0,
@@ -88,6 +120,8 @@ def prepare_study(db: sa.Engine, request: RunRequest, *, on_gpu: bool) -> Prepar
         notes.append(
             f"the study has {total} trials already; --n_trials {request.n_trials} adds none"
         )
+    if request.allow_repeats:
+        notes += filter(None, [_refuse_repeats(opened.config, objective, request, total=total)])
     if request.enqueue:
         notes.append(_enqueue(opened, tickets, objective, request))
     study.note_run(opened, _effective(request, opened, total=total))
@@ -104,12 +138,21 @@ def prepare_study(db: sa.Engine, request: RunRequest, *, on_gpu: bool) -> Prepar
     )
 
 
+def _name_plugins(request: RunRequest) -> None:
+    """Allow the user's own sampler and pruner that a run names on this host."""
+    if request.sampler is not None and is_plugin(request.sampler):
+        trust.name("sampler", request.sampler)
+    if request.pruner is not None and is_plugin(request.pruner):
+        trust.name("pruner", request.pruner)
+
+
 def _created(
     objective: Objective, spec: str, wanted: Mapping[str, Any], request: RunRequest
 ) -> StudyConfig:
     """The configuration of a new study; refuse more enqueued configurations than trials."""
     total = request.n_trials or DEFAULT_TRIALS
     config = settled(objective, spec, wanted, n_trials=total)
+    _refuse_repeats(config, objective, request, total=total)
     # The first trial tries the default configuration and takes no enqueued one.
     lacking = len(_to_try(config, objective, request)) - (total - 1)
     if lacking > 0:
@@ -117,14 +160,27 @@ def _created(
     return config
 
 
-def _joined(
-    opened: OpenStudy, db: sa.Engine, objective: Objective, spec: str, request: RunRequest
-) -> tuple[OpenStudy, list[str]]:
-    """Join an existing study, changed if --force allows it; return it with notes for the user.
+@dataclass(frozen=True, kw_only=True)
+class _Compared:
+    """A request compared with a study's configuration.
+
+    Attributes:
+        is_other: True if the study's trials were trained with another source or other settings.
+    """
+
+    created: StudyConfig
+    wanted: StudyConfig
+    found: Sequence[Difference]
+    is_other: bool
+    notes: Sequence[str]
+
+
+def _compared(opened: OpenStudy, objective: Objective, spec: str, request: RunRequest) -> _Compared:
+    """Compare a request with an existing study.
 
     Raises:
         StudyMismatch: The request differs from the study, without --force or beyond its reach.
-        ConfigurationError: The request is impossible, or workers hold a study to be changed.
+        ConfigurationError: The request is impossible.
     """
     created, asked, notes = opened.config, request.asked(), []
     check(objective, {**asdict(created), **asked})
@@ -132,14 +188,14 @@ def _joined(
     options = settle(objective, {**created.options, **asked.get("options", {})}, now)
     if "options" in asked:
         asked["options"] = {name: options[name] for name in asked["options"]}
-    is_same_source = source_hash(objective) == created.source
-    if not is_same_source:
+    changed = changed_files(objective, created.source)
+    if changed:
         notes.append(
-            f"the objective's file has changed since study '{opened.name}' was created; "
+            f"{in_words(changed)} since study '{opened.name}' was created; "
             "its trials may not compare"
         )
     if spec != created.objective:
-        if request.force or not is_same_source:
+        if request.force or changed:
             asked["objective"] = spec
         else:
             notes.append(
@@ -151,7 +207,39 @@ def _joined(
     if found and not (request.force and all(one.can_be_forced for one in found)):
         refuse(opened.name, found)
     check_search(wanted)
+    return _Compared(
+        created=created,
+        wanted=wanted,
+        found=found,
+        is_other=bool(found or changed),
+        notes=notes,
+    )
+
+
+def _joined(
+    opened: OpenStudy,
+    db: sa.Engine,
+    objective: Objective,
+    spec: str,
+    request: RunRequest,
+    compared: _Compared | None,
+) -> tuple[OpenStudy, list[str]]:
+    """Join an existing study, changed if --force allows it; return it with notes for the user.
+
+    Args:
+        compared: The request compared with the study as it was found; its configuration may have
+            changed since.
+
+    Raises:
+        StudyMismatch: The request differs from the study, without --force or beyond its reach.
+        ConfigurationError: The request is impossible, or workers hold a study to be changed.
+    """
+    if compared is None or compared.created != opened.config:
+        compared = _compared(opened, objective, spec, request)
+    wanted, found, notes = compared.wanted, compared.found, list(compared.notes)
     tickets = Tickets(db, opened.uid)
+    if (request.n_trials or 0) > tickets.count().total:
+        _refuse_repeats(wanted, objective, request, total=request.n_trials or 0)
     _refuse_too_many(tickets, opened, _to_try(wanted, objective, request), request)
     if found:
         with tickets.held_still() as leases:
@@ -161,9 +249,30 @@ def _joined(
                     f"study '{opened.name}' is being worked on by {names}, and --force would "
                     "change it under them; end that run first"
                 )
-            opened = study.change(opened, forced(created, wanted, found))
+            opened = study.change(opened, forced(compared.created, wanted, found))
         notes.append(f"from here on: {'; '.join(map(str, found))}")
     return opened, notes
+
+
+def _refuse_repeats(
+    config: StudyConfig, objective: Objective, request: RunRequest, *, total: int
+) -> str:
+    """Refuse more trials than there are configurations; the note on them if that is allowed.
+
+    Raises:
+        ConfigurationError: The rest would repeat configurations, and the request does not allow it.
+    """
+    space = config.narrowing.apply(objective.spaces[config.space])
+    count = finite.configurations(objective, space)
+    if count is None or count >= total:
+        return ""
+    said = f"{count} configuration{'' if count == 1 else 's'} for {total} trials"
+    if not request.allow_repeats:
+        raise ConfigurationError(
+            f"{said}: the rest would repeat one with another seed; write --n_trials {count}, or "
+            "--allow_repeats"
+        )
+    return f"{said}: the rest repeat one with another seed"
 
 
 def _refuse_too_many(

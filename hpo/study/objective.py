@@ -1,46 +1,58 @@
-"""Import the objective of a stored configuration; run foreign code only if the user named it.
+"""Import an objective, for a stored configuration only where the user named it; name its changes.
 
-Border: finds and imports the objective and detects a change of its file; callers use it.
+Border: finds and imports the objective and compares its files; callers say what follows.
 """
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
-from hpo.errors import ConfigurationError, ObjectiveError
-from objectives import Objective, load, names
+from hpo import trust
+from hpo.errors import ObjectiveError
+from hpo.task.raised import described
+from objectives import NoObjective, Objective, file_hash, files_of, load, names
 
 
 def objective_of(
-    config: Mapping[str, Any], given: str | None, *, is_file: bool, what: str
-) -> tuple[Objective, bool]:
+    config: Mapping[str, Any], given: str | None, *, what: str
+) -> tuple[Objective, Sequence[str]]:
     """Import the objective of a stored configuration.
 
     Args:
         given: The user's name, module or file of the objective; None for the stored one.
-        is_file: True if the configuration came with a file and not from a database.
         what: The thing that needs the objective, for the message: 'the saved step'.
 
     Returns:
-        The objective, and whether its file has changed since the configuration was stored.
+        The objective, and the names of its files that have changed since the configuration was
+        stored; '' is its own.
 
     Raises:
-        ConfigurationError: It does not come with the project, and the user did not name it.
+        ConfigurationError: It does not come with the project, and nobody named it on this host.
         ObjectiveError: There is none, or it cannot be imported.
     """
-    spec = given or config["objective"]
-    if is_file and given is None and spec not in names():
-        # A file may come from an untrusted source, and importing an objective runs its code.
-        raise ConfigurationError(
-            f"{what} wants to run the code of '{spec}'; if that is what you expect, say "
-            f"so with --objective '{spec}', or where it is on this machine"
-        )
-    found = load_objective(spec)
-    return found, source_hash(found) != config["source"]
+    found = named_objective(given, config["objective"], what=what)
+    return found, changed_files(found, config["source"])
+
+
+def named_objective(given: str | None, stored: str, *, what: str) -> Objective:
+    """Import the objective that the user names, else the one that is stored.
+
+    Raises:
+        ConfigurationError: It does not come with the project, and nobody named it on this host.
+        ObjectiveError: There is none, or it cannot be imported.
+    """
+    if given is not None:
+        found = load_objective(given)
+        if given not in names():
+            trust.name("objective", given)
+        return found
+    if stored not in names():
+        trust.refuse_unnamed("objective", stored, what=what)
+    return load_objective(stored)
 
 
 def load_objective(spec: str) -> Objective:
@@ -51,15 +63,58 @@ def load_objective(spec: str) -> Objective:
     """
     try:
         return load(spec)
-    except LookupError as error:
-        raise ObjectiveError(f"{error.args[0]} (--objective)") from error
-    except Exception as error:
+    except NoObjective as error:
+        raise ObjectiveError(f"{error} (--objective)") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # A script without a guard of '__main__' parses its arguments, and so ends the process.
         raise ObjectiveError(
-            f"objective '{spec}' cannot be imported: {type(error).__name__}: {error}"
+            f"objective '{spec}' cannot be imported: {described(error)}"
         ) from error
 
 
 def source_hash(objective: Objective) -> str:
-    """A 64-bit hash of the file that defines an objective, in hexadecimal."""
-    path = inspect.getsourcefile(type(objective))
-    return hashlib.blake2b(Path(path or "").read_bytes(), digest_size=8).hexdigest()
+    """Hashes of the files that an objective is made of: `HASH helper.py=HASH nets/net.py=HASH`.
+
+    The first is the objective's own; those of its folder that it imports follow.
+    """
+    first, *others = files_of(objective).items()
+    return " ".join([file_hash(first[1]), *(f"{quote(n)}={file_hash(p)}" for n, p in others)])
+
+
+def changed_files(objective: Objective, source: str) -> list[str]:
+    """Names of the files of an objective that have changed since it had these hashes.
+
+    '' stands for the objective's own.
+    """
+    changed = differing(str(source), source_hash(objective))
+    # Earlier versions stored the hash of the class's file, which may be another one.
+    if "" in changed and _class_hash(objective) == str(source).partition(" ")[0]:
+        changed.remove("")
+    return changed
+
+
+def differing(before: str, now: str) -> list[str]:
+    """Names of the files with another hash; '' for the objective's own."""
+    old, new = _hashes(before), _hashes(now)
+    # Earlier versions stored the hash of the objective's own file alone.
+    compared = [""] if len(old) == 1 or len(new) == 1 else dict.fromkeys((*old, *new))
+    return [name for name in compared if old.get(name) != new.get(name)]
+
+
+def in_words(changed: Sequence[str]) -> str:
+    """The beginning of a sentence on changed files: "the objective's 'helper.py' has changed"."""
+    listed = ", ".join(f"'{name}'" if name else "file" for name in changed)
+    return f"the objective's {listed} {'has' if len(changed) == 1 else 'have'} changed"
+
+
+def _hashes(source: str) -> dict[str, str]:
+    own, *others = source.split(" ")
+    pairs = (one.rpartition("=") for one in others)
+    return {"": own, **{unquote(name): value for name, _, value in pairs}}
+
+
+def _class_hash(objective: Objective) -> str | None:
+    path = Path(inspect.getsourcefile(type(objective)) or "")
+    return file_hash(path) if path.is_file() else None

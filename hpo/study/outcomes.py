@@ -17,6 +17,8 @@ from hpo.tickets.budget import Budget
 
 # This system attribute marks a trial that tries an enqueued configuration.
 ENQUEUED = "hpo:enqueued"
+# And this one a configuration that was chosen because no other trial has it.
+CHOSEN = "hpo:chosen"
 # This system attribute holds the number of the attempt that ended a trial and wrote its checkpoint,
 # and 0 while it runs. Trials that an earlier version ended do not have it.
 ATTEMPT = "hpo:attempt"
@@ -106,6 +108,6 @@ def divergence(trial: FrozenTrial) -> str | None:
 def is_default(trial: FrozenTrial) -> bool:
     """Return whether a trial has completed the default configuration."""
     is_fixed = "fixed_params" in trial.system_attrs
-    is_other = RERUN_OF in trial.user_attrs or ENQUEUED in trial.system_attrs
+    is_other = RERUN_OF in trial.user_attrs or trial.system_attrs.keys() & {ENQUEUED, CHOSEN}
     is_complete = trial.state == TrialState.COMPLETE and is_measured(trial)
     return is_fixed and not is_other and is_complete

@@ -169,6 +169,12 @@ class RunRequest:
     seed: int | None = _flag(
         None, "integer", "of search, initialization and training draws (default: {usual})", usual=0
     )
+    allow_repeats: bool = _flag(
+        False,
+        "switch",
+        "more trials than the search space has configurations: the rest repeat one with another "
+        "seed (such a number is refused without this flag)",
+    )
     force: bool = _flag(
         False,
         "switch",

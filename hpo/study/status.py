@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import RunFailed
+from hpo.search.hopeless import hopeless
 from hpo.search.samplers import RERUN_OF
 from hpo.study.outcomes import (
     best_trial,
@@ -53,6 +54,7 @@ class Status:
         gpu_seconds: GPU seconds by outcome: complete, a prune reason or fail.
         left_out: Remark on a better value that another program told; None without one.
         failure: Number and error of the last failed trial; None without one.
+        hopeless: Values with which every trial fails, which samplers avoid, in sentences.
         configuration: Effective configuration of the latest run, keyed by flag.
         copy_of: Name of the original, for a copy without a budget of its own yet.
     """
@@ -68,6 +70,7 @@ class Status:
     best: FrozenTrial | None
     left_out: str | None
     failure: str | None
+    hopeless: Sequence[str]
     configuration: Mapping[str, Any]
 
     def flat(self) -> dict[str, Any]:
@@ -83,6 +86,7 @@ class Status:
             "lost_to_precision": asdict(self.lost),
             "workers": [asdict(lease) for lease in self.leases],
             "failure": self.failure,
+            "hopeless": list(self.hopeless),
             "configuration": dict(self.configuration),
             "best": best and {"trial": best.number, "value": best.value, "params": best.params},
             "left_out": self.left_out,
@@ -118,6 +122,7 @@ def status(opened: OpenStudy, db: sa.Engine) -> Status:
         best=best_trial(study),
         left_out=left_out(study),
         failure=_failure(ended),
+        hopeless=[one.sentence() for one in hopeless(ended)],
         configuration=last_run(opened),
     )
 

@@ -34,14 +34,6 @@ def is_matrix_refused(error: RuntimeError) -> bool:
     return isinstance(error, LinAlgError) or _REFUSED.search(str(error)) is not None
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory ran out: the GPU's, or the host's in torch's allocator or in Python."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    # torch's CPU allocator raises a plain RuntimeError.
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-
-
 def wider(precision: str, device: torch.device) -> str | None:
     """The next wider precision that the hardware has; None above fp32.
 

@@ -148,6 +148,10 @@ class Tickets:
         """Give back a ticket for another worker to resume; count no loss."""
         give_back(self._engine, "run_uid = :run_uid", run_uid=run_uid)
 
+    def lose(self, run_uid: str, *, cause: str) -> None:
+        """Give back a ticket whose trial stopped its worker; count the loss."""
+        give_back(self._engine, "run_uid = :run_uid", count="losses", cause=cause, run_uid=run_uid)
+
     def sweep(self, *, is_loss: bool = True) -> Sequence[int]:
         """Give back the tickets of leases without beats and of this host's dead processes.
 

@@ -6,7 +6,7 @@ A configuration waits in its ticket, not in a trial. Border: gives tickets out a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -100,6 +100,40 @@ class Queue:
                     mine = (tickets.c.study_uid == self._study_uid, tickets.c.ticket == ticket)
                     connection.execute(tickets.update().where(*mine).values(params=dict(params)))
                 return len(new), 0
+
+        return with_retries(once)
+
+    def reserve(
+        self,
+        ticket: int,
+        choose: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any] | None],
+    ) -> Mapping[str, Any] | None:
+        """Note what `choose` chooses as the configuration of a leased ticket; return it.
+
+        Those who choose for a study do so one after the other, each with all earlier choices.
+
+        Args:
+            choose: Called with the configurations of all other tickets; None leaves the choice to
+                the trial. A configuration that the ticket has already is not chosen again.
+        """
+        mine = (tickets.c.study_uid == self._study_uid, tickets.c.ticket == ticket)
+
+        def once() -> Mapping[str, Any] | None:
+            with self._engine.begin() as connection:
+                lock(connection, f"hpo enqueue {self._study_uid}")
+                earlier: Mapping[str, Any] | None = connection.scalar(
+                    sa.select(tickets.c.params).where(*mine)
+                )
+                if earlier is not None:
+                    return earlier
+                others = sa.select(tickets.c.params).where(
+                    mine[0], tickets.c.ticket != ticket, tickets.c.params.is_not(None)
+                )
+                chosen = choose(connection.scalars(others).all())
+                if chosen is not None:
+                    values = {"params": dict(chosen)}
+                    connection.execute(tickets.update().where(*mine).values(values))
+                return chosen
 
         return with_retries(once)
 

@@ -8,32 +8,34 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-import traceback
 from pathlib import Path
 
 import optuna
 import torch
 from optuna.artifacts import upload_artifact
 from optuna.trial import TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.database.outside import trial_state
 from hpo.engine import checkpoint_files
 from hpo.engine.plan import Plan, Result
 from hpo.engine.trial import train
-from hpo.errors import LeaseLost, StopRequested, TrialEnded, TrialGone
+from hpo.errors import StopRequested
 from hpo.guard.evidence import Divergence
 from hpo.guard.verdict import NONFINITE
+from hpo.search.hopeless import LOST
 from hpo.search.samplers import RERUN_OF
 from hpo.study import study
 from hpo.study.outcomes import ATTEMPT, attempt_of, best_trial
 from hpo.task.build import build, plain
-from hpo.task.forward import is_out_of_memory, wider
+from hpo.task.forward import wider
+from hpo.task.memory import memory_error, used_by_others
+from hpo.task.raised import described, in_one_line, traceback_of
 from hpo.task.random_state import seed_all
 from hpo.task.saving import save
 from hpo.tickets.losses import verdict as verdict_on
 from hpo.tickets.ticket import Ticket
 from hpo.worker import creation
+from hpo.worker.border import Asked, own_error
 from hpo.worker.context import WorkerContext
 from hpo.worker.heartbeat import Beat
 from hpo.worker.reporter import TrialReporter
@@ -42,10 +44,8 @@ from objectives import Params
 # Weights and a batch are some MB; a step far larger than that would fill the study's database.
 _MAX_STEP_BYTES = 512 << 20
 
-# What our storage raises; an objective may raise the same.
-_OURS = (SQLAlchemyError, optuna.exceptions.OptunaError)
-_DETAIL_CHARS = 400
-_TRACEBACK_CHARS = 4000
+# This system attribute marks a trial that ran out of memory once while others used the GPU.
+_TRIED_AGAIN = "hpo:tried_again"
 
 _logger = logging.getLogger(__name__)
 
@@ -82,9 +82,11 @@ class Attempt:
 
     def run(self) -> Ticket | None:
         """Train the trial and end it; return the ticket if another trial has to repeat it."""
-        trial, config = self._trial, self._opened.config
+        trial = self._trial
         hopeless = verdict_on(self._ticket)
         if hopeless is not None:
+            if self._ticket.losses:
+                self._opened.storage.set_trial_system_attr(trial._trial_id, LOST, True)
             self._end(TrialState.FAIL, detail=hopeless)
             return None
         if self._refusal is not None:
@@ -94,35 +96,21 @@ class Attempt:
         seed_all(self._seed)
         try:
             with self._context.pulse.closing():
-                params = config.narrowing.suggest(self._context.objective, trial, config.space)
+                params = self._suggested()
                 self._write_attributes()
                 self._opened.storage.set_trial_system_attr(trial._trial_id, ATTEMPT, 0)
                 self._opened.storage.flush(trial._trial_id)
                 result = self._train(params)
-        except Divergence as verdict:
-            return self._diverged(verdict)
-        except (StopRequested, LeaseLost, TrialEnded, TrialGone):
-            # These say nothing about the configuration.
-            raise
-        except optuna.TrialPruned as pruned:
-            self._end(TrialState.PRUNED, reason="objective", detail=_in_one_line(pruned) or "-")
-        except Exception as error:
-            if not self._context.pulse.raised_in and isinstance(error, _OURS):
-                # The service's own storage raised it. An objective may raise the same classes.
+        except BaseException as error:
+            if isinstance(error, Divergence) and not self._context.pulse.raised_in:
+                return self._diverged(error)
+            own = own_error(error, self._context.pulse)
+            if own is error:
+                # It says nothing about the configuration.
                 raise
-            if is_out_of_memory(error):
-                self._end(TrialState.PRUNED, reason="oom", detail=_in_one_line(error))
-                return None
-            if self._context.device.type == "cuda":
-                # An error that broke the device raises again here and ends this process, as a loss
-                # that the trial may have caused; another worker resumes the ticket.
-                self._context.pulse.begin("synchronization")
-                torch.cuda.synchronize()
-                self._context.pulse.begin("")
-            _logger.exception("%s | the objective raised", self._log)
-            # The end of the traceback shows the objective; its first lines are our own code.
-            self._trial.set_user_attr("traceback", traceback.format_exc()[-_TRACEBACK_CHARS:])
-            self._end(TrialState.FAIL, detail=f"{type(error).__name__}: {_in_one_line(error)}")
+            if own is not None:
+                raise own from None
+            self._end_by(error)
         else:
             self._seconds, self._reporter.skipped = result.seconds, result.skipped
             if result.is_timed_out:
@@ -132,6 +120,56 @@ class Attempt:
             else:
                 self._end(TrialState.COMPLETE, value=result.value)
         return None
+
+    def _suggested(self) -> Params:
+        context, config = self._context, self._opened.config
+        context.pulse.begin("suggestion")
+        asked = Asked(self._trial, context.pulse)
+        params = config.narrowing.suggest(context.objective, asked, config.space)
+        context.pulse.begin("")
+        return params
+
+    def _end_by(self, error: BaseException) -> None:
+        """End the trial by what its objective raised.
+
+        Raises:
+            StopRequested: The ticket is to be given back, and the trial goes on.
+        """
+        context = self._context
+        if isinstance(error, KeyboardInterrupt) and context.stop.is_set():
+            raise StopRequested(f"interrupted in {context.pulse.raised_in}") from error
+        if isinstance(error, optuna.TrialPruned):
+            self._end(TrialState.PRUNED, reason="objective", detail=in_one_line(error) or "-")
+            return
+        if context.device.type == "cuda":
+            # An error that broke the device raises again here and ends this process, as a loss
+            # that the trial may have caused; another worker resumes the ticket. A library that is
+            # 'not initialized' may be the consequence of one.
+            context.pulse.begin("synchronization")
+            torch.cuda.synchronize()
+            context.pulse.begin("")
+        memory = memory_error(error)
+        if memory is not None:
+            self._give_back_once(error)
+            own = "" if memory is error else f"{described(error)}: "
+            self._end(TrialState.PRUNED, reason="oom", detail=own + described(memory))
+            return
+        _logger.error("%s | the objective raised", self._log, exc_info=error)
+        self._trial.set_user_attr("traceback", traceback_of(error))
+        self._end(TrialState.FAIL, detail=described(error))
+
+    def _give_back_once(self, error: BaseException) -> None:
+        """Have a trial tried once more that ran out of memory while others used its GPU."""
+        storage, trial_id = self._opened.storage, self._trial._trial_id
+        others = used_by_others(self._context.device)
+        if not others or _TRIED_AGAIN in storage.get_trial(trial_id).system_attrs:
+            return
+        storage.set_trial_system_attr(trial_id, _TRIED_AGAIN, True)
+        storage.flush(trial_id)
+        raise StopRequested(
+            f"out of memory while other processes used {others >> 20} MiB of the GPU; the trial is "
+            "tried once more"
+        ) from error
 
     def _diverged(self, verdict: Divergence) -> Ticket | None:
         """Store the evidence and end the trial; return the ticket if a rerun is due."""
@@ -276,8 +314,3 @@ class Attempt:
         best = best_trial(self._study)
         keep = None if best is None else (best.number, attempt_of(best))
         checkpoint_files.sweep(self._context.checkpoints, ended, keep=keep)
-
-
-def _in_one_line(error: Exception) -> str:
-    """An error's message on one line, cut to `_DETAIL_CHARS` for the line of a table."""
-    return " ".join(str(error).split())[:_DETAIL_CHARS]

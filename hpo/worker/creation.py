@@ -5,6 +5,7 @@ Border: hands over an Optuna trial; `attempt` trains and ends it.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import optuna
@@ -13,9 +14,12 @@ from optuna.trial import FrozenTrial
 from hpo.errors import ConfigurationError, TrialGone
 from hpo.search import configurations
 from hpo.study import study
-from hpo.study.outcomes import ENQUEUED, numbered
+from hpo.study.outcomes import CHOSEN, ENQUEUED, numbered
 from hpo.study.study import OpenStudy
+from hpo.task.build import plain
+from hpo.task.raised import described
 from hpo.tickets.ticket import Ticket
+from hpo.worker.untried import reserved
 from objectives import Objective
 
 
@@ -48,11 +52,20 @@ def begin(
     else:
         system: dict[str, Any] = {study.REVISION: config.revision} if config.revision else {}
         is_free = False
+        raised: str | None = None
         if ticket.rerun_of is not None:
             system["fixed_params"] = _trial(loaded, ticket.rerun_of).params
         elif ticket.ticket == 1:
             # The first trial is the default configuration's, the baseline of the result.
-            system["fixed_params"] = dict(config.narrowing.defaults(objective, config.space))
+            try:
+                defaults = plain(config.narrowing.defaults(objective, config.space))
+                json.dumps(defaults)
+                system["fixed_params"] = defaults
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                # The trial exists all the same, so that the hook's error has a place.
+                raised = described(error)
         elif ticket.params is not None:
             system["fixed_params"] = dict(ticket.params)
             system[ENQUEUED] = True
@@ -66,8 +79,29 @@ def begin(
             system_attrs=system,
             if_waiting={ENQUEUED: True} if is_free else None,
         )
+        if raised is not None:
+            return optuna.Trial(loaded, trial_id), raised
     refusal = _checked(trial_id, opened, objective)
-    return optuna.Trial(loaded, trial_id), refusal
+    trial = optuna.Trial(loaded, trial_id)
+    if ticket.ticket > 1 and ticket.rerun_of is None:
+        trial = _apart(trial, ticket, opened, objective)
+    return trial, refusal
+
+
+def _apart(
+    trial: optuna.Trial, ticket: Ticket, opened: OpenStudy, objective: Objective
+) -> optuna.Trial:
+    """The trial, in a small space with a configuration that no other has."""
+    if trial.params or "fixed_params" in trial._cached_frozen_trial.system_attrs:
+        return trial
+    chosen = reserved(ticket, opened, trial, objective)
+    if chosen is None:
+        return trial
+    storage = opened.storage
+    storage.set_trial_system_attr(trial._trial_id, "fixed_params", plain(chosen))
+    storage.set_trial_system_attr(trial._trial_id, CHOSEN, True)
+    storage.flush(trial._trial_id)
+    return optuna.Trial(trial.study, trial._trial_id)
 
 
 def _trial(loaded: optuna.Study, number: int) -> FrozenTrial:
@@ -92,7 +126,8 @@ def _checked(trial_id: int, opened: OpenStudy, objective: Objective) -> str | No
         [params] = configurations.checked([given], space, flag="enqueue_trial")
     except ConfigurationError as error:
         return str(error)
-    if params != given:
+    # Equal values may be of two types: a 1 for a 1.0, a True for a 1.
+    if repr(params) != repr(given):
         storage.set_trial_system_attr(trial_id, "fixed_params", params)
         storage.flush(trial_id)
     return None

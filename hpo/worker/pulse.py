@@ -56,15 +56,19 @@ class Pulse:
         stall_s: Limit of each phase; None for the greater of 5 min and 20 times its median.
 
     Attributes:
-        raised_in: The phase in which the last exception left a block of `closing`.
+        raised_in: The phase in which the last exception left a block of `closing`; empty if the
+            service itself raised it.
+        outside_error: The last exception that left a block of `outside`.
     """
 
     def __init__(self, stall_s: float | None = None) -> None:
-        self._memory = mmap.mmap(-1, _RECORD.size)
+        # The last byte is the supervisor's: 1 once it has asked the trainer to stop.
+        self._memory = mmap.mmap(-1, _RECORD.size + 1)
         self._stall_s = stall_s
         self._held = (0, 0, "")
         self._beginnings = 0
         self.raised_in = ""
+        self.outside_error: BaseException | None = None
         self._phase, self._began_at = "", time.monotonic()
         self._durations: Mapping[str, deque[float]] = defaultdict(lambda: deque(maxlen=_KEPT))
         self._limits: dict[str, float] = {}
@@ -95,16 +99,30 @@ class Pulse:
 
     @contextmanager
     def closing(self) -> Iterator[None]:
-        """End the phase when an exception leaves the block.
+        """End the phase when an exception of any class leaves the block.
 
-        What ends the process instead, as SystemExit does, leaves it: the supervisor sees where.
+        What ends the process instead, as `os._exit` does, leaves it: the supervisor sees where.
         """
+        self.outside_error = None
         try:
             yield
-        except Exception:
+        except BaseException:
             self.raised_in = self._phase
             self.begin("")
             raise
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Leave an objective's phase while it calls back into the service."""
+        phase = self._phase
+        self.begin("")
+        try:
+            yield
+        except BaseException as error:
+            self.outside_error = error
+            raise
+        finally:
+            self.begin(phase)
 
     @property
     def phase(self) -> str:
@@ -115,6 +133,15 @@ class Pulse:
     def phase_s(self) -> float:
         """The time since it began, in s."""
         return time.monotonic() - self._began_at
+
+    def ask_to_stop(self) -> None:
+        """Note that the trainer is asked to stop from outside."""
+        self._memory[_RECORD.size] = 1
+
+    @property
+    def is_asked_to_stop(self) -> bool:
+        """True once the trainer was asked to stop, and did not send itself the signal."""
+        return self._memory[_RECORD.size] == 1
 
     def read(self) -> Reading:
         """Read the record of the process that was forked with it."""

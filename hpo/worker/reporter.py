@@ -8,6 +8,7 @@ next attempt, because the checkpoint has them.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -58,9 +59,13 @@ class TrialReporter(Reporter):
         started_s = time.process_time()
         value = epoch.metrics[self._opened.config.metric]
         self.skipped = epoch.skipped
-        self._beat.note(epoch=epoch.epoch, step=epoch.step, value=value)
+        # A lease's value goes into JSON, which has no NaN.
+        shown = value if math.isfinite(value) else None
+        self._beat.note(epoch=epoch.epoch, step=epoch.step, value=shown)
         if epoch.epoch:
             _logger.info("%s | %s", self._log, epoch.line())
+        elif shown is None:
+            _logger.warning("%s | before the first step the metric is %s", self._log, value)
         is_written = self._keep(
             epoch.samples, epoch=epoch.epoch, step=epoch.step, value=value, figures=epoch.flat()
         )
@@ -90,9 +95,11 @@ class TrialReporter(Reporter):
         return {"kept": self._kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for report in state.get("kept", ()):
-            self._kept.append(report)
-            self._hand_over(report)
+        # The engine restores this among the task's own states, whose errors are the trial's.
+        with self._context.pulse.outside():
+            for report in state.get("kept", ()):
+                self._kept.append(report)
+                self._hand_over(report)
 
     def _keep(
         self,
@@ -141,7 +148,8 @@ class TrialReporter(Reporter):
         if report["epoch"] == 0 and value is not None:
             # The sampler uses this metric as the value of a trial that diverges. A system attribute
             # keeps it out of the displays.
-            storage.set_trial_system_attr(self._trial._trial_id, UNTRAINED, value)
+            if math.isfinite(value):
+                storage.set_trial_system_attr(self._trial._trial_id, UNTRAINED, value)
         elif value is not None:
             self._trial.report(value, report["epoch"])
 

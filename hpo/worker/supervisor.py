@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import math
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ from types import FrameType
 from typing import IO, TYPE_CHECKING
 
 from hpo.errors import RunFailed
+from hpo.launch import children
 from hpo.launch.launcher import LOST
 from hpo.worker.causes import CRASHES, OomKills, innermost, is_stopped, signal_name
 from hpo.worker.pulse import Pulse, Reading
@@ -37,7 +39,9 @@ _PARENT_S = 1.0
 # A trainer has this long to save its state after its supervisor was killed.
 _ORPHAN_S = 15.0
 _DUMP_SIGNAL = signal.SIGUSR2
-_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+# With a ticket in hand the trainer itself never ends with one of these.
+_FOREIGN_CODES = (0, 2)
 # A trainer that was for one trial ends with this code. An objective that exits with it holds a
 # ticket, and the other codes of the service are 0 to 3 and 130.
 SPENT = 75
@@ -91,6 +95,8 @@ class Supervisor:
         self._stacks: IO[str] = tempfile.TemporaryFile("a+")  # noqa: SIM115
         self._trainer = 0
         self._hung: tuple[Reading, float] | None = None
+        self._keeper: int | None = None
+        self._is_in_charge = False
         self._before = {number: signal.getsignal(number) for number in _STOPS}
         self.must_stop = False
 
@@ -101,6 +107,11 @@ class Supervisor:
         for number in obeyed:
             signal.signal(number, self._pass_on)
         sys.stderr.flush()
+        if not self._is_in_charge:
+            self._is_in_charge = True
+            # Started later, the keeper would be adopted, and ended with the trainer's processes.
+            self._keeper = children.keep(children.set_mark())
+            children.adopt_orphans()
         # The one before it, if there was one, left its last phase here.
         self._pulse.begin("")
         self._trainer = os.fork()
@@ -108,15 +119,24 @@ class Supervisor:
             # Until it handles them itself, they end it: it holds no ticket yet.
             for number in obeyed:
                 signal.signal(number, before[number])
-            # Its children, as those of a data loader, end with its group.
+            # Ctrl-C at a terminal reaches it by `_pass_on` alone.
             os.setpgid(0, 0)
+            children.adopt_orphans()
+            if self._keeper is not None:
+                os.close(self._keeper)
             faulthandler.enable(self._stacks, all_threads=True)
             faulthandler.register(_DUMP_SIGNAL, self._stacks, all_threads=True)
+            return 0
+        if self._keeper is not None:
+            # A keeper that was killed reads nothing.
+            with suppress(OSError):
+                os.write(self._keeper, f"{self._trainer}\n".encode())
         return self._trainer
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         """Ask the trainer to stop, as this process was asked."""
         self.must_stop = True
+        self._pulse.ask_to_stop()
         if self._trainer > 0:
             with suppress(ProcessLookupError):
                 os.kill(self._trainer, signal.SIGTERM)
@@ -124,7 +144,7 @@ class Supervisor:
     def wait(self) -> Ending:
         """Wait for the trainer's end; end it when a phase exceeds its limit."""
         kills, idle_s, last = OomKills(), 0.0, self._pulse.read()
-        polled_at, is_orphan = time.monotonic(), False
+        polled_at, orphan_at = time.monotonic(), math.inf
         if self.must_stop:
             self._pass_on(signal.SIGTERM, None)
         while (status := self._status()) is None:
@@ -141,13 +161,22 @@ class Supervisor:
             if reading.limit_s and idle_s > reading.limit_s and self._hung is None:
                 self._hung = (reading, idle_s)
                 self._end_hung(reading, idle_s)
-            if not is_orphan and self._parent is not None and os.getppid() != self._parent:
-                is_orphan = True
+            is_orphan = self._parent is not None and os.getppid() != self._parent
+            if is_orphan and orphan_at == math.inf:
+                orphan_at = now
                 _logger.warning("the process that started this worker is gone; stopping")
                 self._pass_on(signal.SIGTERM, None)
+            elif now - orphan_at > children.ABANDONED_S:
+                # A step that hangs hears of no stop, and no one is left to kill it.
+                with suppress(ProcessLookupError):
+                    os.kill(self._trainer, signal.SIGKILL)
+        # Where orphans cannot be adopted, those in the trainer's group are found all the same.
         with suppress(OSError):
             os.killpg(self._trainer, signal.SIGKILL)
         self._trainer = 0
+        ended = children.end()
+        if ended:
+            _logger.info("ended %d processes that the trainer had started", ended)
         return self._explained(status, is_oom=kills.have_risen())
 
     def _status(self) -> int | None:
@@ -195,7 +224,9 @@ class Supervisor:
             if not reading.phase:
                 # Outside of an objective's code the exit is ours: a stop, or a database that
                 # stayed away.
-                count = None if self.must_stop else "silences"
+                is_foreign = bool(reading.ticket) and status in _FOREIGN_CODES
+                lost: Count = "losses" if is_foreign else "silences"
+                count = None if self.must_stop else lost
         return Ending(
             status=status, cause=cause, held=reading, count=count, is_hung=self._hung is not None
         )
@@ -228,16 +259,18 @@ def finish(ending: Ending, lose: Callable[[], object]) -> int:
     return 128 - ending.status
 
 
-def watch_parent(parent: int, stop: threading.Event) -> None:
+def watch_parent(parent: int, stop: threading.Event, pulse: Pulse) -> None:
     """Set `stop` when the supervisor has ended; end this process if it does not stop by then."""
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(_PARENT_S)
         _logger.warning("the supervisor of this worker is gone; stopping")
+        pulse.ask_to_stop()
         stop.set()
         time.sleep(_ORPHAN_S)
         # A step that hangs hears of no stop, and its supervisor can no longer end it.
+        children.end()
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from hpo.database.artifacts import DatabaseArtifacts
 from hpo.database.connection import alone
 from hpo.engine.recording import Recording
 from hpo.errors import LeaseLost, RunFailed, StopRequested, TrialEnded, TrialGone
+from hpo.launch import children
 from hpo.machine.provenance import environment, git_sha
 from hpo.study import study
-from hpo.study.objective import load_objective
+from hpo.study.objective import named_objective
+from hpo.study.resolve import check_search
 from hpo.task.build import context_of
 from hpo.task.process import ProcessState
 from hpo.task.random_state import seed_all
@@ -36,6 +39,8 @@ from hpo.worker.pulse import Pulse
 
 # A worker without a ticket waits this long before it checks for one that was given back.
 _IDLE_S = 1.0
+# A signal to all processes of a group may reach the supervisor a moment after this one.
+_ASKED_S = 2.0
 
 _logger = logging.getLogger(__name__)
 
@@ -79,11 +84,15 @@ class Worker:
         self._slot, self._stop, self._opened = config.slot, stop, opened
         self._source, self._db = opened.config.source, db
         self._tickets = Tickets(db, opened.uid)
+        # Code that nobody named here is refused before a ticket is taken for it.
+        check_search(opened.config)
         self._context = WorkerContext(
             name=config.name,
             checkpoints=config.checkpoints,
             device=torch.device(config.device),
-            objective=load_objective(config.objective or opened.config.objective),
+            objective=named_objective(
+                config.objective, opened.config.objective, what=f"study '{opened.name}'"
+            ),
             opened=opened,
             records=records.Records(db, opened.uid),
             artifacts=DatabaseArtifacts(db),
@@ -163,19 +172,21 @@ class Worker:
             context = replace(context, must_stop=self._stop.is_set)
             seed_all(config.seed)
             references = self._context.objective.references(context)
-        except InterruptedError as stopped:
-            _logger.info("the objective's references: %s", stopped)
-            return
-        except Exception:
-            _logger.exception("the objective's references cannot be computed")
+            values = {str(name): float(value) for name, value in references.items()}
+        except BaseException as error:
+            # A hook may raise anything; the trials do not depend on what this one returns.
+            if self._stop.is_set():
+                _logger.info("the objective's references: %s", error)
+            else:
+                _logger.exception("the objective's references cannot be computed")
             return
         finally:
             self._process_state.restore()
-        found.set_user_attr(study.REFERENCES, dict(references))
+        found.set_user_attr(study.REFERENCES, values)
 
     def _run_ticket(self, ticket: Ticket) -> None:
         """Run the ticket's trial, and its rerun in a wider precision if one is due."""
-        pulse = self._context.pulse
+        pulse, earlier = self._context.pulse, children.living()
         pulse.hold(ticket.ticket, ticket.attempt, ticket.study_uid)
         try:
             with Beat(self._tickets, ticket, pulse) as beat:
@@ -197,7 +208,12 @@ class Worker:
             if beat.is_over:
                 self._settle(ticket)
             # Where the ticket was settled or taken by another worker, there is nothing to release.
-            self._tickets.release(ticket.run_uid)
+            if self._is_stopped_by_itself():
+                cause = "its process sent itself a signal that stops a worker"
+                _logger.error("ticket %d | %s", ticket.ticket, cause)
+                self._tickets.lose(ticket.run_uid, cause=cause)
+            else:
+                self._tickets.release(ticket.run_uid)
         except LeaseLost as lost:
             _logger.warning("ticket %d | %s", ticket.ticket, lost)
         except (TrialEnded, TrialGone) as over:
@@ -216,6 +232,9 @@ class Worker:
             self._opened.storage.hold(None)
         pulse.hold(0)
         _release_memory(self._context.device)
+        ended = children.end(earlier=earlier, spare_services=True)
+        if ended:
+            _logger.info("ticket %d | ended %d processes of its trial", ticket.ticket, ended)
 
     def _settle(self, ticket: Ticket) -> None:
         """Close the ticket of a trial that another program ended or deleted."""
@@ -226,6 +245,16 @@ class Worker:
             self._opened.storage.settle(ticket, self._context.opened.study_id)
         except LeaseLost as lost:
             _logger.warning("ticket %d | %s", ticket.ticket, lost)
+
+    def _is_stopped_by_itself(self) -> bool:
+        """Return whether a signal stopped this process that did not come through its supervisor."""
+        is_supervised = self._process is not None
+        deadline = time.monotonic() + _ASKED_S
+        while is_supervised and self._stop.is_set() and not self._context.pulse.is_asked_to_stop:
+            if time.monotonic() > deadline:
+                return True
+            time.sleep(_ASKED_S / 20)
+        return False
 
     def _has_moved(self) -> bool:
         """Return whether the study was renamed since the ticket was taken.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import copy
+import enum
 import itertools
 import json
 import math
@@ -16,7 +19,7 @@ from torch import nn
 from hpo import cli
 from hpo.check.rehearsal import Rehearsed, rehearse
 from hpo.errors import ObjectiveError
-from hpo.study.declared import declared
+from hpo.study.declared import OWN_FLAGS, declared
 from objectives import (
     Choice,
     Context,
@@ -144,6 +147,20 @@ def odd_weight(dtype) -> Objective:
     return built(add)
 
 
+def regroup_computed(task) -> None:
+    task.groups = group(task, parameters=[task.net[0].weight * 2])
+
+
+class Raising(torch.optim.SGD):
+    """An optimizer that cannot step."""
+
+    def __init__(self, net):
+        super().__init__(net.parameters(), lr=0.1)
+
+    def step(self, closure=None):
+        raise ValueError("no step")
+
+
 def share(task) -> None:
     task.groups = [*group(task), *group(task, name="again")]
 
@@ -167,6 +184,14 @@ def train_again(self):
     return SoundTask.validate(self)
 
 
+def validate_from_the_first_step(task):
+    with torch.random.fork_rng():
+        torch.manual_seed(task.context.seed)
+        first = SoundTask({"lr": 1e-2}, task.context).net[2].bias
+    is_untrained = torch.equal(first, task.net[2].bias)
+    return {"error": math.inf} if is_untrained else SoundTask.validate(task)
+
+
 def validate_noisily(self):
     return {"error": float(torch.rand(()))}
 
@@ -178,6 +203,10 @@ def validate_on_own_seed(self):
 def validate_state(self):
     self.seen = self.seen or self.context.seed + next(COUNT)
     return {"error": float(self.seen)}
+
+
+class Kind(str, enum.Enum):  # noqa: UP042
+    A = "a"
 
 
 DECLARED = {
@@ -201,6 +230,61 @@ DECLARED = {
         "look the rest up",
     ),
     "a strange default": (one_space(n=Choice(choices=(1,), default=2)), "spaces", "none of its"),
+    "equal choices": (
+        one_space(n=Choice(choices=(False, 0, 2), default=2)),
+        "spaces",
+        r"False and 0, which are equal",
+    ),
+    "a 1 and a 1.0": (
+        one_space(n=Choice(choices=(1, 1.0), default=1)),
+        "spaces",
+        r"1 and 1.0, which are equal",
+    ),
+    "NaN among choices": (
+        one_space(n=Choice(choices=(1.0, math.nan), default=1.0)),
+        "spaces",
+        r"the choice nan",
+    ),
+    "a default of another type": (
+        one_space(n=Choice(choices=(0, 1), default=False)),
+        "spaces",
+        r"default False",
+    ),
+    "an enumeration": (
+        one_space(n=Choice(choices=tuple(Kind), default=Kind.A)),
+        "spaces",
+        r"choice <Kind.A: 'a'>",
+    ),
+    "a tuple as choice": (
+        one_space(n=Choice(choices=((3, 3),), default=(3, 3))),
+        "spaces",
+        r"choice \(3, 3\)",
+    ),
+    "a bound beyond a double": (
+        one_space(n=Int(low=1, high=2**62, default=1)),
+        "spaces",
+        r"high=4611686018427387904, beyond 9007199254740992",
+    ),
+    "a range beyond a float": (
+        one_space(n=Float(low=-1e308, high=1e308, default=0)),
+        "spaces",
+        r"further than a float",
+    ),
+    "a bool as bound": (
+        one_space(n=Int(low=0, high=1, default=True)),
+        "spaces",
+        r"default=True, which is no int",
+    ),
+    "a parameter without a name": (
+        one_space(**{"": Float(low=0, high=1, default=0)}),
+        "spaces",
+        r"printable",
+    ),
+    "an option with a flag's name": (
+        an_objective(options={"workers": Option(default="")}),
+        "options",
+        r"flag of the service, --workers",
+    ),
     "a text as sizes": (an_objective(sizes="tiny"), "sizes", r"\('tiny',\)"),
     "no sizes": (an_objective(sizes=()), "sizes", "at least one"),
     "a bare option": (an_objective(options={"wall": "fixed"}), "options", "Option"),
@@ -221,6 +305,16 @@ FAILED = {
     "suggest raises": (an_objective(suggest=fail), "suggest", "KeyError: 'nowhere', at test_con"),
     "suggest gives a list": (an_objective(suggest=lambda *_: [1]), "suggest", "list"),
     "build raises": (an_objective(build=fail), "build", "test_contract.py:[0-9]+ in fail"),
+    "build ends the process": (
+        an_objective(build=lambda *_: sys.exit(2)),
+        "build",
+        r"^SystemExit: 2, at test_contract.py",
+    ),
+    "batch parses arguments": (
+        a_task(batch=lambda *_: argparse.ArgumentParser().parse_args(["--nope"])),
+        "batch",
+        r"SystemExit: 2 \(unrecognized arguments: --nope\), at",
+    ),
     "build gives None": (an_objective(build=lambda *_: None), "build", "NoneType"),
     "modules a list": (built(lambda t: setattr(t, "modules", [t.net])), "modules", "mapping"),
     "a function as module": (built(lambda t: setattr(t, "modules", {"f": fail})), "modules", "'f'"),
@@ -233,7 +327,29 @@ FAILED = {
         "'all'",
     ),
     "a parameter twice": (built(share), "groups", "two groups: 'net.0.weight'"),
-    "fp16 parameters": (odd_weight(torch.float16), "groups", "'net.odd' is torch.float16"),
+    "groups of a generator": (
+        built(lambda t: setattr(t, "groups", (one for one in group(t)))),
+        "groups",
+        "groups is a generator and no list",
+    ),
+    "modules as parameters": (
+        regroup(parameters=[nn.Linear(1, 1)]),
+        "groups",
+        "holds a Linear; its parameters are tensors",
+    ),
+    "a computed parameter": (
+        built(lambda t: regroup_computed(t)),
+        "groups",
+        "computed from others",
+    ),
+    "a rate of text": (regroup(lr="0.1"), "groups", "lr='0.1'"),
+    "a lazy layer": (built(lambda t: t.net.append(nn.LazyLinear(1))), "modules", "'net.3.weight'"),
+    "a sparse embedding": (
+        built(lambda t: t.net.add_module("code", nn.Embedding(3, 2, sparse=True))),
+        "modules",
+        "'net.code' has sparse gradients",
+    ),
+    "fp16 parameters": (odd_weight(torch.float16), "groups", "'net.odd' is float16 and trained"),
     "complex parameters": (odd_weight(torch.complex64), "groups", "real and imaginary"),
     "a generator": (
         built(lambda t: setattr(t, "groups", group(t, parameters=t.net.parameters()))),
@@ -250,7 +366,43 @@ FAILED = {
     "another's optimizer": (
         a_task(optimizer=lambda t: torch.optim.SGD(t.net[0].parameters(), lr=0.1)),
         "optimizer",
-        "in their order",
+        "leaves out 'net.1.weight'",
+    ),
+    "an optimizer over copies": (
+        a_task(optimizer=lambda t: torch.optim.SGD(copy.deepcopy(t.net).parameters(), lr=0.1)),
+        "optimizer",
+        "steps other parameters than the groups'",
+    ),
+    "an optimizer over more": (
+        a_task(
+            optimizer=lambda t: torch.optim.SGD(
+                [*t.net.parameters(), nn.Parameter(torch.zeros(1))], lr=0.1
+            )
+        ),
+        "optimizer",
+        "steps parameters of no group: 'a tensor of no module'",
+    ),
+    "an optimizer of sparse gradients": (
+        a_task(optimizer=lambda t: torch.optim.SparseAdam(t.net.parameters())),
+        "optimizer",
+        "SparseAdam, which steps sparse gradients",
+    ),
+    "groups of another network": (
+        built(
+            lambda t: setattr(t, "groups", group(t, parameters=list(nn.Linear(1, 1).parameters())))
+        ),
+        "groups",
+        "hold no parameter of `modules`",
+    ),
+    "an optimizer with a closure": (
+        a_task(optimizer=lambda t: torch.optim.LBFGS(t.groups[0].parameters)),
+        "optimizer",
+        "LBFGS, whose step.. computes the loss again by a closure",
+    ),
+    "an optimizer of another kind": (
+        a_task(optimizer=lambda t: object()),
+        "optimizer",
+        "no torch.optim.Optimizer",
     ),
     "two groups of an optimizer": (
         a_task(optimizer=lambda t: torch.optim.SGD([{"params": [p]} for p in t.net.parameters()])),
@@ -307,7 +459,11 @@ FAILED = {
     ),
     "validate raises": (a_task(validate=fail), "validate", "KeyError: 'nowhere', at test_contract"),
     "no metric in validate": (a_task(validate=lambda _: {"loss": 1.0}), "validate", "without the"),
-    "NaN in validate": (a_task(validate=lambda _: {"error": math.nan}), "validate", "nan"),
+    "NaN in validate": (
+        a_task(validate=lambda _: {"error": math.nan}),
+        "training",
+        "'error' is nan after step",
+    ),
     "two numbers": (
         a_task(validate=lambda _: {"error": torch.ones(2)}),
         "validate",
@@ -321,11 +477,7 @@ FAILED = {
     ),
     "numpy as state": (a_task(state_dict=lambda t: {"n": numpy.float64(1)}), "state_dict", "numpy"),
     "a state that is lost": (a_task(validate=validate_state), "state_dict", r"'error' \("),
-    "an optimizer that raises": (
-        a_task(optimizer=lambda t: torch.optim.LBFGS(t.groups[0].parameters)),
-        "training",
-        "closure",
-    ),
+    "an optimizer that raises": (a_task(optimizer=lambda t: Raising(t.net)), "training", "no step"),
 }
 
 WARNED = {
@@ -351,6 +503,11 @@ WARNED = {
         a_task(validate=lambda t: {**SoundTask.validate(t), "ratio": math.inf}),
         "validate",
         "'ratio'",
+    ),
+    "an infinite metric before the first step": (
+        a_task(validate=validate_from_the_first_step),
+        "validate",
+        "the metric 'error' of the untrained network is inf",
     ),
     "another beginning each time": (
         built(lambda t: nn.init.constant_(t.net[2].bias, next(COUNT))),
@@ -534,3 +691,10 @@ def test_an_objective_whose_declarations_are_broken_is_not_shown(tmp_path, capsy
     assert cli.main(["objectives", str(path)]) == 2
 
     assert "'lr' of space 'wide' is 0.1; write Float(...)" in capsys.readouterr().err
+
+
+def test_no_option_of_an_objective_can_hide_a_flag_of_a_command():
+    params = [*cli.run.params, *cli.train.params, *cli.scenes.params]
+    flags = {name[2:] for param in params for name in param.opts if name.startswith("--")}
+
+    assert flags | {"help", "verbose"} == OWN_FLAGS

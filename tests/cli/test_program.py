@@ -1,14 +1,16 @@
-"""The program without a study: help, and the storage's URL for others."""
+"""The program without a study: help, its interpreter, and the storage's URL for others."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.support.program import Command, Program
+from tests.support.program import ROOT, Command, Program
 
 
 @pytest.mark.acceptance
@@ -32,3 +34,64 @@ def test_help_is_instant_and_imports_nothing_heavy(executed: Program):
 def test_the_url_can_be_given_to_other_programs(command: Command, url: str):
     assert command("url").stdout.strip() == url
     assert command("url", "--for", "psql").stdout.strip() == url.replace("+psycopg2", "")
+
+
+# What a user may have in the folder in which the program is started.
+NAMES = ("objectives.py", "hpo_notes.py", "typing.py", "random.py", "torch.py", "click.py")
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("console", [False, True], ids=["module", "script"])
+def test_files_of_the_working_folder_hide_nothing(executed: Program, tmp_path: Path, console: bool):
+    for name in NAMES:
+        (tmp_path / name).write_text("raise RuntimeError('imported')\n")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    # The script that an installation makes.
+    script = "import sys; from hpo.__main__ import main; sys.exit(main())"
+    command = ["-P", "-c", script] if console else ["-m", "hpo"]
+
+    shown = subprocess.run(
+        [sys.executable, *command, "objectives", "quadratic"],
+        cwd=tmp_path,
+        env={**executed.environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert shown.returncode == 0, shown.stderr
+    assert "distance, minimize" in shown.stdout
+
+
+SHOW = """
+import os, sys
+from hpo.start import restart
+first = int(os.environ.setdefault("FIRST", str(os.getpid())))
+restart()
+print(first == os.getpid(), hash("text"), sys.flags.safe_path, sys.flags.dev_mode, sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("seed", [None, "0", "7", "random"])
+def test_every_interpreter_has_one_hash_seed_and_its_own_flags(seed: str | None):
+    surroundings = {**os.environ, "PYTHONPATH": str(ROOT)}
+    surroundings.pop("PYTHONHASHSEED", None)
+    given = {} if seed is None else {"PYTHONHASHSEED": seed}
+    fixed = {**surroundings, "PYTHONHASHSEED": "0"}
+
+    shown, expected = (
+        subprocess.run(
+            [sys.executable, *command],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split(maxsplit=4)
+        for command, env in (
+            (["-X", "dev", "-c", SHOW, "a b", "-P"], {**surroundings, **given}),
+            (["-c", "print(0, hash('text'))"], fixed),
+        )
+    )
+
+    assert shown == ["True", expected[1], "True", "True", "['a b', '-P']\n"]

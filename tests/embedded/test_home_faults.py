@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from hpo.embedded import folder as pgfolder
 from hpo.embedded import server as postgres
 from tests.support.program import HANGS_S, ROOT, Program
 from tests.support.servers import open_folder, processes_in, query
@@ -102,7 +103,14 @@ def other_version(home: Path) -> Callable[[], object]:
 def other_host(home: Path) -> Callable[[], object]:
     file = home / "postgres/host"
     file.write_bytes(b"elsewhere \xff\n")  # not even text
-    return file.unlink
+    # A server in another container holds it.
+    alive = pgfolder.hold(home / "postgres/alive")
+
+    def gone() -> None:
+        os.close(alive)
+        file.unlink()
+
+    return gone
 
 
 def truncated_control(home: Path) -> Callable[[], object]:

@@ -22,16 +22,20 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
+import psutil
 import psycopg2
 import pytest
 
 from hpo.embedded import binaries
 from hpo.embedded import folder as pgfolder
 from hpo.embedded import server as postgres
+from hpo.embedded.filesystem import type_of
 from hpo.embedded.server import Server
 from hpo.errors import ConfigurationError, HpoError, PostgresError
+from tests.support.processes import wait_until
 from tests.support.program import HANGS_S, ROOT
 from tests.support.servers import commands_in, open_folder, processes_in, query
 
@@ -347,6 +351,53 @@ def test_another_host_is_refused_until_a_clean_stop(
     monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
     postgres.start(home)
     postgres.stop(home)
+
+
+def test_a_container_started_anew_has_the_server_of_one_that_was_killed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    server = postgres.start(home)
+    pid = pid_of(server)
+    for process in [psutil.Process(pid), *psutil.Process(pid).children()]:
+        process.kill()
+    wait_until(lambda: not pgfolder.is_held(home / "postgres/alive"))
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "restarted")
+
+    assert postgres.running(home) is None
+    assert postgres.start(home) == server
+    assert (home / "postgres/host").read_text().startswith("restarted ")
+    assert postgres.stop(home)
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs", "lustre", "virtiofs", ""])
+def test_on_a_shared_file_system_another_host_is_refused_though_no_lock_is_held(
+    home: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    (home / "postgres/host").write_text("elsewhere f00d\n")
+    partitions = [SimpleNamespace(mountpoint="/", fstype=kind)]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: partitions)
+
+    for act in (postgres.start, postgres.running, postgres.stop):
+        with pytest.raises(PostgresError, match=r"'elsewhere f00d'.*delete"):
+            act(home)
+
+
+def test_the_file_system_of_a_folder_is_that_of_its_innermost_last_mount():
+    mounts = [("/", "ext4"), ("/home", "autofs"), ("/home", "nfs4"), ("/home/me/disk", "xfs")]
+
+    kinds = {
+        folder: type_of(PurePosixPath(folder), mounts)
+        for folder in ("/var/lib", "/home/me", "/homes/me", "/home/me/disk/hpo")
+    }
+
+    assert kinds == {
+        "/var/lib": "ext4",
+        "/home/me": "nfs4",
+        "/homes/me": "ext4",
+        "/home/me/disk/hpo": "xfs",
+    }
+    assert type_of(PurePosixPath("/x"), []) == ""
 
 
 def test_a_folder_that_cannot_be_opened_is_explained_and_left_alone(home: Path):

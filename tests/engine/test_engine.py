@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 
@@ -12,6 +13,7 @@ import torch
 from hpo.engine import trial as engine
 from hpo.engine.plan import Plan
 from hpo.errors import ObjectiveError, StopRequested
+from hpo.guard.evidence import Divergence
 from hpo.task.random_state import seed_all
 from objectives import Term
 from tests.support.toys import CPU, Log, ToyTask, weights
@@ -233,6 +235,51 @@ def test_a_part_that_was_frozen_stays_frozen():
     assert task.body.training
 
 
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_metric_that_is_not_finite_before_the_first_step_is_no_verdict(value):
+    class Overflowing(ToyTask):
+        def validate(self):
+            return {"error": value} if self.step < 0 else super().validate()
+
+    log = Log()
+    expected = engine.train(ToyTask(), plan(), Log()).value
+
+    result = engine.train(Overflowing(), plan(), log)
+
+    assert not math.isfinite(log.epochs[0].metrics["error"])
+    assert result.value == expected
+
+
+def test_a_metric_that_is_not_finite_after_a_step_is_one():
+    class Overflowing(ToyTask):
+        def validate(self):
+            return {"error": math.inf} if self.step >= 0 else super().validate()
+
+    with pytest.raises(Divergence) as verdict:
+        engine.train(Overflowing(), plan(), Log())
+
+    assert verdict.value.reason == "metric_nonfinite"
+    assert "after step 10" in verdict.value.detail
+
+
+def test_memory_that_runs_out_in_a_backward_is_no_bad_step():
+    class Full(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(")
+
+    def sabotage(step, terms, outputs):
+        # A loss that is not finite excuses other errors of its backward.
+        return {"full": Term(Full.apply(outputs).sum() * math.nan)}
+
+    with pytest.raises(RuntimeError, match="ALLOC_FAILED"):
+        engine.train(ToyTask(sabotage=sabotage), plan(), Log())
+
+
 def test_a_missing_metric_is_the_objectives_error():
     task = ToyTask()
     task.validate = lambda: {"loss": 1.0}
@@ -249,6 +296,36 @@ def test_an_epochs_line_says_what_an_operator_looks_for():
 
     for part in ("epoch 1/1", "loss finite", "grad norm body", "head", "scale", "skipped"):
         assert part in line
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda t: setattr(t, "groups", []), "groups is empty"),
+        (lambda t: setattr(t, "steps_per_epoch", 0), "steps_per_epoch is 0"),
+        (
+            lambda t: setattr(t, "optimizer", lambda: torch.optim.SGD(copies(t), lr=0.1)),
+            "steps other parameters than the groups'",
+        ),
+        (
+            lambda t: setattr(t, "optimizer", lambda: torch.optim.SGD(t.body.parameters(), lr=0.1)),
+            "leaves out 'head.weight', 'head.bias'",
+        ),
+        (lambda t: t.body.append(torch.nn.LazyLinear(8)), "'body.3.weight', 'body.3.bias' has no"),
+    ],
+)
+def test_a_task_that_could_not_train_fails_in_each_trial_and_not_at_the_start_alone(change, told):
+    # One configuration may have the fault, and the default one not.
+    task = ToyTask()
+    change(task)
+
+    with pytest.raises(ObjectiveError, match=told):
+        engine.train(task, plan(), Log())
+
+
+def copies(task: ToyTask) -> list[torch.nn.Parameter]:
+    """The parameters of a copy of the task's networks."""
+    return [*copy.deepcopy(task.body).parameters(), *copy.deepcopy(task.head).parameters()]
 
 
 class Thawing(ToyTask):

@@ -68,6 +68,62 @@ def test_what_ends_its_worker_twice_fails_with_its_cause_and_the_search_goes_on(
         assert "held.py" in detail
 
 
+@pytest.mark.parametrize("code", [0, 2])
+def test_an_exit_from_an_objectives_thread_or_handler_is_a_lost_worker_too(
+    program: Program, url: str, tmp_path: Path, code: int
+):
+    """Code 0 is no worker that has finished, and 2 none that was misconfigured."""
+    held = Held(tmp_path, head=_ENDING.format(code=code))
+
+    ran = program("--objective", str(held.path), *_RUN)
+
+    assert ran.returncode == 0, ran.stderr
+    found = ended(url)
+    assert [trial.state == TrialState.FAIL for trial in found] == [False, True, False]
+    expected = f"its process ended with code {code} (twice without a newer checkpoint)"
+    assert found[1].user_attrs["prune_detail"] == expected
+    assert ran.stderr.count("was ended by its trial") == 2
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a_trial_that_stops_its_own_worker_is_a_loss_and_not_tried_for_ever(
+    program: Program, url: str, tmp_path: Path, name: str
+):
+    head = f"""
+build = Held.build
+
+def build_and_stop(self, params, context):
+    task = build(self, params, context)
+    if (FOLDER / "built").stat().st_size in (2, 3):
+        os.kill(os.getpid(), signal.{name})
+    return task
+
+Held.build = build_and_stop
+"""
+    held = Held(tmp_path, head=head)
+
+    ran = program("--objective", str(held.path), *_RUN)
+
+    assert ran.returncode == 0, ran.stderr
+    found = ended(url)
+    assert [trial.state == TrialState.FAIL for trial in found] == [False, True, False]
+    detail = found[1].user_attrs["prune_detail"]
+    assert detail.startswith("its process sent itself a signal that stops a worker (twice")
+
+
+# The service's own code writes the line of an epoch, so no hook runs when the process ends.
+_ENDING = """
+import logging
+
+class Ending(logging.Handler):
+    def emit(self, record):
+        if "epoch 1/" in record.getMessage() and (FOLDER / "built").stat().st_size in (2, 3):
+            os._exit({code})
+
+logging.getLogger().addHandler(Ending())
+"""
+
+
 def test_a_suspended_trainer_does_not_hang(program: Program, url: str, held: Held):
     """6. A step is not slow while its process is stopped."""
     held.hold(2)

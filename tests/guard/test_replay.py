@@ -229,7 +229,7 @@ def test_a_diverged_trial_of_a_study_replays_from_the_database_and_from_a_file(
     told = json.loads(from_file.stdout)
     assert (told["verdict"], told["detail"]) == ("loss_nonfinite", detail)
     # No server was started for a file.
-    assert not (tmp_path / "another home").exists()
+    assert [path.name for path in (tmp_path / "another home").iterdir()] == ["allowed"]
 
 
 def test_what_cannot_be_replayed_is_said(finished: Callable[[str], Program], capsys):

@@ -445,7 +445,6 @@ def evaluated(finished, *tables):
         file=finished,
         trained=weights.read(finished),
         evaluation=Evaluation(tables=tables),
-        is_changed=False,
     )
 
 

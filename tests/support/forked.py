@@ -4,10 +4,10 @@ A new interpreter imports torch, Optuna and SQLAlchemy for 4 to 5 s of CPU befor
 each worker again. A fork has them already. It is a process all the same: it has a pid, a parent,
 pipes, a session and an exit code, and it is interrupted and killed as any other.
 
-`install` has `subprocess.Popen` fork where it is asked for exactly `sys.executable -m hpo`, also
-for the workers and seeds that the program starts itself. `EXECUTED` is the way to a new
-interpreter; it is also taken where a CUDA context could not be forked, where the environment
-preloads a library, and where there is no /proc to tell the parent's open files from.
+`install` has `subprocess.Popen` fork where it is asked for exactly `sys.executable -m hpo`, with or
+without `-P`, also for the workers and seeds that the program starts itself. `EXECUTED` is the way
+to a new interpreter; it is also taken where a CUDA context could not be forked, where the
+environment preloads a library, and where there is no /proc to tell the parent's open files from.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 EXECUTED = subprocess.Popen
-_PROGRAM = [sys.executable, "-m", "hpo"]
+_PROGRAMS = ((sys.executable, "-m", "hpo"), (sys.executable, "-P", "-m", "hpo"))
 # Of what starts a process, behind itself and the arguments; their number is the version's.
 _PARAMETERS = list(inspect.signature(EXECUTED._execute_child).parameters)[2:]
 
@@ -46,7 +46,7 @@ class ForkedPopen(subprocess.Popen):
         self.pid = os.fork()
         if self.pid == 0:
             _live(
-                list(args)[3:],
+                _arguments(args)[1:],
                 streams=(given["p2cread"], given["c2pwrite"], given["errwrite"]),
                 environment=given["env"],
                 folder=given["cwd"],
@@ -65,11 +65,17 @@ def install() -> None:
 
 
 def _is_forkable(args: Any, environment: Mapping[str, str] | None) -> bool:
-    if not isinstance(args, list | tuple) or list(args[:3]) != _PROGRAM:
+    if not isinstance(args, list | tuple) or not _arguments(args):
         return False
     if "LD_PRELOAD" in (environment or {}) or not os.path.isdir("/proc/self/fd"):  # noqa: PTH112
         return False
     return not torch.cuda.is_available()
+
+
+def _arguments(command: Sequence[str]) -> list[str]:
+    """The program's name and its arguments; empty for another program."""
+    known = (program for program in _PROGRAMS if tuple(command[: len(program)]) == program)
+    return [*command[len(program) - 1 :]] if (program := next(known, None)) else []
 
 
 def _preload() -> None:

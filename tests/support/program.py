@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpo import cli
+from hpo.cli.shared import STOPS
 from tests.support.forked import EXECUTED
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +77,7 @@ class Command:
 
     def __call__(self, *args: str) -> subprocess.CompletedProcess[str]:
         """Run a command; what it printed, and its exit code."""
-        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        signals = STOPS
         before = {number: signal.getsignal(number) for number in signals}
         folder = Path.cwd()
         self._capsys.readouterr()

@@ -45,13 +45,13 @@ from objectives.quadratic import Quadratic, QuadraticTask
 FOLDER = Path({folder!r})
 
 class HeldTask(QuadraticTask):
-    def __init__(self, params, context):
-        super().__init__(params, context)
-        with (FOLDER / "built").open("a") as file:
-            file.write(".")
-        self._number = str((FOLDER / "built").stat().st_size)
+    _number = None
 
     def batch(self, step):
+        if self._number is None:
+            with (FOLDER / "built").open("a") as file:
+                file.write(".")
+            self._number = str((FOLDER / "built").stat().st_size)
         {fault}
         if step > 1 and self._number in self._held():
             (FOLDER / "holding").touch()
@@ -112,7 +112,7 @@ class Held:
     """An objective with trials that take 0.2 s a step, from the second step on, until let go.
 
     Its 96 steps leave 19 s in which to interrupt a trial; a signal is sent as soon as `is_holding`
-    is true. Trials are counted as they are built, a resumed one again.
+    is true. Trials are counted at their first step, a resumed one again.
 
     Args:
         fault: What each step does first: a statement.
@@ -127,7 +127,7 @@ class Held:
         self.path.write_text(f"{text}\n{head}\n")
 
     def hold(self, *numbers: int) -> None:
-        """Hold the trials that are built as these, from 1 on."""
+        """Hold the trials that begin as these, from 1 on."""
         (self.folder / "held").write_text(" ".join(map(str, numbers)))
         (self.folder / "holding").unlink(missing_ok=True)
 
@@ -141,7 +141,7 @@ class Held:
 
     @property
     def built(self) -> int:
-        """Count the trials that were built so far."""
+        """Count the trials that have begun so far."""
         file = self.folder / "built"
         return file.stat().st_size if file.exists() else 0
 

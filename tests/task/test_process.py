@@ -74,7 +74,7 @@ def redirect() -> None:
 
 
 def forget_handlers() -> None:
-    logging.getLogger("hpo.task").disabled = True
+    logging.getLogger("hpo.engine.checkpoint").disabled = True
     logging.basicConfig(level=logging.CRITICAL, force=True)
     logging.disable()
 
@@ -211,7 +211,7 @@ def reading(name: str) -> str:
     if name == "timers":
         return str([signal.getitimer(timer) > (0, 0) for timer in range(3)])
     if name == "logging":
-        told = logging.getLogger("hpo.task")
+        told = logging.getLogger("hpo.engine.checkpoint")
         return str((told.isEnabledFor(logging.ERROR), logging.root.level, logging.root.handlers))
     if name == "environment":
         return str(sorted(os.environ.items()))

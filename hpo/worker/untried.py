@@ -1,0 +1,95 @@
+"""No configuration twice while a small space holds another: a free trial gets one that none has.
+
+The sampler proposes as ever. What it proposes is compared with the configurations of all trials
+and tickets, and replaced if one has it. Workers that ask at the same moment do so one after the
+other, under a lock of the study, and each notes its choice in its ticket before the next looks: so
+no two free trials of a fleet are equal while an untried configuration is left. Configurations that
+a user enqueued are tried as they are, and so is a rerun in a wider precision. A value with which
+every trial fails is not chosen, even where that leaves a repeat alone.
+
+Border: one trial's configuration; `hpo.search.finite` chooses it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from hpo.search import finite
+from hpo.search.hopeless import hopeless
+from hpo.study import study
+from hpo.study.study import OpenStudy
+from hpo.tickets.budget import Tickets
+from hpo.tickets.ticket import Ticket
+from objectives import Choice, Float, Int, Objective, Params, Space
+
+_logger = logging.getLogger(__name__)
+
+
+def reserved(
+    ticket: Ticket, opened: OpenStudy, trial: optuna.Trial, objective: Objective
+) -> Mapping[str, Any] | None:
+    """The configuration that a free trial is to have; None where the space is large.
+
+    Raises:
+        SQLAlchemyError: The database is away.
+    """
+    config = opened.config
+    space = config.narrowing.apply(objective.spaces[config.space])
+    if finite.configurations(objective, space) is None:
+        return None
+    trials = trial.study.get_trials(deepcopy=False)
+    tried: list[Params] = [one.params for one in trials if one.number != trial.number]
+    try:
+        tried.append(config.narrowing.defaults(objective, config.space))
+        proposed = _proposed(trial, space)
+    except Exception as error:
+        # It raises again where the trial asks for its parameters, and fails that trial.
+        _logger.warning("the sampler proposes nothing: %s", error)
+        return None
+    avoided = {(one.name, repr(one.value)) for one in hopeless(trials)}
+
+    def choose(others: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        keys = {finite.key_of(params, space) for params in (*tried, *others)}
+        known = {key for key in keys if key is not None}
+        seed = study.derive_seed(config.seed, ticket.ticket, "untried")
+        return finite.untried(proposed, space, known, seed=seed, avoided=avoided)
+
+    return Tickets(opened.storage.engine, opened.uid).queue.reserve(ticket.ticket, choose)
+
+
+def _proposed(trial: optuna.Trial, space: Space) -> dict[str, Any]:
+    """What the sampler proposes for a trial, which is not asked yet."""
+    frozen = trial._cached_frozen_trial
+    seen = optuna.pruners._filter_study(trial.study, frozen)
+    found: dict[str, Any] = {}
+    for name, spec in space.items():
+        distribution = _distribution(spec)
+        if distribution.single():
+            found[name] = spec.choices[0] if isinstance(spec, Choice) else spec.low
+            continue
+        relative = trial.relative_params
+        if name in relative and distribution._contains(
+            distribution.to_internal_repr(relative[name])
+        ):
+            found[name] = relative[name]
+        else:
+            found[name] = trial.study.sampler.sample_independent(seen, frozen, name, distribution)
+    return found
+
+
+def _distribution(spec: Float | Int | Choice) -> BaseDistribution:
+    if isinstance(spec, Choice):
+        return CategoricalDistribution(spec.choices)
+    if isinstance(spec, Int):
+        return IntDistribution(spec.low, spec.high, log=spec.log)
+    return FloatDistribution(spec.low, spec.high, log=spec.log)
