@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from hpo.engine import trial as engine
 from hpo.engine.plan import Plan
@@ -94,6 +95,14 @@ def join_group() -> None:
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
 
 
+class Doubling(TorchFunctionMode):
+    """A mode that doubles what linear layers give."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        return 2 * out if function is torch.nn.functional.linear else out
+
+
 backends: Any = torch.backends
 cuda: Any = torch.backends.cuda
 ALTERED: dict[str, Callable[[], object]] = {
@@ -136,6 +145,7 @@ ALTERED: dict[str, Callable[[], object]] = {
     "inference mode": enter(torch.inference_mode),
     "grad mode": lambda: torch.set_grad_enabled(False),
     "default device": lambda: torch.set_default_device("meta"),
+    "modes of torch": enter(Doubling),
     "default tensor type": lambda: torch.set_default_tensor_type(torch.DoubleTensor),
     "default dtype": lambda: torch.set_default_dtype(torch.float64),
     "anomaly mode": lambda: torch.autograd.set_detect_anomaly(True, check_nan=False),
