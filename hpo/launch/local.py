@@ -134,7 +134,7 @@ class LocalLauncher:
             try:
                 process = subprocess.Popen(
                     list(argv),
-                    env={**self._environment, **environment, mark: "1"},
+                    env={**self._environment, **environment, children.MARK: mark},
                     stdin=subprocess.DEVNULL if job is None else subprocess.PIPE,
                     stdout=output if on_line is None else subprocess.PIPE,
                     stderr=subprocess.STDOUT if on_line is None else output,
