@@ -74,9 +74,14 @@ def living() -> set[psutil.Process]:
     """All descendants of this process that have not ended."""
     if not _has_children():
         return set()
+    return {process for process in below(os.getpid()) if _lives(process)}
+
+
+def below(pid: int) -> list[psutil.Process]:
+    """All descendants of a process."""
     with suppress(psutil.Error):
-        return {process for process in psutil.Process().children(recursive=True) if _lives(process)}
-    return set()
+        return psutil.Process(pid).children(recursive=True)
+    return []
 
 
 def _has_children() -> bool:
@@ -142,9 +147,7 @@ def _embedded_server() -> psutil.Process | None:
 def _tree(process: psutil.Process | None) -> set[psutil.Process]:
     if process is None:
         return set()
-    with suppress(psutil.Error):
-        return {process, *process.children(recursive=True)}
-    return {process}
+    return {process, *below(process.pid)}
 
 
 def _command(process: psutil.Process) -> str:

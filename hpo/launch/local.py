@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from hpo.errors import ConfigurationError, RunFailed
 from hpo.launch import children
 
@@ -82,8 +84,13 @@ class LocalProcess:
 
     def kill(self) -> None:
         """Kill the process, and then all others that it started."""
+        below = children.below(self._process.pid)
         with suppress(ProcessLookupError):
             self._process.kill()
+        for process in below:
+            with suppress(psutil.Error):
+                process.kill()
+        # Some may have started others meanwhile, or have left the tree before.
         deadline = time.monotonic() + _KILLED_S
         while (left := self._left()) and time.monotonic() < deadline:
             for pid in left:
