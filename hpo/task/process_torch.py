@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils import _python_dispatch
+import torch.utils._python_dispatch as dispatch
 
 from hpo.task.setting import Setting, attribute, compared
 
@@ -33,6 +33,16 @@ def _set_device(device: torch.device) -> None:
     torch.set_default_device(None if device.type == "cpu" else device)
 
 
+def _leave_function_modes(depth: int) -> None:
+    while torch._C._len_torch_function_stack() > depth:
+        torch.overrides._pop_mode()
+
+
+def _leave_dispatch_modes(depth: int) -> None:
+    while torch._C._len_torch_dispatch_stack() > depth:
+        dispatch._pop_mode()  # type: ignore[no-untyped-call]
+
+
 def _autocast_nesting() -> int:
     """The depth of open autocast blocks; weights that were cast are kept until it is 0."""
     torch.autocast_increment_nesting()
@@ -44,25 +54,14 @@ def _set_autocast_nesting(depth: int) -> None:
         torch.autocast_decrement_nesting()
 
 
-def _open_modes() -> tuple[int, int]:
-    """The numbers of open modes, of functions and of operators; torch has no public getter."""
-    return torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()
-
-
-def _leave_modes(kept: tuple[int, int]) -> None:
-    while _open_modes()[0] > kept[0]:
-        torch.overrides._pop_mode()
-    while _open_modes()[1] > kept[1]:
-        _python_dispatch._pop_mode()
-
-
 def _modes() -> Iterator[Setting]:
     """Modes of the thread that trains, and defaults of new tensors."""
     yield compared("inference mode", torch.is_inference_mode_enabled, _set_inference)
     yield compared("grad mode", torch.is_grad_enabled, torch.set_grad_enabled)
     yield compared("default device", torch.get_default_device, _set_device)
-    # A default device is a mode, too, and is left by its own setter.
-    yield compared("modes of torch", _open_modes, _leave_modes)
+    # The default device is such a mode, so it comes first.
+    yield compared("modes of functions", torch._C._len_torch_function_stack, _leave_function_modes)
+    yield compared("modes of dispatch", torch._C._len_torch_dispatch_stack, _leave_dispatch_modes)
     yield compared("default dtype", torch.get_default_dtype, torch.set_default_dtype)
     # Its name has the dtype, which is right by now; what is left is a device (deprecated).
     yield compared(

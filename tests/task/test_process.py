@@ -36,7 +36,7 @@ from hpo.engine.plan import Plan
 from hpo.task.process import SETTINGS, ProcessState
 from hpo.task.random_state import random_state, seed_all, set_random_state
 from tests.support.program import ROOT
-from tests.support.toys import CPU, Log, ToyTask
+from tests.support.toys import CPU, Log, Operators, ToyTask
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 
@@ -145,7 +145,8 @@ ALTERED: dict[str, Callable[[], object]] = {
     "inference mode": enter(torch.inference_mode),
     "grad mode": lambda: torch.set_grad_enabled(False),
     "default device": lambda: torch.set_default_device("meta"),
-    "modes of torch": enter(Doubling),
+    "modes of functions": enter(Doubling),
+    "modes of dispatch": enter(Operators),
     "default tensor type": lambda: torch.set_default_tensor_type(torch.DoubleTensor),
     "default dtype": lambda: torch.set_default_dtype(torch.float64),
     "anomaly mode": lambda: torch.autograd.set_detect_anomaly(True, check_nan=False),
@@ -212,12 +213,18 @@ ELSEWHERE |= {name for name in BY_NAME if name.endswith((" mps", " xpu"))}
 IDLE = {"library of linear algebra", "library of matrix products", "oneDNN's TF32"}
 
 
+# It is restored before all others, and so is not in their list.
+RECURSION = "recursion limit"
+
+
 def reading(name: str) -> str:
     """The value of a setting in words that depend on nothing else."""
     if name == "working directory":
         return str(os.path.samestat(os.stat("."), AT_FIRST))  # noqa: PTH116
     if name == "standard descriptors":
         return str([os.fstat(number).st_ino for number in range(3)])
+    if name == RECURSION:
+        return str(sys.getrecursionlimit())
     if name == "timers":
         return str([signal.getitimer(timer) > (0, 0) for timer in range(3)])
     if name == "logging":
@@ -274,7 +281,7 @@ def unseeded() -> Iterator[None]:
 
 
 def test_each_setting_is_altered_here():
-    assert set(ALTERED) | ELSEWHERE == set(BY_NAME) | ELSEWHERE
+    assert set(ALTERED) | ELSEWHERE == {*BY_NAME, RECURSION} | ELSEWHERE
 
 
 @pytest.mark.filterwarnings("ignore")

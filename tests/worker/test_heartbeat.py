@@ -128,15 +128,37 @@ def test_a_pulse_tells_the_phase_and_its_limit():
     assert asked.read().limit_s == 15
 
 
-def test_what_ends_the_process_leaves_the_phase_in_which_it_did():
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_an_exception_of_any_class_ends_the_phase_in_which_it_was_raised(error):
     pulse = Pulse()
-    phases = []
-    for error in (ValueError, SystemExit):
-        with pytest.raises(error), pulse.closing():
-            _begin_and_raise(pulse, error)
-        phases.append(pulse.read().phase)
 
-    assert phases == ["", "step"]
+    with pytest.raises(error), pulse.closing():
+        _begin_and_raise(pulse, error)
+
+    assert pulse.read().phase == ""
+    assert pulse.raised_in == "step"
+
+
+def test_the_service_called_by_a_hook_is_outside_of_its_phase():
+    pulse = Pulse()
+    pulse.begin("suggestion")
+
+    with pulse.outside():
+        inside = pulse.read()
+
+    assert (inside.phase, inside.limit_s) == ("", 0)
+    assert pulse.read().phase == "suggestion"
+
+
+def test_a_stop_is_known_as_asked_for_once_the_supervisor_has_noted_it():
+    pulse = Pulse()
+    before = pulse.is_asked_to_stop
+
+    pulse.ask_to_stop()
+    pulse.begin("step")
+
+    assert not before
+    assert pulse.is_asked_to_stop
 
 
 def _begin_and_raise(pulse: Pulse, error: type[BaseException]) -> None:
