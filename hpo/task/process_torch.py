@@ -35,12 +35,12 @@ def _set_device(device: torch.device) -> None:
 
 def _leave_function_modes(depth: int) -> None:
     while torch._C._len_torch_function_stack() > depth:
-        torch.overrides._pop_mode()
+        torch.overrides._pop_mode()  # type: ignore[no-untyped-call]
 
 
 def _leave_dispatch_modes(depth: int) -> None:
     while torch._C._len_torch_dispatch_stack() > depth:
-        dispatch._pop_mode()  # type: ignore[no-untyped-call]
+        dispatch._pop_mode()
 
 
 def _autocast_nesting() -> int:
