@@ -34,8 +34,6 @@ _POLL_S = 0.01
 # Python and torch start these once a process, for all trials. They hold no work between two.
 _SERVICES = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 _COMPILER = "_inductor/compile_worker"
-
-
 # A process whose parent was killed has this long to save its state.
 ABANDONED_S = 30.0
 
@@ -126,9 +124,16 @@ def _victims(earlier: set[psutil.Process], *, spare_services: bool) -> set[psuti
             # The children of a fork server have its command line, and are the trial's own.
             if _COMPILER in line:
                 spared |= _tree(process)
-            elif process.ppid() == os.getpid() and any(name in line for name in _SERVICES):
+            elif any(name in line for name in _SERVICES) and _is_own(process):
                 spared.add(process)
     return found - spared
+
+
+def _is_own(process: psutil.Process) -> bool:
+    """Return whether a process is a child of this one."""
+    with suppress(psutil.Error):
+        return bool(process.ppid() == os.getpid())
+    return False
 
 
 def _embedded_server() -> psutil.Process | None:
@@ -178,15 +183,21 @@ def _unheard() -> Iterator[None]:
 
 def _reap(ended: Collection[psutil.Process]) -> None:
     """Take the exit codes of ended processes, so that none remains as a zombie."""
-    if not ended:
-        return
+    left, deadline = {process.pid for process in ended}, time.monotonic() + _KILLED_S
     multiprocessing = sys.modules.get("multiprocessing")
-    if multiprocessing is not None:
-        # This takes those of its own processes, which would otherwise count as running.
-        multiprocessing.active_children()
-    for process in ended:
-        with suppress(OSError):
-            os.waitpid(process.pid, os.WNOHANG)
+    while left and time.monotonic() < deadline:
+        # Its own would count as running for ever if their exit codes were taken here.
+        alive = [] if multiprocessing is None else multiprocessing.active_children()
+        for pid in left - {process.pid for process in alive}:
+            try:
+                is_taken = os.waitpid(pid, os.WNOHANG)[0] == pid
+            except OSError:
+                is_taken = True
+            if is_taken:
+                left.discard(pid)
+        if left:
+            # A zombie whose threads still end has no exit code yet.
+            time.sleep(_POLL_S)
 
 
 def marked(mark: str, *, session: int) -> list[int]:
