@@ -102,7 +102,8 @@ def checked(lines: str) -> list[str]:
 def reported(seen: Seen) -> list[str]:
     """What a run says of its end, and of trials that did not complete."""
     details = [trial.detail for trial in seen.trials or () if trial.detail != "-"]
-    ends = [line for line in seen.lines.splitlines() if line.startswith("hpo:")]
+    _, is_refused, refusal = f"\n{seen.lines}".partition("\nhpo:")
+    ends = [f"hpo: {' '.join(refusal.split())}"] if is_refused else []
     return list(dict.fromkeys([*details, *ends]))
 
 

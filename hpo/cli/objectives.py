@@ -68,10 +68,10 @@ def check(
         click.echo(json.dumps(found.flat(), indent=2))
     else:
         print_rehearsed(found)
-    if objective not in names():
-        trust.name("objective", objective)
     if found.has_failed:
         ctx.exit(ConfigurationError.exit_code)
+    if objective not in names():
+        trust.name("objective", objective)
 
 
 @click.command(cls=Command)

@@ -24,6 +24,8 @@ import psutil
 
 from hpo.errors import HpoError
 
+# The variable of the environment that a launched process and its descendants have in common.
+MARK = "HPO_PROCESS"
 _IS_LINUX = sys.platform == "linux"
 _PR_SET_CHILD_SUBREAPER = 36
 # A killed process is gone within milliseconds, unless it waits for a disk.
@@ -39,15 +41,18 @@ ABANDONED_S = 30.0
 
 
 def new_mark() -> str:
-    """Name of a new environment variable by which the descendants of a process are found."""
-    return f"HPO_PROCESS_{secrets.token_hex(8)}"
+    """A new value of the variable `MARK`, by which the descendants of a process are found."""
+    return secrets.token_hex(8)
 
 
-def set_mark() -> str:
-    """Mark all that this process starts from now on; return the variable's name."""
-    mark = new_mark()
-    os.environ[mark] = "1"
-    return mark
+def set_mark(*, is_launched: bool = True) -> str:
+    """Mark all that this process starts, unless its launcher has; return the mark.
+
+    Without a launcher a mark in the environment is another process's, whose own would be ended.
+    """
+    if not is_launched:
+        os.environ.pop(MARK, None)
+    return os.environ.setdefault(MARK, new_mark())
 
 
 def take_charge() -> None:
@@ -69,9 +74,14 @@ def living() -> set[psutil.Process]:
     """All descendants of this process that have not ended."""
     if not _has_children():
         return set()
+    return {process for process in below(os.getpid()) if _lives(process)}
+
+
+def below(pid: int) -> list[psutil.Process]:
+    """All descendants of a process."""
     with suppress(psutil.Error):
-        return {process for process in psutil.Process().children(recursive=True) if _lives(process)}
-    return set()
+        return psutil.Process(pid).children(recursive=True)
+    return []
 
 
 def _has_children() -> bool:
@@ -137,9 +147,7 @@ def _embedded_server() -> psutil.Process | None:
 def _tree(process: psutil.Process | None) -> set[psutil.Process]:
     if process is None:
         return set()
-    with suppress(psutil.Error):
-        return {process, *process.children(recursive=True)}
-    return {process}
+    return {process, *below(process.pid)}
 
 
 def _command(process: psutil.Process) -> str:
@@ -183,7 +191,7 @@ def _reap(ended: Collection[psutil.Process]) -> None:
 
 def marked(mark: str, *, session: int) -> list[int]:
     """Living processes of a session or with a mark in their environment, except its leader."""
-    wanted = f"{mark}=".encode()
+    wanted = f"{MARK}={mark}".encode()
     found = []
     for pid in psutil.pids():
         if pid in (session, os.getpid()):
@@ -214,7 +222,7 @@ def keep(mark: str) -> int | None:
     if not (_IS_LINUX and sys.executable and hasattr(os, "pidfd_open")):
         return None
     script = str(Path(__file__).with_name("keeper.py"))
-    argv = [sys.executable, "-I", "-S", script, mark, str(os.getpid())]
+    argv = [sys.executable, "-I", "-S", script, f"{MARK}={mark}", str(os.getpid())]
     heard, said = os.pipe()
     middle = os.fork()
     if middle == 0:

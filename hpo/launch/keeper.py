@@ -1,6 +1,6 @@
 """The keeper of a worker: it ends what the worker's processes left, once all of these have ended.
 
-    python -I -S keeper.py MARK PID    # of a process that leads a session
+    python -I -S keeper.py NAME=VALUE PID    # of a process that leads a session
 
 The lines of its standard input are pids of trainers: the last one has some time to save its state
 when the first process has ended.
@@ -88,7 +88,7 @@ def is_left(pid: int, session: int, mark: str, known: dict[int, str]) -> bool:
         if os.getsid(pid) == session:
             return True
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return f"{mark}=".encode() in file.read()
+            return mark.encode() in file.read()
     except OSError:
         return False
 

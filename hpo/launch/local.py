@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from hpo.errors import ConfigurationError, RunFailed
 from hpo.launch import children
 
@@ -82,8 +84,13 @@ class LocalProcess:
 
     def kill(self) -> None:
         """Kill the process, and then all others that it started."""
+        below = children.below(self._process.pid)
         with suppress(ProcessLookupError):
             self._process.kill()
+        for process in below:
+            with suppress(psutil.Error):
+                process.kill()
+        # Some may have started others meanwhile, or have left the tree before.
         deadline = time.monotonic() + _KILLED_S
         while (left := self._left()) and time.monotonic() < deadline:
             for pid in left:
@@ -134,7 +141,7 @@ class LocalLauncher:
             try:
                 process = subprocess.Popen(
                     list(argv),
-                    env={**self._environment, **environment, mark: "1"},
+                    env={**self._environment, **environment, children.MARK: mark},
                     stdin=subprocess.DEVNULL if job is None else subprocess.PIPE,
                     stdout=output if on_line is None else subprocess.PIPE,
                     stderr=subprocess.STDOUT if on_line is None else output,

@@ -110,7 +110,8 @@ class Supervisor:
         if not self._is_in_charge:
             self._is_in_charge = True
             # Started later, the keeper would be adopted, and ended with the trainer's processes.
-            self._keeper = children.keep(children.set_mark())
+            mark = children.set_mark(is_launched=self._parent is not None)
+            self._keeper = children.keep(mark)
             children.adopt_orphans()
         # The one before it, if there was one, left its last phase here.
         self._pulse.begin("")

@@ -394,6 +394,21 @@ FAILED = {
         "groups",
         "hold no parameter of `modules`",
     ),
+    "no number of steps to accumulate": (
+        a_task(accumulate=0),
+        "steps_per_epoch",
+        "accumulate is 0; make it a whole number above 0",
+    ),
+    "a group's schedule that is no factor": (
+        built(lambda t: setattr(t, "groups", group(t, schedule=lambda p: float("nan")))),
+        "schedule",
+        "group '.*': schedule.0.0. is nan",
+    ),
+    "an optimizer that is a list": (
+        a_task(optimizer=lambda t: [torch.optim.SGD(t.net.parameters())]),
+        "optimizer",
+        "gave a list, no torch.optim.Optimizer, and without step, ",
+    ),
     "an optimizer with a closure": (
         a_task(optimizer=lambda t: torch.optim.LBFGS(t.groups[0].parameters)),
         "optimizer",
@@ -572,6 +587,18 @@ def test_a_sound_objective_passes_in_every_precision(monkeypatch):
     assert not_ok(found) == []
     assert found.pace.steps == 8
     assert found.pace.trial_s > 0
+
+
+def test_an_optimizer_with_a_scheduler_of_torch_passes(monkeypatch):
+    def optimizer(task):
+        own = torch.optim.SGD(task.net.parameters(), lr=1e-2)
+        # It puts a function of its own before the optimizer's step.
+        task.scheduler = torch.optim.lr_scheduler.StepLR(own, 10)
+        return own
+
+    found = rehearsed(a_task(optimizer=optimizer, accumulate=2), monkeypatch)
+
+    assert not_ok(found) == []
 
 
 @pytest.mark.acceptance

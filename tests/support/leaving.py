@@ -66,18 +66,24 @@ class LeavingTask(Task):
     steps_per_epoch = 8
 
     def __init__(self, params: Params, context: Context) -> None:
-        folder = Path(context.options["folder"])
-        before = [int(pid) for file in folder.glob("*.pids") for pid in file.read_text().split()]
-        living = [pid for pid in before if psutil.pid_exists(pid)]
-        name = f"{len(list(folder.glob('*.pids')))}.pids"
-        (folder / "earlier").write_text(str(living))
-        (folder / name).write_text(" ".join(map(str, started())))
+        self._folder = Path(context.options["folder"])
         self._hangs = context.options["hang"] == "yes"
         self._net = nn.Linear(2, 1)
         self.modules = {"net": self._net}
         self.groups = [Group(name="all", parameters=list(self._net.parameters()), lr=1e-2)]
 
+    def _start(self) -> None:
+        """Start processes, and note those of earlier trials that still live."""
+        folder = self._folder
+        before = [int(pid) for file in folder.glob("*.pids") for pid in file.read_text().split()]
+        living = [pid for pid in before if psutil.pid_exists(pid)]
+        name = f"{len(list(folder.glob('*.pids')))}.pids"
+        (folder / "earlier").write_text(str(living))
+        (folder / name).write_text(" ".join(map(str, started())))
+
     def batch(self, step: int) -> Tensor:
+        if step == 0:
+            self._start()
         if self._hangs and step == 2:
             time.sleep(3600)
         return torch.randn(4, 2, generator=torch.Generator().manual_seed(step))

@@ -79,7 +79,11 @@ VICTIMS = {
 
 
 @pytest.mark.parametrize("who", VICTIMS)
-def test_whoever_is_killed_no_process_of_the_trial_is_left(program: Program, folder: Path, who):
+def test_whoever_is_killed_no_process_of_the_trial_is_left(
+    url: str, tmp_path: Path, folder: Path, who: str
+):
+    # The environment of a fork would be that of this process, and have no mark.
+    program = Program(url, tmp_path / "home", is_executed=True)
     run = program.start(*LEAVING, "--folder", str(folder), "--hang", "yes", "--n_trials", "1")
     try:
         wait_until(lambda: len(pids(folder)) == KINDS)
