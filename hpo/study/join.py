@@ -18,7 +18,7 @@ from hpo.search.plugins import is_plugin
 from hpo.study import compare, study
 from hpo.study.config import StudyConfig, check_name, forced
 from hpo.study.declared import declared
-from hpo.study.objective import named_objective
+from hpo.study.objective import faulty, named_objective
 from hpo.study.request import DEFAULT_TRIALS, DEFAULTS, FLAGS, RunRequest, usual
 from hpo.study.resolve import absolute, settled
 from hpo.study.study import OpenStudy
@@ -75,9 +75,9 @@ def prepare_study(
     _name_plugins(request)
     given = None if request.objective is None else spec
     objective = named_objective(given, spec, what=f"study '{request.study_name}'")
-    for finding in declared(objective):
-        if finding.state == "failed":
-            raise ObjectiveError(f"objective '{spec}': {finding.detail}")
+    faults = [finding.detail for finding in declared(objective) if finding.state == "failed"]
+    if faults:
+        raise ObjectiveError(faulty(spec, faults))
     wanted = {**DEFAULTS, **usual(on_gpu=on_gpu), **request.asked()}
     name = request.study_name or f"{objective.name}-{wanted['space']}-{wanted['size']}"
     notes: list[str] = []

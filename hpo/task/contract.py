@@ -267,6 +267,36 @@ def first_fault(task: Task, device: torch.device) -> str | None:
     return None
 
 
+def grouped(task: Task) -> dict[int, str]:
+    """The names of the parameters that the groups share with the networks, by `id`."""
+    names = parameter_names(task)
+    return {key: names[key] for key in _inside(task) & _in_groups(task)}
+
+
+def replaced(task: Task, before: Mapping[int, str]) -> str | None:
+    """What is wrong if networks were replaced in training; None if nothing is.
+
+    Args:
+        before: What `grouped` returned before the first step.
+    """
+    inside = _inside(task)
+    lost = [name for key, name in before.items() if key not in inside]
+    if not lost:
+        return None
+    return (
+        f"{listed(lost)} of the groups left `modules` in training, so what is validated no longer "
+        "trains; change parameters in place, as by .data or load_state_dict()"
+    )
+
+
+def _inside(task: Task) -> set[int]:
+    return {id(p) for module in task.modules.values() for p in module.parameters()}
+
+
+def _in_groups(task: Task) -> set[int]:
+    return {id(p) for group in task.groups for p in group.parameters}
+
+
 def listed(names: Sequence[str]) -> str:
     """The first few names in quotes, for a sentence."""
     more = len(names) - _LISTED
