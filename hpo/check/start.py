@@ -10,10 +10,10 @@ from __future__ import annotations
 import gc
 import inspect
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import optuna
 import torch
 
 from hpo.check.findings import raised
@@ -22,12 +22,13 @@ from hpo.study.config import StudyConfig
 from hpo.study.study import derive_seed
 from hpo.task import contract
 from hpo.task.build import build, plain
-from hpo.task.memory import is_out_of_memory
 from hpo.task.process import ProcessState
 from objectives import Objective, Task
 
 _PROGRESS = [step / 100 for step in range(100)]
 Begin = Callable[[str], object]
+
+_logger = logging.getLogger(__name__)
 
 
 def faults(
@@ -53,10 +54,12 @@ def faults(
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             return _faults(objective, config, device, note)
     except BaseException as error:
-        if isinstance(error, optuna.TrialPruned) or is_out_of_memory(error):
-            # Another configuration may do, and a device may be free again.
-            return []
-        return [f"{hook}() with the default configuration: {raised(error, file)}"]
+        said = f"{hook}() with the default configuration: {raised(error, file)}"
+        if hook in ("defaults", "suggest"):
+            return [said]
+        # A hook that builds may raise for this configuration, or for now: that is a trial's matter.
+        _logger.warning("%s", said)
+        return []
     finally:
         begin("")
         process_state.restore()

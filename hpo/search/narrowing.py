@@ -13,13 +13,14 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from hpo.errors import ConfigurationError
 from hpo.search import roundtrip
 from objectives import Choice, Float, Int, Objective, Params, Space, Trial
 
 Spec = Float | Int | Choice
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,8 @@ class Narrowing:
             given = params[name] if isinstance(params, Mapping) and name in params else value
             if not _is_same(given, value):
                 raise ValueError(
-                    f"suggest() gives '{name}' as {given!r}, and {value!r} is recorded for it; give "
-                    "what is computed from a parameter another name"
+                    f"suggest() gives '{name}' as {given!r}, and {value!r} is recorded for it; "
+                    "give what is computed from a parameter another name"
                 )
         return params
 
@@ -112,7 +113,7 @@ class _NarrowTrial:
         value = self._trial.suggest_categorical(name, choices)
         return self._noted(name, roundtrip.choice(name, value, choices))
 
-    def _noted(self, name: str, value: Any) -> Any:
+    def _noted(self, name: str, value: T) -> T:
         self.recorded[name] = value
         return value
 

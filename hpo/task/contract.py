@@ -74,6 +74,8 @@ def group_faults(task: Task) -> _Faults:
     yield from faults
     if faults:
         return
+    if not any(_number(group.lr) for group in groups):
+        yield "no group has a learning rate above 0: nothing would train"
     twice = _repeated([group.name for group in groups])
     if twice:
         yield f"two groups are called {listed(twice)}; give each a name of its own"
@@ -138,7 +140,7 @@ def _faults_of_group(group: Any) -> _Faults:
         ("weight_decay", group.weight_decay),
     ):
         if not _is_good(name, value):
-            least = "at least 0" if name == "weight_decay" else "above 0"
+            least = "above 0" if name == "clip" else "at least 0"
             yield f"group '{group.name}' has {name}={value!r}; make it a number {least}"
     if not (group.schedule is None or callable(group.schedule)):
         yield f"group '{group.name}' has schedule={group.schedule!r}; give a function of progress"
@@ -157,7 +159,7 @@ def _is_good(name: str, value: Any) -> bool:
     number = _number(value)
     if name == "clip":
         return number > 0
-    return (number >= 0 if name == "weight_decay" else number > 0) and math.isfinite(number)
+    return number >= 0 and math.isfinite(number)
 
 
 def _number(value: Any) -> float:

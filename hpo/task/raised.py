@@ -71,5 +71,7 @@ def storable(text: str) -> str:
 
 
 def _escaped(character: str) -> str:
+    if character == "\0":
+        return "\\0"
     # A surrogate is not printable either, and is escaped by the encoder in its own form.
     return character if "\ud800" <= character <= "\udfff" else repr(character)[1:-1]
