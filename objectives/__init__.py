@@ -14,6 +14,7 @@ from objectives._loading import (
     file_hash,
     files_of,
     hidden_beside,
+    is_importing,
     load,
     names,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "file_hash",
     "files_of",
     "hidden_beside",
+    "is_importing",
     "load",
     "names",
 ]

@@ -6,8 +6,10 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -48,6 +50,7 @@ class _Loaded:
 # What was loaded, by its name and its folder. A command loads its objective several times, and a
 # second import could fail, for example where the first has registered something.
 _loaded: dict[tuple[str, Path], _Loaded] = {}
+_importing_now: list[str] = []
 
 
 def names() -> list[str]:
@@ -131,12 +134,42 @@ def _load(spec: str, folder: Path) -> Objective:
     if known is not None and known.is_current:
         put_on_path(known.folder)
         return known.objective
-    if spec.endswith(".py"):
-        loaded = _from_file(spec, Path(spec).resolve())
-    else:
-        loaded = _from_module(spec, folder)
+    with _importing(spec):
+        if spec.endswith(".py"):
+            loaded = _from_file(spec, Path(spec).resolve())
+        else:
+            loaded = _from_module(spec, folder)
     _loaded[spec, folder] = loaded
     return loaded.objective
+
+
+def is_importing() -> bool:
+    """Return whether an objective's file is being imported in this process."""
+    return bool(_importing_now)
+
+
+@contextmanager
+def _importing(spec: str) -> Iterator[None]:
+    """Import a file as a program without arguments, and keep what decides about our connections.
+
+    A script may parse the arguments of its command line, which are not the service's. What it sets
+    for libpq, as from a file of settings, would have the service connect elsewhere.
+    """
+    arguments, variables = sys.argv, _libpq()
+    sys.argv = [spec]
+    _importing_now.append(spec)
+    try:
+        yield
+    finally:
+        _importing_now.pop()
+        sys.argv = arguments
+        for name in _libpq():
+            del os.environ[name]
+        os.environ.update(variables)
+
+
+def _libpq() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("PG")}
 
 
 def _from_file(spec: str, path: Path) -> _Loaded:

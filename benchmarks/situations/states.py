@@ -145,11 +145,19 @@ class PoisonedWeight(Planted):
         return {"error": float(self.parameter("trunk.weight").square().mean())}
 
 
+# Before the first step the metric is a note; the first steps are judged.
 @situation(
-    Outcome(reason="metric_nonfinite", kind="NaN", direction="weights", parameter="head.weight")
+    Outcome(
+        reason="loss_nonfinite",
+        kind="NaN",
+        direction="weights",
+        parameter="head.weight",
+        handed_in="head.weight",
+        bad=(1, 16),
+    )
 )
 class PoisonedWeightSeen(Planted):
-    """A weight that is NaN from the start, seen by validation."""
+    """A weight that is NaN from the start, seen by the first validation."""
 
     prepare = PoisonedWeight.prepare
 

@@ -26,7 +26,7 @@ from hpo.fleet.events import Connected, Event, RunResult, Starting
 from hpo.machine.slots import find_slots
 from hpo.search import configurations
 from hpo.study.request import FLAGS, RunRequest
-from objectives import Params
+from objectives import Params, is_importing
 
 if TYPE_CHECKING:
     from hpo.fleet.config import FleetConfig
@@ -75,6 +75,11 @@ def run(
     Raises:
         HpoError: An error for which the command line would exit with 1 or 2.
     """
+    if is_importing():
+        raise ConfigurationError(
+            "hpo.run was called while an objective's file was imported, which every process of a "
+            "run does; call it below 'if __name__ == \"__main__\":'"
+        )
     request = _requested(
         objective,
         {

@@ -85,7 +85,7 @@ def _check_resumption(
     other = differing(whole, state_of(resumed))
     if other:
         check.warn(
-            f"interrupted after {before} steps{beyond}, and resumed, a trial differs in "
+            f"interrupted after {before} steps{beyond} and resumed, a trial differs in "
             f"{listed(other)} after {steps}; {CURE}"
         )
     check.seen = f"the same after {before} and {steps - before} steps{beyond}"

@@ -180,8 +180,24 @@ def study_in_memory() -> optuna.Study:
         optuna.logging.set_verbosity(level)
 
 
+def other_names(defaults: Params, asked: Params) -> str | None:
+    """What is wrong if `defaults` and `suggest` name parameters that the other lacks."""
+    lacking = [name for name in asked if name not in defaults]
+    idle = [name for name in defaults if name not in asked]
+    if not (lacking and idle):
+        return None
+    return (
+        f"suggest() asks for {listed(lacking)} and defaults() holds {listed(idle)}: the study's "
+        "first trial, the one to compare with, would take random values; give both the same names"
+    )
+
+
 def _compare(check: Check, defaults: Params, asked: Params) -> None:
     """Warn where the default configuration differs from what `suggest` asks for."""
+    other = other_names(defaults, asked)
+    if other is not None:
+        check.fail(other)
+        return
     forgotten = [name for name in asked if name not in defaults]
     if forgotten:
         check.warn(

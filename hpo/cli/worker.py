@@ -92,12 +92,17 @@ def worker(
         trust.name("pruner", pruner)
     pulse = Pulse(stall)
     supervisor = Supervisor(pulse, parent=with_parent)
-    run = Run() if first else None
+    run, is_looked_at = Run() if first else None, False
     while True:
         if supervisor.fork() == 0:
-            if run is not None:
+            if run is not None and not is_looked_at:
                 own = {name: flags[name] for name in ("objective", "device", "threads")}
-                flags |= look(pulse, run, parent=supervisor.pid, **own)
+                said = look(pulse, run, parent=supervisor.pid, **own)
+                if flags["fresh_process"]:
+                    # The look has built a task, so that the first trial has another process, too.
+                    run.pass_on(said)
+                    ctx.exit(SPENT)
+                flags |= said
                 flags["checkpoint_dir"] = Path(flags["checkpoint_dir"])
                 # The task that was looked at is not trained.
                 children.end(spare_services=True)
@@ -108,6 +113,9 @@ def worker(
             break
         if supervisor.must_stop:
             ctx.exit(0)
+        if run is not None and not is_looked_at:
+            flags |= run.passed_on()
+            flags["checkpoint_dir"], is_looked_at = Path(flags["checkpoint_dir"]), True
     if run is not None:
         # The run knows of it already, unless the process ended in the look.
         run.say(ended=ending.cause)

@@ -27,7 +27,7 @@ from hpo.guard.counters import Counters
 from hpo.guard.evidence import Divergence
 from hpo.guard.saved_step import Setting
 from hpo.guard.verdict import READ_EVERY
-from hpo.task.contract import first_fault
+from hpo.task import contract
 from hpo.task.forward import LinAlgError, is_matrix_refused, loss_terms, total
 from hpo.task.memory import is_out_of_memory
 from hpo.task.random_state import random_state
@@ -49,7 +49,7 @@ def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
         StopRequested: The reporter asked to stop; the checkpoint is up to date.
         ObjectiveError: The task breaks its contract.
     """
-    fault = first_fault(task, plan.device)
+    fault = contract.first_fault(task, plan.device)
     if fault is not None:
         raise ObjectiveError(fault)
     trial = _Trial(task, plan)
@@ -57,7 +57,7 @@ def train(task: Task, plan: Plan, reporter: Reporter) -> Result:
     trial.finish()
     return Result(
         value=trial.value,
-        epochs=trial.step // task.steps_per_epoch,
+        epochs=trial.step // trial.steps_per_epoch,
         is_pruned=ended_by == "pruner",
         is_timed_out=ended_by == "timeout",
         skipped=trial.counters.withheld(),
@@ -124,7 +124,9 @@ class _Trial:
     def __init__(self, task: Task, plan: Plan) -> None:
         self.task, self.plan = task, plan
         self.step = 0
-        self.steps = plan.epochs * task.steps_per_epoch
+        # It is read once: a task may change it, and the schedule and all reports follow this one.
+        self.steps_per_epoch = task.steps_per_epoch
+        self.steps = plan.epochs * self.steps_per_epoch
         self.value = math.nan
         self._started_at = time.monotonic()
         self._earlier_s = 0.0
@@ -135,6 +137,7 @@ class _Trial:
         self._one = torch.ones((), device=plan.device)
         self.counters = Counters(plan.device, has_scaler=has_scaler)
         self._buffers = MovingBuffers(task)
+        self._networks = contract.grouped(task)
         self._setting = Setting(
             device=plan.device, precision=plan.precision, metric=plan.metric, about=plan.about
         )
@@ -156,17 +159,17 @@ class _Trial:
 
     @property
     def is_epoch_end(self) -> bool:
-        return self.step % self.task.steps_per_epoch == 0
+        return self.step % self.steps_per_epoch == 0
 
     @property
     def is_read_due(self) -> bool:
         """True if the guard's counters are read after the coming step."""
         done = self.step + 1
-        return done % READ_EVERY == 0 or done % self.task.steps_per_epoch == 0
+        return done % READ_EVERY == 0 or done % self.steps_per_epoch == 0
 
     @property
     def _is_prediction_due(self) -> bool:
-        every = self.plan.predictions_every or self.task.steps_per_epoch
+        every = self.plan.predictions_every or self.steps_per_epoch
         return self.plan.predictions > 0 and self.step % every == 0
 
     @property
@@ -260,6 +263,9 @@ class _Trial:
         """Validate the networks as they are, and sum up the epoch before."""
         task, plan = self.task, self.plan
         reporter.on_phase("validation")
+        lost = contract.replaced(task, self._networks)
+        if lost:
+            raise ObjectiveError(lost)
         with self._averaged():
             metrics = validated(task, device=plan.device, metric=plan.metric)
             self.value = metrics[plan.metric]
@@ -271,7 +277,7 @@ class _Trial:
             samples = self._predicted(reporter)
         reporter.on_phase("")
         return Epoch(
-            epoch=self.step // task.steps_per_epoch,
+            epoch=self.step // self.steps_per_epoch,
             epochs=plan.epochs,
             step=self.step,
             metrics=metrics,
@@ -316,7 +322,7 @@ class _Trial:
             samples = self._predicted(reporter)
         reporter.on_phase("")
         if samples:
-            epoch = self.step // self.task.steps_per_epoch
+            epoch = self.step // self.steps_per_epoch
             reporter.on_predictions(samples, epoch=epoch, step=self.step)
 
     def _predicted(self, reporter: Reporter) -> Sequence[Sample]:

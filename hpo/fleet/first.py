@@ -24,6 +24,7 @@ from hpo.launch.launcher import Launcher
 from hpo.launch.supervisor import Process
 from hpo.study.config import StudyConfig
 from hpo.study.join import Prepared
+from hpo.study.objective import faulty
 
 _POLL_S = 0.05
 # A process that is asked to end while it waits has nothing to save.
@@ -87,9 +88,7 @@ class FirstWorker:
         if "faults" in message:
             if not message["faults"]:
                 return
-            first, *others = message["faults"]
-            said = "\n- ".join(["", first, *others]) if others else f" {first}"
-            raise ObjectiveError(f"objective '{objective}':{said}")
+            raise ObjectiveError(faulty(objective, message["faults"]))
         self._is_log_needed = True
         if not message["ended"].startswith(("hung", "its process")):
             raise RunFailed(f"the first worker ended: {message['ended']}; see '{process.log}'")

@@ -60,29 +60,17 @@ def untried(
     It differs in one parameter where that suffices, so that most of a sampler's choice remains.
 
     Args:
-        avoided: Values, as parameter and text, that are taken only where no others are left.
+        avoided: Names and values, as `repr` writes them, that no configuration is to have.
     """
     if key_of(proposed, space) not in tried:
         return proposed
-    values = {name: found for name, spec in space.items() if (found := _values(spec)) is not None}
-    left: dict[str, Sequence[Any]] = {
-        name: [one for one in found if (name, repr(one)) not in avoided]
+    values = {
+        name: [value for value in found if (name, repr(value)) not in avoided]
         if len(found) <= _LOOKED_AT
         else found
-        for name, found in values.items()
+        for name, spec in space.items()
+        if (found := _values(spec)) is not None
     }
-    chosen = _replaced(proposed, left, space, tried, seed=seed) if all(left.values()) else None
-    return chosen or _replaced(proposed, values, space, tried, seed=seed)
-
-
-def _replaced(
-    proposed: Params,
-    values: Mapping[str, Sequence[Any]],
-    space: Space,
-    tried: Collection[Key],
-    *,
-    seed: int,
-) -> Mapping[str, Any] | None:
     draw = random.Random(seed)
     for name in draw.sample(list(values), len(values)):
         for value in draw.sample(values[name], min(len(values[name]), _LOOKED_AT)):

@@ -13,13 +13,14 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from hpo.errors import ConfigurationError
 from hpo.search import roundtrip
 from objectives import Choice, Float, Int, Objective, Params, Space, Trial
 
 Spec = Float | Int | Choice
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,17 @@ class Narrowing:
         """
         specs = self.apply(objective.spaces[space])
         own = {name: specs[name] for name in (*self.fixed, *self.ranges)}
-        return objective.suggest(_NarrowTrial(trial, own), space)
+        asked = _NarrowTrial(trial, own)
+        params = objective.suggest(asked, space)
+        for name, value in asked.recorded.items():
+            # A mapping of another kind is refused by its reader.
+            given = params[name] if isinstance(params, Mapping) and name in params else value
+            if not _is_same(given, value):
+                raise ValueError(
+                    f"suggest() gives '{name}' as {given!r}, and {value!r} is recorded for it; "
+                    "give what is computed from a parameter another name"
+                )
+        return params
 
     def defaults(self, objective: Objective, space: str) -> Params:
         """The objective's default configuration, moved into these bounds."""
@@ -72,6 +83,7 @@ class _NarrowTrial:
 
     def __init__(self, trial: Trial, specs: Mapping[str, Spec]) -> None:
         self._trial, self._specs = trial, specs
+        self.recorded: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._trial, name)
@@ -83,7 +95,7 @@ class _NarrowTrial:
         if isinstance(spec, Float):
             low, high, log = spec.low, spec.high, spec.log
         value = self._trial.suggest_float(name, low, high, step=None if log else step, log=log)
-        return roundtrip.number(name, value, is_whole=False)
+        return self._noted(name, roundtrip.number(name, value, is_whole=False))
 
     def suggest_int(
         self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
@@ -92,13 +104,26 @@ class _NarrowTrial:
         if isinstance(spec, Int):
             low, high, log = spec.low, spec.high, spec.log
         value = self._trial.suggest_int(name, low, high, step=1 if log else step, log=log)
-        return int(roundtrip.number(name, value, is_whole=True))
+        return int(self._noted(name, roundtrip.number(name, value, is_whole=True)))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         spec = self._specs.get(name)
         if isinstance(spec, Choice):
             choices = spec.choices
-        return roundtrip.choice(name, self._trial.suggest_categorical(name, choices), choices)
+        value = self._trial.suggest_categorical(name, choices)
+        return self._noted(name, roundtrip.choice(name, value, choices))
+
+    def _noted(self, name: str, value: T) -> T:
+        self.recorded[name] = value
+        return value
+
+
+def _is_same(given: Any, recorded: Any) -> bool:
+    """Return whether a value is the recorded one; a numpy number may stand for Python's."""
+    try:
+        return bool(given == recorded)
+    except (TypeError, ValueError, RuntimeError):
+        return False
 
 
 def narrowing(space: Space, fixed: Mapping[str, Any], ranges: Mapping[str, Any]) -> Narrowing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,23 +13,14 @@ from hpo.database.connection import locked
 from hpo.database.migrations import create_tables
 from hpo.database.storage import open_storage
 from hpo.errors import ConfigurationError, ObjectiveError
-from hpo.search import configurations, finite
-from hpo.search.narrowing import Narrowing, narrowing
+from hpo.search import configurations
 from hpo.search.plugins import is_plugin
-from hpo.study import study
-from hpo.study.config import (
-    Difference,
-    StudyConfig,
-    check_name,
-    differences,
-    facts,
-    forced,
-    refuse,
-)
+from hpo.study import compare, study
+from hpo.study.config import StudyConfig, check_name, forced
 from hpo.study.declared import declared
-from hpo.study.objective import changed_files, in_words, named_objective, source_hash
+from hpo.study.objective import faulty, named_objective
 from hpo.study.request import DEFAULT_TRIALS, DEFAULTS, FLAGS, RunRequest, usual
-from hpo.study.resolve import absolute, check, check_search, settle, settled
+from hpo.study.resolve import absolute, settled
 from hpo.study.study import OpenStudy
 from hpo.tickets.budget import Tickets
 from objectives import DEFAULT, Objective, Params
@@ -84,15 +75,15 @@ def prepare_study(
     _name_plugins(request)
     given = None if request.objective is None else spec
     objective = named_objective(given, spec, what=f"study '{request.study_name}'")
-    for finding in declared(objective):
-        if finding.state == "failed":
-            raise ObjectiveError(f"objective '{spec}': {finding.detail}")
+    faults = [finding.detail for finding in declared(objective) if finding.state == "failed"]
+    if faults:
+        raise ObjectiveError(faulty(spec, faults))
     wanted = {**DEFAULTS, **usual(on_gpu=on_gpu), **request.asked()}
     name = request.study_name or f"{objective.name}-{wanted['space']}-{wanted['size']}"
     notes: list[str] = []
     opened = study.find(storage, name)
     created = _created(objective, spec, wanted, request) if opened is None else None
-    compared = None if opened is None else _compared(opened, objective, spec, request)
+    compared = None if opened is None else compare.compared(opened, objective, spec, request)
     if look is not None and created is not None:
         look(created, spec, None)
     elif look is not None and opened is not None and compared is not None and compared.is_other:
@@ -121,7 +112,9 @@ def prepare_study(
             f"the study has {total} trials already; --n_trials {request.n_trials} adds none"
         )
     if request.allow_repeats:
-        notes += filter(None, [_refuse_repeats(opened.config, objective, request, total=total)])
+        notes += filter(
+            None, [compare.refuse_repeats(opened.config, objective, request, total=total)]
+        )
     if request.enqueue:
         notes.append(_enqueue(opened, tickets, objective, request))
     study.note_run(opened, _effective(request, opened, total=total))
@@ -152,68 +145,12 @@ def _created(
     """The configuration of a new study; refuse more enqueued configurations than trials."""
     total = request.n_trials or DEFAULT_TRIALS
     config = settled(objective, spec, wanted, n_trials=total)
-    _refuse_repeats(config, objective, request, total=total)
+    compare.refuse_repeats(config, objective, request, total=total)
     # The first trial tries the default configuration and takes no enqueued one.
     lacking = len(_to_try(config, objective, request)) - (total - 1)
     if lacking > 0:
         raise _too_few(request, total + lacking)
     return config
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Compared:
-    """A request compared with a study's configuration.
-
-    Attributes:
-        is_other: True if the study's trials were trained with another source or other settings.
-    """
-
-    created: StudyConfig
-    wanted: StudyConfig
-    found: Sequence[Difference]
-    is_other: bool
-    notes: Sequence[str]
-
-
-def _compared(opened: OpenStudy, objective: Objective, spec: str, request: RunRequest) -> _Compared:
-    """Compare a request with an existing study.
-
-    Raises:
-        StudyMismatch: The request differs from the study, without --force or beyond its reach.
-        ConfigurationError: The request is impossible.
-    """
-    created, asked, notes = opened.config, request.asked(), []
-    check(objective, {**asdict(created), **asked})
-    now = {**asdict(created), **asked}
-    options = settle(objective, {**created.options, **asked.get("options", {})}, now)
-    if "options" in asked:
-        asked["options"] = {name: options[name] for name in asked["options"]}
-    changed = changed_files(objective, created.source)
-    if changed:
-        notes.append(
-            f"{in_words(changed)} since study '{opened.name}' was created; "
-            "its trials may not compare"
-        )
-    if spec != created.objective:
-        if request.force or changed:
-            asked["objective"] = spec
-        else:
-            notes.append(
-                f"the study has the same objective's file as '{created.objective}'; --force has "
-                "it remember this one, for runs that do not name it"
-            )
-    wanted = _wanted(created, objective, asked)
-    found = differences(created, wanted, asked)
-    if found and not (request.force and all(one.can_be_forced for one in found)):
-        refuse(opened.name, found)
-    check_search(wanted)
-    return _Compared(
-        created=created,
-        wanted=wanted,
-        found=found,
-        is_other=bool(found or changed),
-        notes=notes,
-    )
 
 
 def _joined(
@@ -222,7 +159,7 @@ def _joined(
     objective: Objective,
     spec: str,
     request: RunRequest,
-    compared: _Compared | None,
+    compared: compare.Compared | None,
 ) -> tuple[OpenStudy, list[str]]:
     """Join an existing study, changed if --force allows it; return it with notes for the user.
 
@@ -235,11 +172,11 @@ def _joined(
         ConfigurationError: The request is impossible, or workers hold a study to be changed.
     """
     if compared is None or compared.created != opened.config:
-        compared = _compared(opened, objective, spec, request)
+        compared = compare.compared(opened, objective, spec, request)
     wanted, found, notes = compared.wanted, compared.found, list(compared.notes)
     tickets = Tickets(db, opened.uid)
     if (request.n_trials or 0) > tickets.count().total:
-        _refuse_repeats(wanted, objective, request, total=request.n_trials or 0)
+        compare.refuse_repeats(wanted, objective, request, total=request.n_trials or 0)
     _refuse_too_many(tickets, opened, _to_try(wanted, objective, request), request)
     if found:
         with tickets.held_still() as leases:
@@ -252,27 +189,6 @@ def _joined(
             opened = study.change(opened, forced(compared.created, wanted, found))
         notes.append(f"from here on: {'; '.join(map(str, found))}")
     return opened, notes
-
-
-def _refuse_repeats(
-    config: StudyConfig, objective: Objective, request: RunRequest, *, total: int
-) -> str:
-    """Refuse more trials than there are configurations; the note on them if that is allowed.
-
-    Raises:
-        ConfigurationError: The rest would repeat configurations, and the request does not allow it.
-    """
-    space = config.narrowing.apply(objective.spaces[config.space])
-    count = finite.configurations(objective, space)
-    if count is None or count >= total:
-        return ""
-    said = f"{count} configuration{'' if count == 1 else 's'} for {total} trials"
-    if not request.allow_repeats:
-        raise ConfigurationError(
-            f"{said}: the rest would repeat one with another seed; write --n_trials {count}, or "
-            "--allow_repeats"
-        )
-    return f"{said}: the rest repeat one with another seed"
 
 
 def _refuse_too_many(
@@ -289,27 +205,6 @@ def _refuse_too_many(
         lacking = len(new) - tickets.queue.free() - grown
         if lacking > 0:
             raise _too_few(request, total + grown + lacking)
-
-
-def _wanted(created: StudyConfig, objective: Objective, asked: Mapping[str, Any]) -> StudyConfig:
-    """The study's configuration with the requested settings in place of its own."""
-    space = objective.spaces[asked.get("space", created.space)]
-    new = narrowing(space, asked.get("fixed", {}), asked.get("ranges", {}))
-    # A newly fixed parameter loses its earlier range, and the reverse.
-    inherited = Narrowing(
-        fixed={name: v for name, v in created.fixed.items() if name not in new.ranges},
-        ranges={name: v for name, v in created.ranges.items() if name not in new.fixed},
-    )
-    moved = {"source": source_hash(objective)} if "objective" in asked else {}
-    values = {
-        **asdict(created),
-        **asked,
-        **moved,
-        "options": {**created.options, **asked.get("options", {})},
-        "fixed": {**inherited.fixed, **new.fixed},
-        "ranges": {**inherited.ranges, **new.ranges},
-    }
-    return replace(created, **{**values, **facts(objective, values)})
 
 
 def _effective(request: RunRequest, opened: OpenStudy, *, total: int) -> dict[str, Any]:

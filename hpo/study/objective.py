@@ -74,6 +74,12 @@ def load_objective(spec: str) -> Objective:
         ) from error
 
 
+def faulty(spec: str, faults: Sequence[str]) -> str:
+    """The message on an objective with faults, one in its line or several below it."""
+    first, *others = faults
+    return f"objective '{spec}':" + ("\n- ".join(["", first, *others]) if others else f" {first}")
+
+
 def source_hash(objective: Objective) -> str:
     """Hashes of the files that an objective is made of: `HASH helper.py=HASH nets/net.py=HASH`.
 

@@ -74,6 +74,8 @@ def group_faults(task: Task) -> _Faults:
     yield from faults
     if faults:
         return
+    if not any(_number(group.lr) for group in groups):
+        yield "no group has a learning rate above 0: nothing would train"
     twice = _repeated([group.name for group in groups])
     if twice:
         yield f"two groups are called {listed(twice)}; give each a name of its own"
@@ -138,7 +140,7 @@ def _faults_of_group(group: Any) -> _Faults:
         ("weight_decay", group.weight_decay),
     ):
         if not _is_good(name, value):
-            least = "at least 0" if name == "weight_decay" else "above 0"
+            least = "above 0" if name == "clip" else "at least 0"
             yield f"group '{group.name}' has {name}={value!r}; make it a number {least}"
     if not (group.schedule is None or callable(group.schedule)):
         yield f"group '{group.name}' has schedule={group.schedule!r}; give a function of progress"
@@ -157,7 +159,7 @@ def _is_good(name: str, value: Any) -> bool:
     number = _number(value)
     if name == "clip":
         return number > 0
-    return (number >= 0 if name == "weight_decay" else number > 0) and math.isfinite(number)
+    return number >= 0 and math.isfinite(number)
 
 
 def _number(value: Any) -> float:
@@ -265,6 +267,36 @@ def first_fault(task: Task, device: torch.device) -> str | None:
         for fault in faults:
             return fault
     return None
+
+
+def grouped(task: Task) -> dict[int, str]:
+    """The names of the parameters that the groups share with the networks, by `id`."""
+    names = parameter_names(task)
+    return {key: names[key] for key in _inside(task) & _in_groups(task)}
+
+
+def replaced(task: Task, before: Mapping[int, str]) -> str | None:
+    """What is wrong if networks were replaced in training; None if nothing is.
+
+    Args:
+        before: What `grouped` returned before the first step.
+    """
+    inside = _inside(task)
+    lost = [name for key, name in before.items() if key not in inside]
+    if not lost:
+        return None
+    return (
+        f"{listed(lost)} of the groups left `modules` in training, so what is validated no longer "
+        "trains; change parameters in place, as by .data or load_state_dict()"
+    )
+
+
+def _inside(task: Task) -> set[int]:
+    return {id(p) for module in task.modules.values() for p in module.parameters()}
+
+
+def _in_groups(task: Task) -> set[int]:
+    return {id(p) for group in task.groups for p in group.parameters}
 
 
 def listed(names: Sequence[str]) -> str:

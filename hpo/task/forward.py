@@ -19,17 +19,20 @@ from objectives import Task, Term
 
 Precision = Literal["fp16", "bf16", "fp32"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-# The errors of torch's decomposition backwards begin like this.
-_REFUSED = re.compile(r"\b(linalg_\w+|svd|eigh?)_backward: ")
+# The errors of torch's decomposition backwards begin like the first; the other is anomaly mode's.
+_REFUSED = re.compile(
+    r"\b(linalg_\w+|svd|eigh?)_backward: |Function '\w+' returned nan values in its \d+th output"
+)
 _AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def is_matrix_refused(error: RuntimeError) -> bool:
     """Return whether a decomposition refused its matrix, forward or backward, mostly for a NaN.
 
-    The backward of a complex eigh or svd raises a plain RuntimeError if the loss seems to depend on
-    the phase of its vectors. The check has an absolute tolerance: a NaN fails it, and so does a
-    gradient magnified by a loss scale of 65,536.
+    So does every backward for a NaN in autograd's anomaly mode. The backward of a complex eigh or
+    svd raises a plain RuntimeError if the loss seems to depend on the phase of its vectors. That
+    check has an absolute tolerance: a NaN fails it, and so does a gradient magnified by a loss
+    scale of 65,536.
     """
     return isinstance(error, LinAlgError) or _REFUSED.search(str(error)) is not None
 

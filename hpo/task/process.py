@@ -29,6 +29,7 @@ class ProcessState:
     """The settings of this process at one moment, read by the thread that trains."""
 
     def __init__(self) -> None:
+        self._recursion_limit = sys.getrecursionlimit()
         self._kept = [(setting, setting.capture()) for setting in SETTINGS]
 
     def restore(self) -> list[str]:
@@ -36,7 +37,10 @@ class ProcessState:
 
         A setting that cannot be restored is reported in the log, and the others are restored.
         """
-        changed = []
+        # Under a low one nothing else could be restored.
+        if is_limited := sys.getrecursionlimit() != self._recursion_limit:
+            sys.setrecursionlimit(self._recursion_limit)
+        changed = ["recursion limit"] if is_limited else []
         for setting, kept in self._kept:
             try:
                 if setting.restore(kept):

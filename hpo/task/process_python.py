@@ -86,7 +86,6 @@ def _interpreter() -> Iterator[Setting]:
     yield _list("arguments", sys, "argv")
     yield _list("importers", sys, "meta_path")
     pairs: tuple[tuple[str, Callable[[], Any], Callable[[Any], object]], ...] = (
-        ("recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
         ("trace function", sys.gettrace, sys.settrace),
         ("profile function", sys.getprofile, sys.setprofile),
         ("switch interval", sys.getswitchinterval, sys.setswitchinterval),

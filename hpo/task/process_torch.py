@@ -1,7 +1,7 @@
 """The settings of torch that a trial may change: dtypes, modes, precisions, kernels, threads.
 
 Border: settings that torch can read back. Those without a getter stay as a trial leaves them:
-modes of `torch.overrides`, hooks on all modules, hooks on saved tensors, the options of dynamo.
+hooks on all modules, hooks on saved tensors, the options of dynamo.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.utils._python_dispatch as dispatch
 
 from hpo.task.setting import Setting, attribute, compared
 
@@ -32,6 +33,16 @@ def _set_device(device: torch.device) -> None:
     torch.set_default_device(None if device.type == "cpu" else device)
 
 
+def _leave_function_modes(depth: int) -> None:
+    while torch._C._len_torch_function_stack() > depth:
+        torch.overrides._pop_mode()  # type: ignore[no-untyped-call]
+
+
+def _leave_dispatch_modes(depth: int) -> None:
+    while torch._C._len_torch_dispatch_stack() > depth:
+        dispatch._pop_mode()
+
+
 def _autocast_nesting() -> int:
     """The depth of open autocast blocks; weights that were cast are kept until it is 0."""
     torch.autocast_increment_nesting()
@@ -48,6 +59,9 @@ def _modes() -> Iterator[Setting]:
     yield compared("inference mode", torch.is_inference_mode_enabled, _set_inference)
     yield compared("grad mode", torch.is_grad_enabled, torch.set_grad_enabled)
     yield compared("default device", torch.get_default_device, _set_device)
+    # The default device is such a mode, so it comes first.
+    yield compared("modes of functions", torch._C._len_torch_function_stack, _leave_function_modes)
+    yield compared("modes of dispatch", torch._C._len_torch_dispatch_stack, _leave_dispatch_modes)
     yield compared("default dtype", torch.get_default_dtype, torch.set_default_dtype)
     # Its name has the dtype, which is right by now; what is left is a device (deprecated).
     yield compared(

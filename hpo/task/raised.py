@@ -65,5 +65,13 @@ def traceback_of(error: BaseException) -> str:
 
 
 def storable(text: str) -> str:
-    """Escape what a database or a terminal rejects: NUL characters and lone surrogates."""
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+    """Escape what a database rejects or a terminal obeys: control characters, lone surrogates."""
+    shown = "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in text)
+    return shown.encode("utf-8", "backslashreplace").decode()
+
+
+def _escaped(character: str) -> str:
+    if character == "\0":
+        return "\\0"
+    # A surrogate is not printable either, and is escaped by the encoder in its own form.
+    return character if "\ud800" <= character <= "\udfff" else repr(character)[1:-1]

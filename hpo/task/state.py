@@ -20,13 +20,16 @@ from objectives import Task
 
 @contextmanager
 def undisturbed(task: Task, device: torch.device, rng: Mapping[str, Tensor]) -> Iterator[None]:
-    """Start from a random state; restore random state, buffers and the task's own state on exit."""
+    """Start from a random state; restore random state, buffers and the task's own state on exit.
+
+    In anomaly mode autograd would raise at the first NaN, which is to be looked at here.
+    """
     buffers = [
         (part, name, buffer, buffer.clone()) for part, name, buffer in _buffers(_parts(task))
     ]
     own = copy.deepcopy(task.state_dict())
     try:
-        with kept_random_state(device):
+        with kept_random_state(device), torch.autograd.set_detect_anomaly(False):
             set_random_state(rng, device)
             yield
     finally:

@@ -96,11 +96,7 @@ class Attempt:
         seed_all(self._seed)
         try:
             with self._context.pulse.closing():
-                params = self._suggested()
-                self._write_attributes()
-                self._opened.storage.set_trial_system_attr(trial._trial_id, ATTEMPT, 0)
-                self._opened.storage.flush(trial._trial_id)
-                result = self._train(params)
+                result = self._trained()
         except BaseException as error:
             if isinstance(error, Divergence) and not self._context.pulse.raised_in:
                 return self._diverged(error)
@@ -120,6 +116,19 @@ class Attempt:
             else:
                 self._end(TrialState.COMPLETE, value=result.value)
         return None
+
+    def _trained(self) -> Result:
+        """The result of the trial's training; the process is as it was before."""
+        storage, trial_id = self._opened.storage, self._trial._trial_id
+        try:
+            params = self._suggested()
+            self._write_attributes()
+            storage.set_trial_system_attr(trial_id, ATTEMPT, 0)
+            storage.flush(trial_id)
+            return self._train(params)
+        finally:
+            # The end of the trial is ours to write, with our environment, timers and limits.
+            self._context.process_state.restore()
 
     def _suggested(self) -> Params:
         context, config = self._context, self._opened.config

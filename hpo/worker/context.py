@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from hpo.database.artifacts import DatabaseArtifacts
 from hpo.database.records import Records
 from hpo.engine.recording import Recording
 from hpo.study.study import OpenStudy
+from hpo.task.process import ProcessState
 from hpo.worker.pulse import Pulse
 from objectives import Objective
 
@@ -26,6 +27,7 @@ class WorkerContext:
         stop: Set when the worker has to stop.
         recording: Settings of the predictions that its trials record.
         pulse: The phase of the training, which the supervisor reads.
+        process_state: The settings of this process as the objective's import left them.
         trial_timeout_s: Wall time of a trial; None for no limit.
         training_cpu_s: CPU seconds of this process in training and validation so far.
     """
@@ -41,5 +43,6 @@ class WorkerContext:
     stop: threading.Event
     recording: Recording
     pulse: Pulse
+    process_state: ProcessState = field(default_factory=ProcessState)
     trial_timeout_s: float | None = None
     training_cpu_s: float = 0.0

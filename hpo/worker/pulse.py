@@ -7,6 +7,7 @@ that watches it, without a system call or a lock.
 from __future__ import annotations
 
 import mmap
+import os
 import statistics
 import struct
 import time
@@ -67,6 +68,7 @@ class Pulse:
         self._stall_s = stall_s
         self._held = (0, 0, "")
         self._beginnings = 0
+        self._pid = 0
         self.raised_in = ""
         self.outside_error: BaseException | None = None
         self._phase, self._began_at = "", time.monotonic()
@@ -75,11 +77,15 @@ class Pulse:
 
     def hold(self, ticket: int, attempt: int = 0, study_uid: str = "") -> None:
         """Note the ticket whose trial is trained from now on; 0 for none."""
+        self._pid = os.getpid()
         self._held = (ticket, attempt, study_uid)
         self.begin("")
 
     def begin(self, phase: str) -> None:
         """Note that a phase of the training begins; an empty one is ours and has no limit."""
+        if self._pid not in (0, os.getpid()):
+            # A hook has forked and returned in the child too, which shares our connections.
+            os._exit(1)
         now = time.monotonic()
         if self._phase:
             self._note(self._phase, now - self._began_at)

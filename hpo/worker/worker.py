@@ -28,7 +28,6 @@ from hpo.study import study
 from hpo.study.objective import named_objective
 from hpo.study.resolve import check_search
 from hpo.task.build import context_of
-from hpo.task.process import ProcessState
 from hpo.task.random_state import seed_all
 from hpo.tickets.budget import Tickets
 from hpo.tickets.ticket import Ticket
@@ -102,8 +101,6 @@ class Worker:
             pulse=pulse or Pulse(),
             trial_timeout_s=config.trial_timeout_s,
         )
-        # The objective is imported by now: what its module sets is part of every trial.
-        self._process_state = ProcessState()
 
     @property
     def training_cpu_s(self) -> float:
@@ -181,7 +178,7 @@ class Worker:
                 _logger.exception("the objective's references cannot be computed")
             return
         finally:
-            self._process_state.restore()
+            self._context.process_state.restore()
         found.set_user_attr(study.REFERENCES, values)
 
     def _run_ticket(self, ticket: Ticket) -> None:
@@ -197,10 +194,7 @@ class Worker:
                 current: Ticket | None = ticket
                 while current is not None:
                     self._opened.storage.hold(current)
-                    try:
-                        current = Attempt(self._context, current, beat).run()
-                    finally:
-                        self._process_state.restore()
+                    current = Attempt(self._context, current, beat).run()
         except StopRequested as stopped:
             why = "another program ended its trial" if beat.is_over else ""
             why = "the lease has run out" if beat.is_lost else why

@@ -54,10 +54,11 @@ FAULTS = {
     "lazy": ("self.modules = {'net': torch.nn.LazyLinear(1)}", "", "no shape before a first batch"),
     "half a step": ("self.steps_per_epoch = 0.5", "", "steps_per_epoch is 0.5"),
     "schedule": ("pass", "def schedule(self, progress): return -1.0", "schedule(0.0) is -1.0"),
-    "no metric": ("pass", "def validate(self): return {'other': 1.0}", "without the metric"),
-    "raises": ("raise ValueError('no data')", "", "ValueError: no data, at own.py:"),
-    "leaves": ("sys.exit(2)", "", "build() with the default configuration: SystemExit: 2"),
-    "interrupts": ("raise KeyboardInterrupt", "", "KeyboardInterrupt, at own.py:"),
+    "suggests": (
+        "pass",
+        "def suggest(self, trial, space): raise ValueError('no data')",
+        "suggest() with the default configuration: ValueError: no data, at own.py:",
+    ),
     "ends": ("os._exit(0)", "", "its process ended with code 0 in build"),
     "crashes": (
         "os.kill(os.getpid(), signal.SIGSEGV)",
