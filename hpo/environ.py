@@ -61,6 +61,11 @@ def visible_gpus() -> str | None:
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
+def is_hash_seeded() -> bool:
+    """Return whether PYTHONHASHSEED has the one value that all processes have."""
+    return os.environ.get("PYTHONHASHSEED") == HASH_SEED
+
+
 def variables() -> dict[str, str]:
     """All environment variables, for processes that run objectives: with the fixed hash seed.
 

@@ -23,11 +23,12 @@ PROGRAM = (sys.executable, "-P", "-m", "hpo")
 def restart() -> None:
     """Execute this process's command line anew, in the same process, unless it is as it should be.
 
-    Python's own flags are kept. With `-E` or `-I` nothing is done: such an interpreter does not
-    read the hash seed. The processes that it starts have it all the same.
+    Python's own flags are kept. With `-E`, `-I` or `-R` such an interpreter does not read the hash
+    seed, and nothing more is done. The processes that it starts have it all the same.
     """
     flags = sys.flags
-    is_fixed = flags.safe_path and not flags.hash_randomization
+    is_seeded = environ.is_hash_seeded() or not flags.hash_randomization
+    is_fixed = flags.safe_path and is_seeded
     if is_fixed or flags.ignore_environment or os.name != "posix" or not sys.executable:
         return
     safe_path = [] if flags.safe_path else ["-P"]

@@ -357,7 +357,7 @@ FAILED = {
         "list",
     ),
     "no parameters": (regroup(parameters=[]), "groups", "no parameters"),
-    "lr 0": (regroup(lr=0.0), "groups", "lr=0.0"),
+    "lr 0": (regroup(lr=0.0), "groups", "no group has a learning rate above 0"),
     "clip 0": (regroup(clip=0.0), "groups", "clip=0.0"),
     "half a step": (a_task(steps_per_epoch=1.5), "steps_per_epoch", "1.5"),
     "a NaN schedule": (a_task(schedule=lambda *_: math.nan), "schedule", "nan"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.program import ROOT, Command, Program
+from tests.support.program import HANGS_S, ROOT, Command, Program
 
 
 @pytest.mark.acceptance
@@ -95,3 +95,16 @@ def test_every_interpreter_has_one_hash_seed_and_its_own_flags(seed: str | None)
     )
 
     assert shown == ["True", expected[1], "True", "True", "['a b', '-P']\n"]
+
+
+def test_an_interpreter_that_draws_its_hash_seed_starts_once():
+    shown = subprocess.run(
+        [sys.executable, "-R", "-c", SHOW],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=HANGS_S,
+    )
+
+    assert shown.stdout.startswith("True")

@@ -54,11 +54,6 @@ FAULTS = {
     "lazy": ("self.modules = {'net': torch.nn.LazyLinear(1)}", "", "no shape before a first batch"),
     "half a step": ("self.steps_per_epoch = 0.5", "", "steps_per_epoch is 0.5"),
     "schedule": ("pass", "def schedule(self, progress): return -1.0", "schedule(0.0) is -1.0"),
-    "suggests": (
-        "pass",
-        "def suggest(self, trial, space): raise ValueError('no data')",
-        "suggest() with the default configuration: ValueError: no data, at own.py:",
-    ),
     "ends": ("os._exit(0)", "", "its process ended with code 0 in build"),
     "crashes": (
         "os.kill(os.getpid(), signal.SIGSEGV)",
@@ -91,6 +86,17 @@ def test_a_fault_ends_a_run_with_a_sentence_before_a_study_exists(
     assert told in ran.stderr
     assert "Traceback" not in ran.stderr
     assert json.loads(studies.stdout) == []
+
+
+@pytest.mark.acceptance
+def test_what_a_build_raises_is_a_matter_of_its_trial(program: Program, url: str, tmp_path: Path):
+    path = own(tmp_path, "sys.exit(2)")
+
+    ran = program("--objective", path, "--n_trials", "2", "--workers", "1", "--study_name", "s")
+
+    assert ran.returncode == 1, ran.stderr
+    assert "all 2 trials failed" in ran.stderr
+    assert [t.user_attrs["prune_detail"] for t in trials(url, "s")] == ["SystemExit: 2"] * 2
 
 
 @pytest.mark.acceptance
