@@ -62,12 +62,14 @@ def evaluate(ctx: click.Context, /, path: Path, **flags: Any) -> None:
     import torch
 
     from hpo.display.evaluate import Telling, print_evaluated
+    from hpo.launch import children
     from hpo.refit import evaluation, evaluation_files
     from hpo.study.objective import in_words
 
     # The many small products gain nothing from more threads, and lose much where cores are shared.
     torch.set_num_threads(1)
-    with evaluation_files.prepared(path, flags["out"]) as folder, Telling() as telling:
+    prepared = evaluation_files.prepared(path, flags["out"])
+    with prepared as folder, Telling() as telling, children.ended():
         try:
             found = evaluation.evaluate(
                 path,

@@ -50,20 +50,22 @@ def check(
     from hpo import trust
     from hpo.check.rehearsal import rehearse
     from hpo.display.objectives import print_rehearsed
+    from hpo.launch import children
     from hpo.study.request import DEFAULTS
     from objectives import names
 
     # A worker on a core has one thread, too, so the times are comparable.
     torch.set_num_threads(1)
-    found = rehearse(
-        objective,
-        epochs=DEFAULTS["epochs_per_trial"],
-        size=size,
-        space=space,
-        precisions=precisions or ("fp32", "bf16", "fp16"),
-        device=torch_device(device),
-        in_fresh_process=True,
-    )
+    with children.ended():
+        found = rehearse(
+            objective,
+            epochs=DEFAULTS["epochs_per_trial"],
+            size=size,
+            space=space,
+            precisions=precisions or ("fp32", "bf16", "fp16"),
+            device=torch_device(device),
+            in_fresh_process=True,
+        )
     if as_json:
         click.echo(json.dumps(found.flat(), indent=2))
     else:

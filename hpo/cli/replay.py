@@ -67,6 +67,7 @@ def replay(
     from hpo.files import write
     from hpo.guard.replay import replay as judge_again
     from hpo.guard.saved_step import read
+    from hpo.launch import children
 
     torch.set_num_threads(1)
     is_file = not trial.isdecimal()
@@ -76,7 +77,8 @@ def replay(
         write(save, content, flag="--save")
         click.echo(f"saved as {save} ({len(content) / 1e6:.1f} MB)", err=True)
     chosen = _objective(saved["about"]["study"], objective)
-    found = judge_again(saved, chosen, device=torch_device(device), step=batch_of_step)
+    with children.ended():
+        found = judge_again(saved, chosen, device=torch_device(device), step=batch_of_step)
     if as_json:
         click.echo(json.dumps(found.flat(), indent=2))
     else:

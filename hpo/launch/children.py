@@ -75,6 +75,17 @@ def living() -> set[psutil.Process]:
     return {process for process in below(os.getpid()) if _lives(process)}
 
 
+@contextmanager
+def ended() -> Iterator[None]:
+    """End what the block has started, orphans included."""
+    adopt_orphans()
+    earlier = living()
+    try:
+        yield
+    finally:
+        end(earlier=earlier)
+
+
 def below(pid: int) -> list[psutil.Process]:
     """All descendants of a process."""
     with suppress(psutil.Error):

@@ -2,6 +2,7 @@
 Right: exit 2 before any study or trial, in one or two lines that name this file and say that importing it ended in
 SystemExit and parse_args is to go; not "unrecognized arguments: --objective", which reads as the service's own error.
 (Ends whoever imports it: read EXIT and STATES by `ast`.)
+The service answers better: it imports the file as a program without arguments, so that it has its defaults.
 """
 
 import argparse
@@ -11,9 +12,9 @@ from torch import nn
 
 from objectives import Float, Group, Objective, Task, Term
 
-EXIT = 2
-SAYS, NEVER = "SystemExit", "unrecognized arguments"
-STATES = {"COMPLETE": 0, "PRUNED": 0, "FAIL": 0}
+EXIT = 0
+NEVER = "unrecognized arguments"
+STATES = {"COMPLETE": 6, "PRUNED": 0, "FAIL": 0}
 
 TRUTH = torch.tensor([1.0, -2.0, 3.0, 0.5])
 
