@@ -35,8 +35,16 @@ def name(kind: Kind, spec: str) -> None:
         if line not in _lines(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch(mode=0o600)
+            # Whoever has edited the file may have left its last line without an end.
+            begin = "" if file.read_bytes()[-1:] in (b"", b"\n") else "\n"
             with file.open("a", encoding="utf-8") as lines:
-                lines.write(f"{line}\n")
+                lines.write(f"{begin}{line}\n")
+
+
+def is_named(kind: Kind, spec: str) -> bool:
+    """Return whether somebody has named the code on this host."""
+    file, line = _file(), _line(kind, spec)
+    return (file, line) in _named or line in _lines(file)
 
 
 def refuse_unnamed(kind: Kind, spec: str, *, what: str) -> None:
@@ -48,8 +56,7 @@ def refuse_unnamed(kind: Kind, spec: str, *, what: str) -> None:
     Raises:
         ConfigurationError: Nobody has.
     """
-    file, line = _file(), _line(kind, spec)
-    if (file, line) in _named or line in _lines(file):
+    if is_named(kind, spec):
         return
     place = ", or where it is on this machine" if kind == "objective" else ""
     raise ConfigurationError(
