@@ -233,8 +233,10 @@ def _execute(path: Path) -> ModuleType:
     # An import would do this, too: inspect and dataclasses search here for a class's module.
     sys.modules[name] = module
     try:
-        # No bytecode file is used: one of the same second and size would hide an edit.
-        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+        # No bytecode file is used: one of the same second and size would hide an edit. Nor are the
+        # imports from __future__ of this module: annotations would be texts.
+        code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        exec(code, module.__dict__)
     except ImportError as error:
         del sys.modules[name]
         if "no known parent package" not in str(error):
