@@ -23,8 +23,8 @@ PROGRAM = (sys.executable, "-P", "-m", "hpo")
 def restart() -> None:
     """Execute this process's command line anew, in the same process, unless it is as it should be.
 
-    Python's own flags are kept. With `-E` or `-I` nothing is done: such an interpreter does not
-    read the hash seed. The processes that it starts have it all the same.
+    Python's own flags are kept. With `-E`, `-I` or `-R` its hashes stay random: such an interpreter
+    does not use the hash seed. The processes that it starts have it all the same.
     """
     flags = sys.flags
     is_fixed = flags.safe_path and not flags.hash_randomization
@@ -32,4 +32,7 @@ def restart() -> None:
         return
     safe_path = [] if flags.safe_path else ["-P"]
     command = [sys.executable, *safe_path, *sys.orig_argv[1:]]
-    os.execve(sys.executable, command, environ.variables())
+    variables = environ.variables()
+    # With `-R` hashes stay random whatever the seed is, and this would go on for ever.
+    if safe_path or os.environ.get("PYTHONHASHSEED") != variables["PYTHONHASHSEED"]:
+        os.execve(sys.executable, command, variables)

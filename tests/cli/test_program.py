@@ -95,3 +95,12 @@ def test_every_interpreter_has_one_hash_seed_and_its_own_flags(seed: str | None)
     )
 
     assert shown == ["True", expected[1], "True", "True", "['a b', '-P']\n"]
+
+
+def test_an_interpreter_whose_hashes_stay_random_starts_once_more_at_most():
+    command = [sys.executable, "-R", "-m", "hpo", "--version"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100)
+
+    assert ran.stdout.startswith("hpo "), ran.stderr
