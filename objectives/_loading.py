@@ -116,9 +116,16 @@ def file_hash(path: Path) -> str:
 
 def add_working_folder(module: str) -> None:
     """Put the working folder on the path if it holds the module, for a `module:attr`."""
-    folder = working_folder()
-    if folder is not None and module_in(folder, module.partition(".")[0]):
+    folder = folder_of(module)
+    if folder is not None:
         put_on_path(folder)
+
+
+def folder_of(module: str) -> Path | None:
+    """The working folder if it holds the module; None if that is found elsewhere, or nowhere."""
+    folder = working_folder()
+    is_beside = folder is not None and module_in(folder, module.partition(".")[0])
+    return folder if is_beside else None
 
 
 def working_folder() -> Path | None:

@@ -174,6 +174,27 @@ def test_a_name_begins_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("HPO_HOME", str(tmp_path))
     (tmp_path / "allowed").write_text("objective a:b")
 
-    trust.name("sampler", SAMPLER)
+    trust.name("sampler", "own:S")
 
-    assert (tmp_path / "allowed").read_text() == f"objective a:b\nsampler {SAMPLER}\n"
+    assert (tmp_path / "allowed").read_text() == "objective a:b\nsampler own:S\n"
+
+
+def test_what_was_named_is_the_path_and_the_module_of_one_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("HPO_HOME", str(tmp_path / "home"))
+    for name in ("mine", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "own.py").touch()
+    link = tmp_path / "link.py"
+    link.symlink_to(tmp_path / "mine" / "own.py")
+    monkeypatch.chdir(tmp_path / "mine")
+    trust.name("objective", "own.py")
+    trust.name("objective", "own:objective")
+
+    known = [trust.is_named("objective", one) for one in ("own.py", "own:objective", str(link))]
+    monkeypatch.chdir(tmp_path / "other")
+
+    assert known == [True, True, False]
+    assert not trust.is_named("objective", "own:objective")
+    assert trust.is_named("objective", str(tmp_path / "mine" / "own.py"))
