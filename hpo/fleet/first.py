@@ -80,7 +80,8 @@ class FirstWorker:
         process = self._process = self._start(fleet, config, objective)
         while (code := process.launched.poll()) is None and self._messages.empty():
             if self._stop.wait(_POLL_S):
-                raise RunInterrupted("the run was stopped before its study was created")
+                what = "was created" if self._is_new else "went on"
+                raise RunInterrupted(f"the run was stopped before its study {what}")
         try:
             message = self._messages.get(timeout=0 if code is None else _POLL_S)
         except queue.Empty:
