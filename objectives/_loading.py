@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ class _Loaded:
 # What was loaded, by its name and its folder. A command loads its objective several times, and a
 # second import could fail, for example where the first has registered something.
 _loaded: dict[tuple[str, Path], _Loaded] = {}
-_importing_now: list[str] = []
+# The threads that import one.
+_importing_now: list[int] = []
 
 
 def names() -> list[str]:
@@ -151,8 +153,8 @@ def _load(spec: str, folder: Path) -> Objective:
 
 
 def is_importing() -> bool:
-    """Return whether an objective's file is being imported in this process."""
-    return bool(_importing_now)
+    """Return whether an objective's file is being imported by this thread."""
+    return threading.get_ident() in _importing_now
 
 
 @contextmanager
@@ -164,11 +166,11 @@ def _importing(spec: str) -> Iterator[None]:
     """
     arguments, variables = sys.argv, _libpq()
     sys.argv = [spec]
-    _importing_now.append(spec)
+    _importing_now.append(threading.get_ident())
     try:
         yield
     finally:
-        _importing_now.pop()
+        _importing_now.remove(threading.get_ident())
         sys.argv = arguments
         for name in _libpq():
             del os.environ[name]
