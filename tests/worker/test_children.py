@@ -116,7 +116,9 @@ def test_whoever_is_killed_no_process_of_the_trial_is_left(
 def test_what_a_script_started_before_it_executed_the_worker_is_left(finished):
     """As a tunnel to the database."""
     program: Program = finished("quadratic")
-    script = f"sleep 1000 & echo $!; exec {sys.executable} -m hpo worker --study_name {STUDY}"
+    script = (
+        f"sleep 1000 >/dev/null & echo $!; exec {sys.executable} -m hpo worker --study_name {STUDY}"
+    )
 
     ran = subprocess.run(
         ["bash", "-c", script],
