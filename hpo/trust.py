@@ -1,7 +1,7 @@
 """The code of others that may run on this host: what a command names, and what one named before.
 
     HPO_HOME/allowed    objective /home/me/mine.py
-                        sampler mine:Sampler
+                        sampler mine:Sampler in /home/me
 
 A study's settings, a training's file and a saved step name code by its place. Whoever can write
 them could have any file of this host executed, so a name in them alone is no reason to.
@@ -17,6 +17,7 @@ from typing import Literal
 
 from hpo.environ import home
 from hpo.errors import ConfigurationError
+from objectives import folder_of
 
 Kind = Literal["objective", "sampler", "pruner"]
 
@@ -35,8 +36,16 @@ def name(kind: Kind, spec: str) -> None:
         if line not in _lines(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch(mode=0o600)
+            # Whoever has edited the file may have left its last line without an end.
+            begin = "" if file.read_bytes()[-1:] in (b"", b"\n") else "\n"
             with file.open("a", encoding="utf-8") as lines:
-                lines.write(f"{line}\n")
+                lines.write(f"{begin}{line}\n")
+
+
+def is_named(kind: Kind, spec: str) -> bool:
+    """Return whether somebody has named the code on this host."""
+    file, line = _file(), _line(kind, spec)
+    return (file, line) in _named or line in _lines(file)
 
 
 def refuse_unnamed(kind: Kind, spec: str, *, what: str) -> None:
@@ -48,8 +57,7 @@ def refuse_unnamed(kind: Kind, spec: str, *, what: str) -> None:
     Raises:
         ConfigurationError: Nobody has.
     """
-    file, line = _file(), _line(kind, spec)
-    if (file, line) in _named or line in _lines(file):
+    if is_named(kind, spec):
         return
     place = ", or where it is on this machine" if kind == "objective" else ""
     raise ConfigurationError(
@@ -59,7 +67,12 @@ def refuse_unnamed(kind: Kind, spec: str, *, what: str) -> None:
 
 
 def _line(kind: Kind, spec: str) -> str:
-    return f"{kind} {Path(spec).resolve() if spec.endswith('.py') else spec}"
+    if spec.endswith(".py"):
+        # As it was named: whoever owns a link to a file could have it lead elsewhere by now.
+        return f"{kind} {Path(spec).absolute()}"
+    # Another folder, such as a clone of somebody's, may hold a module of the same name.
+    folder = folder_of(spec.partition(":")[0])
+    return f"{kind} {spec}" if folder is None else f"{kind} {spec} in {folder}"
 
 
 def _file() -> Path:

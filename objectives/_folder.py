@@ -64,7 +64,9 @@ class Imports:
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         sys.dont_write_bytecode = self._writes
         for name, module in list(sys.modules.items()):
-            if self._before.get(name) is not module and _is_from(self.folder, module):
+            is_ours = name.partition(".")[0] in OURS
+            is_new = self._before.get(name) is not module and not is_ours
+            if is_new and _is_from(self.folder, module):
                 self.modules[name] = module
         _imported.update(self.modules)
         if isinstance(error, ImportError) and (hidden := self._hidden(error)):
@@ -99,12 +101,17 @@ def put_on_path(folder: Path) -> None:
         sys.path[:] = [entry for entry in sys.path if entry != text]
     elif text in sys.path:
         return
+    # In a clone that is not installed, `PYTHONPATH` has it first, with `tests` and all else there.
+    is_clone = _ROOT in sys.path and text != _ROOT and not _ROOT.endswith("-packages")
+    if is_clone:
+        sys.path[:] = [entry for entry in sys.path if entry != _ROOT]
     installed = (n for n, entry in enumerate(sys.path) if entry.endswith("-packages"))
     first = next((n for n, entry in enumerate(sys.path) if entry in _opened), None)
     place = next(installed, len(sys.path)) if first is None else first
     # A child imports anew, and where this project is not installed as a copy its finder comes last.
     has_ours = any((folder / one).is_dir() or (folder / f"{one}.py").exists() for one in OURS)
-    sys.path[place:place] = [_ROOT, text] if has_ours else [text]
+    behind = [_ROOT] if is_clone else []
+    sys.path[place:place] = [_ROOT, text] if has_ours else [text, *behind]
     _opened.insert(0, text)
 
 

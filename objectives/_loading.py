@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ class _Loaded:
 # What was loaded, by its name and its folder. A command loads its objective several times, and a
 # second import could fail, for example where the first has registered something.
 _loaded: dict[tuple[str, Path], _Loaded] = {}
-_importing_now: list[str] = []
+# The threads that import one.
+_importing_now: list[int] = []
 
 
 def names() -> list[str]:
@@ -116,9 +118,16 @@ def file_hash(path: Path) -> str:
 
 def add_working_folder(module: str) -> None:
     """Put the working folder on the path if it holds the module, for a `module:attr`."""
-    folder = working_folder()
-    if folder is not None and module_in(folder, module.partition(".")[0]):
+    folder = folder_of(module)
+    if folder is not None:
         put_on_path(folder)
+
+
+def folder_of(module: str) -> Path | None:
+    """The working folder if it holds the module; None if that is found elsewhere, or nowhere."""
+    folder = working_folder()
+    is_beside = folder is not None and module_in(folder, module.partition(".")[0])
+    return folder if is_beside else None
 
 
 def working_folder() -> Path | None:
@@ -144,8 +153,8 @@ def _load(spec: str, folder: Path) -> Objective:
 
 
 def is_importing() -> bool:
-    """Return whether an objective's file is being imported in this process."""
-    return bool(_importing_now)
+    """Return whether an objective's file is being imported by this thread."""
+    return threading.get_ident() in _importing_now
 
 
 @contextmanager
@@ -157,11 +166,11 @@ def _importing(spec: str) -> Iterator[None]:
     """
     arguments, variables = sys.argv, _libpq()
     sys.argv = [spec]
-    _importing_now.append(spec)
+    _importing_now.append(threading.get_ident())
     try:
         yield
     finally:
-        _importing_now.pop()
+        _importing_now.remove(threading.get_ident())
         sys.argv = arguments
         for name in _libpq():
             del os.environ[name]
@@ -233,8 +242,10 @@ def _execute(path: Path) -> ModuleType:
     # An import would do this, too: inspect and dataclasses search here for a class's module.
     sys.modules[name] = module
     try:
-        # No bytecode file is used: one of the same second and size would hide an edit.
-        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+        # No bytecode file is used: one of the same second and size would hide an edit. Nor are the
+        # imports from __future__ of this module: annotations would be texts.
+        code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        exec(code, module.__dict__)
     except ImportError as error:
         del sys.modules[name]
         if "no known parent package" not in str(error):

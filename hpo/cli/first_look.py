@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from hpo.worker.pulse import Pulse
 
 
-# A pipe of Linux holds as much; a message names a study and some folders.
-_MESSAGE_BYTES = 1 << 16
-
-
 class Run:
     """The run that started this process, at the other end of its standard input and output.
 
@@ -34,8 +30,6 @@ class Run:
         sys.stdout.flush()
         self._input = os.fdopen(os.dup(0), encoding="utf-8")
         self._output = os.dup(1)
-        # From the process that looks to the one above, which forks those that train.
-        self._heard_from, self._heard_to = os.pipe()
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
@@ -56,15 +50,6 @@ class Run:
         if not line:
             raise SystemExit(0)
         found: dict[str, Any] = json.loads(line)
-        return found
-
-    def pass_on(self, message: dict[str, Any]) -> None:
-        """Give the process above this one what the run said, as another one is to train."""
-        os.write(self._heard_to, json.dumps(message).encode())
-
-    def passed_on(self) -> dict[str, Any]:
-        """What the process that looked has passed on, before it ended."""
-        found: dict[str, Any] = json.loads(os.read(self._heard_from, _MESSAGE_BYTES))
         return found
 
     def leave(self) -> None:

@@ -92,30 +92,24 @@ def worker(
         trust.name("pruner", pruner)
     pulse = Pulse(stall)
     supervisor = Supervisor(pulse, parent=with_parent)
-    run, is_looked_at = Run() if first else None, False
+    run = Run() if first else None
     while True:
         if supervisor.fork() == 0:
-            if run is not None and not is_looked_at:
+            if run is not None:
+                # A run whose trials have processes of their own goes on without this one.
                 own = {name: flags[name] for name in ("objective", "device", "threads")}
-                said = look(pulse, run, parent=supervisor.pid, **own)
-                if flags["fresh_process"]:
-                    # The look has built a task, so that the first trial has another process, too.
-                    run.pass_on(said)
-                    ctx.exit(SPENT)
-                flags |= said
+                flags |= look(pulse, run, parent=supervisor.pid, **own)
                 flags["checkpoint_dir"] = Path(flags["checkpoint_dir"])
                 # The task that was looked at is not trained.
                 children.end(spare_services=True)
             is_spent = _train(pulse, parent=supervisor.pid, slot=slot, **flags)
             ctx.exit(SPENT if is_spent else 0)
         ending = supervisor.wait()
-        if not ending.is_spent:
+        # Where it is not the service's, an objective has ended its process with this code.
+        if not (ending.is_spent and flags["fresh_process"]) or run is not None:
             break
         if supervisor.must_stop:
             ctx.exit(0)
-        if run is not None and not is_looked_at:
-            flags |= run.passed_on()
-            flags["checkpoint_dir"], is_looked_at = Path(flags["checkpoint_dir"]), True
     if run is not None:
         # The run knows of it already, unless the process ended in the look.
         run.say(ended=ending.cause)

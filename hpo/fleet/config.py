@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpo import trust
 from hpo.engine.recording import Recording
 from hpo.machine.slots import Slot
 from hpo.search.plugins import is_plugin
@@ -69,15 +70,25 @@ class FleetConfig:
 
     def _command(self, slot: Slot, objective: str, config: StudyConfig) -> list[str]:
         predictions, every = self.recording.flags()
-        plugins = {"--sampler": config.sampler, "--pruner": config.pruner}
+        # A study's settings may have been changed since they were checked, and its worker allows
+        # what it is started with.
+        plugins = [
+            (f"--{kind}", spec)
+            for kind, spec in _plugins(config)
+            if is_plugin(spec) and trust.is_named(kind, spec)
+        ]
         limits = {"--stall": self.stall_s, "--trial_timeout": self.trial_timeout_s}
         return [
             *(*PROGRAM, "worker", "--slot", slot.name, "--device", slot.device),
             *("--objective", objective),
-            *(part for flag, name in plugins.items() if is_plugin(name) for part in (flag, name)),
+            *(part for plugin in plugins for part in plugin),
             *("--predictions", predictions, "--predictions_every", every),
             *("--patience", str(self.patience_s)),
             *(part for flag, s in limits.items() if s for part in (flag, str(s))),
             *(("--fresh_process",) if self.fresh_process else ()),
             *("--with_parent", str(os.getpid())),
         ]
+
+
+def _plugins(config: StudyConfig) -> list[tuple[trust.Kind, str]]:
+    return [("sampler", config.sampler), ("pruner", config.pruner)]

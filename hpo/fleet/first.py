@@ -9,8 +9,8 @@ Border: one process, from its start to its adoption by the fleet; `hpo.cli.first
 from __future__ import annotations
 
 import json
-import os
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -76,11 +76,12 @@ class FirstWorker:
         """
         self._emit(Looking(objective=objective))
         self._is_new = uid is None
-        fleet = self._below(uid or f"new-{os.getpid()}")
+        fleet = self._below(uid or f"new-{secrets.token_hex(4)}")
         process = self._process = self._start(fleet, config, objective)
         while (code := process.launched.poll()) is None and self._messages.empty():
             if self._stop.wait(_POLL_S):
-                raise RunInterrupted("the run was stopped before its study was created")
+                what = "was created" if self._is_new else "went on"
+                raise RunInterrupted(f"the run was stopped before its study {what}")
         try:
             message = self._messages.get(timeout=0 if code is None else _POLL_S)
         except queue.Empty:
@@ -141,10 +142,13 @@ class FirstWorker:
             return
         process.launched.stop()
         deadline = time.monotonic() + _END_S
-        while process.launched.poll() is None and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-        process.launched.kill()
-        process.launched.wait()
+        try:
+            while process.launched.poll() is None and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+        finally:
+            # A second signal raises in the wait above, and the process must end all the same.
+            process.launched.kill()
+            process.launched.wait()
         if self._is_new and not self._is_log_needed:
             with suppress(OSError):
                 process.log.unlink()

@@ -36,11 +36,7 @@ _FINISHING_S = 2.0
 
 
 class Fleet:
-    """The workers of one run.
-
-    Args:
-        first: A worker that runs already, on one of the slots.
-    """
+    """The workers of one run."""
 
     def __init__(
         self,
@@ -48,12 +44,9 @@ class Fleet:
         config: FleetConfig,
         launcher: Launcher,
         emit: Callable[[Event], None],
-        first: Process | None = None,
     ) -> None:
         self._prepared, self._config = prepared, config
         self._supervisor, self._emit = Supervisor(launcher), emit
-        if first is not None:
-            self._supervisor.adopt(first)
         self._seats = {slot.name: Seat(slot=slot) for slot in config.slots}
         self._started_at = time.monotonic()
         self._study = prepared.opened.load()
@@ -63,6 +56,10 @@ class Fleet:
         self._finishing_since: float | None = None
         self._has_announced = False
         self._looked_at = 0.0
+
+    def adopt(self, first: Process) -> None:
+        """Take over a worker that runs already, on one of the slots; `work` ends it."""
+        self._supervisor.adopt(first)
 
     @property
     def seconds(self) -> float:

@@ -40,8 +40,11 @@ def run(
         RunFailed: Workers die as soon as they start, too many trials failed, or the study was
             deleted.
     """
-    adopted = first.adopted(prepared, config) if first is not None else None
-    fleet = Fleet(prepared, config, launcher, emit, adopted)
+    fleet = Fleet(prepared, config, launcher, emit)
+    # What may fail comes before this: nobody would end a worker that the fleet does not have.
+    adopted = None if first is None else first.adopted(prepared, config)
+    if adopted is not None:
+        fleet.adopt(adopted)
     try:
         is_interrupted = fleet.work(stop)
     except Exception as error:

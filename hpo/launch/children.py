@@ -93,6 +93,11 @@ def below(pid: int) -> list[psutil.Process]:
     return []
 
 
+def trees(processes: Collection[psutil.Process]) -> set[psutil.Process]:
+    """Some processes with all their descendants."""
+    return {one for process in processes for one in _tree(process)}
+
+
 def _has_children() -> bool:
     """Return whether there may be children; on Linux by one small file for each thread."""
     try:

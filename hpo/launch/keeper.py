@@ -80,7 +80,8 @@ def is_left(pid: int, session: int, mark: str, known: dict[int, str]) -> bool:
     if pid == os.getpid():
         return False
     state, _, started = stat(pid)
-    if state in ("", "Z", "X"):
+    # The keeper comes first. An older process is of a script that has executed the worker.
+    if state in ("", "Z", "X") or int(started) < int(stat(os.getpid())[2]):
         return False
     if known.get(pid) == started:
         return True

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import IO, TYPE_CHECKING
 
+import psutil
+
 from hpo.errors import RunFailed
 from hpo.launch import children
 from hpo.launch.launcher import LOST
@@ -97,6 +99,7 @@ class Supervisor:
         self._hung: tuple[Reading, float] | None = None
         self._keeper: int | None = None
         self._is_in_charge = False
+        self._earlier: set[psutil.Process] = set()
         self._before = {number: signal.getsignal(number) for number in _STOPS}
         self.must_stop = False
 
@@ -109,6 +112,8 @@ class Supervisor:
         sys.stderr.flush()
         if not self._is_in_charge:
             self._is_in_charge = True
+            # A script that starts a tunnel and then executes this program has left us a child.
+            self._earlier = children.living()
             # Started later, the keeper would be adopted, and ended with the trainer's processes.
             mark = children.set_mark(is_launched=self._parent is not None)
             self._keeper = children.keep(mark)
@@ -175,7 +180,7 @@ class Supervisor:
         with suppress(OSError):
             os.killpg(self._trainer, signal.SIGKILL)
         self._trainer = 0
-        ended = children.end()
+        ended = children.end(earlier=children.trees(self._earlier))
         if ended:
             _logger.info("ended %d processes that the trainer had started", ended)
         return self._explained(status, is_oom=kills.have_risen())

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import optuna
 import pytest
 
+from hpo import trust
+from hpo.fleet.config import FleetConfig
+from hpo.machine.slots import Slot
+from hpo.study.config import StudyConfig
 from tests.support.program import Program
 from tests.support.studies import STUDY
 
@@ -146,3 +152,49 @@ def test_a_name_for_one_purpose_is_none_for_another(monkeypatch, tmp_path: Path)
     trust.name("objective", "a\nsampler mine:thing.py")
     with pytest.raises(ConfigurationError):
         trust.refuse_unnamed("sampler", "mine:thing.py", what="it")
+
+
+def test_a_run_passes_no_code_on_that_a_study_names_since_its_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("HPO_HOME", str(tmp_path / "home"))
+    fleet = FleetConfig(slots=(), checkpoints=tmp_path, logs=tmp_path)
+    slot = Slot(name="cpu:0", device="cpu")
+    changed = cast(StudyConfig, SimpleNamespace(sampler=SAMPLER, pruner="none"))
+
+    before = fleet.first_argv(slot, "quadratic", changed)
+    trust.name("sampler", SAMPLER)
+    after = fleet.first_argv(slot, "quadratic", changed)
+
+    assert SAMPLER not in before
+    assert after[after.index("--sampler") + 1] == SAMPLER
+
+
+def test_a_name_begins_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("HPO_HOME", str(tmp_path))
+    (tmp_path / "allowed").write_text("objective a:b")
+
+    trust.name("sampler", "own:S")
+
+    assert (tmp_path / "allowed").read_text() == "objective a:b\nsampler own:S\n"
+
+
+def test_what_was_named_is_the_path_and_the_module_of_one_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("HPO_HOME", str(tmp_path / "home"))
+    for name in ("mine", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "own.py").touch()
+    link = tmp_path / "link.py"
+    link.symlink_to(tmp_path / "mine" / "own.py")
+    monkeypatch.chdir(tmp_path / "mine")
+    trust.name("objective", "own.py")
+    trust.name("objective", "own:objective")
+
+    known = [trust.is_named("objective", one) for one in ("own.py", "own:objective", str(link))]
+    monkeypatch.chdir(tmp_path / "other")
+
+    assert known == [True, True, False]
+    assert not trust.is_named("objective", "own:objective")
+    assert trust.is_named("objective", str(tmp_path / "mine" / "own.py"))

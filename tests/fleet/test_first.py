@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,11 @@ FAULTS = {
     "half a step": ("self.steps_per_epoch = 0.5", "", "steps_per_epoch is 0.5"),
     "schedule": ("pass", "def schedule(self, progress): return -1.0", "schedule(0.0) is -1.0"),
     "ends": ("os._exit(0)", "", "its process ended with code 0 in build"),
+    "ends as a trainer of one trial": (
+        "os._exit(75)",
+        "",
+        "its process ended with code 75 in build",
+    ),
     "crashes": (
         "os.kill(os.getpid(), signal.SIGSEGV)",
         "",
@@ -138,15 +144,18 @@ def test_two_runs_that_look_at_the_same_time_share_one_study(
 
 
 @pytest.mark.acceptance
+@pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_ends_in_the_look_leaves_no_process_and_no_study(
-    program: Program, command: Command, tmp_path: Path, end: signal.Signals
+    program: Program, command: Command, tmp_path: Path, end: signal.Signals, times: int
 ):
     run = program.start("--objective", own(tmp_path, "time.sleep(1000)"), "--workers", "1")
     wait_until((tmp_path / "built").exists)
     below = children(run.pid)
 
-    os.kill(run.pid, end)
+    for _ in range(times):
+        os.kill(run.pid, end)
+        time.sleep(0.3)
     _, said = run.communicate(timeout=60)
 
     assert len(below) == 2

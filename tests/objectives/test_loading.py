@@ -277,3 +277,45 @@ def test_data_loaders_find_it_however_they_are_started(tmp_path: Path, context: 
 
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout) == [[0, 3, 6, 9], True, True, [True] * 4]
+
+
+def test_annotations_are_what_they_are_in_a_script(tmp_path: Path):
+    spec = written(tmp_path, body="width: int = 3")
+
+    objective = load(spec)
+
+    assert type(objective).__annotations__["width"] is int
+
+
+def test_what_lies_beside_ours_in_a_clone_hides_nothing_of_the_folder(tmp_path: Path):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "__init__.py").write_text("")
+    (tmp_path / "tests" / "own.py").write_text("FACTOR = 2\n")
+    spec = written(tmp_path, "from tests.own import FACTOR\nimport models.linalg")
+    code = "import sys; from objectives import load; print(load(sys.argv[1]).name)"
+
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", code, spec],
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+
+    assert ran.stdout == "mine\n", ran.stderr
+
+
+def test_files_of_this_project_are_no_files_of_an_objective_in_a_clone(tmp_path: Path):
+    """As in a clone, where the objective's folder is that of `models`."""
+    script = """
+import sys
+from objectives import _folder, files_of, load
+_folder._is_from = lambda folder, module: str(module.__name__).startswith("models.")
+print(*files_of(load(sys.argv[1])))
+"""
+    spec = written(tmp_path, "import models.linalg")
+
+    ran = subprocess.run(
+        [sys.executable, "-c", script, spec], cwd=ROOT, capture_output=True, text=True
+    )
+
+    assert ran.stdout == "mine.py\n", ran.stderr

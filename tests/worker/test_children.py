@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 from tests.support.leaving import KINDS
 from tests.support.processes import children, wait_until
 from tests.support.program import ROOT, Program
+from tests.support.studies import STUDY
 
 pytestmark = pytest.mark.acceptance
 
@@ -107,3 +111,28 @@ def test_whoever_is_killed_no_process_of_the_trial_is_left(
         run.communicate(timeout=120)
     # A successor may have begun; it ends with the run.
     wait_until(lambda: not living(pids(folder)), timeout_s=90)
+
+
+def test_what_a_script_started_before_it_executed_the_worker_is_left(finished):
+    """As a tunnel to the database."""
+    program: Program = finished("quadratic")
+    script = (
+        f"sleep 1000 >/dev/null & echo $!; exec {sys.executable} -m hpo worker --study_name {STUDY}"
+    )
+
+    ran = subprocess.run(
+        ["bash", "-c", script],
+        env=program.environment,
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=200,
+    )
+
+    sidecar = int(ran.stdout.split()[0])
+    # The keeper ends what it ends within a second.
+    time.sleep(1.5)
+    assert living([sidecar]) == [sidecar]
+    os.kill(sidecar, signal.SIGKILL)
+    assert ran.returncode == 0
