@@ -254,8 +254,9 @@ def _wants_closure(optimizer: Any) -> bool:
         return True
     try:
         # A scheduler of torch puts a function before the step of the object itself.
-        step = getattr(type(optimizer), "step", None) or optimizer.step
-        parameters = [p for p in inspect.signature(step).parameters.values() if p.name != "self"]
+        of_class = getattr(type(optimizer), "step", None)
+        step = optimizer.step if of_class is None else of_class.__get__(optimizer)
+        parameters = inspect.signature(step).parameters.values()
     except (TypeError, ValueError):
         return False
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
