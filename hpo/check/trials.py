@@ -16,7 +16,7 @@ import torch
 from hpo.check.findings import Check, Findings, listed, raised, some
 from hpo.check.hooks import figures, unlike
 from hpo.search.narrowing import Narrowing
-from hpo.task.build import build, plain
+from hpo.task.build import build, load, plain
 from hpo.task.parameters import trained
 from hpo.task.process import ProcessState
 from objectives import Objective, Params, Task
@@ -164,9 +164,7 @@ class Trials:
 
     def _restore(self, modules: Any, own: Any, *, seed: int) -> Task:
         task = self.build(seed=seed)
-        for name, module in task.modules.items():
-            module.load_state_dict(modules[name])
-        task.load_state_dict(own)
+        load(task, modules, own)
         return task
 
 

@@ -36,11 +36,26 @@ def rates_times(own: Any, factors_G: Tensor) -> Iterator[None]:
     stepped: list[float] = torch.stack(products).tolist() if products else []
     for group, lr in zip(groups, stepped, strict=True):
         _set_rate(group, lr)
+    is_due = True
+
+    def put_back(*_: object) -> None:
+        nonlocal is_due
+        if is_due:
+            is_due = False
+            for group, lr, rate in zip(groups, stepped, rates, strict=True):
+                now = float(group["lr"])
+                # The optimizer may have changed it.
+                _set_rate(group, rate if now == lr or not lr else rate * (now / lr))
+
+    # A scheduler in a hook of the step itself finds, and may set, the rate without the factor.
+    hooks = getattr(own, "_optimizer_step_post_hooks", None)
+    handle = None if hooks is None else own.register_step_post_hook(put_back)
+    if handle is not None:
+        hooks.move_to_end(handle.id, last=False)
     yield
-    for group, lr, rate in zip(groups, stepped, rates, strict=True):
-        now = float(group["lr"])
-        # A scheduler in a hook of the step itself, or the optimizer, may have changed it.
-        _set_rate(group, rate if now == lr or not lr else rate * (now / lr))
+    if handle is not None:
+        handle.remove()
+    put_back()
 
 
 def _of_rated(own: Any, factors_G: Tensor) -> list[Tensor]:

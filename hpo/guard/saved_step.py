@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hpo.errors import ConfigurationError
 from hpo.guard.verdict import Reading
-from hpo.task.build import build
+from hpo.task.build import build, load
 from hpo.task.tensors import map_tensors, named_tensors
 from objectives import Objective, Task
 
@@ -106,9 +106,7 @@ def restore(saved: Mapping[str, Any], device: torch.device, objective: Objective
             f"{dict(saved['about']['params'])}: {type(error).__name__}: {error} (--objective)"
         ) from error
     try:
-        for name, module in task.modules.items():
-            module.load_state_dict(saved["modules"][name])
-        task.load_state_dict(saved["task"])
+        load(task, saved["modules"], saved["task"])
     except (RuntimeError, KeyError) as error:
         lines = str(error).splitlines()
         raise ConfigurationError(

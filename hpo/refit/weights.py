@@ -23,7 +23,7 @@ from torch import Tensor
 
 from hpo import files
 from hpo.errors import ConfigurationError
-from hpo.task.build import build
+from hpo.task.build import build, load
 from hpo.task.saving import save
 from objectives import Objective, Task
 
@@ -230,9 +230,7 @@ def restore(trained: Trained, device: torch.device, objective: Objective) -> Tas
             f"trained were {held}; name the objective as it was (--objective)"
         )
     try:
-        for name, module in task.modules.items():
-            module.load_state_dict(trained.modules[name])
-        task.load_state_dict(dict(trained.task))
+        load(task, trained.modules, dict(trained.task))
     except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         lines = str(error).splitlines()
         raise ConfigurationError(

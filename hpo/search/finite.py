@@ -13,7 +13,7 @@ from typing import Any
 
 from objectives import Choice, Int, Objective, Params, Space
 
-# Of a long range so many values are looked at, near the one that was proposed.
+# Of a long range so many values are looked at, drawn at random.
 _LOOKED_AT = 100
 Key = tuple[str, ...]
 

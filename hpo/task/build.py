@@ -28,6 +28,17 @@ def plain(params: Params) -> dict[str, Any]:
     return {name: v.item() if hasattr(v, "item") else v for name, v in params.items()}
 
 
+def load(task: Task, modules: Mapping[str, Any], own: dict[str, Any]) -> None:
+    """Load a task's saved state in the order of the engine, which asks for the optimizer first.
+
+    A task may make its scheduler in `optimizer`, and have its state in `state_dict`.
+    """
+    task.optimizer()
+    for name, module in task.modules.items():
+        module.load_state_dict(modules[name])
+    task.load_state_dict(own)
+
+
 def build(about: Mapping[str, Any], device: torch.device, objective: Objective) -> Task:
     """Build a trial's task, in its state before the first step.
 

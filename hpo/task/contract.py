@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -253,8 +254,9 @@ def _wants_closure(optimizer: Any) -> bool:
         return True
     try:
         # A scheduler of torch puts a function before the step of the object itself.
-        step = getattr(type(optimizer), "step", None) or optimizer.step
-        parameters = [p for p in inspect.signature(step).parameters.values() if p.name != "self"]
+        of_class = getattr(type(optimizer), "step", None)
+        step = optimizer.step if of_class is None else of_class.__get__(optimizer)
+        parameters = inspect.signature(step).parameters.values()
     except (TypeError, ValueError):
         return False
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -307,4 +309,4 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _repeated(names: Sequence[str]) -> list[str]:
-    return [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    return [name for name, count in Counter(names).items() if count > 1]

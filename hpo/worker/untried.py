@@ -38,7 +38,7 @@ _logger = logging.getLogger(__name__)
 def reserved(
     ticket: Ticket, opened: OpenStudy, trial: optuna.Trial, objective: Objective
 ) -> Mapping[str, Any] | None:
-    """The configuration that a free trial is to have; None where the space is large.
+    """The configuration that a free trial is to have; None where it cannot be counted.
 
     Raises:
         SQLAlchemyError: The database is away.

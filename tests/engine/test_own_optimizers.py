@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, St
 from hpo.engine import trial as engine
 from hpo.engine.plan import Plan
 from hpo.errors import ObjectiveError, StopRequested
+from hpo.task.build import load
 from objectives import Group
 from tests.support.toys import CPU, Log, ToyTask, weights
 
@@ -197,6 +198,35 @@ def test_a_rate_that_is_changed_within_the_step_stays_changed():
     engine.train(task, plan(epochs=1), Log())
 
     assert rate(task.own) == pytest.approx(1e-2 * 0.9**10)
+
+
+def test_a_scheduler_of_rates_from_the_start_may_step_within_the_step():
+    used: list[float] = []
+    task = Own(sgd, scheduler=lambda o: LambdaLR(o, lambda k: 0.9**k))
+    task.schedule = lambda progress: 0.5
+    task.own.register_step_post_hook(lambda *_: task.scheduler.step())
+    task.own.register_step_pre_hook(lambda own, *_: used.append(rate(own)))
+
+    engine.train(task, plan(epochs=1), Log())
+
+    assert used == pytest.approx([0.5 * 1e-2 * 0.9**k for k in range(10)])
+
+
+def test_a_scheduler_that_is_made_with_the_optimizer_is_restored_with_its_task():
+    class Late(Own):
+        def optimizer(self):
+            self.scheduler = StepLR(self.own, 10)
+            return self.own
+
+    task = Late(sgd)
+    task.optimizer()
+    task.scheduler.step()
+    other = Late(sgd)
+    modules = {name: module.state_dict() for name, module in task.modules.items()}
+
+    load(other, modules, task.state_dict())
+
+    assert other.scheduler.last_epoch == 1
 
 
 def test_a_rate_that_is_a_tensor_is_set_in_place():
