@@ -33,7 +33,4 @@ def restart() -> None:
         return
     safe_path = [] if flags.safe_path else ["-P"]
     command = [sys.executable, *safe_path, *sys.orig_argv[1:]]
-    variables = environ.variables()
-    # With `-R` hashes stay random whatever the seed is, and this would go on for ever.
-    if safe_path or os.environ.get("PYTHONHASHSEED") != variables["PYTHONHASHSEED"]:
-        os.execve(sys.executable, command, variables)
+    os.execve(sys.executable, command, environ.variables())

@@ -123,6 +123,7 @@ def run(
             url=url,
             emit=emit,
             stop=stop,
+            timeout_s=request.timeout_s,
             goes_on=not request.fresh_process,
         )
         with first_worker as first:

@@ -161,19 +161,22 @@ def _in_fresh_process(
     """Train trials one after the other in a process of its own; None if it does not answer."""
     with tempfile.TemporaryDirectory() as folder:
         request, answer = Path(folder) / "request.pt", Path(folder) / "answer.pt"
+        # A process that it started may hold its streams open for ever, so they are files.
+        paths, log = Path(folder) / "paths", Path(folder) / "log"
+        paths.write_text(f"{request}\n{answer}\n")
         threads = torch.get_num_threads()
         how = {**how, "device": str(how["device"])}
         torch.save({"spec": spec, "abouts": abouts, "how": how, "threads": threads}, request)
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "hpo.check.fresh"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        with paths.open() as given, log.open("w") as told:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "hpo.check.fresh"],
+                stdin=given,
+                stdout=subprocess.DEVNULL,
+                stderr=told,
+                start_new_session=True,
+            )
         try:
-            _, said = process.communicate(f"{request}\n{answer}\n", timeout=_FRESH_S)
+            process.wait(timeout=_FRESH_S)
         except subprocess.TimeoutExpired:
             check.warn(f"a fresh process did not train two short trials within {_FRESH_S:.0f} s")
             return None
@@ -185,6 +188,7 @@ def _in_fresh_process(
         if answer.exists():
             outcomes: list[Outcome] = torch.load(answer, weights_only=True)
             return outcomes
+        said = log.read_text(errors="replace")
     last = (said.strip().splitlines() or [f"it ended with code {process.returncode}"])[-1]
     check.warn(f"a fresh process cannot train what this one can: {last}")
     return None

@@ -23,7 +23,7 @@ from hpo.engine.reports import Reporter
 from hpo.engine.stepper import Stepper
 from hpo.guard.counters import Counters
 from hpo.task import saving
-from hpo.task.random_state import random_state, set_random_state
+from hpo.task.random_state import packed, random_state, set_random_state
 from hpo.task.state import flags, set_flags
 from objectives import Task
 
@@ -74,7 +74,7 @@ def save(plan: Plan, parts: Parts, reporter: Reporter, progress: Progress) -> bo
         "counters": parts.counters.state_dict(),
         "monitor": parts.monitor.state_dict(),
         "task": parts.task.state_dict(),
-        "rng": random_state(plan.device),
+        "rng": packed(random_state(plan.device)),
         "flags": flags(parts.task),
         "reporter": reporter.state_dict(),
     }

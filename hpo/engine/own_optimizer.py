@@ -48,7 +48,7 @@ def rates_times(own: Any, factors_G: Tensor) -> Iterator[None]:
                 _set_rate(group, rate if now == lr or not lr else rate * (now / lr))
 
     # A scheduler in a hook of the step itself finds, and may set, the rate without the factor.
-    hooks = getattr(own, "_optimizer_step_post_hooks", None)
+    hooks: Any = getattr(own, "_optimizer_step_post_hooks", None)
     handle = None if hooks is None else own.register_step_post_hook(put_back)
     if handle is not None:
         hooks.move_to_end(handle.id, last=False)

@@ -247,7 +247,7 @@ class _Trial:
         after = self._scaler.scale(self._one)
         self._scaler.update(torch.where(torch.isfinite(loss), after, before))
 
-    def judge(self, batch: Any, rng: Mapping[str, Tensor]) -> None:
+    def judge(self, batch: Any, rng: Mapping[str, Any]) -> None:
         """Have the guard judge the steps since its last read."""
         judge.judge_step(
             self.task,

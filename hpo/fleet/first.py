@@ -39,6 +39,7 @@ class FirstWorker:
         url: The storage, which holds a password.
         emit: Called with the event of the look.
         stop: Set to end the run.
+        timeout_s: Wall time of the run; None for no limit.
         goes_on: False if the process is to end after its look, whatever follows.
     """
 
@@ -50,6 +51,7 @@ class FirstWorker:
         url: str,
         emit: Callable[[Event], None],
         stop: threading.Event,
+        timeout_s: float | None = None,
         goes_on: bool = True,
     ) -> None:
         self._launcher, self._below, self._url = launcher, below, url
@@ -57,6 +59,7 @@ class FirstWorker:
         self._messages: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
         self._process: Process | None = None
         self._is_new = self._is_log_needed = False
+        self._timeout_s, self.started_at = timeout_s, time.monotonic()
 
     def __enter__(self) -> FirstWorker:
         return self
@@ -79,9 +82,12 @@ class FirstWorker:
         fleet = self._below(uid or f"new-{secrets.token_hex(4)}")
         process = self._process = self._start(fleet, config, objective)
         while (code := process.launched.poll()) is None and self._messages.empty():
-            if self._stop.wait(_POLL_S):
+            passed_s = time.monotonic() - self.started_at
+            is_over = self._timeout_s is not None and passed_s > self._timeout_s
+            if is_over or self._stop.wait(_POLL_S):
+                ended = f"{self._timeout_s:g} s are over" if is_over else "the run was stopped"
                 what = "was created" if self._is_new else "went on"
-                raise RunInterrupted(f"the run was stopped before its study {what}")
+                raise RunInterrupted(f"{ended} before its study {what}")
         try:
             message = self._messages.get(timeout=0 if code is None else _POLL_S)
         except queue.Empty:
@@ -122,7 +128,9 @@ class FirstWorker:
         process, log = self._process, config.log_of(config.slots[0])
         # Another run may have created the study meanwhile, and have workers on this host.
         is_taken = process is not None and process.log != log and log.exists()
-        if process is None or is_taken or not self._goes_on or process.launched.poll() is not None:
+        has_ended = process is not None and process.launched.poll() is not None
+        self._is_log_needed = has_ended
+        if process is None or is_taken or not self._goes_on or has_ended:
             self._end()
             return None
         if process.log != log:

@@ -36,7 +36,11 @@ _FINISHING_S = 2.0
 
 
 class Fleet:
-    """The workers of one run."""
+    """The workers of one run.
+
+    Args:
+        started_at: The start of the run by the monotonic clock; None for now.
+    """
 
     def __init__(
         self,
@@ -44,11 +48,13 @@ class Fleet:
         config: FleetConfig,
         launcher: Launcher,
         emit: Callable[[Event], None],
+        *,
+        started_at: float | None = None,
     ) -> None:
         self._prepared, self._config = prepared, config
         self._supervisor, self._emit = Supervisor(launcher), emit
         self._seats = {slot.name: Seat(slot=slot) for slot in config.slots}
-        self._started_at = time.monotonic()
+        self._started_at = time.monotonic() if started_at is None else started_at
         self._study = prepared.opened.load()
         self._tally = Tally(len(config.slots))
         self._best: FrozenTrial | None = None

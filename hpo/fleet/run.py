@@ -40,7 +40,8 @@ def run(
         RunFailed: Workers die as soon as they start, too many trials failed, or the study was
             deleted.
     """
-    fleet = Fleet(prepared, config, launcher, emit)
+    began_at = None if first is None else first.started_at
+    fleet = Fleet(prepared, config, launcher, emit, started_at=began_at)
     # What may fail comes before this: nobody would end a worker that the fleet does not have.
     adopted = None if first is None else first.adopted(prepared, config)
     if adopted is not None:

@@ -36,7 +36,7 @@ _ADVICE = "eigh_signal and eigh_broadened of models.linalg have a finite gradien
 
 
 def probe(
-    task: Task, batch: Any, *, device: torch.device, precision: str, rng: Mapping[str, Tensor]
+    task: Task, batch: Any, *, device: torch.device, precision: str, rng: Mapping[str, Any]
 ) -> Probed:
     """Run a batch once in fp32 and, if that is clean, once in the training precision.
 
@@ -78,7 +78,7 @@ def probe(
 
 
 def examine(
-    task: Task, batch: Any, *, device: torch.device, precision: str, rng: Mapping[str, Tensor]
+    task: Task, batch: Any, *, device: torch.device, precision: str, rng: Mapping[str, Any]
 ) -> Evidence:
     """Collect the evidence on a batch that is not finite.
 

@@ -34,7 +34,7 @@ def judge_step(
     *,
     counters: Counters,
     scale: Tensor,
-    rng: Mapping[str, Tensor],
+    rng: Mapping[str, Any],
     elapsed_s: Callable[[], float],
 ) -> None:
     """Read the counters, and raise `Divergence` if the trial is to be pruned.

@@ -16,6 +16,7 @@ from torch import Tensor
 from hpo.errors import ConfigurationError
 from hpo.guard.verdict import Reading
 from hpo.task.build import build, load
+from hpo.task.random_state import packed
 from hpo.task.tensors import map_tensors, named_tensors
 from objectives import Objective, Task
 
@@ -43,7 +44,7 @@ def pack(
     *,
     reason: str,
     reading: Reading,
-    rng: Mapping[str, Tensor],
+    rng: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Pack all that a step depends on into plain data and tensors that `weights_only=True` loads.
 
@@ -61,7 +62,7 @@ def pack(
         "metric": setting.metric,
         "reason": reason,
         "reading": list(reading),
-        "rng": dict(rng),
+        "rng": packed(rng),
         "modules": compact({n: dict(module.state_dict()) for n, module in task.modules.items()}),
         "task": compact(task.state_dict()),
         "batch": compact(named_tensors(batch)),

@@ -83,7 +83,7 @@ def ended() -> Iterator[None]:
     try:
         yield
     finally:
-        end(earlier=earlier)
+        end(earlier=trees(earlier))
 
 
 def below(pid: int) -> list[psutil.Process]:

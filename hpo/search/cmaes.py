@@ -102,7 +102,10 @@ class PlainCmaEs(CmaEsSampler):
 
 
 def refuse_pickles(sampler: BaseSampler) -> None:
-    """Refuse a user's sampler that is Optuna's CMA-ES, which unpickles what the database holds."""
+    """Refuse a user's sampler that is, or holds, Optuna's CMA-ES, which unpickles what it reads."""
+    for inner in vars(sampler).values():
+        if isinstance(inner, BaseSampler):
+            refuse_pickles(inner)
     if isinstance(sampler, CmaEsSampler) and not isinstance(sampler, PlainCmaEs):
         raise ConfigurationError(
             f"{type(sampler).__name__} keeps its state as a pickle in the database, and loading it "

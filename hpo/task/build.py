@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from hpo.errors import ObjectiveError
 from hpo.task.random_state import seed_all
 from objectives import Context, Objective, Params, Task
 
@@ -47,4 +48,7 @@ def build(about: Mapping[str, Any], device: torch.device, objective: Objective) 
     """
     seed_all(about["seed"])
     context = context_of(about["study"], seed=about["seed"], device=device)
-    return objective.build(about["params"], context)
+    task = objective.build(about["params"], context)
+    if not isinstance(task, Task):
+        raise ObjectiveError(f"build() gave a {type(task).__name__}; make it an objectives.Task")
+    return task

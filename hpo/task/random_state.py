@@ -20,6 +20,7 @@ from torch import Tensor
 _NUMPY_SEEDS = 1 << 32
 # numpy's global generator, unless a trial replaced it.
 _NUMPY = "MT19937"
+_numpy: Any = np.random
 
 
 def seed_all(seed: int) -> None:
@@ -29,32 +30,54 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of all global generators for this device, as tensors, which a checkpoint holds."""
-    state = {"cpu": torch.get_rng_state(), "python": _python_state()}
-    legacy: dict[str, Any] = dict(np.random.get_state(legacy=False))
-    if legacy["bit_generator"] == _NUMPY:
-        words = [*legacy["state"]["key"].tolist(), legacy["state"]["pos"]]
-        state["numpy"] = _packed(words, legacy["gauss"] if legacy["has_gauss"] else None)
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The state of all global generators for this device, at a few µs."""
+    state: dict[str, Any] = {
+        "cpu": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": (_numpy.get_bit_generator(), np.random.get_state(legacy=False)),
+    }
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
     return state
 
 
-def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
-    """Set the global generators to a saved state; those that an earlier version lacks stay."""
+def packed(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A state as tensors, which a checkpoint holds."""
+    found = {name: state[name] for name in ("cpu", "cuda") if name in state}
+    version, words, gauss = state["python"]
+    found["python"] = _packed([version, *words], gauss)
+    _, legacy = state["numpy"]
+    if legacy["bit_generator"] == _NUMPY:
+        words = [*legacy["state"]["key"].tolist(), legacy["state"]["pos"]]
+        found["numpy"] = _packed(words, legacy["gauss"] if legacy["has_gauss"] else None)
+    return found
+
+
+def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Set the global generators to a state, packed or not; those that it lacks stay."""
     torch.set_rng_state(state["cpu"].cpu())
     if "cuda" in state and device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)
-    if "python" in state:
+    if isinstance(state.get("python"), Tensor):
         version, *words, gauss = _unpacked(state["python"])
         random.setstate((version, tuple(words), gauss))
-    if "numpy" in state:
+    elif "python" in state:
+        random.setstate(state["python"])
+    if isinstance(state.get("numpy"), Tensor):
         *keys, position, gauss = _unpacked(state["numpy"])
         has_gauss = gauss is not None
-        np.random.set_state(
-            (_NUMPY, np.array(keys, dtype=np.uint32), position, int(has_gauss), gauss or 0.0)
-        )
+        key = np.array(keys, dtype=np.uint32)
+        _set_numpy(np.random.MT19937(), (_NUMPY, key, position, int(has_gauss), gauss or 0.0))
+    elif "numpy" in state:
+        _set_numpy(*state["numpy"])
+
+
+def _set_numpy(generator: Any, state: Any) -> None:
+    """Set numpy's generator; one of another kind is replaced, as it takes no such state."""
+    if type(_numpy.get_bit_generator()) is not type(generator):
+        _numpy.set_bit_generator(generator)
+    np.random.set_state(state)
 
 
 @contextmanager
@@ -65,11 +88,6 @@ def kept_random_state(device: torch.device) -> Iterator[None]:
         yield
     finally:
         set_random_state(state, device)
-
-
-def _python_state() -> Tensor:
-    version, words, gauss = random.getstate()
-    return _packed([version, *words], gauss)
 
 
 def _packed(words: list[int], gauss: float | None) -> Tensor:

@@ -19,7 +19,7 @@ from objectives import Task
 
 
 @contextmanager
-def undisturbed(task: Task, device: torch.device, rng: Mapping[str, Tensor]) -> Iterator[None]:
+def undisturbed(task: Task, device: torch.device, rng: Mapping[str, Any]) -> Iterator[None]:
     """Start from a random state; restore random state, buffers and the task's own state on exit.
 
     In anomaly mode autograd would raise at the first NaN, which is to be looked at here.

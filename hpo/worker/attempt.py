@@ -19,7 +19,7 @@ from hpo.database.outside import trial_state
 from hpo.engine import checkpoint_files
 from hpo.engine.plan import Plan, Result
 from hpo.engine.trial import train
-from hpo.errors import StopRequested
+from hpo.errors import ObjectiveError, StopRequested
 from hpo.guard.evidence import Divergence
 from hpo.guard.verdict import NONFINITE
 from hpo.search.hopeless import LOST
@@ -27,6 +27,7 @@ from hpo.search.samplers import RERUN_OF
 from hpo.study import study
 from hpo.study.outcomes import ATTEMPT, attempt_of, best_trial
 from hpo.task.build import build, plain
+from hpo.task.contract import first_fault
 from hpo.task.forward import wider
 from hpo.task.memory import memory_error, used_by_others
 from hpo.task.raised import described, in_one_line, traceback_of
@@ -90,6 +91,8 @@ class Attempt:
             self._end(TrialState.FAIL, detail=hopeless)
             return None
         if self._refusal is not None:
+            # `defaults` may have set something before it raised.
+            self._context.process_state.restore()
             self._end(TrialState.FAIL, detail=self._refusal)
             return None
         # An objective's own `suggest` may draw, too.
@@ -242,6 +245,9 @@ class Attempt:
         }
         context.pulse.begin("build")
         task = build(about, context.device, context.objective)
+        fault = first_fault(task, context.device)
+        if fault is not None:
+            raise ObjectiveError(fault)
         plan = Plan(
             epochs=config.epochs_per_trial,
             precision=self._precision,

@@ -52,7 +52,9 @@ def reserved(
     try:
         tried.append(config.narrowing.defaults(objective, config.space))
         proposed = _proposed(trial, space)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         # It raises again where the trial asks for its parameters, and fails that trial.
         _logger.warning("the sampler proposes nothing: %s", error)
         return None
