@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -113,6 +114,8 @@ def _code(code: int | None) -> str:
 
 def _said(lines: Sequence[str]) -> str:
     """Some lines in one cell."""
+    # Folders are those of this host.
+    lines = [re.sub(r"/(?:[\w.+-]+/)+", "…/", line) for line in lines]
     text = " / ".join(line if len(line) < 160 else line[:159] + "…" for line in lines[:2])
     more = f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""
     printable = "".join(letter if letter.isprintable() else "�" for letter in text)

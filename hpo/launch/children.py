@@ -61,11 +61,11 @@ def take_charge() -> None:
     adopt_orphans()
 
 
-def adopt_orphans() -> None:
-    """Become the parent of each descendant whose own parent ends."""
+def adopt_orphans(is_on: bool = True) -> None:
+    """Become the parent of each descendant whose own parent ends, or do so no longer."""
     if _IS_LINUX:
         with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(is_on), 0, 0, 0)
 
 
 def living() -> set[psutil.Process]:
@@ -84,6 +84,8 @@ def ended() -> Iterator[None]:
         yield
     finally:
         end(earlier=trees(earlier))
+        # Later orphans are not ours, and nobody here would reap them.
+        adopt_orphans(False)
 
 
 def below(pid: int) -> list[psutil.Process]:
