@@ -125,9 +125,7 @@ class Display(Redrawn):
         if isinstance(event, Connected):
             self.say(labelled("storage", event.storage))
         elif isinstance(event, Looking):
-            self.say(
-                labelled("look", f"at {event.objective}, built once before the study is there")
-            )
+            self.say(labelled("check", f"building the default configuration of {event.objective}"))
             self._log("look", objective=event.objective)
         elif isinstance(event, Starting):
             self._begin(event)
