@@ -5,7 +5,9 @@ Border: reads the paths of a request and of its answer from stdin.
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -30,4 +32,12 @@ def answer(request: Path, to: Path) -> None:
 
 
 if __name__ == "__main__":
-    answer(*(Path(line.strip()) for line in (sys.stdin.readline(), sys.stdin.readline())))
+    code = 1
+    try:
+        answer(*(Path(line.strip()) for line in (sys.stdin.readline(), sys.stdin.readline())))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    sys.stderr.flush()
+    # Python would wait for threads that a trial has left.
+    os._exit(code)

@@ -43,12 +43,16 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def packed(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A state as tensors, which a checkpoint holds."""
+    """A state as tensors, which a checkpoint holds.
+
+    Of numpy's generators it holds the usual one alone; a trial that sets another keeps its state.
+    """
     found = {name: state[name] for name in ("cpu", "cuda") if name in state}
-    version, words, gauss = state["python"]
-    found["python"] = _packed([version, *words], gauss)
-    _, legacy = state["numpy"]
-    if legacy["bit_generator"] == _NUMPY:
+    if "python" in state:
+        version, words, gauss = state["python"]
+        found["python"] = _packed([version, *words], gauss)
+    _, legacy = state.get("numpy", (None, {}))
+    if legacy.get("bit_generator") == _NUMPY:
         words = [*legacy["state"]["key"].tolist(), legacy["state"]["pos"]]
         found["numpy"] = _packed(words, legacy["gauss"] if legacy["has_gauss"] else None)
     return found

@@ -34,7 +34,13 @@ from torch.overrides import TorchFunctionMode
 from hpo.engine import trial as engine
 from hpo.engine.plan import Plan
 from hpo.task.process import SETTINGS, ProcessState
-from hpo.task.random_state import random_state, seed_all, set_random_state
+from hpo.task.random_state import (
+    kept_random_state,
+    packed,
+    random_state,
+    seed_all,
+    set_random_state,
+)
 from tests.support.program import ROOT
 from tests.support.toys import CPU, Log, Operators, ToyTask
 
@@ -400,13 +406,27 @@ def draws() -> tuple[float, ...]:
 def test_the_random_state_of_all_generators_is_plain_data_that_restores_them(tmp_path):
     seed_all(12)
     draws()
-    torch.save(random_state(CPU), tmp_path / "state.pt")
+    torch.save(packed(random_state(CPU)), tmp_path / "state.pt")
     expected = [draws() for _ in range(3)]
     seed_all(99)
 
     set_random_state(torch.load(tmp_path / "state.pt", weights_only=True), CPU)
 
     assert [draws() for _ in range(3)] == expected
+
+
+def test_a_generator_of_numpy_that_a_validation_replaces_comes_back():
+    seed_all(3)
+    usual = np.random.get_bit_generator()
+    expected = float(np.random.rand())
+    seed_all(3)
+
+    with kept_random_state(CPU):
+        np.random.set_bit_generator(np.random.PCG64(5))
+        np.random.rand()
+
+    assert float(np.random.rand()) == expected
+    assert type(np.random.get_bit_generator()) is type(usual)
 
 
 def test_a_seed_of_any_size_seeds_all_generators():
