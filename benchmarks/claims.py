@@ -41,7 +41,7 @@ class Ended:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What became of one objective.
+    """The outcome of one objective.
 
     Attributes:
         code: Exit code of the run; None if it had to be ended.

@@ -95,13 +95,13 @@ def cells(path: Path, claims: Claims, seen: Seen, found: Sequence[str]) -> list[
 
 
 def checked(lines: str) -> list[str]:
-    """What `check` found wrong."""
+    """The lines of `check` on faults and warnings."""
     words = ("FAILED", "warning", "hpo:")
     return [" ".join(line.split()) for line in lines.splitlines() if line.startswith(words)]
 
 
 def reported(seen: Seen) -> list[str]:
-    """What a run says of its end, and of trials that did not complete."""
+    """The details of trials that did not complete, and the reason of a refusal."""
     details = [trial.detail for trial in seen.trials or () if trial.detail != "-"]
     _, is_refused, refusal = f"\n{seen.lines}".partition("\nhpo:")
     ends = [f"hpo: {' '.join(refusal.split())}"] if is_refused else []

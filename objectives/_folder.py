@@ -29,7 +29,7 @@ _imported: dict[str, ModuleType] = {}
 
 
 class NoObjective(LookupError):
-    """What was named is no objective that can be loaded; the message says why."""
+    """The name leads to no objective that can be loaded; the message says why."""
 
 
 class Imports:

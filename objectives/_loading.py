@@ -101,7 +101,7 @@ def files_of(objective: Objective) -> Mapping[str, Path]:
 
 
 def hidden_beside(objective: Objective) -> list[Path]:
-    """What lies beside an objective under the name of a package of this project, and is not found.
+    """Files beside an objective that are hidden by a package of this project.
 
     An import of such a name finds the package.
     """

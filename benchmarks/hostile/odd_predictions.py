@@ -1,4 +1,4 @@
-"""Of three predictions one holds itself, one holds 300,000 numbers, one has no score.
+"""Predicts three samples: one holds itself, one holds 300,000 numbers, one has no score.
 
 Right: six complete trials with their values; each of the three is stored as its error.
 """

@@ -121,7 +121,9 @@ def outcome(
             train(task, plan, Stopwatch(steps, device))
         digests = {name: _digest(tensor) for name, tensor in state_of(task).items()}
         return {"figures": figures(task, device), "digests": digests, "raised": ""}
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         return {"figures": {}, "digests": {}, "raised": raised(error, None)}
 
 

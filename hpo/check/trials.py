@@ -179,7 +179,7 @@ def study_in_memory() -> optuna.Study:
 
 
 def other_names(defaults: Params, asked: Params) -> str | None:
-    """What is wrong if `defaults` and `suggest` name parameters that the other lacks."""
+    """The fault that `defaults` and `suggest` name parameters that the other lacks; else None."""
     lacking = [name for name in asked if name not in defaults]
     idle = [name for name in defaults if name not in asked]
     if not (lacking and idle):

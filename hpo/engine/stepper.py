@@ -194,7 +194,7 @@ def _norm(group: Group, device: torch.device) -> Tensor:
         return torch.zeros((), device=device)
     try:
         return get_total_norm(gradients, foreach=True)
-    except (RuntimeError, NotImplementedError) as error:
+    except RuntimeError as error:
         if all(gradient.layout == torch.strided for gradient in gradients):
             raise
         raise ObjectiveError(

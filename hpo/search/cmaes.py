@@ -129,7 +129,7 @@ def _plain(solutions: Sequence[_Solution]) -> list[list[float]]:
 
 
 def _read(stored: Any, optimizer: cmaes.CMA) -> list[_Solution] | None:
-    """What was told, from plain numbers; None if it does not fit, as in a changed space."""
+    """Solutions told earlier, from plain numbers; None if the space has changed."""
     if not isinstance(stored, list) or len(stored) != optimizer.population_size:
         return None
     for row in stored:

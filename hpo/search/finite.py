@@ -36,7 +36,7 @@ def _values(spec: Any) -> Sequence[Any] | None:
 
 
 def key_of(params: Params, space: Space) -> Key | None:
-    """What two equal configurations of a space share; None if one of its parameters is missing."""
+    """A key that equal configurations of a space share; None if a parameter is missing."""
     if any(name not in params for name in space):
         return None
     return tuple(_text(params[name]) for name in space)

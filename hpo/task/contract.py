@@ -28,7 +28,7 @@ _Faults = Iterator[str]
 
 
 def module_faults(task: Task, device: torch.device) -> _Faults:
-    """What is wrong with `modules`: names of initialized networks on the device."""
+    """The faults of `modules`, which maps names to initialized networks on the device."""
     modules = getattr(task, "modules", None)
     if not isinstance(modules, Mapping | nn.ModuleDict) or not len(modules):
         yield f"modules is {modules!r}; write a mapping, as {{'net': self.net}}"
@@ -62,7 +62,7 @@ def module_faults(task: Task, device: torch.device) -> _Faults:
 
 
 def group_faults(task: Task) -> _Faults:
-    """What is wrong with `groups`: each parameter in one group, with a rate, clip and decay."""
+    """The faults of `groups`: each parameter is in one group, with a rate, clip and decay."""
     groups = getattr(task, "groups", None)
     if not isinstance(groups, Sequence):
         # A generator is exhausted after its first use.
@@ -103,7 +103,7 @@ def group_faults(task: Task) -> _Faults:
 
 
 def idle_faults(task: Task) -> _Faults:
-    """What is wrong with `idle`: a name that is no group's."""
+    """The faults of `idle`: names that are no group's."""
     known = [group.name for group in task.groups]
     # A group may be idle only now and then, which one step would not show.
     unknown = {str(name) for step in range(100) for name in task.idle(step)} - set(known)
@@ -174,7 +174,7 @@ def _number(value: Any) -> float:
 
 
 def step_faults(task: Task) -> _Faults:
-    """What is wrong with `steps_per_epoch` and `accumulate`: whole numbers above 0."""
+    """The faults of `steps_per_epoch` and `accumulate`, which are whole numbers above 0."""
     for name in ("steps_per_epoch", "accumulate"):
         steps = getattr(task, name, None)
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
@@ -182,7 +182,7 @@ def step_faults(task: Task) -> _Faults:
 
 
 def schedule_faults(factors: Mapping[float, float]) -> _Faults:
-    """What is wrong with a schedule's factors by the progress at which it gave them."""
+    """The faults of a schedule's factors, given by the progress at which it returned them."""
     for progress, factor in factors.items():
         number = _number(factor)
         if not (math.isfinite(number) and number >= 0):
@@ -193,7 +193,7 @@ def schedule_faults(factors: Mapping[float, float]) -> _Faults:
 
 
 def group_schedule_faults(groups: Sequence[Group], steps: int = 100) -> _Faults:
-    """What is wrong with the schedules that groups have of their own."""
+    """The faults of the schedules that groups have of their own."""
     for group in groups:
         if group.schedule is not None:
             factors = {i / steps: group.schedule(i / steps) for i in range(steps)}
@@ -202,7 +202,7 @@ def group_schedule_faults(groups: Sequence[Group], steps: int = 100) -> _Faults:
 
 
 def optimizer_faults(own: Any, task: Task) -> _Faults:
-    """What is wrong with the task's own optimizer: it steps the parameters of the groups."""
+    """The faults of the task's own optimizer, which steps the parameters of the groups."""
     if own is None:
         return
     kind = type(own).__name__
@@ -278,7 +278,7 @@ def grouped(task: Task) -> dict[int, str]:
 
 
 def replaced(task: Task, before: Mapping[int, str]) -> str | None:
-    """What is wrong if networks were replaced in training; None if nothing is.
+    """The fault that networks were replaced in training; None if they were not.
 
     Args:
         before: What `grouped` returned before the first step.

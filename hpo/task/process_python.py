@@ -29,7 +29,7 @@ def loggers() -> list[logging.Logger]:
 
 
 def _logging() -> tuple[int, dict[logging.Logger, tuple[Any, ...]]]:
-    """What `logging.disable`, `basicConfig` and `dictConfig` change, of the loggers that exist."""
+    """The settings of all loggers that `logging.disable`, `basicConfig` and `dictConfig` change."""
     return logging.root.manager.disable, {
         each: (each.level, each.disabled, each.propagate, [*each.handlers], [*each.filters])
         for each in (logging.root, *loggers())

@@ -135,7 +135,7 @@ def _precision() -> Iterator[Setting]:
 
 
 def _kernels() -> Iterator[Setting]:
-    """What chooses between kernels, and whether they are deterministic."""
+    """The choice between kernels, and whether they are deterministic."""
     backends: Any = torch.backends
     yield compared(
         "deterministic algorithms",

@@ -1,4 +1,4 @@
-"""What an objective's hooks raised, in words: class, message, traceback, chain of causes.
+"""Errors of an objective's hooks in words: class, message, traceback, chain of causes.
 
 Border: reads errors of any class, and trusts none; who catches one decides what follows.
 """

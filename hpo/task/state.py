@@ -122,7 +122,7 @@ def evaluating(task: Task, device: torch.device) -> Iterator[None]:
 
 
 def flags(task: Task) -> dict[str, Any]:
-    """What a task trains at this moment: parameters that learn, modules in training mode."""
+    """The parameters that learn and the modules in training mode at this moment."""
     names = parameter_names(task)
     every = {id(p): p for module in task.modules.values() for p in module.parameters()}
     every |= {id(p): p for group in task.groups for p in group.parameters}

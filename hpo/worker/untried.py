@@ -70,7 +70,7 @@ def reserved(
 
 
 def _proposed(trial: optuna.Trial, space: Space) -> dict[str, Any]:
-    """What the sampler proposes for a trial, which is not asked yet."""
+    """The sampler's proposal for a trial that is not asked yet."""
     frozen = trial._cached_frozen_trial
     seen = optuna.pruners._filter_study(trial.study, frozen)
     found: dict[str, Any] = {}

@@ -203,7 +203,7 @@ class Worker:
                 self._settle(ticket)
             # Where the ticket was settled or taken by another worker, there is nothing to release.
             if self._is_stopped_by_itself():
-                cause = "its process sent itself a signal that stops a worker"
+                cause = "a signal stopped its process that its supervisor did not pass on"
                 _logger.error("ticket %d | %s", ticket.ticket, cause)
                 self._tickets.lose(ticket.run_uid, cause=cause)
             else:

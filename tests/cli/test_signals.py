@@ -1,4 +1,4 @@
-"""What counts as Ctrl-C: the signals of schedulers, and a terminal that was closed."""
+"""The causes that count as Ctrl-C: the signals of schedulers, and a terminal that was closed."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ Held.build = build_and_stop
     found = ended(url)
     assert [trial.state == TrialState.FAIL for trial in found] == [False, True, False]
     detail = found[1].user_attrs["prune_detail"]
-    assert detail.startswith("its process sent itself a signal that stops a worker (twice")
+    assert detail.startswith("a signal stopped its process that its supervisor did not pass on (tw")
 
 
 # The service's own code writes the line of an epoch, so no hook runs when the process ends.

@@ -1,4 +1,4 @@
-"""Where an objective's code lives: its folder is on the path, nothing of ours is hidden by it."""
+"""The places of an objective's code: its folder is on the path, nothing of ours is hidden by it."""
 
 from __future__ import annotations
 

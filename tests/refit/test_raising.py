@@ -1,4 +1,4 @@
-"""What an objective's hooks raise in a training and in an evaluation, whatever its class."""
+"""Errors of an objective's hooks in a training and in an evaluation, whatever its class."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Asking(Objective):
 
 
 def bits(value) -> object:
-    """What tells two values apart: type and, of a float, each bit."""
+    """An identity of a value: type and, of a float, each bit."""
     return (type(value), struct.pack("<d", value) if isinstance(value, float) else value)
 
 

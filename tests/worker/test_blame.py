@@ -95,7 +95,7 @@ def test_a_trial_out_of_memory_beside_another_process_is_tried_once_more(
 
 
 def left_by(pulse: Pulse, work: Callable[[], object], *, phase: str) -> BaseException:
-    """What a piece of work in this phase raises, after it left the block of an attempt."""
+    """The error that a piece of work in this phase raises, after it left an attempt's block."""
     try:
         with pulse.closing():
             pulse.begin(phase)

@@ -1,4 +1,4 @@
-"""What a trial started ends with it: at its end, after a grace, and whoever is killed."""
+"""Processes that a trial started end with it: at its end, after a grace, and whoever is killed."""
 
 from __future__ import annotations
 
