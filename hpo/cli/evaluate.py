@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hpo.cli.shared import INTERRUPTED, Command, json_option, say, stop_on_signals
+from hpo.cli.shared import INTERRUPTED, Command, Whole, json_option, say, stop_on_signals
 
 
 @click.command(cls=Command)
@@ -22,7 +22,7 @@ from hpo.cli.shared import INTERRUPTED, Command, json_option, say, stop_on_signa
 )
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=Whole(min=0),
     default=0,
     metavar="N",
     help="of the test set; 0 is the frozen one, others are fresh draws (default: 0)",

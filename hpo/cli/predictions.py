@@ -6,17 +6,15 @@ import json
 
 import click
 
-from hpo.cli.shared import Command, json_option, open_study, storage_option, study_option
+from hpo.cli.shared import Command, Whole, json_option, open_study, storage_option, study_option
 from hpo.errors import ConfigurationError
 
 
 @click.command(cls=Command)
-@click.argument("trial", type=click.IntRange(min=0), metavar="TRIAL")
+@click.argument("trial", type=Whole(min=0), metavar="TRIAL")
 @study_option
 @storage_option
-@click.option(
-    "--sample", type=click.IntRange(min=0), multiple=True, metavar="I", help="these samples only"
-)
+@click.option("--sample", type=Whole(min=0), multiple=True, metavar="I", help="these samples only")
 @click.option("--csv", "as_csv", is_flag=True, help="as CSV, a row a prediction")
 @json_option
 def predictions(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpo.cli.shared import Command, open_study, say, storage_option, study_option
+from hpo.cli.shared import Command, Whole, open_study, say, storage_option, study_option
 from hpo.errors import ConfigurationError
 from hpo.machine.slots import torch_device
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @storage_option
 @click.option(
     "--batch_of_step",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     metavar="N",
     help="take the batch of step N in place of the saved one: is it the batch, or the weights?",
 )

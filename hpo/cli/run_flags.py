@@ -10,7 +10,7 @@ import click
 
 from hpo.cli.config_file import flag_value, read_config, refuse_unknown
 from hpo.cli.objective_flags import ObjectiveCommand
-from hpo.cli.shared import json_option, storage_option
+from hpo.cli.shared import Number, Whole, json_option, storage_option
 from hpo.study.request import FLAGS, Flag
 
 
@@ -74,11 +74,11 @@ def _type_of(flag: Flag) -> Any:
     """The type of click's that converts and checks a flag's value."""
     match flag.kind:
         case "count":
-            return click.IntRange(min=1)
+            return Whole(min=1)
         case "integer":
             return int
         case "seconds":
-            return click.FloatRange(min=flag.at_least or 0)
+            return Number(min=flag.at_least or 0)
         case "choice":
             return click.Choice(flag.choices)
         case "plugin":

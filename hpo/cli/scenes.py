@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hpo.cli.objective_flags import ObjectiveCommand, given_options
-from hpo.cli.shared import INTERRUPTED, say, stop_on_signals
+from hpo.cli.shared import INTERRUPTED, Whole, say, stop_on_signals
 from hpo.errors import ConfigurationError
 from objectives import DEFAULT
 
@@ -26,7 +26,7 @@ _COUNT = 10_000
 @click.option("--size", metavar="S", help="of the problem (default: as a run on a CPU)")
 @click.option(
     "--count",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=_COUNT,
     metavar="N",
     help=f"how many (default: {_COUNT})",
@@ -37,9 +37,7 @@ _COUNT = 10_000
     default="train",
     help="which draws; no trial draws any of either (default: train)",
 )
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="of the draws (default: 0)"
-)
+@click.option("--seed", type=Whole(min=0), default=0, metavar="N", help="of the draws (default: 0)")
 @click.option("--half", is_flag=True, help="in half precision: half the size")
 @click.option("--force", is_flag=True, help="write over a file that is there")
 @click.pass_context

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hpo.cli.shared import Command, storage_option
+from hpo.cli.shared import Command, Whole, storage_option
 from hpo.errors import ConfigurationError
 
 # Within this time a server starts again; a browser asks again anyway.
@@ -18,9 +18,7 @@ _PATIENCE_S = 5.0
     default="127.0.0.1",
     help="the address to listen on; 0.0.0.0 or :: for all (default: 127.0.0.1)",
 )
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, help="the port (default: 8080)"
-)
+@click.option("--port", type=Whole(0, 65535), default=8080, help="the port (default: 8080)")
 @click.option(
     "--allowed_host",
     "allowed_hosts",

@@ -35,6 +35,18 @@ study_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="as JSON")
 
 
+class Whole(click.IntRange):
+    """A whole number within limits; click calls it a range in its errors."""
+
+    name = "whole number"
+
+
+class Number(click.FloatRange):
+    """A number within limits."""
+
+    name = "number"
+
+
 class Command(click.Command):
     """A command that accepts `--verbose`; `main` reads that flag from the arguments."""
 

@@ -15,6 +15,8 @@ import click
 from hpo.cli.objective_flags import ObjectiveCommand, given_options
 from hpo.cli.shared import (
     INTERRUPTED,
+    Number,
+    Whole,
     json_option,
     say,
     stop_on_signals,
@@ -33,20 +35,20 @@ from hpo.study.request import FLAGS
 @storage_option
 @click.option(
     "--trial",
-    type=click.IntRange(min=0),
+    type=Whole(min=0),
     metavar="N",
     help="train this trial's configuration (default: the best one's)",
 )
 @click.option(
     "--epochs",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=100,
     metavar="N",
     help="of each seed, over which the learning rate falls to 0 (default: 100)",
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=3,
     metavar="K",
     help="trainings that differ in initialization and draws alone, seeds 0 to K-1; a larger number "
@@ -62,7 +64,7 @@ from hpo.study.request import FLAGS
 @click.option(
     "--ema",
     "ema_decay",
-    type=click.FloatRange(min=0, max=1, max_open=True),
+    type=Number(min=0, max=1, max_open=True),
     default=0.999,
     metavar="DECAY",
     help="of the averaged weights that are validated and written; 0 takes the last weights "

@@ -12,7 +12,7 @@ import click
 
 from hpo.cli.first_look import Run, look
 from hpo.cli.run_flags import named
-from hpo.cli.shared import STOPS, Command, stop_on_signals, storage_option
+from hpo.cli.shared import STOPS, Command, Whole, stop_on_signals, storage_option
 from hpo.errors import RunFailed, StorageError
 
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 @storage_option
 @click.option("--slot", default="cpu:0", help="how this worker is called (default: cpu:0)")
 @click.option("--device", default="cpu", help="the torch device (default: cpu)")
-@click.option(
-    "--threads", type=click.IntRange(min=1), default=1, help="CPU threads of torch (default: 1)"
-)
+@click.option("--threads", type=Whole(min=1), default=1, help="CPU threads of torch (default: 1)")
 @click.option(
     "--checkpoint_dir",
     type=click.Path(file_okay=False, path_type=Path),
