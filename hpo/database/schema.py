@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSON, JSONB, UUID
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 # The schedulers that were tried noticed a partitioned host only after 56 s. A lease must outlive
 # the outage that a trial waits out (45 s) and a beat or two (5 s each).
 LEASE_S = 90.0
@@ -29,6 +29,9 @@ identities = sa.Table(
     sa.Column("study_id", sa.Integer, nullable=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("at", sa.DateTime(timezone=True), server_default=sa.func.now()),
+    # The function `free_number` looks at trials after this one alone.
+    sa.Column("last_trial_id", sa.Integer),
+    sa.Column("next_number", sa.Integer),
 )
 
 tickets = sa.Table(

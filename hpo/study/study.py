@@ -172,6 +172,10 @@ def refreshed(opened: OpenStudy) -> OpenStudy:
         RunFailed: The study was deleted.
     """
     engine = opened.storage.engine
+    bound = identity.bound(engine, opened.uid, _CONFIG)
+    if bound is not None and bound[:2] == (opened.study_id, opened.name) and not opened.copy_of:
+        config = StudyConfig.from_stored(bound[2])
+        return opened if config == opened.config else replace(opened, config=config)
     while True:
         found = identity.original(engine, opened.uid)
         if found is not None and not found.is_bound:

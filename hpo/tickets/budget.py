@@ -14,17 +14,20 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 
 from hpo.database.connection import held
 from hpo.database.patience import since_outage_s, with_retries
 from hpo.database.schema import LEASE_S, leases, tickets
+from hpo.database.trial_writer import autocommit
 from hpo.tickets.leases import Lease, host_name, is_dead, process_id, read_leases
 from hpo.tickets.losses import give_back
 from hpo.tickets.queue import Queue
 from hpo.tickets.ticket import Ticket
+
+T = TypeVar("T")
 
 BEAT_S = 5.0
 # After an outage a living worker has this long to beat again before its silence counts.
@@ -51,6 +54,13 @@ WITH chosen AS (
 )
 SELECT ticket, attempt, losses, silences, cause, trial_number, rerun_of, params FROM taken
 """)
+
+
+@dataclass(frozen=True)
+class Renewed(Generic[T]):
+    """A lease that was renewed, and the value that its owner asked for."""
+
+    state: T | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,21 +138,28 @@ class Tickets:
 
         return with_retries(once)
 
-    def beat(self, run_uid: str, progress: Mapping[str, float | int | None]) -> bool:
-        """Renew a lease and store its progress; return False if it is no longer ours."""
+    def beat(
+        self,
+        run_uid: str,
+        progress: Mapping[str, float | int | None],
+        state: sa.Select[tuple[T]] | None = None,
+    ) -> Renewed[T] | None:
+        """Renew a lease and store its progress; return None if it is no longer ours.
+
+        Args:
+            state: A statement whose value is returned, read by the same statement.
+        """
+        read = sa.null() if state is None else state.scalar_subquery()
         statement = (
             leases.update()
             .where(leases.c.run_uid == run_uid)
             .values(beat_at=sa.func.now(), **progress)
+            .returning(read.label("state"))
         )
         # A lost beat is not retried, because the next one follows within `BEAT_S`.
-        with self._engine.begin() as connection:
-            return connection.execute(statement).rowcount == 1
-
-    def read(self, statement: sa.Select[Any]) -> Any:
-        """The first value of a statement, on the connection of beats; None without a row."""
-        with self._engine.connect() as connection:
-            return connection.scalar(statement)
+        with autocommit(self._engine) as connection:
+            row = connection.execute(statement).one_or_none()
+        return None if row is None else Renewed(row.state)
 
     def release(self, run_uid: str) -> None:
         """Give back a ticket for another worker to resume; count no loss."""
