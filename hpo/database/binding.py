@@ -11,6 +11,7 @@ from sqlalchemy import orm
 
 from hpo.database import outside
 from hpo.database.fence import Fence
+from hpo.database.schema import identities
 
 OUTCOMES = {
     TrialState.COMPLETE: "complete",
@@ -34,6 +35,11 @@ def close(session: orm.Session, fence: Fence, study_id: int) -> int | None:
         # Where the whole study is gone, it may have been renamed, and the trial goes on there.
         if session.get(tables.StudyModel, study_id, with_for_update={"key_share": True}):
             fence.unbind(session)
+            # Its number is free again where it was the highest.
+            here = identities.c.study_id == study_id
+            session.execute(
+                identities.update().where(here).values(last_trial_id=None, next_number=None)
+            )
         return number
     if found.state.is_finished():
         outside.note_ended(session, found)

@@ -44,23 +44,23 @@ class HistoryReader:
                 )
                 if numbers is not None
             ]
-        self.history.add(found)
         seen = {
             number: int(trial_id)
             for one in found
             if one.kind == "trial"
             for number, trial_id in zip(one.numbers, one.values, strict=True)
         }
-        for number in self._open.keys() - seen.keys():
-            # It was deleted, or has another number by now.
-            self.history.forget(number)
+        for number, trial_id in self._open.items():
+            if seen.get(number) != trial_id:
+                # It was deleted, or has another number by now.
+                self.history.forget(number)
+        self.history.add(found)
         if seen:
             self._latest = max(self._latest, *seen.values())
         rows = self.history.rows
-        candidates = {**self._open, **seen}
         self._open = {
             number: trial_id
-            for number, trial_id in candidates.items()
+            for number, trial_id in seen.items()
             if rows["state"][number] in _UNFINISHED
         }
 

@@ -32,7 +32,8 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
         "UPDATE hpo.tickets SET losses = 0 WHERE state IN ('open', 'leased')",
     ),
     6: (
-        "ALTER TABLE hpo.identities ADD COLUMN last_trial_id integer,"
+        # Version 4 has no such table; it is created with these columns.
+        "ALTER TABLE IF EXISTS hpo.identities ADD COLUMN last_trial_id integer,"
         " ADD COLUMN next_number integer",
     ),
 }

@@ -93,6 +93,7 @@ class TrialStorage(PatientStorage):
         self._fence: Fence | None = None
         self._name: tuple[str, int] | None = None
         self._own: FrozenTrial | None = None
+        self._known: dict[str, BaseDistribution] = {}
         self._buffer = Buffer()
         self._at_end: list[sa.Executable] = []
         self._read_at = self._looked_at = self._written_at = 0.0
@@ -103,6 +104,11 @@ class TrialStorage(PatientStorage):
         """The engine of the database, for our own tables beside Optuna's."""
         engine: sa.Engine = self._backend.engine
         return engine
+
+    @property
+    def own_number(self) -> int | None:
+        """The number of the current trial; None before it is created or found."""
+        return None if self._own is None else self._own.number
 
     def hold(self, fence: Fence | None, study: tuple[str, int] | None = None) -> None:
         """Write the next trial under this fence; discard the last one's buffered writes.
@@ -197,8 +203,7 @@ class TrialStorage(PatientStorage):
         """Keep the trial under the fence in memory; return its id."""
         self._own = trial
         with self._lock:
-            self._studies.setdefault(study_id, _StudyInfo())
-            self._trial_id_to_study_id_and_number[trial._trial_id] = (study_id, trial.number)
+            self._known = self._studies.setdefault(study_id, _StudyInfo()).param_distribution
         return trial._trial_id
 
     def settle(self, fence: Fence, study_id: int) -> None:
@@ -237,9 +242,9 @@ class TrialStorage(PatientStorage):
             self._studies[study_id].trials.pop(number, None)
 
     def history(self, study_id: int) -> History:
-        """The study's trials in columns; under a fence as of the last second."""
+        """The study's trials in columns, as of the last second."""
         reader = self._readers.setdefault(study_id, HistoryReader(self.engine, study_id))
-        if self._fence is None or time.monotonic() - self._looked_at >= _REFRESH_S:
+        if time.monotonic() - self._looked_at >= _REFRESH_S:
             self.refresh_history(study_id)
         return reader.history
 
@@ -254,10 +259,15 @@ class TrialStorage(PatientStorage):
             return self._name[1]
         return super().get_study_id_from_name(study_name)
 
+    def _written(self, trial_id: int) -> FrozenTrial | None:
+        """The trial under the fence, if it is this one."""
+        return self._own if self._fence is not None and self._is_own(trial_id) else None
+
     def _is_own(self, trial_id: int) -> bool:
         return self._own is not None and self._own._trial_id == trial_id
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
+        # Ended, it stays what this process wrote until the next one begins.
         if self._own is None or not self._is_own(trial_id):
             return super().get_trial(trial_id)
         copied = copy.copy(self._own)
@@ -278,35 +288,38 @@ class TrialStorage(PatientStorage):
         param_value_internal: float,
         distribution: BaseDistribution,
     ) -> None:
-        if self._own is None or not self._is_own(trial_id):
+        own = self._written(trial_id)
+        if own is None:
             super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
             return
-        study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
-        known = self._studies[study_id].param_distribution.setdefault(param_name, distribution)
+        known = self._known.setdefault(param_name, distribution)
         check_distribution_compatibility(known, distribution)
         self._buffer.params[param_name] = (param_value_internal, distribution_to_json(distribution))
-        self._own.params[param_name] = distribution.to_external_repr(param_value_internal)
-        self._own.distributions[param_name] = distribution
+        own.params[param_name] = distribution.to_external_repr(param_value_internal)
+        own.distributions[param_name] = distribution
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        if self._own is None or not self._is_own(trial_id):
+        own = self._written(trial_id)
+        if own is None:
             super().set_trial_user_attr(trial_id, key, value)
-        elif key not in self._own.user_attrs or repr(self._own.user_attrs[key]) != repr(value):
-            self._own.user_attrs[key] = self._buffer.user[key] = value
+        elif key not in own.user_attrs or repr(own.user_attrs[key]) != repr(value):
+            own.user_attrs[key] = self._buffer.user[key] = value
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        if self._own is None or not self._is_own(trial_id):
+        own = self._written(trial_id)
+        if own is None:
             super().set_trial_system_attr(trial_id, key, value)
         else:
-            self._own.system_attrs[key] = self._buffer.system[key] = value
+            own.system_attrs[key] = self._buffer.system[key] = value
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
     ) -> None:
-        if self._own is None or not self._is_own(trial_id):
+        own = self._written(trial_id)
+        if own is None:
             super().set_trial_intermediate_value(trial_id, step, intermediate_value)
         else:
-            self._own.intermediate_values[step] = intermediate_value
+            own.intermediate_values[step] = intermediate_value
             self._buffer.reports[step] = intermediate_value
 
     def set_trial_state_values(
@@ -323,7 +336,11 @@ class TrialStorage(PatientStorage):
             "values": [{"o": place, "v": value, "t": kind.name} for place, value, kind in stored],
         }
         self._write(trial_id, end, at_end=[(one, ()) for one in self._at_end])
-        self.hold(None)
+        self._fence = None
+        self._buffer.clear()
+        self._at_end.clear()
+        if self._own is not None and self._is_own(trial_id):
+            self._own.state, self._own.values = state, values
         return True
 
     def flush(self, trial_id: int) -> None:

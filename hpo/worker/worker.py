@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpo.database import records
 from hpo.database.artifacts import DatabaseArtifacts
 from hpo.database.connection import alone
+from hpo.engine import checkpoint_files
 from hpo.engine.recording import Recording
 from hpo.errors import LeaseLost, RunFailed, StopRequested, TrialEnded, TrialGone
 from hpo.launch import children
@@ -236,6 +237,10 @@ class Worker:
         if self._has_moved():
             # A rename gave the trial a new id, and it goes on there.
             return
+        number = self._opened.storage.own_number
+        if number is not None:
+            # The ticket's next trial may get the same number, and starts anew.
+            checkpoint_files.discard(self._context.checkpoints, number, ticket.attempt)
         try:
             self._opened.storage.settle(ticket, self._context.opened.study_id)
         except LeaseLost as lost:
