@@ -13,8 +13,8 @@ import optuna
 import torch
 from optuna.storages import RDBStorage
 
-from peers.objective import EPOCHS, SPACE
 from peers.plain import attributes, epochs
+from peers.space import EPOCHS, SPACE
 
 
 def _objective(trial: optuna.Trial) -> float:

@@ -18,7 +18,8 @@ from hpo.engine.plan import Plan
 from hpo.engine.reports import Epoch, Reporter
 from hpo.engine.trial import train
 from hpo.task.build import build
-from peers.objective import EPOCHS, drawn, objective
+from peers.objective import objective
+from peers.space import EPOCHS, drawn
 
 _CONFIG = {"size": "tiny", "epochs": EPOCHS, "problem_seed": 0, "options": {}}
 

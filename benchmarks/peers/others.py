@@ -51,7 +51,7 @@ def _printed(command: list[str]) -> Any:
     """The JSON on the last line of a command's output."""
     done = subprocess.run(
         command,
-        env=environment(RAY_AIR_NEW_OUTPUT="0", RAY_DEDUP_LOGS="0"),
+        env=environment(RAY_AIR_NEW_OUTPUT="0", RAY_USAGE_STATS_ENABLED="0"),
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from peers.objective import EPOCHS, badness, one_weight, optimizer_of, shown
+from peers.objective import one_weight, optimizer_of, shown
+from peers.space import EPOCHS, badness
 
 # A trial of ours has as many attributes, or more.
 ATTRIBUTES = ("reason", "detail", "precision", "worker", "seconds", "skipped", "run", "seed")

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from objectives import Choice
-from peers.objective import SPACE, badness, drawn
 from peers.processes import ROOT, environment
 from peers.server import Server
+from peers.space import SPACE, badness, drawn
 
 STUDY = "committed"
 OBJECTIVE = ROOT / "benchmarks" / "peers" / "objective.py"
@@ -64,6 +64,32 @@ _OPEN = """
 INSERT INTO hpo.tickets (study_uid, ticket)
 SELECT study_uid, n FROM hpo.identities, generate_series({first}, {last}) n;
 """
+_RUNNING = """
+CREATE TEMP TABLE model AS SELECT trial_id, study_id FROM trials WHERE number = 1;
+INSERT INTO trials (number, study_id, state, datetime_start)
+SELECT n, study_id, 'RUNNING', now() AT TIME ZONE 'UTC'
+FROM model, generate_series({first}, {last}) n;
+CREATE TEMP TABLE made AS SELECT t.trial_id, t.number FROM trials t WHERE state = 'RUNNING';
+INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)
+SELECT made.trial_id, param_name, param_value, distribution_json
+FROM made, trial_params p WHERE p.trial_id = (SELECT trial_id FROM model);
+INSERT INTO trial_intermediate_values
+    (trial_id, step, intermediate_value, intermediate_value_type)
+SELECT made.trial_id, step, intermediate_value, intermediate_value_type
+FROM made, trial_intermediate_values v
+WHERE v.trial_id = (SELECT trial_id FROM model) AND step <= 6;
+INSERT INTO trial_user_attributes (trial_id, key, value_json)
+SELECT made.trial_id, key, value_json
+FROM made, trial_user_attributes a WHERE a.trial_id = (SELECT trial_id FROM model);
+INSERT INTO trial_system_attributes (trial_id, key, value_json)
+SELECT made.trial_id, key, CASE key WHEN 'hpo:number' THEN number::text ELSE value_json END
+FROM made, trial_system_attributes a
+WHERE a.trial_id = (SELECT trial_id FROM model) AND key NOT LIKE 'constraints%';
+INSERT INTO hpo.tickets (study_uid, ticket, state, trial_number, attempt)
+SELECT study_uid, number + 1, 'leased', number, 1 FROM made, hpo.identities;
+DROP TABLE made, model;
+VACUUM ANALYZE;
+"""
 
 
 def templates(server: Server, size: int) -> dict[str, str]:
@@ -90,6 +116,15 @@ def open_tickets(server: Server, database: str, *, first: int, count: int) -> No
     """Add open tickets to our study."""
     connection = server.connect(database)
     connection.cursor().execute(_OPEN.format(first=first, last=first + count - 1))
+    connection.close()
+
+
+def add_running(server: Server, database: str, *, first: int, count: int) -> None:
+    """Add trials to our study that run for ever, half done, as rows."""
+    connection = server.connect(database)
+    for statement in _RUNNING.format(first=first, last=first + count - 1).split(";\n"):
+        if statement.strip():
+            connection.cursor().execute(statement)
     connection.close()
 
 
