@@ -52,7 +52,7 @@ ROWS: Mapping[str, Row] = {
     **{f"local-{n}": Row(ended=n) for n in SIZES},
     "engine": Row(ended=0, peers=("engine",)),
     **{
-        f"network-{n}": Row(ended=n, round_trip_ms=_NETWORK_MS, size=Size(warm=2, timed=15))
+        f"network-{n}": Row(ended=n, round_trip_ms=_NETWORK_MS, size=Size(warm=2, timed=12))
         for n in SIZES
     },
     **{f"eight-{n}": Row(ended=n, workers=8, size=Size(warm=2, timed=400)) for n in (0, 1000)},
@@ -107,21 +107,21 @@ def perform(name: str, server: Server, kept: Kept, *, times: int, ray: str | Non
         if kept.find(row=name, peer=peer, turn=turn, commit=commit) is None
     ]
     with ExitStack() as stack:
-        databases, port = {}, None
+        databases, port, own = {}, None, {}
         if missing and row.peers != ("engine",):
             say(f"{name}: filling studies of {row.ended} trials")
             databases = studies.templates(server, row.ended)
         if row.round_trip_ms:
             port = stack.enter_context(server.delayed(row.round_trip_ms))
-            took_ms = server.round_trip_ms(port), server.round_trip_ms()
-            say(f"{name}: a round trip takes {took_ms[0]:.2f} ms, {took_ms[1]:.2f} without proxy")
+            own = {"round_trip_ms": server.round_trip_ms(port)}
+            say(f"{name}: a round trip takes {line(own)}, {server.round_trip_ms():.2f} without")
         stand = Stand(row=row, server=server, databases=databases, port=port, ray=ray)
         for turn, peer in missing:
             found = stand.figures(peer, turn)
             if found is None:
                 say(f"{name} {peer} {turn}: not installed")
                 continue
-            kept.add({"row": name, "peer": peer, "turn": turn, "commit": commit, **found})
+            kept.add({"row": name, "peer": peer, "turn": turn, "commit": commit, **own, **found})
             say(f"{name} {peer} {turn}: " + line(found))
 
 

@@ -33,11 +33,11 @@ CREATE TEMP TABLE made AS SELECT t.trial_id, n, gen_random_uuid()::text AS run
 FROM ended JOIN trials t ON t.number = n;
 CREATE TEMP TABLE model AS SELECT trial_id FROM trials WHERE number = 1;
 INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)
-SELECT trial_id, name, d.value, p.distribution_json
+SELECT made.trial_id, name, d.value, p.distribution_json
 FROM made JOIN drawn d USING (n), trial_params p
 WHERE p.trial_id = (SELECT trial_id FROM model) AND p.param_name = name ORDER BY 1;
 INSERT INTO trial_values (trial_id, objective, value, value_type)
-SELECT trial_id, 0, e.value, 'FINITE' FROM made JOIN ended e USING (n) ORDER BY 1;
+SELECT made.trial_id, 0, e.value, 'FINITE' FROM made JOIN ended e USING (n) ORDER BY 1;
 INSERT INTO trial_intermediate_values
     (trial_id, step, intermediate_value, intermediate_value_type)
 SELECT made.trial_id, step, CASE WHEN step = 12 THEN e.value ELSE intermediate_value END,
@@ -55,7 +55,7 @@ WHERE a.trial_id = (SELECT trial_id FROM model) ORDER BY 1, a.trial_system_attri
 """
 _OWN = """
 INSERT INTO hpo.tickets (study_uid, ticket, state, trial_number, attempt)
-SELECT study_uid, n + 1, state, n, attempt FROM made, hpo.tickets WHERE ticket = 2;
+SELECT study_uid, n + 1, state, n, attempt FROM made, hpo.tickets WHERE ticket = 2 ORDER BY n;
 INSERT INTO hpo.metrics (run_uid, epoch, study_uid, ticket, step, values)
 SELECT run::uuid, epoch, study_uid, n + 1, step, values FROM made, hpo.metrics
 WHERE ticket = 2 ORDER BY n, epoch;
@@ -105,9 +105,9 @@ def templates(server: Server, size: int) -> dict[str, str]:
             server.make(base)
             begin(server, base)
         server.make(found[peer], template=base)
-        with server.connect(found[peer]) as connection:
-            if size > RUN:
-                _fill(connection.cursor(), size, is_ours=peer == "hpo")
+        connection = server.connect(found[peer])
+        if size > RUN:
+            _fill(connection.cursor(), size, is_ours=peer == "hpo")
         connection.close()
     return found
 

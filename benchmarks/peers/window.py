@@ -51,8 +51,8 @@ class Size:
     """
 
     warm: int = 3
-    timed: int = 40
-    longest_s: float = 20.0
+    timed: int = 30
+    longest_s: float = 15.0
 
 
 def command(peer: str, number: int, url: str, *, seed: int) -> tuple[list[str], dict[str, str]]:
