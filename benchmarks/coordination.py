@@ -4,6 +4,12 @@
     python benchmarks/coordination.py --rows local-0,local-1000 --times 3         # a part of it
     python benchmarks/coordination.py --ray_python VENV/bin/python --rows two-0   # beside Ray Tune
 
+    local-N     one worker, N trials ended before: the service and bare Optuna
+    network-N   the same behind a proxy that makes each round trip 1 ms longer
+    eight-N     8 workers on this machine
+    two-0       2 workers, and Ray Tune with its own searcher and 2 reused actors
+    engine      the service's engine without a database
+
 One committed task for all (`peers/objective.py`): 12 parameters, 12 reports, 8 attributes, one
 weight. All peers of a row run in turn, as often as `--times` says, each time on a fresh copy of a
 study in which thousands of trials have ended already, on a PostgreSQL server of its own. Times are
@@ -168,6 +174,21 @@ def _ratio(kept: Kept, found: Sequence[Mapping[str, Any]]) -> str:
     return spread(ratios, 2) if ratios and found[0]["peer"] != "optuna" else "-"
 
 
+def growth(kept: Kept, peer: str) -> str:
+    """A line on how much longer a trial of a peer takes in the largest study than in an empty one.
+
+    Both are of the same turn and commit, though minutes apart.
+    """
+    found = []
+    for one in kept.all:
+        if (one["row"], one["peer"]) == (f"local-{SIZES[-1]}", peer):
+            key = {"peer": peer, "turn": one["turn"], "commit": one["commit"]}
+            empty = kept.find(row="local-0", **key)
+            if empty is not None:
+                found.append(one["per_trial_ms"] / empty["per_trial_ms"])
+    return f"growth of {peer} from 0 to {SIZES[-1]:,} trials: {spread(found, 2) if found else '-'}"
+
+
 def main() -> int:
     """Measure rows, print the table; return the exit code."""
     parser = argparse.ArgumentParser(
@@ -188,7 +209,7 @@ def main() -> int:
     with started() as server:
         for name in names:
             perform(name, server, kept, times=given.times, ray=ray)
-    print(table(kept, names))
+    print(table(kept, names), *(growth(kept, peer) for peer in ("hpo", "optuna")), sep="\n")
     return 0
 
 

@@ -1,7 +1,7 @@
 """Measure simulated fleets: hundreds of workers that sleep instead of training.
 
-    python benchmarks/scale.py --out scale.json                          # everything, 8 minutes
-    python benchmarks/scale.py --rows busy-64,reports-8,reports-500      # a part of it
+    python benchmarks/scale.py --out scale.json                              # everything, 10 minutes
+    python benchmarks/scale.py --rows busy-64-5,reports-8,reports-500      # a part of it
 
 Each worker is a forked process with the service's own tickets, beats and storage
 (`peers/simulated.py` says what it leaves out), on a PostgreSQL server of the benchmark's own.
@@ -53,11 +53,13 @@ _CALLS: Mapping[str, str] = {"wait": "ticket wait", "report": "report"}
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
     """The rows as Markdown."""
     calls = [f"{title}: p50 / p95 / CPU ms" for title in _CALLS.values()]
-    lines = [["row", *_FIGURES, *calls]]
+    lines = [["row", *_FIGURES, *calls, "server ms a report"]]
     lines.append(["---"] * len(lines[0]))
     for name, one in found.items():
         figures = [f"{one[key]:.{digits}f}" for key, digits in _FIGURES.items()]
-        lines.append([name, *figures, *(_call(one["calls"].get(call)) for call in _CALLS)])
+        server = f"{one['server_ms_a_report']:.1f}" if "server_ms_a_report" in one else "-"
+        of_calls = [_call(one["calls"].get(call)) for call in _CALLS]
+        lines.append([name, *figures, *of_calls, server])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 

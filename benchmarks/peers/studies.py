@@ -26,16 +26,16 @@ RUN = 2
 
 _TRIALS = """
 INSERT INTO trials (number, study_id, state, datetime_start, datetime_complete)
-SELECT n, m.study_id, m.state, m.datetime_start + n * interval '1 s',
-    m.datetime_complete + n * interval '1 s'
-FROM ended, trials m WHERE m.number = 1 ORDER BY n;
+SELECT n, m.study_id, m.state, m.datetime_start - ago, m.datetime_complete - ago
+FROM (SELECT n, (1 + max(n) OVER () - n) * interval '1 s' AS ago FROM ended) e, trials m
+WHERE m.number = 1 ORDER BY n;
 CREATE TEMP TABLE made AS SELECT t.trial_id, n, gen_random_uuid()::text AS run
 FROM ended JOIN trials t ON t.number = n;
 CREATE TEMP TABLE model AS SELECT trial_id FROM trials WHERE number = 1;
 INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)
 SELECT made.trial_id, name, d.value, p.distribution_json
 FROM made JOIN drawn d USING (n), trial_params p
-WHERE p.trial_id = (SELECT trial_id FROM model) AND p.param_name = name ORDER BY 1;
+WHERE p.trial_id = (SELECT trial_id FROM model) AND p.param_name = name ORDER BY 1, p.param_id;
 INSERT INTO trial_values (trial_id, objective, value, value_type)
 SELECT made.trial_id, 0, e.value, 'FINITE' FROM made JOIN ended e USING (n) ORDER BY 1;
 INSERT INTO trial_intermediate_values
