@@ -1,7 +1,7 @@
 """Measure simulated fleets: hundreds of workers that sleep instead of training.
 
-    python benchmarks/scale.py --out scale.json                              # everything, 10 minutes
-    python benchmarks/scale.py --rows busy-64-5,reports-8,reports-500      # a part of it
+    python benchmarks/scale.py --out scale.json                         # all, 10 minutes
+    python benchmarks/scale.py --rows busy-64-5,reports-8,reports-500    # a part of it
 
 Each worker is a forked process with the service's own tickets, beats and storage
 (`peers/simulated.py` says what it leaves out), on a PostgreSQL server of the benchmark's own.
