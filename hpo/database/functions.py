@@ -206,11 +206,13 @@ BEGIN
 END $$
 """
 
-# What `history.Rows` holds, of the trials created after one of them and of some others. It is
-# STABLE, so that all of it is of one moment.
+# What `history.Rows` holds, of the trials created after one of them and of some others; of running
+# ones no more than their number and state unless `p_running`. It is STABLE, so that all of it is of
+# one moment.
 _READ = """
 CREATE OR REPLACE FUNCTION hpo.read_trials(
-    p_study integer, p_after integer, p_open integer[], p_user text[], p_system text[]
+    p_study integer, p_after integer, p_open integer[], p_running boolean,
+    p_user text[], p_system text[]
 ) RETURNS TABLE(kind text, name text, extra text, numbers text, "values" text)
 LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column
@@ -245,6 +247,10 @@ BEGIN
     RETURN QUERY SELECT 'trial', t.state::text, '', string_agg(t.number::text, '|'),
         string_agg(t.trial_id::text, '|') FROM trials t WHERE t.trial_id = ANY(v_ids)
         GROUP BY t.state;
+    IF NOT p_running THEN
+        v_ids := v_ended;
+        v_numbers := v_ended_numbers;
+    END IF;
     RETURN QUERY SELECT 'param', p.param_name::text, p.distribution_json,
         string_agg(i.number::text, '|'), string_agg(p.param_value::text, '|')
         FROM unnest(v_ids, v_numbers) AS i(id, number) JOIN trial_params p ON p.trial_id = i.id

@@ -245,13 +245,17 @@ class TrialStorage(PatientStorage):
         """The study's trials in columns, as of the last second."""
         reader = self._readers.setdefault(study_id, HistoryReader(self.engine, study_id))
         if time.monotonic() - self._looked_at >= _REFRESH_S:
-            self.refresh_history(study_id)
+            self.refresh_history(study_id, running=False)
         return reader.history
 
-    def refresh_history(self, study_id: int) -> None:
-        """Read what changed in the study's trials."""
+    def refresh_history(self, study_id: int, *, running: bool = True) -> None:
+        """Read what changed in the study's trials.
+
+        Args:
+            running: Read the parameters and rungs of running trials, too, which many workers have.
+        """
         reader = self._readers.setdefault(study_id, HistoryReader(self.engine, study_id))
-        self._retried(reader.refresh)
+        self._retried(lambda: reader.refresh(running=running))
         self._looked_at = time.monotonic()
 
     def get_study_id_from_name(self, study_name: str) -> int:

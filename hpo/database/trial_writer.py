@@ -7,7 +7,8 @@ retries.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -101,9 +102,18 @@ def write(
             connection.execute(statement, rows or None)
 
 
-def autocommit(engine: sa.Engine) -> sa.Connection:
+@contextmanager
+def autocommit(engine: sa.Engine) -> Iterator[sa.Connection]:
     """A connection on which each statement is a transaction of its own, in one round trip."""
-    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        # SQLAlchemy's own option sets the isolation level twice, a quarter of a statement's CPU.
+        driver: Any = connection.connection.dbapi_connection
+        driver.autocommit = True
+        try:
+            yield connection
+        finally:
+            if not driver.closed:
+                driver.autocommit = False
 
 
 def check(refusal: str | None, fence: Fence, name: str) -> None:

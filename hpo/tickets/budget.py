@@ -129,7 +129,7 @@ class Tickets:
         def once() -> Ticket | None:
             # Each try has its own uid: a lease whose answer was lost gets no beat and is swept.
             run_uid = str(uuid.uuid4())
-            with self._engine.begin() as connection:
+            with autocommit(self._engine) as connection:
                 found = connection.execute(_TAKE, {**values, "run_uid": run_uid})
                 row = found.mappings().one_or_none()
             if row is None:
