@@ -48,13 +48,25 @@ def log_density(estimator: _ParzenEstimator, samples: Mapping[str, NDArray[Any]]
     """The log density of an estimator at candidates, in their order."""
     mixture, x_CD = estimator._mixture_distribution, estimator._transform(dict(samples))
     found: Floats
-    if len(mixture.weights) <= EXACT:
+    if len(mixture.weights) <= EXACT or _is_beyond(mixture):
         found = mixture.log_pdf(x_CD)
     else:
         log_p_CN = _log_kernels(mixture, x_CD)
         largest_C = log_p_CN.max(axis=1)
         found = np.log(np.exp(log_p_CN - largest_C[:, np.newaxis]).sum(axis=1)) + largest_C
     return found
+
+
+def _is_beyond(mixture: _MixtureOfProductDistribution) -> bool:
+    """True if a kernel's center lies outside of the range, as after a change of the range.
+
+    What such a kernel has in the range may be less than any double, and its density there large.
+    """
+    return any(
+        one.mu.min() < one.adapted_low or one.mu.max() > one.adapted_high
+        for one in mixture.distributions
+        if not isinstance(one, _BatchedCategoricalDistributions)
+    )
 
 
 def _log_kernels(mixture: _MixtureOfProductDistribution, x_CD: Floats) -> Floats:
