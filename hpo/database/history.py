@@ -242,7 +242,8 @@ def rows_of(trial: FrozenTrial) -> list[Rows]:
         stored = distribution.to_internal_repr(trial.params[name])
         found.append(rows("param", name, stored, distribution_to_json(distribution)))
     if not trial.state.is_finished():
-        return found
+        noted = [(key, v) for key, v in trial.system_attrs.items() if key.startswith(RUNG)]
+        return found + [rows("system", key, json.dumps(value)) for key, value in noted]
     if trial.values:
         found.append(rows("value", "", trial.values[0]))
     if trial.last_step is not None:

@@ -62,7 +62,7 @@ class ColumnPercentilePruner(PercentilePruner):
         best = _get_best_intermediate_result_over_steps(trial, study.direction)
         if math.isnan(best):
             return True
-        others = history.reports.get(step, [])
+        others = history.reports.get(step, ())
         if len(others) < self._n_min_trials:
             return False
         is_maximized = study.direction == StudyDirection.MAXIMIZE

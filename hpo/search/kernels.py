@@ -62,11 +62,14 @@ def _is_beyond(mixture: _MixtureOfProductDistribution) -> bool:
 
     What such a kernel has in the range may be less than any double, and its density there large.
     """
-    return any(
-        one.mu.min() < one.adapted_low or one.mu.max() > one.adapted_high
-        for one in mixture.distributions
-        if not isinstance(one, _BatchedCategoricalDistributions)
-    )
+    for one in mixture.distributions:
+        if not isinstance(one, _BatchedCategoricalDistributions):
+            # A center at the edge of a logarithmic range may be one bit off.
+            slack = 1e-9 * (one.adapted_high - one.adapted_low)
+            is_inside = one.adapted_low - slack <= one.mu.min() <= one.mu.max()
+            if not is_inside or one.mu.max() > one.adapted_high + slack:
+                return True
+    return False
 
 
 def _log_kernels(mixture: _MixtureOfProductDistribution, x_CD: Floats) -> Floats:
