@@ -18,6 +18,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.samplers._tpe.sampler import default_gamma
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from hpo.database.history import Ints
@@ -30,11 +31,11 @@ class ColumnTPESampler(TPESampler):
 
     def __init__(self, *, seed: int | None = None) -> None:
         super().__init__(seed=seed)
-        self._seen: tuple[tuple[int, int], Shown] | None = None
+        self._seen: tuple[tuple[BaseStorage, int, int], Shown] | None = None
 
     def _shown(self, study: optuna.Study, trial: FrozenTrial) -> Shown | None:
         """What this trial's proposal is based on, read once; None without a history."""
-        asked = (study._study_id, trial.number)
+        asked = (study._storage, study._study_id, trial.number)
         if self._seen is None or self._seen[0] != asked:
             history = None if study._is_multi_objective() else history_of(study)
             if history is None:
