@@ -1,7 +1,9 @@
 """What a sampler sees of a study's history: the trials shown, their common space, TPE's split.
 
-It is what `sampler_view` shows of Optuna's objects to a sampler that reads pruned trials: all but
-first runs in whose place a rerun has ended. Border: pure functions of columns; `tpe` samples.
+It is what `sampler_view` shows of Optuna's objects. A first run is hidden once its rerun has ended.
+A sampler that reads complete trials alone is shown pruned and diverged ones as complete.
+
+Border: pure functions of columns; `tpe` samples.
 """
 
 from __future__ import annotations
@@ -22,6 +24,11 @@ _COMPLETE, _PRUNED = TrialState.COMPLETE.value, TrialState.PRUNED.value
 _RUNNING = TrialState.RUNNING.value
 
 
+_MAXIMIZE = StudyDirection.MAXIMIZE
+# The fields of a row by which trials are split.
+_SHOWN = ["state", "value", "last_step", "last_value", "infeasible", "untrained"]
+
+
 def history_of(study: optuna.Study) -> History | None:
     """The history that a study's storage keeps in columns; None if it is a plain Optuna storage."""
     read = getattr(study._storage, "history", None)
@@ -35,13 +42,29 @@ class Shown:
     Attributes:
         history: The columns that all numbers below refer to.
         told: Numbers of complete and pruned trials, ascending.
+
+    Args:
+        asked: The number of the trial that is asked for.
+        completed_in: The study's direction for a sampler that reads complete trials alone, which
+            is shown what `sampler_view.as_complete` makes of the others; else None.
     """
 
-    def __init__(self, history: History, *, asked: int) -> None:
+    def __init__(
+        self, history: History, *, asked: int, completed_in: StudyDirection | None = None
+    ) -> None:
         self.history = history
-        self._state = history.rows["state"].copy()
-        self._state[_superseded(history.rows)] = ABSENT
+        self._rows = history.rows[_SHOWN]
+        self._state = self._rows["state"].copy()
+        first, rerun = _reruns(history.rows)
+        self._state[first] = ABSENT
         self._state[asked : asked + 1] = ABSENT
+        if completed_in is not None:
+            self._rows = self._rows.copy()
+            untrained = self._rows["untrained"]
+            for one, again in zip(first, rerun, strict=True):
+                if np.isnan(untrained[again]):
+                    untrained[again] = untrained[one]
+            _complete(self._rows, self._state, is_largest=completed_in == _MAXIMIZE)
         self.told = np.flatnonzero((self._state == _COMPLETE) | (self._state == _PRUNED))
         self._split: tuple[Ints, Ints] | None = None
 
@@ -77,8 +100,8 @@ class Shown:
 
     def _best(self, count: int, direction: StudyDirection) -> Ints:
         """The numbers of so many complete and pruned trials, the best first."""
-        rows, told = self.history.rows, self.told
-        sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
+        rows, told = self._rows, self.told
+        sign = -1.0 if direction == _MAXIMIZE else 1.0
         is_feasible = rows["infeasible"][told] <= 0
         is_complete = self._state[told] == _COMPLETE
         complete = told[is_complete & is_feasible]
@@ -141,9 +164,31 @@ def _is_choice(*distributions: BaseDistribution) -> bool:
     return any(isinstance(one, CategoricalDistribution) for one in distributions)
 
 
-def _superseded(rows: NDArray[Any]) -> Ints:
-    """The numbers of the trials that a complete or pruned rerun replaces."""
-    reruns = np.flatnonzero(rows["rerun_of"] >= 0)
-    reruns = reruns[np.isin(rows["state"][reruns], (_COMPLETE, _PRUNED))]
-    first: Ints = rows["rerun_of"][reruns]
-    return first[first < reruns]
+def _complete(rows: NDArray[Any], state: NDArray[np.int8], *, is_largest: bool) -> None:
+    """Complete pruned and diverged trials, in place, as `sampler_view.as_complete` does."""
+    worse = np.fmin if is_largest else np.fmax
+    ended = np.flatnonzero((state == _COMPLETE) | (state == _PRUNED))
+    is_pruned, is_violated = state[ended] == _PRUNED, rows["infeasible"][ended] > 0
+    last = rows["last_value"][ended]
+    value = np.where(is_pruned, np.where(np.isfinite(last), last, np.nan), rows["value"][ended])
+    value[is_pruned & is_violated] = np.nan
+    untrained = np.where(np.isfinite(rows["untrained"][ended]), rows["untrained"][ended], np.nan)
+    noted = untrained[~np.isnan(untrained)]
+    untrained[np.isnan(untrained)] = np.median(noted) if len(noted) else np.nan
+    worst = worse.reduce(value, initial=np.nan)
+    diverged = np.flatnonzero(is_pruned & is_violated)
+    value[diverged] = worse(untrained[diverged], worst)
+    rows["value"][ended] = value
+    # Without a value it is left out.
+    state[ended] = np.where(np.isnan(value), ABSENT, _COMPLETE)
+
+
+def _reruns(rows: NDArray[Any]) -> tuple[Ints, Ints]:
+    """The numbers of the trials that a complete or pruned rerun replaces; and those of the reruns.
+
+    The latter ascend. The former may have no trial any more.
+    """
+    rerun = np.flatnonzero(rows["rerun_of"] >= 0)
+    rerun = rerun[np.isin(rows["state"][rerun], (_COMPLETE, _PRUNED))]
+    rerun = rerun[rows["rerun_of"][rerun] < rerun]
+    return rows["rerun_of"][rerun], rerun

@@ -40,7 +40,7 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
         PlainCmaEs(
             seed=seed,
             # CMA-ES proposes numbers alone; TPE proposes the categories, since it learns, too.
-            independent_sampler=optuna.samplers.TPESampler(seed=seed),
+            independent_sampler=ColumnTPESampler(seed=seed, reads_pruned=False),
             warn_independent_sampling=False,
         ),
         seed=seed,

@@ -27,10 +27,15 @@ from hpo.search.kernels import log_density
 
 
 class ColumnTPESampler(TPESampler):
-    """Optuna's TPE sampler with its defaults, on the history that the storage keeps."""
+    """Optuna's TPE sampler with its defaults, on the history that the storage keeps.
 
-    def __init__(self, *, seed: int | None = None) -> None:
+    Args:
+        reads_pruned: False if it samples for one that is shown complete trials alone.
+    """
+
+    def __init__(self, *, seed: int | None = None, reads_pruned: bool = True) -> None:
         super().__init__(seed=seed)
+        self._reads_pruned = reads_pruned
         self._seen: tuple[tuple[BaseStorage, int, int], Shown] | None = None
 
     def _shown(self, study: optuna.Study, trial: FrozenTrial) -> Shown | None:
@@ -40,7 +45,9 @@ class ColumnTPESampler(TPESampler):
             history = None if study._is_multi_objective() else history_of(study)
             if history is None:
                 return None
-            self._seen = asked, Shown(history, asked=trial.number)
+            direction = None if self._reads_pruned else study.direction
+            shown = Shown(history, asked=trial.number, completed_in=direction)
+            self._seen = asked, shown
         return self._seen[1]
 
     def infer_relative_search_space(

@@ -38,13 +38,16 @@ def proposed(
     seed: int,
     direction: str = "minimize",
     pruner: optuna.pruners.BasePruner | None = None,
+    reads_pruned: bool = True,
 ) -> list[str]:
     """Three proposals in a row, the second while the first one still runs."""
     study = study_of(trials, has_columns=has_columns, direction=direction, pruner=pruner)
     found = []
     for number in range(3):
-        inner = (ColumnTPESampler if has_columns else TPESampler)(seed=seed + number)
-        study.sampler = InformedSampler(inner, seed=seed, reads_pruned=True)
+        inner: TPESampler = TPESampler(seed=seed + number)
+        if has_columns:
+            inner = ColumnTPESampler(seed=seed + number, reads_pruned=reads_pruned)
+        study.sampler = InformedSampler(inner, seed=seed, reads_pruned=reads_pruned)
         trial = study.ask()
         for name, distribution in {**SPACE, **ONLY_A, **(WIDER if number else {})}.items():
             trial._suggest(name, distribution)
@@ -54,14 +57,28 @@ def proposed(
     return found
 
 
-@given(seed=SEEDS, count=st.integers(0, 60), is_dynamic=st.booleans(), is_largest=st.booleans())
-@settings(max_examples=60, deadline=None)
-def test_proposals_are_those_of_optuna_to_the_bit(seed, count, is_dynamic, is_largest):
+@given(
+    seed=SEEDS,
+    count=st.integers(0, 60),
+    is_dynamic=st.booleans(),
+    is_largest=st.booleans(),
+    reads_pruned=st.booleans(),
+)
+@settings(max_examples=80, deadline=None)
+def test_proposals_are_those_of_optuna_to_the_bit(
+    seed, count, is_dynamic, is_largest, reads_pruned
+):
     trials = some_trials(seed, count, is_dynamic=is_dynamic)
     direction = "maximize" if is_largest else "minimize"
 
     own, optunas = (
-        proposed(trials, has_columns=has_columns, seed=seed, direction=direction)
+        proposed(
+            trials,
+            has_columns=has_columns,
+            seed=seed,
+            direction=direction,
+            reads_pruned=reads_pruned,
+        )
         for has_columns in (True, False)
     )
 

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.database.history import History
 from hpo.search.hopeless import LOST
-from hpo.search.sampler_view import RERUN_OF
+from hpo.search.sampler_view import RERUN_OF, UNTRAINED
 
 SPACE: dict[str, BaseDistribution] = {
     "plain": FloatDistribution(-3.0, 5.0),
@@ -88,7 +88,7 @@ def _trial(
         params, space = {}, {}
     is_told = state in (TrialState.COMPLETE, TrialState.PRUNED)
     user: dict[str, Any] = {}
-    if is_told and rng.random() < 0.05:
+    if is_told and rng.random() < 0.1:
         user[RERUN_OF] = int(rng.integers(-1, number + 2))
     if state == TrialState.FAIL and rng.random() < 0.7:
         user["traceback"] = "ValueError"
@@ -102,7 +102,7 @@ def _trial(
         params=params,
         distributions=space,
         user_attrs=user,
-        system_attrs={LOST: True} if is_lost else {},
+        system_attrs=({LOST: True} if is_lost else {}) | _untrained(rng),
         intermediate_values=_reports(rng) if is_told else {},
         constraints=_constraints(rng) if is_told else None,
     )
@@ -124,6 +124,11 @@ def _params(
         for name, distribution in space.items()
     }
     return params, space
+
+
+def _untrained(rng: np.random.Generator) -> dict[str, float]:
+    noted = float(rng.choice([2.0, rng.normal(), np.inf]))
+    return {UNTRAINED: noted} if rng.random() < 0.5 else {}
 
 
 def _reports(rng: np.random.Generator) -> dict[int, float]:
