@@ -37,6 +37,7 @@ _ROW = np.dtype(
         ("last_step", np.int64),
         ("last_value", np.float64),
         ("infeasible", np.float64),
+        ("untrained", np.float64),
         ("rerun_of", np.int64),
         ("attempt", np.int64),
         ("has_run", np.bool_),
@@ -44,7 +45,7 @@ _ROW = np.dtype(
         ("has_failed", np.bool_),
     ]
 )
-_EMPTY = (-1, ABSENT, np.nan, -1, np.nan, 0.0, -1, -1, False, False, False)
+_EMPTY = (-1, ABSENT, np.nan, -1, np.nan, 0.0, np.nan, -1, -1, False, False, False)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -115,10 +116,11 @@ class History:
 
         Its fields: `id`; `state`, a number of `TrialState`, or `ABSENT`; `value`, NaN without one;
         `last_step`, -1 without one, and `last_value`, what an ended trial reported there;
-        `infeasible`, the sum of its violations; `rerun_of`, the trial that it repeats in a wider
-        precision, or -1; `attempt`, the one that ended it, -1 if none is noted; `has_run`, whether
-        a worker of this service began it; `was_told`, whether another program ended it;
-        `has_failed`, whether it failed by what its objective did.
+        `infeasible`, the sum of its violations; `untrained`, the metric of its untrained network,
+        NaN without one; `rerun_of`, the trial that it repeats in a wider precision, or -1;
+        `attempt`, the one that ended it, -1 if none is noted; `has_run`, whether a worker of this
+        service began it; `was_told`, whether another program ended it; `has_failed`, whether it
+        failed by what its objective did.
         """
         return self._rows[: self.size]
 
@@ -213,6 +215,8 @@ class History:
             self._rows["attempt"][numbers] = [_whole(text) for text in one.values]
         elif one.name == "hpo:lost":
             self._rows["has_failed"][numbers[self._rows["state"][numbers] == _FAIL]] = True
+        elif one.name == "hpo:untrained":
+            self._rows["untrained"][numbers] = [json.loads(text) for text in one.values]
         elif one.name.startswith(RUNG):
             values = self.rungs.setdefault(one.name, {})
             values.update(zip(numbers.tolist(), map(float, one.values), strict=True))
@@ -246,7 +250,8 @@ def rows_of(trial: FrozenTrial) -> list[Rows]:
         stored = distribution.to_internal_repr(trial.params[name])
         found.append(rows("param", name, stored, distribution_to_json(distribution)))
     if not trial.state.is_finished():
-        return found
+        noted = [(key, v) for key, v in trial.system_attrs.items() if key.startswith(RUNG)]
+        return found + [rows("system", key, json.dumps(value)) for key, value in noted]
     if trial.values:
         found.append(rows("value", "", trial.values[0]))
     if trial.last_step is not None:

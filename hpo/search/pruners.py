@@ -8,20 +8,27 @@ import optuna
 from optuna.pruners import BasePruner
 
 from hpo.errors import ConfigurationError
+from hpo.search.column_pruners import (
+    ColumnHalvingPruner,
+    ColumnHyperbandPruner,
+    ColumnPercentilePruner,
+)
 from hpo.search.plugins import is_plugin, load_plugin
 
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {
-    "median": lambda epochs: optuna.pruners.MedianPruner(
-        n_startup_trials=5, n_warmup_steps=max(1, epochs // 6)
+    "median": lambda epochs: ColumnPercentilePruner(
+        50.0, n_startup_trials=5, n_warmup_steps=max(1, epochs // 6)
     ),
-    "percentile": lambda epochs: optuna.pruners.PercentilePruner(
+    "percentile": lambda epochs: ColumnPercentilePruner(
         25.0, n_startup_trials=5, n_warmup_steps=max(1, epochs // 6)
     ),
-    "sha": lambda epochs: optuna.pruners.SuccessiveHalvingPruner(
-        min_resource=max(1, epochs // 6), reduction_factor=2
+    "sha": lambda epochs: ColumnHalvingPruner(
+        optuna.pruners.SuccessiveHalvingPruner(min_resource=max(1, epochs // 6), reduction_factor=2)
     ),
-    "hyperband": lambda epochs: optuna.pruners.HyperbandPruner(
-        min_resource=max(1, epochs // 6), max_resource=epochs, reduction_factor=2
+    "hyperband": lambda epochs: ColumnHalvingPruner(
+        ColumnHyperbandPruner(
+            min_resource=max(1, epochs // 6), max_resource=epochs, reduction_factor=2
+        )
     ),
     "none": lambda _: optuna.pruners.NopPruner(),
 }

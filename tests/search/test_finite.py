@@ -5,9 +5,13 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from hpo.search.finite import configurations, key_of, untried
+from hpo.database.history import History
+from hpo.search.finite import configurations, key_of, keys_in, untried
 from objectives import Choice, Float, Int, Objective
+from tests.support.columns import some_trials
 
 SPACE = {
     "a": Choice(choices=(1, 2.5, "x", None, False), default=1),
@@ -84,3 +88,19 @@ def test_a_value_that_is_avoided_is_not_chosen_even_if_nothing_else_is_left():
 
     assert found == {"a": 1, "b": "y"}
     assert untried({"a": 1, "b": "x"}, space, tried, seed=0, avoided={("a", "2")}) is None
+
+
+@given(seed=st.integers(0, 2**31 - 1), count=st.integers(0, 60))
+@settings(max_examples=40, deadline=None)
+def test_the_configurations_of_columns_are_those_of_the_trials(seed, count):
+    space = {
+        "kind": Choice(choices=("a", None, True, 2.5), default="a"),
+        "whole": Int(low=1, high=9, default=1),
+        "depth": Int(low=1, high=4, default=1),
+    }
+    trials = some_trials(seed, count, is_dynamic=True)
+
+    found = keys_in(History.of(trials), space, but=2)
+
+    keys = {key_of(trial.params, space) for trial in trials if trial.number != 2}
+    assert found == keys - {None}

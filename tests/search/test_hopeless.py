@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -15,11 +18,13 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from hpo.database.history import History
 from hpo.fleet.tally import MOST_FAILURES, Tally
 from hpo.search.finite import key_of, untried
-from hpo.search.hopeless import LOST, hopeless
+from hpo.search.hopeless import LOST, hopeless, hopeless_in
 from hpo.search.samplers import SAMPLERS, InformedSampler
 from objectives import Choice, Int
+from tests.support.columns import some_trials, study_of
 
 BATCHES = (1, 8, 16, 32)
 SPACE: dict[str, BaseDistribution] = {
@@ -168,6 +173,38 @@ def test_what_is_given_is_tried_all_the_same():
     study.enqueue_trial({"batch": 1})
 
     assert study.ask(SPACE).params["batch"] == 1
+
+
+@given(seed=st.integers(0, 2**31 - 1), count=st.integers(0, 60), values=st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_in_columns_the_same_values_are_found(seed: int, count: int, values: int):
+    # Each failure is caused by one of some values, or by chance.
+    draw, many = random.Random(seed), []
+    bad = draw.sample([("batch", 1), ("batch", 8), ("layers", 3), ("norm", True)], values)
+    for number in range(count):
+        given = {"batch": draw.choice(BATCHES), "norm": draw.random() < 0.5}
+        given |= {"layers": draw.randint(1, 4)} if draw.random() < 0.8 else {}
+        fails = any((name, value) in bad for name, value in given.items()) or draw.random() < 0.05
+        many.append(trial(number, fails=fails, **given))
+
+    assert hopeless_in(History.of(many)) == hopeless(many)
+
+
+@given(seed=st.integers(0, 2**31 - 1), count=st.integers(0, 60))
+@settings(max_examples=30, deadline=None)
+def test_among_trials_of_every_kind_too(seed: int, count: int):
+    many = some_trials(seed, count, is_dynamic=True)
+
+    assert hopeless_in(History.of(many)) == hopeless(many)
+
+
+def test_a_sampler_on_columns_avoids_it():
+    study = study_of(trials((4, BAD), (12, {})), has_columns=True)
+    for name, make in SAMPLERS.items():
+        if name != "gp":
+            study.sampler = make(0)
+            asked = [study.ask(SPACE).params["batch"] for _ in range(4)]
+            assert 1 not in asked, name
 
 
 def test_of_a_small_space_no_hopeless_value_is_chosen():

@@ -1,0 +1,219 @@
+"""TPE on columns: its proposals are Optuna's own, whatever the trials and their number."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.pruners import HyperbandPruner
+from optuna.samplers import TPESampler
+from optuna.samplers._tpe import _truncnorm
+from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
+from optuna.samplers._tpe.probability_distributions import _MixtureOfProductDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.search import kernels
+from hpo.search.columns import Shown, observations
+from hpo.search.kernels import log_density
+from hpo.search.sampler_view import RERUN_OF
+from hpo.search.samplers import InformedSampler
+from hpo.search.tpe import ColumnTPESampler
+from tests.support.columns import ONLY_A, SPACE, WIDER, some_trials, study_of
+
+# A parameter of one value is never sampled.
+NAMES = st.sets(st.sampled_from([name for name in SPACE if not SPACE[name].single()]))
+SEEDS = st.integers(0, 2**31 - 1)
+
+
+def proposed(
+    trials: list[FrozenTrial],
+    *,
+    has_columns: bool,
+    seed: int,
+    direction: str = "minimize",
+    pruner: optuna.pruners.BasePruner | None = None,
+    reads_pruned: bool = True,
+) -> list[str]:
+    """Three proposals in a row, the second while the first one still runs."""
+    study = study_of(trials, has_columns=has_columns, direction=direction, pruner=pruner)
+    found = []
+    for number in range(3):
+        inner: TPESampler = TPESampler(seed=seed + number)
+        if has_columns:
+            inner = ColumnTPESampler(seed=seed + number, reads_pruned=reads_pruned)
+        study.sampler = InformedSampler(inner, seed=seed, reads_pruned=reads_pruned)
+        trial = study.ask()
+        for name, distribution in {**SPACE, **ONLY_A, **(WIDER if number else {})}.items():
+            trial._suggest(name, distribution)
+        found.append(repr(trial.params))
+        if number:
+            study.tell(trial, float(number))
+    return found
+
+
+@given(
+    seed=SEEDS,
+    count=st.integers(0, 60),
+    is_dynamic=st.booleans(),
+    is_largest=st.booleans(),
+    reads_pruned=st.booleans(),
+)
+@settings(max_examples=80, deadline=None)
+def test_proposals_are_those_of_optuna_to_the_bit(
+    seed, count, is_dynamic, is_largest, reads_pruned
+):
+    trials = some_trials(seed, count, is_dynamic=is_dynamic)
+    direction = "maximize" if is_largest else "minimize"
+
+    own, optunas = (
+        proposed(
+            trials,
+            has_columns=has_columns,
+            seed=seed,
+            direction=direction,
+            reads_pruned=reads_pruned,
+        )
+        for has_columns in (True, False)
+    )
+
+    assert own == optunas
+
+
+@pytest.mark.parametrize("count", [200, kernels.EXACT + 300, 1500])
+@pytest.mark.parametrize("is_dynamic", [False, True])
+def test_among_many_trials_they_are_the_same_too(count, is_dynamic):
+    trials = some_trials(count, count, is_dynamic=is_dynamic)
+
+    own, optunas = (proposed(trials, has_columns=one, seed=3) for one in (True, False))
+
+    assert own == optunas
+
+
+def test_a_study_of_choices_alone_whose_candidates_tie_proposes_the_same():
+    space = {name: CategoricalDistribution(("a", "b", "c")) for name in ("one", "two")}
+    trials = [
+        optuna.create_trial(
+            value=number % 3,
+            params={"one": "abc"[number % 2], "two": "abc"[number % 2]},
+            distributions=space,
+        )
+        for number in range(3 * kernels.EXACT)
+    ]
+
+    params = []
+    for has_columns in (True, False):
+        study = study_of(trials, has_columns=has_columns)
+        for seed in range(20):
+            study.sampler = (ColumnTPESampler if has_columns else TPESampler)(seed=seed)
+            asked = study.ask(space)
+            params.append(asked.params)
+            study.tell(asked, state=TrialState.FAIL)
+
+    assert params[:20] == params[20:]
+
+
+def test_a_bracket_of_hyperband_changes_nothing_in_either():
+    # Optuna's study of a bracket filters `get_trials`, and its samplers call `_get_trials`.
+    trials = some_trials(5, 60, only_told=True)
+    runs = []
+    for has_columns in (True, False):
+        pruner = HyperbandPruner(min_resource=1, max_resource=9, reduction_factor=2)
+        pruner._try_initialization(study_of([], has_columns=False))
+        runs.append(proposed(trials, has_columns=has_columns, seed=1, pruner=pruner))
+
+    assert runs[0] == runs[1] == proposed(trials, has_columns=False, seed=1)
+
+
+@given(seed=SEEDS, count=st.integers(0, 80))
+@settings(max_examples=40, deadline=None)
+def test_the_common_space_is_what_optuna_finds_in_the_view(seed, count):
+    trials = some_trials(seed, count, is_dynamic=True)
+    spaces = []
+    for has_columns in (True, False):
+        study = study_of(trials, has_columns=has_columns)
+        inner = (ColumnTPESampler if has_columns else TPESampler)(seed=0)
+        sampler = InformedSampler(inner, reads_pruned=True)
+        spaces.append(sampler.infer_relative_search_space(study, study.ask()._cached_frozen_trial))
+
+    assert list(spaces[0].items()) == list(spaces[1].items())
+
+
+@given(seed=SEEDS, count=st.integers(kernels.EXACT, 900), names=NAMES)
+@settings(max_examples=40, deadline=None)
+def test_the_density_of_many_kernels_is_optunas(seed, count, names):
+    space = {name: SPACE[name] for name in SPACE if name in names | {"plain"}}
+    trials = some_trials(seed, count, only_told=True)
+    history = study_of(trials, has_columns=True)._storage.history(0)
+    told = Shown(history, asked=-1).told
+    parameters = ColumnTPESampler()._parzen_estimator_parameters
+    estimator = _ParzenEstimator(observations(history, told, space), space, parameters)
+    samples = estimator.sample(np.random.RandomState(seed), 24)
+
+    found, meant = log_density(estimator, samples), estimator.log_pdf(samples)
+
+    # Terms of up to 1,250 are summed for each of up to four points, with 2⁻⁵³ of each as error.
+    np.testing.assert_allclose(found, meant, rtol=0, atol=1e-11)
+
+
+def test_a_center_outside_of_the_range_is_weighed_as_optuna_does():
+    space = {"x": FloatDistribution(0.0, 1.0), "n": IntDistribution(1, 3)}
+    rng = np.random.default_rng(0)
+    given = {"x": rng.uniform(-2, 3, 600), "n": rng.integers(-3, 9, 600).astype(float)}
+    estimator = _ParzenEstimator(given, space, ColumnTPESampler()._parzen_estimator_parameters)
+    samples = {"x": rng.random(24), "n": rng.integers(1, 4, 24).astype(float)}
+
+    np.testing.assert_allclose(
+        log_density(estimator, samples), estimator.log_pdf(samples), rtol=0, atol=1e-11
+    )
+
+
+def test_nothing_is_stored_on_the_trial():
+    study = study_of(some_trials(0, 40, only_told=True), has_columns=True)
+    study.sampler = InformedSampler(ColumnTPESampler(seed=0), reads_pruned=True)
+
+    asked = study.ask(SPACE)
+
+    assert asked._cached_frozen_trial.system_attrs == study.trials[-1].system_attrs == {}
+
+
+def test_a_first_run_is_not_seen_once_its_rerun_has_ended():
+    trials = some_trials(0, 3, only_told=True)
+    trials[2].set_user_attr(RERUN_OF, 0)
+
+    history = study_of(trials, has_columns=True)._storage.history(0)
+
+    assert Shown(history, asked=3).told.tolist() == [1, 2]
+
+
+def test_columns_are_sampled_without_a_warning():
+    study = study_of(some_trials(1, 400, is_dynamic=True), has_columns=True)
+    study.sampler = InformedSampler(ColumnTPESampler(seed=0), reads_pruned=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        study.ask({**SPACE, **ONLY_A})
+
+
+def test_optuna_still_has_what_the_sampler_extends():
+    sampler = TPESampler(seed=0)
+    assert {"_n_startup_trials", "_n_ei_candidates", "_random_sampler", "_rng"} <= vars(
+        sampler
+    ).keys()
+    assert sampler._parzen_estimator_parameters.multivariate
+    assert list(inspect.signature(_ParzenEstimator.__init__).parameters)[1:4] == [
+        "observations",
+        "search_space",
+        "parameters",
+    ]
+    assert _MixtureOfProductDistribution._fields == ("weights", "distributions")
+    assert list(inspect.signature(_truncnorm._log_gauss_mass).parameters) == ["a", "b"]
+    assert list(inspect.signature(TPESampler._compare).parameters) == [
+        "samples",
+        "acquisition_func_vals",
+    ]
