@@ -10,6 +10,7 @@ from optuna.storages._rdb.storage import _VersionManager
 from sqlalchemy import orm
 
 from hpo.database.connection import locked
+from hpo.database.functions import FUNCTIONS
 from hpo.database.patience import with_retries
 from hpo.database.preconditions import Found, foreign, look, missing_right
 from hpo.database.schema import LEASE_S, OWN, SCHEMA_VERSION, version_table
@@ -30,6 +31,7 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
         # Five losses were allowed before; two in a row without progress are now.
         "UPDATE hpo.tickets SET losses = 0 WHERE state IN ('open', 'leased')",
     ),
+    6: ("CREATE INDEX open_tickets ON hpo.tickets (study_uid, ticket) WHERE state = 'open'",),
 }
 
 _WORKING = "SELECT count(*) FROM hpo.leases WHERE beat_at > now() - make_interval(secs => :life)"
@@ -85,6 +87,8 @@ def _bring_along(connection: sa.Connection, version: int | None) -> None:
         for statement in MIGRATIONS.get(later, ()):
             connection.execute(sa.text(statement))
     OWN.create_all(connection)
+    for statement in FUNCTIONS:
+        connection.exec_driver_sql(statement)
     connection.execute(version_table.delete())
     connection.execute(version_table.insert().values(version=SCHEMA_VERSION))
 
