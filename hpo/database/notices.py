@@ -51,7 +51,7 @@ class Notices:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._drop()
+        self.close()
 
     @property
     def is_listening(self) -> bool:
@@ -74,7 +74,7 @@ class Notices:
             # Whoever waits looks at the tickets next, and waits there for a database that is away.
             _logger.info("no notices: %s", reason(error))
             self._next_at = time.monotonic() + _AGAIN_S
-        self._drop()
+        self.close()
 
     def _is_direct(self) -> bool:
         """Return whether the server itself is at the other end, and no pooler.
@@ -104,14 +104,14 @@ class Notices:
                 self._driver.poll()
         except psycopg2.Error as error:
             _logger.info("the connection that listened broke: %s", reason(error))
-            self._drop()
+            self.close()
             return True
         found = bool(self._driver.notifies)
         self._driver.notifies.clear()
         return found
 
     def rest(self) -> None:
-        """Listen no longer, and give the connection back, which is needed for another purpose."""
+        """Listen no longer, and give the connection back for another purpose."""
         if self._connection is None:
             return
         try:
@@ -119,10 +119,10 @@ class Notices:
             self._connection.close()
             self._connection = self._driver = None
         except SQLAlchemyError:
-            self._drop()
+            self.close()
 
-    def _drop(self) -> None:
-        """Close the connection, without a word to a server that may be away."""
+    def close(self) -> None:
+        """Listen no longer, and close the connection; a server that may be away is not asked."""
         connection, self._connection, self._driver = self._connection, None, None
         if connection is not None:
             with suppress(SQLAlchemyError):
