@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.database.faults import reason
+from hpo.database.limits import is_pooled
 
 # A request to end is obeyed within this time.
 _LOOK_S = 0.2
@@ -65,9 +66,10 @@ class Notices:
             self._connection = self._engine.connect()
             self._connection.execution_options(isolation_level="AUTOCOMMIT")
             self._driver = self._connection.connection.dbapi_connection
-            if self._is_direct():
+            if not is_pooled(self._connection):
                 self._connection.exec_driver_sql(f'LISTEN "{self._channel}"')
                 return
+            # In transaction mode it hands a connection, and so the listening, to its next client.
             _logger.info("a pooler is before the database, and may pass no notices on")
             self._next_at = math.inf
         except SQLAlchemyError as error:
@@ -75,16 +77,6 @@ class Notices:
             _logger.info("no notices: %s", reason(error))
             self._next_at = time.monotonic() + _AGAIN_S
         self.close()
-
-    def _is_direct(self) -> bool:
-        """Return whether the server itself is at the other end, and no pooler.
-
-        In transaction mode a pooler hands the connection to others. Each has a process number of
-        its own for its clients, by which they would cancel a statement.
-        """
-        assert self._connection is not None
-        backend = self._connection.scalar(sa.text("SELECT pg_backend_pid()"))
-        return bool(backend == self._driver.get_backend_pid())
 
     def wait(self, seconds: float, stop: threading.Event) -> bool:
         """Wait for a notice; return True if one came, or the connection broke."""
