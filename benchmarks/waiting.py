@@ -106,7 +106,7 @@ def work(url: str, uid: str, trial_s: float, results: Connection, stop: Any) -> 
     random.seed()
     db = connect(url, application="simulated", connections=2, kept=2)
     tickets, ended = Tickets(db, uid), threading.Event()
-    threading.Thread(target=lambda: (stop.wait(), ended.set()), daemon=True).start()
+    threading.Thread(target=obey, args=(stop, ended), daemon=True).start()
     free_at = time.monotonic()
     with Idle(tickets, ended) as idle:
         while not ended.is_set():
@@ -120,6 +120,12 @@ def work(url: str, uid: str, trial_s: float, results: Connection, stop: Any) -> 
             idle.end()
             train(tickets, db, ticket, trial_s * random.uniform(0.9, 1.1))
             free_at = time.monotonic()
+
+
+def obey(stop: Any, ended: threading.Event) -> None:
+    """Pass on what the parent asks for."""
+    stop.wait()
+    ended.set()
 
 
 def train(tickets: Tickets, db: sa.Engine, ticket: Ticket, seconds: float) -> None:
