@@ -44,6 +44,8 @@ from hpo.worker.idle import Idle
 from hpo.worker.pulse import Pulse
 
 _CONNECTIONS = 1100
+# A backend that becomes idle adds its transactions to the server's count within 10 s.
+_FLUSHED_S = 15.0
 _XACTS = "SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database WHERE datname = 'hpo'"
 _LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
 
@@ -82,7 +84,6 @@ class Load:
         self._began_at, self._xacts, self._cpu_s = time.monotonic(), *self._read()
 
     def _read(self) -> tuple[int, float]:
-        # A backend counts its transactions for the view about once a second, if it is not idle.
         pid = int((self._server.data / "postmaster.pid").read_text().split()[0])
         cpu_s = 0.0
         for process in [psutil.Process(pid), *psutil.Process(pid).children()]:
@@ -190,7 +191,7 @@ def settle(server: postgres.Server, workers: int) -> None:
     """Wait until all workers listen."""
     while ask(server, _LISTENING) < workers:
         time.sleep(0.5)
-    time.sleep(3)
+    time.sleep(_FLUSHED_S)
 
 
 def idle(server: postgres.Server, workers: int) -> dict[str, Any]:
@@ -235,7 +236,7 @@ def busy(server: postgres.Server, workers: int, trial_s: float = 5.0) -> dict[st
 
 
 def quantiles(seconds: Sequence[float]) -> dict[str, float]:
-    ordered = statistics.quantiles(seconds, n=20)
+    ordered = statistics.quantiles(seconds, n=20, method="inclusive")
     found = {"median": statistics.median(seconds), "p95": ordered[18], "max": max(seconds)}
     return {f"wait_ms_{name}": round(1000 * value, 1) for name, value in found.items()}
 

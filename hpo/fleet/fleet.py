@@ -29,8 +29,9 @@ from hpo.tickets.budget import Budget
 
 _POLL_S = 0.2
 _PROGRESS_S = 0.5
-# A report reads the leases of all workers. It takes this share of the run's time at most.
-_SHARE = 0.1
+# A report reads the leases of all workers. It takes this share of the run's time, if it can. After
+# an outage, which it waits out, the next one follows within the longest pause.
+_SHARE, _LONGEST_S = 0.1, 2.0
 # Trials that another program enqueues are noticed within this time.
 _LOOK_S = 2.0
 # A worker without work ends within a second. The user gets a reason for a longer wait.
@@ -89,7 +90,8 @@ class Fleet:
                     began_at = time.monotonic()
                     spent = self._report()
                     took_s = time.monotonic() - began_at
-                    next_progress_at = time.monotonic() + max(_PROGRESS_S, took_s / _SHARE)
+                    pause_s = min(max(_PROGRESS_S, took_s / _SHARE), _LONGEST_S)
+                    next_progress_at = time.monotonic() + pause_s
                     is_done = spent.ended == spent.total and not self._grow()
                     if not is_done:
                         self._tend_workers(spent)
