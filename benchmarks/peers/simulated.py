@@ -19,10 +19,11 @@ from optuna.trial import TrialState
 
 from hpo.database import records
 from hpo.database.connection import connect
+from hpo.database.history_reader import best_number
 from hpo.database.outside import trial_state
 from hpo.search.samplers import UNTRAINED
 from hpo.study import study
-from hpo.study.outcomes import ATTEMPT, ENQUEUED, best_trial
+from hpo.study.outcomes import ATTEMPT, ENQUEUED
 from hpo.tickets.budget import Tickets
 from hpo.tickets.ticket import Ticket
 from hpo.worker.heartbeat import Beat
@@ -114,7 +115,7 @@ class Worker:
         """Begin a trial, report its epochs, end it; leave it where it is at the window's end."""
         with self._timed.call("begin"):
             opened = study.refreshed(self._opened)
-            opened.storage.hold(ticket)
+            opened.storage.hold(ticket, (opened.name, opened.study_id))
             trial, loaded = self._begin(opened, ticket, beat)
         value, next_at = 0.0, time.monotonic()
         for epoch in range(EPOCHS + 1):
@@ -141,6 +142,7 @@ class Worker:
             system_attrs={},
             if_waiting={ENQUEUED: True},
         )
+        storage.refresh_history(opened.study_id)
         trial = optuna.Trial(loaded, trial_id)
         beat.watch(trial_state(trial_id))
         for name, spec in SPACE.items():
@@ -164,19 +166,21 @@ class Worker:
         """Report an epoch, as `TrialReporter.on_epoch` does."""
         storage = opened.storage
         beat.note(epoch=epoch, step=epoch, value=value)
-        statement, rows = self._records.epoch(
-            run_uid=ticket.run_uid,
-            ticket=ticket.ticket,
-            epoch=epoch,
-            step=epoch,
-            values={**_FIGURES, "distance": value},
+        figures = {**_FIGURES, "distance": value}
+        storage.add_metrics(
+            self._records.epoch(
+                run_uid=ticket.run_uid,
+                ticket=ticket.ticket,
+                epoch=epoch,
+                step=epoch,
+                values=figures,
+            )
         )
-        storage.alongside(statement, rows)
         if epoch == 0:
             storage.set_trial_system_attr(trial._trial_id, UNTRAINED, value)
         else:
             trial.report(value, epoch)
-        is_written = storage.flush_at_once(trial._trial_id)
+        is_written = not storage.is_due or storage.flush_at_once(trial._trial_id)
         if is_written and 0 < epoch < EPOCHS:
             storage.at_once(trial.should_prune, False)
 
@@ -190,14 +194,12 @@ class Worker:
     ) -> None:
         """End the trial, as `Attempt._end` does; the answer of the pruner is not obeyed."""
         storage = opened.storage
-        storage.catch_up(trial._trial_id)
         self._write_attributes(trial, ticket)
         storage.set_trial_system_attr(trial._trial_id, ATTEMPT, ticket.attempt)
         trial.set_constraint("nonfinite", 0.0)
         loaded.tell(trial, value, state=TrialState.COMPLETE)
-        # What the sweep of checkpoints reads.
-        loaded.get_trials(deepcopy=False)
-        best_trial(loaded)
+        # What decides on the trial's checkpoint.
+        best_number(storage.history(opened.study_id), maximize=False, but=trial.number)
         storage.hold(None)
 
     def _write_attributes(self, trial: optuna.Trial, ticket: Ticket) -> None:

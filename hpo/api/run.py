@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpo import environ
 from hpo.database.connection import connect, mask
+from hpo.database.limits import shortage
 from hpo.database.patience import on_outage, reset
 from hpo.embedded.server import revive
 from hpo.errors import ConfigurationError
@@ -155,9 +156,13 @@ def _starting(
     prepared: Prepared, config: FleetConfig, request: RunRequest, *, storage: str
 ) -> Starting:
     """The event of a study that is ready, without the password that `prepared` holds."""
+    budget = prepared.tickets.count()
+    # More workers than trials are not started.
+    workers = min(len(config.slots), budget.open + budget.leased)
+    short = shortage(prepared.db, workers) if workers else None
     return Starting(
         opened=prepared.opened,
-        budget=prepared.tickets.count(),
+        budget=budget,
         slots=config.slots,
         checkpoints=config.checkpoints,
         logs=config.logs,
@@ -165,7 +170,7 @@ def _starting(
         storage=storage,
         asked=request.asked(),
         smaller_sizes=prepared.smaller_sizes,
-        notes=prepared.notes,
+        notes=[*prepared.notes, *([short] if short else [])],
     )
 
 

@@ -14,6 +14,7 @@ from hpo.database.functions import FUNCTIONS
 from hpo.database.patience import with_retries
 from hpo.database.preconditions import Found, foreign, look, missing_right
 from hpo.database.schema import LEASE_S, OWN, SCHEMA_VERSION, version_table
+from hpo.database.triggers import TRIGGERS
 from hpo.errors import StorageError
 
 # The first version that was released.
@@ -35,6 +36,7 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
         # Version 4 has no such table; it is created with these columns.
         "ALTER TABLE IF EXISTS hpo.identities ADD COLUMN last_trial_id integer,"
         " ADD COLUMN next_number integer",
+        "CREATE INDEX open_tickets ON hpo.tickets (study_uid, ticket) WHERE state = 'open'",
     ),
 }
 
@@ -93,8 +95,8 @@ def _bring_along(connection: sa.Connection, version: int | None) -> None:
     OWN.create_all(connection)
     # Without parameters a percent sign stands for itself.
     plain = connection.execution_options(no_parameters=True)
-    for function in FUNCTIONS:
-        plain.exec_driver_sql(function)
+    for statement in (*FUNCTIONS, *TRIGGERS):
+        plain.exec_driver_sql(statement)
     connection.execute(version_table.delete())
     connection.execute(version_table.insert().values(version=SCHEMA_VERSION))
 

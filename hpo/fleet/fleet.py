@@ -29,6 +29,9 @@ from hpo.tickets.budget import Budget
 
 _POLL_S = 0.2
 _PROGRESS_S = 0.5
+# A report reads the leases of all workers. It takes this share of the run's time, if it can. After
+# an outage, which it waits out, the next one follows within the longest pause.
+_SHARE, _LONGEST_S = 0.1, 2.0
 # Trials that another program enqueues are noticed within this time.
 _LOOK_S = 2.0
 # A worker without work ends within a second. The user gets a reason for a longer wait.
@@ -74,6 +77,7 @@ class Fleet:
     def work(self, stop: threading.Event) -> bool:
         """Keep a worker on each slot until the budget is spent; return True if stopped before."""
         tickets, timeout_s = self._prepared.tickets, self._config.timeout_s
+        notices = tickets.notices()
         set_patience(self._config.patience_s)
         give_up_at(None if timeout_s is None else self._started_at + timeout_s)
         end_with(stop)
@@ -82,8 +86,12 @@ class Fleet:
             tickets.sweep()
             while True:
                 if not is_done and time.monotonic() >= next_progress_at:
+                    notices.listen()
+                    began_at = time.monotonic()
                     spent = self._report()
-                    next_progress_at = time.monotonic() + _PROGRESS_S
+                    took_s = time.monotonic() - began_at
+                    pause_s = min(max(_PROGRESS_S, took_s / _SHARE), _LONGEST_S)
+                    next_progress_at = time.monotonic() + pause_s
                     is_done = spent.ended == spent.total and not self._grow()
                     self._note_deaths(is_done=is_done)
                     if not is_done:
@@ -95,13 +103,16 @@ class Fleet:
                 if timeout_s is not None and self.seconds >= timeout_s:
                     self._emit(Stopping(reason=f"{timeout_s:g} s are over"))
                     return not is_done
-                if stop.wait(_POLL_S):
+                if notices.wait(_POLL_S, stop):
+                    next_progress_at = 0.0
+                if stop.is_set():
                     self._emit(Stopping(reason="interrupted"))
                     return not is_done
         except KeyboardInterrupt:
             give_up_at(time.monotonic())
             raise
         finally:
+            notices.close()
             if stop.is_set():
                 # What follows tries once, as the event is soon cleared.
                 give_up_at(time.monotonic())

@@ -48,9 +48,3 @@ def check_pruner(name: str) -> None:
         raise ConfigurationError(
             f"no pruner named '{name}'; use one of {', '.join(PRUNERS)}, or module:attr (--pruner)"
         )
-
-
-def reads_running(pruner: BasePruner) -> bool:
-    """Return whether a pruner's decision depends on trials that are running."""
-    known = (optuna.pruners.PercentilePruner, optuna.pruners.NopPruner)
-    return not isinstance(pruner, known)

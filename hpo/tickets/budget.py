@@ -19,13 +19,25 @@ from typing import Any, Generic, TypeVar
 import sqlalchemy as sa
 
 from hpo.database.connection import held
+from hpo.database.notices import Notices
 from hpo.database.patience import since_outage_s, with_retries
 from hpo.database.schema import LEASE_S, leases, tickets
 from hpo.database.trial_writer import autocommit
-from hpo.tickets.leases import Lease, host_name, is_dead, process_id, read_leases
+from hpo.tickets.counting import Budget, Counted, budgets
+from hpo.tickets.leases import (
+    Lease,
+    Outlook,
+    host_name,
+    is_dead,
+    outlook,
+    process_id,
+    read_leases,
+)
 from hpo.tickets.losses import give_back
 from hpo.tickets.queue import Queue
 from hpo.tickets.ticket import Ticket
+
+__all__ = ["BEAT_S", "Budget", "Tickets", "budgets"]
 
 T = TypeVar("T")
 
@@ -63,25 +75,6 @@ class Renewed(Generic[T]):
     state: T | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """Numbers of a study's tickets by state."""
-
-    open: int = 0
-    leased: int = 0
-    complete: int = 0
-    pruned: int = 0
-    failed: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.open + self.leased + self.ended
-
-    @property
-    def ended(self) -> int:
-        return self.complete + self.pruned + self.failed
-
-
 class Tickets:
     """The tickets of one study.
 
@@ -92,6 +85,7 @@ class Tickets:
     def __init__(self, engine: sa.Engine, study_uid: str) -> None:
         self._engine = engine
         self._study_uid = study_uid
+        self._counted = Counted(engine, study_uid)
         self.queue = Queue(engine, study_uid)
 
     def grow(self, total: int) -> int:
@@ -177,7 +171,10 @@ class Tickets:
         Args:
             is_loss: False if the caller killed the processes itself.
         """
-        dead = [lease.process for lease in self.live() if is_dead(lease.process)]
+        found = self.outlook()
+        dead = [process for process in found.processes if is_dead(process)]
+        if not (dead or found.is_silent):
+            return []
         which = (
             "study_uid = :study_uid AND (process = ANY(:dead) OR :is_silent AND " + _SILENT + ")"
         )
@@ -207,28 +204,16 @@ class Tickets:
 
     def count(self) -> Budget:
         """The number of tickets in each state."""
-        statement = (
-            sa.select(tickets.c.state, sa.func.count().label("n"))
-            .where(tickets.c.study_uid == self._study_uid)
-            .group_by(tickets.c.state)
-        )
+        return with_retries(self._counted.read)
 
-        def once() -> Budget:
-            with self._engine.connect() as connection:
-                return Budget(**{row.state: row.n for row in connection.execute(statement)})
+    def outlook(self) -> Outlook:
+        """The prospects of a worker without a ticket."""
+        return outlook(self._engine, self._study_uid)
 
-        return with_retries(once)
+    def notices(self) -> Notices:
+        """The notices of this study's tickets: one is open, or the last ones have ended."""
+        return Notices(self._engine, self._study_uid)
 
     def live(self) -> list[Lease]:
         """The leases of this study, longest held first."""
         return read_leases(self._engine, leases.c.study_uid == self._study_uid)
-
-
-def budgets(engine: sa.Engine) -> dict[str, Budget]:
-    """The budget of every study of a database, by its uid."""
-    statement = sa.select(tickets.c.study_uid, tickets.c.state, sa.func.count().label("n"))
-    grouped: dict[str, dict[str, int]] = {}
-    with engine.connect() as connection:
-        for row in connection.execute(statement.group_by(tickets.c.study_uid, tickets.c.state)):
-            grouped.setdefault(row.study_uid, {})[row.state] = row.n
-    return {uid: Budget(**states) for uid, states in grouped.items()}

@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 
 from hpo.engine.reports import Epoch, Interval, Reporter, Sample
-from hpo.search.pruners import reads_running
+from hpo.search.column_pruners import reads_running
 from hpo.search.samplers import UNTRAINED
 from hpo.study.study import OpenStudy
 from hpo.tickets.ticket import Ticket

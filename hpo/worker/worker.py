@@ -36,10 +36,9 @@ from hpo.tickets.ticket import Ticket
 from hpo.worker.attempt import Attempt
 from hpo.worker.context import WorkerContext
 from hpo.worker.heartbeat import Beat
+from hpo.worker.idle import Idle
 from hpo.worker.pulse import Pulse
 
-# A worker without a ticket waits this long before it checks for one that was given back.
-_IDLE_S = 1.0
 # A collection of cycles takes some ms; so much is left uncollected on a CPU.
 _GROWTH_BYTES = 64 << 20
 # A signal to all processes of a group may reach the supervisor a moment after this one.
@@ -126,25 +125,27 @@ class Worker:
         )
         self._context.records.save_environment(self._context.name, found)
         self._memory.settle()
-        while not self._stop.is_set():
-            self._tickets.sweep()
-            ticket = None if self._is_spent else self._take()
-            if ticket is not None:
-                self._run_ticket(ticket)
-                self._is_spent = self._is_for_one
-                if ticket.ticket == 1:
-                    self._save_references()
-                continue
-            budget = self._tickets.count()
-            if self._is_spent and budget.open:
-                return True
-            if budget.leased or budget.open:
-                # Another worker may give its ticket back, or `Tickets.held_still` locks open ones.
-                self._stop.wait(_IDLE_S)
-            elif not self._tickets.queue.make_room(study.refreshed(self._opened).waiting()):
-                # The worker of ticket 1 may have been lost before it saved them.
-                self._save_references()
-                break
+        with Idle(self._tickets, self._stop) as idle:
+            while not self._stop.is_set():
+                idle.sweep()
+                ticket = None if self._is_spent else self._take()
+                if ticket is not None:
+                    idle.end()
+                    self._run_ticket(ticket)
+                    self._is_spent = self._is_for_one
+                    if ticket.ticket == 1:
+                        self._save_references()
+                    continue
+                outlook = idle.wait()
+                if self._is_spent and outlook.is_open:
+                    return True
+                if outlook.is_spent and not self._stop.is_set():
+                    idle.end()
+                    waiting = study.refreshed(self._opened).waiting()
+                    if not self._tickets.queue.make_room(waiting):
+                        # The worker of ticket 1 may have been lost before it saved them.
+                        self._save_references()
+                        break
         return False
 
     def _take(self) -> Ticket | None:
