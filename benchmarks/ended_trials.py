@@ -67,17 +67,23 @@ def fill(db: sa.Engine, count: int, *, name: str = STUDY) -> OpenStudy:
         load("quadratic"), "quadratic", {**DEFAULTS, **usual(on_gpu=False)}, n_trials=count
     )
     opened = study.create(open_storage(db), name, config)
-    values = {"study_id": opened.study_id, "uid": opened.uid, "count": count}
-    with db.begin() as connection:
-        connection.execute(sa.text("SELECT setseed(0.5)"))
-        for statement in _statements():
-            connection.execute(sa.text(statement), values)
+    add(db, opened, count)
     with db.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("ANALYZE"))
     return opened
 
 
-_OF_STUDY = "FROM trials t CROSS JOIN generate_series(1, 12) k WHERE study_id = :study_id"
+def add(db: sa.Engine, opened: OpenStudy, count: int, *, first: int = 0) -> None:
+    """Add ended trials to a study, numbered from `first` on."""
+    values = {"study_id": opened.study_id, "uid": opened.uid, "count": count, "first": first}
+    with db.begin() as connection:
+        connection.execute(sa.text("SELECT setseed(0.5)"))
+        for statement in _statements():
+            connection.execute(sa.text(statement), values)
+
+
+_NEW = "study_id = :study_id AND number >= :first"
+_EACH = f"FROM trials t CROSS JOIN generate_series(1, 12) k WHERE {_NEW}"
 
 
 def _statements() -> list[str]:
@@ -86,29 +92,30 @@ def _statements() -> list[str]:
         f"""
         INSERT INTO trials (number, study_id, state, datetime_start, datetime_complete)
         SELECT n, :study_id, ({_STATES})::trialstate, timestamp '2026-01-01' + n * interval '1 s',
-            timestamp '2026-01-01' + (n + 10) * interval '1 s' FROM generate_series(0, :count - 1) n
+            timestamp '2026-01-01' + (n + 10) * interval '1 s' FROM
+            generate_series(:first, :first + :count - 1) n
         """,
-        """
+        f"""
         INSERT INTO trial_values (trial_id, objective, value, value_type)
         SELECT trial_id, 0, random(), 'FINITE' FROM trials
-        WHERE study_id = :study_id AND state = 'COMPLETE'
+        WHERE {_NEW} AND state = 'COMPLETE'
         """,
         f"""
         INSERT INTO trial_intermediate_values
             (trial_id, step, intermediate_value, intermediate_value_type)
-        SELECT trial_id, k, random(), 'FINITE' {_OF_STUDY} ORDER BY trial_id, k
+        SELECT trial_id, k, random(), 'FINITE' {_EACH} ORDER BY trial_id, k
         """,
-        """
+        f"""
         INSERT INTO hpo.tickets (study_uid, ticket, state, trial_number, attempt)
         SELECT (:uid)::uuid, number + 1, CASE state WHEN 'COMPLETE' THEN 'complete'
             WHEN 'PRUNED' THEN 'pruned' ELSE 'failed' END, number, 1
-        FROM trials WHERE study_id = :study_id
+        FROM trials WHERE {_NEW}
         """,
         f"""
         INSERT INTO hpo.metrics (run_uid, epoch, study_uid, ticket, step, values)
         SELECT ({_UID})::uuid, k, (:uid)::uuid, number + 1, k * 8,
             jsonb_build_object('loss', random(), 'train_loss', random())
-        {_OF_STUDY}
+        {_EACH}
         """,
     ]
     rows = []
@@ -119,7 +126,7 @@ def _statements() -> list[str]:
         )
         rows.append(
             f"SELECT trial_id, {position} AS k, '{name}', {value}, '{text}' FROM trials"
-            " WHERE study_id = :study_id"
+            f" WHERE {_NEW}"
         )
     found.append(
         "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)"
@@ -134,7 +141,7 @@ def _statements() -> list[str]:
             INSERT INTO trial_{kind}_attributes (trial_id, key, value_json)
             SELECT trial_id, key, text FROM trials t CROSS JOIN LATERAL
                 unnest(ARRAY[{keys}], ARRAY[{texts}]) WITH ORDINALITY AS a (key, text, k)
-            WHERE study_id = :study_id AND text IS NOT NULL ORDER BY trial_id, k
+            WHERE {_NEW} AND text IS NOT NULL ORDER BY trial_id, k
             """
         )
     return found
