@@ -6,8 +6,7 @@
 A server of its own holds a study of each size, written by SQL (`ended_trials.py`). Commands are
 processes; what a run or a worker does is called in a process of its own, without its start-up.
 Each cell is the wall time, the CPU time of the process, and the peak of its memory: that of a whole
-command, or what a call adds to it. The server's work is in the wall time alone. `pool` is the
-least that any command costs: it imports, connects, and ends.
+command, or what a call adds to it. The server's work is in the wall time alone.
 """
 
 from __future__ import annotations
@@ -138,7 +137,7 @@ def _fleet(opened: OpenStudy) -> Any:
         is_new=False,
     )
     config = FleetConfig(slots=(), checkpoints=here, logs=here)
-    return Fleet(prepared, config, LocalLauncher(), lambda _: None)
+    return Fleet(prepared, config, LocalLauncher(os.environ), lambda _: None)
 
 
 def _memory_mb(field: str) -> float:
@@ -165,7 +164,7 @@ def measured(name: str, url: str, home: Path) -> tuple[float, float, float]:
     if name in CALLS:
         command = [sys.executable, __file__, "--call", name]
         answer = subprocess.run(
-            command, env=environment, cwd=home, check=True, capture_output=True, text=True
+            command, env=environment, cwd=home, check=True, stdout=subprocess.PIPE, text=True
         )
         wall_s, cpu_s, mb = json.loads(answer.stdout.splitlines()[-1])
         return wall_s, cpu_s, mb
