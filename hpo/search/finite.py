@@ -11,6 +11,9 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from hpo.database.history import History
 from objectives import Choice, Int, Objective, Params, Space
 
 # Of a long range so many values are looked at, drawn at random.
@@ -40,6 +43,26 @@ def key_of(params: Params, space: Space) -> Key | None:
     if any(name not in params for name in space):
         return None
     return tuple(_text(params[name]) for name in space)
+
+
+def keys_in(history: History, space: Space, *, but: int) -> set[Key]:
+    """The keys of all configurations that trials have, except for one trial's own."""
+    columns = history.params
+    if any(name not in columns for name in space):
+        return set()
+    has_all = np.arange(history.size) != but
+    # Equal configurations have one code; among thousands of trials few differ.
+    code = np.zeros(history.size, dtype=np.int64)
+    for name in space:
+        column = columns[name]
+        has_all &= column.kind >= 0
+        for part in (column.kind, column.value):
+            distinct, place = np.unique(part, return_inverse=True)
+            _, code = np.unique(code * len(distinct) + place, return_inverse=True)
+    numbers = np.flatnonzero(has_all)
+    _, first = np.unique(code[numbers], return_index=True)
+    keys = (key_of(history.params_of(int(number)), space) for number in numbers[first])
+    return {key for key in keys if key is not None}
 
 
 def _text(value: Any) -> str:

@@ -9,17 +9,19 @@ hopeless once all its trials have failed, at least three, and either
   failures in a row would end a run, and the other values are worth trying first.
 
 Where one value explains the failures of another, the one with more of them counts; where two have
-the very same trials, neither does. Border: a pure function of trials; `samplers` avoids the values.
+the very same trials, neither does. Border: pure functions of trials, as Optuna's objects or in
+columns; `samplers` avoids the values.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import comb
 from typing import Any
 
+import numpy as np
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -27,10 +29,13 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.database.history import Column, History, Ints
+
 _LEAST = 3
 _CHANCES = 200
 # A run ends at so many failures in a row.
 _ROW = 5
+_WELL = (TrialState.COMPLETE, TrialState.PRUNED)
 
 # This system attribute marks a trial that failed because it ended its workers.
 LOST = "hpo:lost"
@@ -67,32 +72,98 @@ class Hopeless:
         )
 
 
+@dataclass(kw_only=True)
+class _Count:
+    """The trials of a study by the values of choices and integers.
+
+    Attributes:
+        failed: Numbers of all failed trials.
+        well: Number of complete and pruned trials.
+        by_value: Numbers of the failed trials with a value.
+        values: The values themselves.
+        cleared: Values with which a trial ended well.
+        tried: Parameters that a trial that ended well has.
+    """
+
+    failed: set[int]
+    well: int = 0
+    by_value: dict[Key, set[int]] = field(default_factory=dict)
+    values: dict[Key, Any] = field(default_factory=dict)
+    cleared: set[Key] = field(default_factory=set)
+    tried: set[str] = field(default_factory=set)
+
+    def add_failed(self, key: Key | None, value: Any, numbers: Iterable[int]) -> None:
+        if key is not None:
+            self.values[key] = value
+            self.by_value.setdefault(key, set()).update(numbers)
+
+    def found(self) -> list[Hopeless]:
+        """The values with which every trial fails, the most frequent first."""
+        numbers = {
+            key: own
+            for key, own in self.by_value.items()
+            # A value has no alternative where no other one of its parameter has ended well.
+            if len(own) >= _LEAST and key not in self.cleared and key[0] in self.tried
+        }
+        # Of equally frequent ones the first to fail comes first.
+        ordered = sorted(numbers, key=lambda key: (min(numbers[key]), key))
+        numbers = {key: numbers[key] for key in ordered}
+        return list(_explained(numbers, self.values, failed=self.failed, well=self.well))
+
+
 def hopeless(trials: Sequence[FrozenTrial]) -> list[Hopeless]:
     """The values of a study's trials with which every trial fails, the most frequent first."""
     failed = [trial for trial in trials if has_failed(trial)]
     if len(failed) < _LEAST:
         return []
-    values: dict[Key, Any] = {}
-    numbers: dict[Key, set[int]] = {}
+    count = _Count(failed={trial.number for trial in failed})
     for trial in failed:
         for name, value in trial.params.items():
             key = key_of(name, value, trial.distributions[name])
-            if key is not None:
-                values[key] = value
-                numbers.setdefault(key, set()).add(trial.number)
-    numbers = {key: found for key, found in numbers.items() if len(found) >= _LEAST}
-    names, tried, well = {name for name, _ in numbers}, set(), 0
+            count.add_failed(key, value, [trial.number])
+    names = {name for name, _ in count.by_value}
     for trial in trials:
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-            well += 1
+        if trial.state in _WELL:
+            count.well += 1
             for name in names & trial.params.keys():
+                count.tried.add(name)
                 key = key_of(name, trial.params[name], trial.distributions[name])
-                tried.add(name)
                 if key is not None:
-                    numbers.pop(key, None)
-    # A value has no alternative where no other one of its parameter has ended well.
-    numbers = {key: found for key, found in numbers.items() if key[0] in tried}
-    return list(_explained(numbers, values, failed={t.number for t in failed}, well=well))
+                    count.cleared.add(key)
+    return count.found()
+
+
+def hopeless_in(history: History) -> list[Hopeless]:
+    """The same of a study's columns, in a millisecond at 10,000 trials."""
+    rows = history.rows
+    failed = np.flatnonzero(rows["has_failed"])
+    if len(failed) < _LEAST:
+        return []
+    well = np.flatnonzero(np.isin(rows["state"], [state.value for state in _WELL]))
+    count = _Count(failed=set(failed.tolist()), well=len(well))
+    for name, column in history.params.items():
+        for key, value, numbers in _by_value(history, name, column, failed):
+            count.add_failed(key, value, numbers)
+        if (column.kind[well] >= 0).any():
+            count.tried.add(name)
+        count.cleared |= {key for key, _, _ in _by_value(history, name, column, well)}
+    return count.found()
+
+
+def _by_value(
+    history: History, name: str, column: Column, numbers: Ints
+) -> Iterator[tuple[Key, Any, list[int]]]:
+    """The values of a choice or an integer in these trials, and the trials with each."""
+    for kind, distribution in enumerate(history.distributions):
+        if not isinstance(distribution, CategoricalDistribution | IntDistribution):
+            continue
+        own = numbers[column.kind[numbers] == kind]
+        stored = column.value[own]
+        for one in np.unique(stored):
+            value = distribution.to_external_repr(float(one))
+            key = key_of(name, value, distribution)
+            if key is not None:
+                yield key, value, own[stored == one].tolist()
 
 
 def _explained(

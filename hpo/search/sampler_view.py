@@ -172,5 +172,11 @@ def _taking_over(trial: FrozenTrial, repeated: dict[int, FrozenTrial]) -> Frozen
     first = trial
     while first.number in repeated:
         first = repeated[first.number]
-        changed.system_attrs = {**first.system_attrs, **changed.system_attrs}
+        inherited = {
+            key: value
+            for key, value in first.system_attrs.items()
+            # The first run's violation is not the rerun's.
+            if key.partition(":")[0] != "constraints"
+        }
+        changed.system_attrs = {**inherited, **changed.system_attrs}
     return changed

@@ -22,17 +22,17 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import ConfigurationError
 from hpo.search.cmaes import PlainCmaEs, refuse_pickles
-from hpo.search.hopeless import Key, hopeless, instead
+from hpo.search.columns import history_of
+from hpo.search.hopeless import Key, hopeless, hopeless_in, instead
 from hpo.search.plugins import is_plugin, load_plugin
 from hpo.search.sampler_view import RERUN_OF, UNTRAINED, View, constrained
+from hpo.search.tpe import ColumnTPESampler
 from objectives import Choice, Space
 
 __all__ = ["RERUN_OF", "SAMPLERS", "UNTRAINED", "InformedSampler"]
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
-    "tpe": lambda seed: InformedSampler(
-        optuna.samplers.TPESampler(seed=seed), seed=seed, reads_pruned=True
-    ),
+    "tpe": lambda seed: InformedSampler(ColumnTPESampler(seed=seed), seed=seed, reads_pruned=True),
     "gp": lambda seed: InformedSampler(
         optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False), seed=seed
     ),
@@ -101,10 +101,18 @@ class InformedSampler(BaseSampler):
     ) -> Any:
         """The proposed value, or one in its place if it is hopeless."""
         if self._avoided[0] != trial.number:
-            found = hopeless(study.get_trials(deepcopy=False))
+            history = history_of(study)
+            found = (
+                hopeless(study.get_trials(deepcopy=False))
+                if history is None
+                else hopeless_in(history)
+            )
             self._avoided = trial.number, frozenset((one.name, repr(one.value)) for one in found)
+        avoided = self._avoided[1]
+        if not avoided:
+            return value
         rng = random.Random(f"{self._seed} {name}")
-        return instead(name, value, distribution, avoided=self._avoided[1], rng=rng)
+        return instead(name, value, distribution, avoided=avoided, rng=rng)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self.inner.before_trial(self._view(study), trial)

@@ -25,12 +25,13 @@ from optuna.distributions import (
 )
 
 from hpo.search import finite
-from hpo.search.hopeless import hopeless
+from hpo.search.columns import history_of
+from hpo.search.hopeless import Hopeless, hopeless, hopeless_in
 from hpo.study import study
 from hpo.study.study import OpenStudy
 from hpo.tickets.budget import Tickets
 from hpo.tickets.ticket import Ticket
-from objectives import Choice, Float, Int, Objective, Params, Space
+from objectives import Choice, Float, Int, Objective, Space
 
 _logger = logging.getLogger(__name__)
 
@@ -47,10 +48,9 @@ def reserved(
     space = config.narrowing.apply(objective.spaces[config.space])
     if finite.configurations(objective, space) is None:
         return None
-    trials = trial.study.get_trials(deepcopy=False)
-    tried: list[Params] = [one.params for one in trials if one.number != trial.number]
+    tried, found = _known(trial, space)
     try:
-        tried.append(config.narrowing.defaults(objective, config.space))
+        tried.add(finite.key_of(config.narrowing.defaults(objective, config.space), space))
         proposed = _proposed(trial, space)
     except KeyboardInterrupt:
         raise
@@ -58,15 +58,25 @@ def reserved(
         # It raises again where the trial asks for its parameters, and fails that trial.
         _logger.warning("the sampler proposes nothing: %s", error)
         return None
-    avoided = {(one.name, repr(one.value)) for one in hopeless(trials)}
+    avoided = {(one.name, repr(one.value)) for one in found}
 
     def choose(others: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-        keys = {finite.key_of(params, space) for params in (*tried, *others)}
+        keys = tried | {finite.key_of(params, space) for params in others}
         known = {key for key in keys if key is not None}
         seed = study.derive_seed(config.seed, ticket.ticket, "untried")
         return finite.untried(proposed, space, known, seed=seed, avoided=avoided)
 
     return Tickets(opened.storage.engine, opened.uid).queue.reserve(ticket.ticket, choose)
+
+
+def _known(trial: optuna.Trial, space: Space) -> tuple[set[finite.Key | None], Sequence[Hopeless]]:
+    """The configurations of all other trials, and the values with which every trial fails."""
+    history = history_of(trial.study)
+    if history is not None:
+        return {*finite.keys_in(history, space, but=trial.number)}, hopeless_in(history)
+    trials = trial.study.get_trials(deepcopy=False)
+    others = (one.params for one in trials if one.number != trial.number)
+    return {finite.key_of(params, space) for params in others}, hopeless(trials)
 
 
 def _proposed(trial: optuna.Trial, space: Space) -> dict[str, Any]:

@@ -1,0 +1,149 @@
+"""What a sampler sees of a study's history: the trials shown, their common space, TPE's split.
+
+It is what `sampler_view` shows of Optuna's objects to a sampler that reads pruned trials: all but
+first runs in whose place a rerun has ended. Border: pure functions of columns; `tpe` samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from hpo.database.history import ABSENT, Column, Floats, History, Ints
+
+_COMPLETE, _PRUNED = TrialState.COMPLETE.value, TrialState.PRUNED.value
+_RUNNING = TrialState.RUNNING.value
+
+
+def history_of(study: optuna.Study) -> History | None:
+    """The history that a study's storage keeps in columns; None if it is a plain Optuna storage."""
+    read = getattr(study._storage, "history", None)
+    found: History | None = None if read is None else read(study._study_id)
+    return found
+
+
+class Shown:
+    """The trials that a sampler is shown when it is asked for one of them.
+
+    Attributes:
+        history: The columns that all numbers below refer to.
+        told: Numbers of complete and pruned trials, ascending.
+    """
+
+    def __init__(self, history: History, *, asked: int) -> None:
+        self.history = history
+        self._state = history.rows["state"].copy()
+        self._state[_superseded(history.rows)] = ABSENT
+        self._state[asked : asked + 1] = ABSENT
+        self.told = np.flatnonzero((self._state == _COMPLETE) | (self._state == _PRUNED))
+        self._split: tuple[Ints, Ints] | None = None
+
+    def space(self) -> dict[str, BaseDistribution]:
+        """The parameters that all complete and pruned trials have with one distribution, by name.
+
+        As Optuna's `IntersectionSearchSpace(include_pruned=True)` finds them.
+        """
+        found: dict[str, BaseDistribution] = {}
+        if not len(self.told):
+            return found
+        for name, column in sorted(self.history.params.items()):
+            kinds = column.kind[self.told]
+            if kinds[0] >= 0 and (kinds == kinds[0]).all():
+                found[name] = self.history.distributions[kinds[0]]
+        return found
+
+    def split(self, n_below: int, direction: StudyDirection) -> tuple[Ints, Ints]:
+        """The numbers of the best trials, and of all others with the running ones; both ascending.
+
+        As Optuna's `_split_trials`: the best are complete trials by value, then pruned ones by
+        their last step, the later the better, and by their value there, then infeasible ones by
+        the sum of their violations. Equal ones keep the order of their numbers.
+        """
+        if self._split is None:
+            below = self._best(n_below, direction)
+            is_above = self._state == _RUNNING
+            is_above[self.told] = True
+            is_above[below] = False
+            above: Ints = np.flatnonzero(is_above)
+            self._split = np.sort(below), above
+        return self._split
+
+    def _best(self, count: int, direction: StudyDirection) -> Ints:
+        """The numbers of so many complete and pruned trials, the best first."""
+        rows, told = self.history.rows, self.told
+        sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
+        is_feasible = rows["infeasible"][told] <= 0
+        is_complete = self._state[told] == _COMPLETE
+        complete = told[is_complete & is_feasible]
+        found: Ints = complete[_least(sign * rows["value"][complete], count)]
+        if len(found) < count:
+            pruned = told[~is_complete & is_feasible]
+            step, value = rows["last_step"][pruned], sign * rows["last_value"][pruned]
+            value[np.isnan(value)] = np.inf
+            infeasible = told[~is_feasible]
+            violation = rows["infeasible"][infeasible]
+            others = (
+                pruned[np.lexsort((value, -step))],
+                infeasible[np.argsort(violation, kind="stable")],
+            )
+            found = np.concatenate((found, *others))[:count]
+        return found
+
+
+def _least(values: Floats, count: int) -> Ints:
+    """The indices of the least values in ascending order; equal ones in the order of indices."""
+    some = np.arange(len(values))
+    if 0 < count < len(values):
+        some = np.flatnonzero(values <= np.partition(values, count - 1)[count - 1])
+    found: Ints = some[np.argsort(values[some], kind="stable")][:count]
+    return found
+
+
+def observations(
+    history: History, numbers: Ints, space: Mapping[str, BaseDistribution]
+) -> dict[str, Floats]:
+    """The parameters of those trials that have all of a space, as Optuna stores them."""
+    columns = history.params
+    if not space.keys() <= columns.keys():
+        return {name: np.array([]) for name in space}
+    for name in space:
+        numbers = numbers[columns[name].kind[numbers] >= 0]
+    return {
+        name: _stored(history, columns[name], numbers, distribution)
+        for name, distribution in space.items()
+    }
+
+
+def _stored(
+    history: History, column: Column, numbers: Ints, distribution: BaseDistribution
+) -> Floats:
+    """The values of trials as they are stored under this distribution."""
+    values, kinds = column.value[numbers], column.kind[numbers]
+    for kind, own in enumerate(history.distributions):
+        # A number is stored as itself, whatever its range.
+        if own == distribution or not _is_choice(own, distribution):
+            continue
+        where = np.flatnonzero(kinds == kind)
+        values[where] = [
+            distribution.to_internal_repr(own.to_external_repr(value)) for value in values[where]
+        ]
+    return values
+
+
+def _is_choice(*distributions: BaseDistribution) -> bool:
+    return any(isinstance(one, CategoricalDistribution) for one in distributions)
+
+
+def _superseded(rows: NDArray[Any]) -> Ints:
+    """The numbers of the trials that a complete or pruned rerun replaces."""
+    reruns = np.flatnonzero(rows["rerun_of"] >= 0)
+    reruns = reruns[np.isin(rows["state"][reruns], (_COMPLETE, _PRUNED))]
+    first: Ints = rows["rerun_of"][reruns]
+    return first[first < reruns]
