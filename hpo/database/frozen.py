@@ -10,7 +10,8 @@ Border: reads in one snapshot; `storage` decides when, and keeps what was read.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from sys import intern
 from typing import Any
@@ -31,7 +32,7 @@ _VALUES = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan"
 _HEADS = """
 SELECT t.trial_id, t.number, t.state::text, t.datetime_start, t.datetime_complete
 FROM studies s LEFT JOIN trials t ON t.study_id = s.study_id AND ({which})
-WHERE s.study_id = %(study_id)s ORDER BY t.trial_id
+WHERE s.study_id = %(study_id)s ORDER BY {order}
 """
 
 # The parts of some trials: parameters, values, reports and attributes, in the order of writing. An
@@ -52,6 +53,13 @@ ORDER BY kind, id
 """
 
 
+@contextmanager
+def snapshot(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A connection of which all statements see the same state of the database."""
+    with engine.connect() as connection:
+        yield connection.execution_options(isolation_level="REPEATABLE READ")
+
+
 def read_trials(
     engine: sa.Engine, study_id: int, which: str = "true", **values: Any
 ) -> list[FrozenTrial]:
@@ -64,30 +72,33 @@ def read_trials(
     Raises:
         KeyError: There is no such study.
     """
-    return [one for batch in read_batches(engine, study_id, which, **values) for one in batch]
+    with snapshot(engine) as connection:
+        batches = read_batches(connection, study_id, which, **values)
+        return [one for batch in batches for one in batch]
 
 
 def read_batches(
-    engine: sa.Engine, study_id: int, which: str = "true", **values: Any
+    connection: sa.Connection,
+    study_id: int,
+    which: str = "true",
+    *,
+    order: str = "t.trial_id",
+    **values: Any,
 ) -> Iterator[list[FrozenTrial]]:
-    """The same in batches, all of one snapshot.
-
-    A caller that stops early closes the iterator, or leaves the connection to the collector.
-    """
-    with engine.connect() as opened:
-        connection = opened.execution_options(isolation_level="REPEATABLE READ")
-        heads = _rows(connection, _HEADS.format(which=which), {"study_id": study_id, **values})
-        if not heads:
-            raise KeyError(f"there is no study with the id {study_id}")
-        if heads[0][0] is None:
-            return
-        reader = _Reader()
-        for first in range(0, len(heads), _BATCH):
-            batch = [reader.begin(*head) for head in heads[first : first + _BATCH]]
-            by_id = {trial._trial_id: trial for trial in batch}
-            for kind, trial_id, *part in _rows(connection, _PARTS, {"ids": list(by_id)}):
-                reader.add[kind](by_id[trial_id], *part)
-            yield batch
+    """The same in batches, on the connection of a snapshot."""
+    statement = _HEADS.format(which=which, order=order)
+    heads = rows(connection, statement, study_id=study_id, **values)
+    if not heads:
+        raise KeyError(f"there is no study with the id {study_id}")
+    if heads[0][0] is None:
+        return
+    reader = _Reader()
+    for first in range(0, len(heads), _BATCH):
+        batch = [reader.begin(*head) for head in heads[first : first + _BATCH]]
+        by_id = {trial._trial_id: trial for trial in batch}
+        for kind, trial_id, *part in rows(connection, _PARTS, ids=list(by_id)):
+            reader.add[kind](by_id[trial_id], *part)
+        yield batch
 
 
 def newer(included: Collection[int], greater_than: int) -> tuple[str, dict[str, Any]]:
@@ -101,12 +112,12 @@ def newer(included: Collection[int], greater_than: int) -> tuple[str, dict[str, 
     }
 
 
-def _rows(connection: sa.Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+def rows(connection: sa.Connection, statement: str, **values: Any) -> Sequence[Any]:
     """The rows of a statement as the driver's tuples, which cost half of SQLAlchemy's rows."""
-    with connection.exec_driver_sql(statement, dict(values)) as result:
+    with connection.exec_driver_sql(statement, values) as result:
         # The driver has received all of them by now, so that nothing here can fail.
-        rows: Sequence[Any] = result.cursor.fetchall()
-    return rows
+        found: Sequence[Any] = result.cursor.fetchall()
+    return found
 
 
 class _Reader:
@@ -140,8 +151,8 @@ class _Reader:
             number=number,
             state=_STATES[state],
             value=None,
-            datetime_start=_local(start),
-            datetime_complete=_local(complete),
+            datetime_start=local(start),
+            datetime_complete=local(complete),
             params={},
             distributions={},
             user_attrs={},
@@ -184,6 +195,6 @@ def _add_report(trial: FrozenTrial, _: int, kind: str, value: float | None, step
     trial.intermediate_values[int(step)] = _VALUES.get(kind, value)  # type: ignore[assignment]
 
 
-def _local(time: datetime | None) -> datetime | None:
+def local(time: datetime | None) -> datetime | None:
     """A time of the database, which is UTC, as Optuna gives it: in this host's zone, without it."""
     return None if time is None else time.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)

@@ -144,13 +144,14 @@ def test_all_batches_are_of_one_snapshot(url, study, monkeypatch):
     monkeypatch.setattr(frozen, "_BATCH", 2)
     db = connect(url)
     count = len(frozen.read_trials(db, study._study_id))
-    reading = frozen.read_batches(db, study._study_id)
-    found = next(reading)
 
-    with connect(url).begin() as connection:
-        connection.execute(sa.text("UPDATE trial_params SET param_value = 0.125"))
-        connection.execute(sa.text("DELETE FROM trial_intermediate_values"))
-    found += [one for batch in reading for one in batch]
+    with frozen.snapshot(db) as connection:
+        reading = frozen.read_batches(connection, study._study_id)
+        found = next(reading)
+        with connect(url).begin() as other:
+            other.execute(sa.text("UPDATE trial_params SET param_value = 0.125"))
+            other.execute(sa.text("DELETE FROM trial_intermediate_values"))
+        found += [one for batch in reading for one in batch]
 
     assert len(found) == count
     assert not any(0.125 in one.params.values() for one in found)
@@ -162,12 +163,13 @@ def test_a_connection_that_breaks_while_trials_are_read_is_an_outage(
 ):
     monkeypatch.setattr(frozen, "_BATCH", 1)
     db = connect(url)
-    reading = frozen.read_batches(db, study._study_id)
-    next(reading)
-    servers.leave(server, url.rsplit("/", 1)[1])
 
-    with pytest.raises(sa.exc.DBAPIError) as caught:
-        list(reading)
+    with frozen.snapshot(db) as connection:
+        reading = frozen.read_batches(connection, study._study_id)
+        next(reading)
+        servers.leave(server, url.rsplit("/", 1)[1])
+        with pytest.raises(sa.exc.DBAPIError) as caught:
+            next(reading)
 
     assert is_outage(caught.value)
     assert len(frozen.read_trials(db, study._study_id)) == 13
