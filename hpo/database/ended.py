@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.database.frozen import local, read_batches, rows, snapshot
+from hpo.database.frozen import local, read_batches, read_params, rows, snapshot
 from hpo.database.history import Rows
 from hpo.database.patience import with_retries
 
@@ -67,6 +67,11 @@ _REASONS = """
 SELECT t.number, a.value_json FROM trials t JOIN trial_user_attributes a USING (trial_id)
 WHERE t.study_id = %(study_id)s AND a.key = 'prune_reason' AND a.value_json = ANY(%(texts)s)
 ORDER BY t.number
+"""
+
+_NAMES = """
+SELECT {name} FROM trials t JOIN {table} p USING (trial_id) WHERE t.study_id = %(study_id)s
+GROUP BY 1 ORDER BY min(ARRAY[t.number, {id}])
 """
 
 _FAILED = """
@@ -131,6 +136,29 @@ class Snapshot:
         order = "t.number, t.trial_id"
         batches = read_batches(self.connection, self.study_id, which, order=order, **values)
         return [one for batch in batches for one in batch]
+
+    def batches(self) -> Iterator[list[FrozenTrial]]:
+        """All trials by number, some at a time."""
+        return read_batches(self.connection, self.study_id, order="t.number, t.trial_id")
+
+    def has_trials(self) -> bool:
+        """Return whether there is a trial, ended or not."""
+        return bool(self.rows("SELECT 1 FROM trials WHERE study_id = %(study_id)s LIMIT 1"))
+
+    def params(self) -> Iterator[dict[str, Any]]:
+        """The parameters of each trial that has some."""
+        return read_params(self.connection, self.study_id)
+
+    def names(self) -> tuple[list[str], list[str]]:
+        """The names of parameters and of user attributes, in the order of the trials."""
+        params, attributes = (
+            [name for (name,) in self.rows(_NAMES.format(table=table, name=name, id=id_))]
+            for table, name, id_ in (
+                ("trial_params", "param_name", "param_id"),
+                ("trial_user_attributes", "key", "trial_user_attribute_id"),
+            )
+        )
+        return params, attributes
 
     def among(self, ids: Sequence[int]) -> Iterator[FrozenTrial]:
         """The trials with these ids, in their order, read in parts as they are asked for."""

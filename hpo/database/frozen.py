@@ -52,6 +52,11 @@ FROM trial_system_attributes WHERE trial_id = ANY(%(ids)s)
 ORDER BY kind, id
 """
 
+_PARAMS = """
+SELECT trial_id, param_name, param_value, distribution_json
+FROM trial_params WHERE trial_id = ANY(%(ids)s)
+"""
+
 
 @contextmanager
 def snapshot(engine: sa.Engine) -> Iterator[sa.Connection]:
@@ -101,6 +106,24 @@ def read_batches(
         yield batch
 
 
+def read_params(connection: sa.Connection, study_id: int) -> Iterator[dict[str, Any]]:
+    """The parameters of each trial of a study that has some, on the connection of a snapshot."""
+    ids = [
+        trial_id
+        for (trial_id,) in rows(
+            connection, "SELECT trial_id FROM trials WHERE study_id = %(id)s", id=study_id
+        )
+    ]
+    reader = _Reader()
+    for first in range(0, len(ids), _BATCH):
+        found: dict[int, dict[str, Any]] = {}
+        for trial_id, name, value, text in rows(
+            connection, _PARAMS, ids=ids[first : first + _BATCH]
+        ):
+            found.setdefault(trial_id, {})[name] = reader.kind(text)[1](value)
+        yield from found.values()
+
+
 def newer(included: Collection[int], greater_than: int) -> tuple[str, dict[str, Any]]:
     """The condition for trials with an id above one, or among some below; -1 for all trials."""
     if greater_than < 0:
@@ -135,7 +158,7 @@ class _Reader:
             self._add_user,
             self._add_system,
         )
-        self._distributions: dict[str, tuple[BaseDistribution, Callable[[float], Any]]] = {}
+        self._kinds: dict[str, tuple[BaseDistribution, Callable[[float], Any]]] = {}
         self._parsed: dict[str, Any] = {}
 
     def begin(
@@ -162,13 +185,18 @@ class _Reader:
         )
 
     def _add_param(self, trial: FrozenTrial, _: int, name: str, value: float, text: str) -> None:
-        found = self._distributions.get(text)
+        distribution, external = self.kind(text)
+        name = intern(name)
+        trial._params[name] = external(value)
+        trial._distributions[name] = distribution
+
+    def kind(self, text: str) -> tuple[BaseDistribution, Callable[[float], Any]]:
+        """A distribution by its JSON, and the function that makes a stored value an objective's."""
+        found = self._kinds.get(text)
         if found is None:
             distribution = json_to_distribution(text)
-            found = self._distributions[text] = distribution, distribution.to_external_repr
-        name = intern(name)
-        trial._params[name] = found[1](value)
-        trial._distributions[name] = found[0]
+            found = self._kinds[text] = distribution, distribution.to_external_repr
+        return found
 
     def _add_user(self, trial: FrozenTrial, _: int, key: str, __: None, text: str) -> None:
         trial._user_attrs[intern(key)] = self._value(text)

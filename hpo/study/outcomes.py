@@ -19,6 +19,7 @@ from hpo.database.storage import TrialStorage
 from hpo.guard import verdict
 from hpo.search.hopeless import LEAST, Hopeless, hopeless_in
 from hpo.search.samplers import RERUN_OF
+from hpo.study.study import OpenStudy
 from hpo.tickets.budget import Budget
 
 # This system attribute marks a trial that tries an enqueued configuration.
@@ -33,6 +34,16 @@ ATTEMPT = "hpo:attempt"
 def numbered(trials: Sequence[FrozenTrial], number: int | None) -> FrozenTrial | None:
     """The trial of this number; its place in the list differs once another trial was deleted."""
     return next((trial for trial in trials if trial.number == number), None)
+
+
+def trial_numbered(opened: OpenStudy, number: int) -> FrozenTrial | None:
+    """A study's trial of this number; None without one."""
+    return ended.read(opened.storage.engine, opened.study_id, lambda found: found.numbered(number))
+
+
+def last_trial(opened: OpenStudy) -> FrozenTrial | None:
+    """A study's trial of the highest number; None without one."""
+    return ended.read(opened.storage.engine, opened.study_id, Snapshot.last)
 
 
 def attempt_of(trial: FrozenTrial) -> int:
