@@ -135,7 +135,7 @@ def _export(path: Path, opened: OpenStudy) -> None:
     from hpo.files import write
     from hpo.study import table
 
-    write(path, table.csv_of(table.trial_rows(opened)), flag="--export_csv")
+    write(path, table.trials_csv(opened), flag="--export_csv")
 
 
 def _pairs(given: Sequence[str], flag: str) -> dict[str, str]:

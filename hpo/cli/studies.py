@@ -57,8 +57,7 @@ def status(
         refuse_unwritable(export_csv, flag="--export_csv")
     opened, db = open_study(study_name, storage)
     if export_csv is not None:
-        rows = table.trial_rows(opened)
-        write(export_csv, table.csv_of(rows), flag="--export_csv")
+        write(export_csv, table.trials_csv(opened), flag="--export_csv")
     if watch:
         _watch(opened, db, as_json=as_json)
         return

@@ -13,7 +13,7 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, TypeVar
 
 import optuna
@@ -32,6 +32,7 @@ from sqlalchemy import orm
 from hpo.database import binding, outside, trial_writer
 from hpo.database.buffer import Buffer
 from hpo.database.fence import Fence
+from hpo.database.frozen import newer, read_trials
 from hpo.database.history import History
 from hpo.database.history_reader import HistoryReader
 from hpo.database.patient import PatientStorage
@@ -76,6 +77,17 @@ class _Backend(RDBStorage):
         self.skip_compatibility_check = True
         self.heartbeat_interval = self.grace_period = None
         self.heartbeat_stale_trial_callback = self.failed_trial_callback = None
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        which, values = newer(included_trial_ids, trial_id_greater_than)
+        found = read_trials(self.engine, study_id, which, **values)
+        return [one for one in found if states is None or one.state in states]
 
 
 class TrialStorage(PatientStorage):

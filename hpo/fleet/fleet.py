@@ -19,12 +19,12 @@ from hpo.errors import RunFailed
 from hpo.fleet.config import FleetConfig
 from hpo.fleet.events import Event, Finishing, Grown, Progress, Stopping, WorkerEnded
 from hpo.fleet.seats import Seat
-from hpo.fleet.tally import MOST_FAILURES, Tally
+from hpo.fleet.tally import MOST_FAILURES
+from hpo.fleet.watch import Watch
 from hpo.launch.launcher import Launcher
 from hpo.launch.supervisor import Process, Supervisor
 from hpo.study import study
 from hpo.study.join import Prepared
-from hpo.study.outcomes import best_trial
 from hpo.tickets.budget import Budget
 
 _POLL_S = 0.2
@@ -59,8 +59,7 @@ class Fleet:
         self._seats = {slot.name: Seat(slot=slot) for slot in config.slots}
         self._started_at = time.monotonic() if started_at is None else started_at
         self._study = prepared.opened.load()
-        self._tally = Tally(len(config.slots))
-        self._best: FrozenTrial | None = None
+        self._watch = Watch(prepared.opened, slots=len(config.slots))
         self._seen_ended = -1
         self._finishing_since: float | None = None
         self._has_announced = False
@@ -154,27 +153,26 @@ class Fleet:
         ended: Sequence[FrozenTrial] = ()
         if spent.ended != self._seen_ended:
             try:
-                ended = self._tally.take(self._study.get_trials(deepcopy=False))
-                self._best = best_trial(self._study)
+                ended = self._watch.look(self._prepared.opened)
                 self._seen_ended = spent.ended
             except KeyError:
                 self._follow()
             self._note_trained(ended)
-        leases = self._prepared.tickets.live()
+        leases, tally = self._prepared.tickets.live(), self._watch.tally
         self._emit(
             Progress(
                 budget=spent,
                 leases=leases,
-                best=self._best,
-                reasons=self._tally.reasons,
-                hopeless={str(one): one.sentence() for one in self._tally.hopeless},
+                best=self._watch.best,
+                reasons=tally.reasons,
+                hopeless={str(one): one.sentence() for one in tally.hopeless},
                 ended=ended,
                 seconds=self.seconds,
-                left_s=self._tally.left_s(spent, leases),
-                trial_s=self._tally.trial_s(leases),
+                left_s=tally.left_s(spent, leases),
+                trial_s=tally.trial_s(leases),
             )
         )
-        failed = self._tally.failures
+        failed = tally.failures
         if len(failed) >= MOST_FAILURES and spent.ended < spent.total:
             raise RunFailed(
                 f"{len(failed)} trials in a row failed, the last (trial {failed[-1].number}) with: "

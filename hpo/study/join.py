@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo import trust
+from hpo.database import ended
 from hpo.database.connection import locked
 from hpo.database.migrations import create_tables
 from hpo.database.storage import open_storage
@@ -23,6 +24,7 @@ from hpo.study.request import DEFAULT_TRIALS, DEFAULTS, FLAGS, RunRequest, usual
 from hpo.study.resolve import absolute, settled
 from hpo.study.study import OpenStudy
 from hpo.tickets.budget import Tickets
+from hpo.tickets.queue import found_in
 from objectives import DEFAULT, Objective, Params
 
 
@@ -201,7 +203,7 @@ def _refuse_too_many(
     if configurations:
         total = tickets.count().total
         grown = max(0, (request.n_trials or 0) - total)
-        new = tickets.queue.untried(configurations, _tried(opened))
+        new = tickets.queue.untried(configurations, _tried(opened, configurations))
         lacking = len(new) - tickets.queue.free() - grown
         if lacking > 0:
             raise _too_few(request, total + grown + lacking)
@@ -243,14 +245,21 @@ def _too_few(request: RunRequest, needed: int) -> ConfigurationError:
     )
 
 
-def _tried(opened: OpenStudy) -> list[Params]:
-    return [trial.params for trial in opened.load().get_trials(deepcopy=False)]
+def _tried(opened: OpenStudy, configurations: Sequence[Params]) -> Sequence[Params]:
+    """The configurations that trials have tried."""
+    if not configurations:
+        return ()
+    return ended.read(
+        opened.storage.engine,
+        opened.study_id,
+        lambda found: found_in(configurations, found.params()),
+    )
 
 
 def _enqueue(opened: OpenStudy, tickets: Tickets, objective: Objective, request: RunRequest) -> str:
     """Assign the enqueued configurations to the next trials; return a note for the user."""
     wanted = _to_try(opened.config, objective, request)
-    new, lacking = tickets.queue.enqueue(wanted, _tried(opened))
+    new, lacking = tickets.queue.enqueue(wanted, _tried(opened, wanted))
     if lacking:
         raise _too_few(request, tickets.count().total + lacking)
     if not new:

@@ -19,7 +19,8 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial
 
-from hpo.database import outside
+from hpo.database import ended, outside
+from hpo.database.ended import Snapshot
 from hpo.database.migrations import create_tables
 from hpo.database.storage import TrialStorage, open_storage
 from hpo.errors import ConfigurationError, RunFailed
@@ -118,7 +119,7 @@ def find(storage: TrialStorage, name: str) -> OpenStudy | None:
             storage=storage,
             copy_of=first.name if first is not None and is_copy else None,
         )
-    if storage.get_all_trials(study_id, deepcopy=False):
+    if ended.read(storage.engine, study_id, Snapshot.has_trials):
         raise ConfigurationError(
             f"study '{name}' was not created by this service and has no settings to go on with; "
             "choose another --study_name"
