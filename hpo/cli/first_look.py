@@ -71,10 +71,12 @@ def look(
     from hpo.check.start import faults
     from hpo.study.config import StudyConfig
     from hpo.study.objective import load_objective
+    from hpo.task import compiler
     from hpo.worker.supervisor import watch_parent
 
     # It ends this process if the one above is gone and a hook hangs.
     watch_parent(parent, threading.Event(), pulse)
+    compiler.defer()
     torch.set_num_threads(threads)
     config = StudyConfig.from_stored(settings)
     found = faults(load_objective(objective), config, torch.device(device), pulse.begin)

@@ -192,7 +192,9 @@ def train_seed() -> None:
     import torch
 
     from hpo.refit.seed_process import Job, train_seed
+    from hpo.task import compiler
 
+    compiler.defer()
     torch.set_num_threads(1)
     try:
         train_seed(Job.read(line), emit, stop)

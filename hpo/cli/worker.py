@@ -174,6 +174,7 @@ def _train(
     from hpo.environ import home, storage_url
     from hpo.launch import children
     from hpo.study.study import claimed, open_study
+    from hpo.task import compiler
     from hpo.tickets.leases import process_id
     from hpo.worker.supervisor import watch_parent
     from hpo.worker.worker import Worker, WorkerConfig
@@ -181,6 +182,7 @@ def _train(
     # By SIGUSR2 the supervisor asks for the stacks of this process.
     stop = stop_on_signals(signals=[number for number in STOPS if number != signal.SIGUSR2])
     watch_parent(parent, stop, pulse)
+    compiler.defer()
     torch.set_num_threads(threads)
     set_patience(patience)
     url = storage_url(storage)
