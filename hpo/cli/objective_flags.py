@@ -31,10 +31,11 @@ class ObjectiveCommand(Command):
             ) from error
 
     def take_flags(self, ctx: click.Context, objective: str | None, args: Sequence[str]) -> None:
-        """Add the objective's flags if one is named or a flag is not the command's own."""
+        """Add the objective's flags if a flag is not the command's own, or if help shows them."""
         ctx.meta[_NAMED] = ctx.meta.get(_NAMED, False) or objective is not None
         # Importing an objective takes seconds, so it is done once and only if needed.
-        if _META not in ctx.meta and (objective or _has_unknown(args, self, ctx)):
+        is_shown = objective is not None and not {"-h", "--help"}.isdisjoint(args)
+        if _META not in ctx.meta and (is_shown or _has_unknown(args, self, ctx)):
             ctx.meta[_META] = _objective_options(objective or DEFAULT)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:

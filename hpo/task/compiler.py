@@ -51,7 +51,7 @@ def defer() -> None:
     for optimizer in vars(torch.optim).values():
         step = vars(optimizer).get("step") if isinstance(optimizer, type) else None
         if step is not None and _is_made_by(step, _STEP):
-            optimizer.step = _without_marks(step)  # type: ignore[attr-defined]
+            optimizer.step = _without_marks(step)
     _is_deferred = True
     # It stays there: a list of importers that changes between two trials would look like theirs.
     sys.meta_path.insert(0, _Watch())
