@@ -42,7 +42,6 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
 
     With --objective, --help shows the objective's own flags, too.
     """
-    from hpo.display.console import errors, labelled
     from hpo.environ import home, named_storage, storage_url
     from hpo.files import refuse_unwritable
 
@@ -59,6 +58,8 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
         given["enqueue"] = configurations.read(given["enqueue"])
     if is_embedded:
         if not (flags["quiet"] or flags["log_json"]):
+            from hpo.display.console import errors, labelled
+
             errors.print(labelled("storage", f"the embedded PostgreSQL in {home()}"))
         # It may take seconds to start, so the line comes before it.
         storage_url()
