@@ -4,8 +4,8 @@
 
 Each round measures `import torch`, `--help` and a run of `quadratic` on a running server one after
 the other, so that the machine's pace is the same for all; it prints medians and ranges. The
-objective is `quadratic` with a clock in its first step, and the server is one of its own, below a
-temporary folder. Memory is each process's resident set (VmRSS) at the first step, and the largest
+objective is `quadratic` with a clock in its first step. The server is one of its own, below a
+temporary folder, and so is the bytecode, which an installation has beside its modules. Memory is each process's resident set (VmRSS) at the first step, and the largest
 one of the run's own process (VmHWM).
 """
 
@@ -60,11 +60,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         home.chmod(0o755)
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = str(home / "bytecode")
         url = server.start(home / "server").url
         try:
             for number in range(rounds + 1):
                 one = _round(home, url, number)
-                # The first one reads files that the others find in memory, and makes the tables.
+                # The first one makes the tables and the bytecode, and reads all files from disk.
                 for name, value in one.items() if number else ():
                     found[name].append(value)
         finally:
