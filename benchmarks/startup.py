@@ -5,8 +5,9 @@
 Each round measures `import torch`, `--help` and a run of `quadratic` on a running server one after
 the other, so that the machine's pace is the same for all; it prints medians and ranges. The
 objective is `quadratic` with a clock in its first step. The server is one of its own, below a
-temporary folder, and so is the bytecode, which an installation has beside its modules. Memory is each process's resident set (VmRSS) at the first step, and the largest
-one of the run's own process (VmHWM).
+temporary folder, and so is the bytecode, which an installation has beside its modules. Memory is
+each process's resident set (VmRSS) at the first step, and the largest of the run's own process
+(VmHWM).
 """
 
 from __future__ import annotations

@@ -11,18 +11,19 @@ Border: the talk of one process with the run that started it; `hpo.check.start` 
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import select
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from hpo.cli.shared import uncollected
 
 if TYPE_CHECKING:
     from hpo.worker.pulse import Pulse
@@ -84,6 +85,7 @@ class Run:
 
     def move_log(self, log: Path, to: Path) -> None:
         """Append what this worker has logged to another file, and log there from here on."""
+        self._above.close()
         with to.open("ab") as file:
             socket.send_fds(self._below, [b"."], [file.fileno()])
             # From its answer on nothing is written to the first file.
@@ -110,21 +112,6 @@ class Run:
                 self._above.send(b".")
 
         threading.Thread(target=follow, name="log", daemon=True).start()
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Import without collections, and never look through what was imported.
-
-    A process that imports torch makes 350,000 objects that stay. Collections among them take a
-    fifth of the time of its imports, and find 2% of the objects.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def serve(pulse: Pulse, run: Run, *, parent: int, device: str, threads: int) -> dict[str, Any]:

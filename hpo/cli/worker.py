@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpo.cli.first_look import Run, serve, uncollected
+from hpo.cli.first_look import Run, serve
 from hpo.cli.run_flags import named
-from hpo.cli.shared import STOPS, Command, Whole, stop_on_signals, storage_option
+from hpo.cli.shared import STOPS, Command, Whole, stop_on_signals, storage_option, uncollected
 from hpo.errors import RunFailed, StorageError
 
 if TYPE_CHECKING:
@@ -112,10 +112,10 @@ def _allow(sampler: str | None, pruner: str | None) -> None:
     """Allow the user's own sampler and pruner that a command line or its run names."""
     from hpo import trust
 
-    if sampler is not None:
-        trust.name("sampler", sampler)
-    if pruner is not None:
-        trust.name("pruner", pruner)
+    named: dict[trust.Kind, str | None] = {"sampler": sampler, "pruner": pruner}
+    for kind, spec in named.items():
+        if spec is not None:
+            trust.name(kind, spec)
 
 
 def _joined(pulse: Pulse, run: Run, parent: int, **flags: Any) -> dict[str, Any]:
