@@ -104,15 +104,20 @@ class FirstWorker:
         if is_missing(spec):
             # That needs no process, and says so at once.
             return load_objective(spec)
-        told = self._asked(f"objective '{spec}' cannot be imported", objective=spec)
+        told = self._asked(
+            lambda how: f"objective '{spec}' cannot be imported: {how}", objective=spec
+        )
         if given is not None and given not in names():
             trust.name("objective", given)
         # A sampler or a pruner may lie beside it.
         add_folder(spec)
 
         def ask(hook: str, *arguments: Any) -> Any:
-            where = f"objective '{spec}', in {hook}()"
-            return self._asked(where, hook=hook, arguments=arguments)
+            return self._asked(
+                lambda how: f"objective '{spec}', in {hook}(): {how}",
+                hook=hook,
+                arguments=arguments,
+            )
 
         return Described.of(told, ask)
 
@@ -129,13 +134,20 @@ class FirstWorker:
         from hpo.study.objective import faulty
 
         self._emit(Looking(objective=objective))
-        where = f"objective '{objective}', built with its default configuration"
-        faults = self._asked(where, is_new=uid is None, settings=config.stored())
+        faults = self._asked(
+            lambda how: f"objective '{objective}', built with its default configuration: {how}",
+            is_new=uid is None,
+            settings=config.stored(),
+        )
         if faults:
             raise ObjectiveError(faulty(objective, faults))
 
-    def _asked(self, where: str, *, is_new: bool = True, **message: Any) -> Any:
-        """The process's answer to a message; raises what the objective raised."""
+    def _asked(self, said: Callable[[str], str], *, is_new: bool = True, **message: Any) -> Any:
+        """The process's answer to a message; raises what the objective raised.
+
+        Args:
+            said: Makes the error of a process that has ended without an answer.
+        """
         from hpo.study.described import raise_again
 
         process = self._process
@@ -150,7 +162,7 @@ class FirstWorker:
         self._is_log_needed = True
         if not found["ended"].startswith(("hung", "its process")):
             raise RunFailed(f"the first worker ended: {found['ended']}; see '{process.log}'")
-        raise ObjectiveError(f"{where}: {found['ended']}; the log is '{process.log}'")
+        raise ObjectiveError(f"{said(found['ended'])}; the log is '{process.log}'")
 
     def _answer(self, process: Process, *, is_new: bool) -> Mapping[str, Any]:
         code = None
