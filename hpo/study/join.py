@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
@@ -52,8 +52,19 @@ class Prepared:
 Look = Callable[[StudyConfig, str, str | None], object]
 
 
+class Find(Protocol):
+    """Finds an objective as `named_objective` does, in this process or in another."""
+
+    def __call__(self, given: str | None, stored: str, *, what: str) -> Objective: ...
+
+
 def prepare_study(
-    db: sa.Engine, request: RunRequest, *, on_gpu: bool, look: Look | None = None
+    db: sa.Engine,
+    request: RunRequest,
+    *,
+    on_gpu: bool,
+    look: Look | None = None,
+    find: Find = named_objective,
 ) -> Prepared:
     """Create or load the requested study and extend its budget.
 
@@ -61,6 +72,7 @@ def prepare_study(
         look: Called with the settings, the objective and the study's uid, None of a new one,
             before anything is created or changed, if this objective was not trained so before. It
             raises `ObjectiveError` if that cannot be. It may take long, so the study is not locked.
+        find: Finds the objective; a run's own process leaves its import to the first worker.
 
     Raises:
         ConfigurationError: The request is impossible; nothing was changed.
@@ -76,7 +88,7 @@ def prepare_study(
     spec = absolute(request.objective) or (known.config.objective if known else DEFAULT)
     _name_plugins(request)
     given = None if request.objective is None else spec
-    objective = named_objective(given, spec, what=f"study '{request.study_name}'")
+    objective = find(given, spec, what=f"study '{request.study_name}'")
     faults = [finding.detail for finding in declared(objective) if finding.state == "failed"]
     if faults:
         raise ObjectiveError(faulty(spec, faults))

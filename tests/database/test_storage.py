@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from hpo.database import migrations
 from hpo.database.connection import connect, mask, parse_url
 from hpo.database.migrations import create_tables
-from hpo.database.preconditions import look
+from hpo.database.preconditions import _scripts, head, look
 from hpo.database.schema import SCHEMA_VERSION
 from hpo.database.storage import TrialStorage, open_storage
 from hpo.errors import ConfigurationError, LeaseLost, StorageError
@@ -63,6 +63,11 @@ def begin(storage: TrialStorage, study: optuna.Study, ticket: Ticket) -> optuna.
         study._study_id, user_attrs={"prune_reason": "-"}, system_attrs={}
     )
     return optuna.Trial(study, trial_id)
+
+
+def test_the_revision_of_optunas_tables_is_read_as_alembic_finds_it(url):
+    assert head() == _scripts().get_current_head()
+    assert look(connect(url)).is_optunas
 
 
 def test_optuna_still_has_what_the_storage_extends(url):
