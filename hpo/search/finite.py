@@ -48,8 +48,8 @@ def key_of(params: Params, space: Space) -> Key | None:
     return tuple(_text(params[name]) for name in space)
 
 
-# The keys of ended trials, which never change, for the last space of each history. Their numbers may
-# change with a deletion, their ids may not.
+# The keys of ended trials, which never change, by number and id, for a history's last space.
+# After a deletion another trial may have the number.
 _known: WeakKeyDictionary[History, tuple[Space, dict[tuple[int, int], Key | None]]] = (
     WeakKeyDictionary()
 )
