@@ -34,9 +34,9 @@ from hpo.database.history import Floats, Ints
 EXACT = 250
 # Beyond so many widths lies less than the last bit of a probability of 1: Φ(−8.3) < 2⁻⁵³.
 _WHOLE = 8.3
-# So many kernels are summed at once, so that their arrays stay in the cache. OpenBLAS starts threads
-# from 24 candidates times 25 terms times 437 on; they cost more than they bring, and their number
-# would show in the last digit.
+# So many kernels are summed at once, so that their arrays stay in the cache. From 24 candidates
+# times 25 terms times 437 on, OpenBLAS starts threads; they cost more than they bring, and their
+# number would show in the last digit.
 _BLOCK = 400
 _ROOT_2 = math.sqrt(2)
 _LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
