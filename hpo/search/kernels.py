@@ -34,7 +34,7 @@ from optuna.samplers._tpe.probability_distributions import (
 from hpo.database.history import Floats, Ints
 
 # Up to so many kernels Optuna's own figures are as fast.
-EXACT = 250
+EXACT = 60
 # Gains that differ by less are Optuna's to compare. The figures here are off by 10⁻¹¹ at most: each
 # parameter adds terms of up to 1,250, a double has 2⁻⁵³ of that as error, and 50 may add up.
 _TIE = 1e-9
