@@ -4,8 +4,8 @@
     python benchmarks/proposals.py --problems hartmann  # a part of it
     python benchmarks/proposals.py --times              # one proposal at 0 to 10,000 trials
 
-A search is ours. At each of its proposals Optuna's own density chooses among the same candidates,
-so that without a difference the two searches are one. A diverged trial is recorded as the service
+A search is ours. At each of its proposals Optuna's own figures choose among the same candidates, so
+that without a difference the two searches are one. A diverged trial is recorded as the service
 does; a median pruner ends others. The space of the times has 12 parameters.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from recording import _is_pruned, _ours
 
 from hpo.database.history import History, rows_of
 from hpo.search import tpe
-from hpo.search.kernels import EXACT, log_density
+from hpo.search.kernels import EXACT, gain
 from hpo.search.pruners import make_pruner
 from hpo.search.samplers import make_sampler
 
@@ -62,31 +63,26 @@ class Columns(InMemoryStorage):
 
 
 class Compared:
-    """The density of many kernels, in our way and in Optuna's; it counts where they differ.
+    """The gain over many kernels, in our way and in Optuna's; it counts where they differ.
 
     Attributes:
         asked: Proposals in which ours differs from Optuna's way.
         differed: Those in which another candidate was chosen.
-        error: The largest difference of two log densities.
+        error: The largest difference of two gains.
     """
 
     def __init__(self) -> None:
         self.asked = self.differed = 0
         self.error = 0.0
-        self._good = (np.array([]), np.array([]))
 
-    def __call__(self, estimator: Any, samples: Any) -> Any:
-        ours, optunas = log_density(estimator, samples), estimator.log_pdf(samples)
-        if len(estimator._mixture_distribution.weights) <= 26:
-            self._good = ours, optunas
-        elif len(estimator._mixture_distribution.weights) > EXACT:
+    def __call__(self, good: Any, other: Any, samples: Any) -> Any:
+        ours, optunas = gain(good, other, samples), good.log_pdf(samples) - other.log_pdf(samples)
+        if len(other._mixture_distribution.weights) > EXACT:
             self.asked += 1
             self.error = max(self.error, float(np.abs(ours - optunas).max()))
-            chosen = np.argmax(self._good[0] - ours), np.argmax(self._good[1] - optunas)
+            chosen = np.argmax(ours), np.argmax(optunas)
             # Two candidates that are equal in all parameters are one.
-            self.differed += any(
-                values[chosen[0]] != values[chosen[1]] for values in samples.values()
-            )
+            self.differed += any(one[chosen[0]] != one[chosen[1]] for one in samples.values())
         return ours
 
 
@@ -118,7 +114,7 @@ def proposals(names: list[str], *, seeds: int, n_trials: int) -> None:
     print("|---|---|---|---|---|")
     for name in names:
         compared = Compared()
-        tpe.log_density = compared
+        setattr(tpe, "gain", compared)  # noqa: B010
         best = [search(PROBLEMS[name], seed=seed, n_trials=n_trials) for seed in range(seeds)]
         figures = f"{compared.asked:,} | {compared.differed} | {compared.error:.1e}"
         print(f"| {name} | {statistics.median(best):.4f} | {figures} |", flush=True)
@@ -127,7 +123,8 @@ def proposals(names: list[str], *, seeds: int, n_trials: int) -> None:
 def filled(n_trials: int) -> optuna.Study:
     """A study whose trials gather around a point, as those of a long search do."""
     rng = np.random.default_rng(0)
-    study = optuna.create_study(storage=Columns())
+    storage = Columns()
+    study = optuna.create_study(storage=storage)
     for _ in range(n_trials):
         params: dict[str, Any] = {}
         for name, one in SPACE.items():
@@ -141,23 +138,21 @@ def filled(n_trials: int) -> optuna.Study:
             value = min(max(float(np.exp(value) if one.log else value), one.low), one.high)
             params[name] = round(value) if isinstance(one, IntDistribution) else value
         study.add_trial(optuna.create_trial(value=rng.normal(), params=params, distributions=SPACE))
-    study._storage.history(study._study_id)
+    storage.history(study._study_id)
     return study
 
 
-def time_ms(study: optuna.Study, sampler: type[BaseSampler] | None) -> float:
+def time_ms(study: optuna.Study, sampler: Callable[[int], BaseSampler]) -> float:
     """The median CPU time of a space and its proposal, as a worker asks for them."""
     frozen = study.ask()._cached_frozen_trial
     study._thread_local.cached_all_trials = study.get_trials(deepcopy=False)
     found = []
     for seed in range(9):
         started_s = time.process_time()
-        asked = make_sampler("tpe", seed=seed) if sampler is None else sampler(seed=seed)
+        asked = sampler(seed)
         space = asked.infer_relative_search_space(study, frozen)
         asked.sample_relative(study, frozen, space)
         found.append(1e3 * (time.process_time() - started_s))
-        # In the next one nothing that this one has kept is to be found.
-        study._storage.history(study._study_id)
     study.tell(frozen.number, state=TrialState.FAIL)
     return statistics.median(found)
 
@@ -167,7 +162,8 @@ def times(counts: list[int]) -> None:
     print("| trials | ours, CPU ms | Optuna's, trials cached | ratio |\n|---|---|---|---|")
     for count in counts:
         study = filled(count)
-        ours, optunas = time_ms(study, None), time_ms(study, TPESampler)
+        ours = time_ms(study, lambda seed: make_sampler("tpe", seed=seed))
+        optunas = time_ms(study, lambda seed: TPESampler(seed=seed))
         print(f"| {count:,} | {ours:.1f} | {optunas:.1f} | {optunas / ours:.1f} |", flush=True)
 
 

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import optuna
 from optuna._transform import _SearchSpaceTransform
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from hpo.errors import ConfigurationError
+from hpo.search.columns import Shown, history_of
 
 if TYPE_CHECKING:
     import cmaes
@@ -41,6 +42,19 @@ _Solution = tuple[np.ndarray, float]
 
 class PlainCmaEs(CmaEsSampler):
     """Optuna's CMA-ES sampler, which stores and reads no pickle."""
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        history = history_of(study)
+        if history is None:
+            return super().infer_relative_search_space(study, trial)
+        shown = Shown(history, asked=trial.number, completed_in=study.direction)
+        return {
+            name: one
+            for name, one in shown.space().items()
+            if isinstance(one, FloatDistribution | IntDistribution) and not one.single()
+        }
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]

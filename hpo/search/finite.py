@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
-import numpy as np
+from optuna.trial import TrialState
 
-from hpo.database.history import History
+from hpo.database.history import ABSENT, History
 from objectives import Choice, Int, Objective, Params, Space
 
 # Of a long range so many values are looked at, drawn at random.
 _LOOKED_AT = 100
+_ENDED = {state.value for state in TrialState if state.is_finished()}
 Key = tuple[str, ...]
 
 
@@ -45,23 +48,36 @@ def key_of(params: Params, space: Space) -> Key | None:
     return tuple(_text(params[name]) for name in space)
 
 
+# The keys of ended trials, which never change, by number and id, for a history's last space.
+# After a deletion another trial may have the number.
+_known: WeakKeyDictionary[History, tuple[Space, dict[tuple[int, int], Key | None]]] = (
+    WeakKeyDictionary()
+)
+
+
 def keys_in(history: History, space: Space, *, but: int) -> set[Key]:
     """The keys of all configurations that trials have, except for one trial's own."""
-    columns = history.params
-    if any(name not in columns for name in space):
-        return set()
-    has_all = np.arange(history.size) != but
-    # Equal configurations have one code; among thousands of trials few differ.
-    code = np.zeros(history.size, dtype=np.int64)
-    for name in space:
-        column = columns[name]
-        has_all &= column.kind >= 0
-        for part in (column.kind, column.value):
-            distinct, place = np.unique(part, return_inverse=True)
-            _, code = np.unique(code * len(distinct) + place, return_inverse=True)
-    numbers = np.flatnonzero(has_all)
-    _, first = np.unique(code[numbers], return_index=True)
-    keys = (key_of(history.params_of(int(number)), space) for number in numbers[first])
+    of, known = _known.get(history, (None, {}))
+    if of != space:
+        known = {}
+        _known[history] = space, known
+    keys = set()
+    rows = history.rows
+    for number, trial_id, state in zip(
+        range(len(rows)), rows["id"].tolist(), rows["state"].tolist(), strict=True
+    ):
+        trial = number, trial_id
+        if number == but or state == ABSENT:
+            continue
+        if trial in known:
+            keys.add(known[trial])
+            continue
+        key = key_of(history.params_of(number), space)
+        # Most values occur in many trials, so that their texts are kept once.
+        key = None if key is None else tuple(map(sys.intern, key))
+        keys.add(key)
+        if state in _ENDED:
+            known[trial] = key
     return {key for key in keys if key is not None}
 
 

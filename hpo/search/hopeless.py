@@ -16,12 +16,14 @@ columns; `samplers` avoids the values.
 from __future__ import annotations
 
 import random
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import comb
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -142,28 +144,33 @@ def hopeless_in(history: History) -> list[Hopeless]:
     well = np.flatnonzero(np.isin(rows["state"], [state.value for state in _WELL]))
     count = _Count(failed=set(failed.tolist()), well=len(well))
     for name, column in history.params.items():
-        for key, value, numbers in _by_value(history, name, column, failed):
-            count.add_failed(key, value, numbers)
+        for key, value, is_own in _values(history, name, column, failed):
+            count.add_failed(key, value, failed[is_own(failed)].tolist())
+        if any(own == name for own, _ in count.by_value):
+            count.cleared |= {key for key, _, _ in _values(history, name, column, well)}
         if (column.kind[well] >= 0).any():
             count.tried.add(name)
-        count.cleared |= {key for key, _, _ in _by_value(history, name, column, well)}
     return count.found()
 
 
-def _by_value(
+def _values(
     history: History, name: str, column: Column, numbers: Ints
-) -> Iterator[tuple[Key, Any, list[int]]]:
-    """The values of a choice or an integer in these trials, and the trials with each."""
-    for kind, distribution in enumerate(history.distributions):
+) -> Iterator[tuple[Key, Any, Callable[[Ints], NDArray[np.bool_]]]]:
+    """The values of a choice or an integer in these trials, and a test of trials for each."""
+    for kind in np.flatnonzero(np.bincount(column.kind[numbers] + 1)[1:]).tolist():
+        distribution = history.distributions[kind]
         if not isinstance(distribution, CategoricalDistribution | IntDistribution):
             continue
-        own = numbers[column.kind[numbers] == kind]
-        stored = column.value[own]
-        for one in np.unique(stored):
-            value = distribution.to_external_repr(float(one))
+        for stored in np.unique(column.value[numbers[column.kind[numbers] == kind]]).tolist():
+            value = distribution.to_external_repr(stored)
             key = key_of(name, value, distribution)
             if key is not None:
-                yield key, value, own[stored == one].tolist()
+                yield key, value, partial(_holds, column, kind, stored)
+
+
+def _holds(column: Column, kind: int, stored: float, numbers: Ints) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = (column.kind[numbers] == kind) & (column.value[numbers] == stored)
+    return found
 
 
 def _explained(

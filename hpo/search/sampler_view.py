@@ -25,7 +25,7 @@ _TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class View:
-    """A study with other trials; everything else, writing included, is the study's own.
+    """A study with other trials for one ask; everything else, writing included, is its own.
 
     Args:
         reads_pruned: True if the sampler itself reads pruned trials and their constraints.
@@ -33,6 +33,7 @@ class View:
 
     def __init__(self, study: optuna.Study, *, reads_pruned: bool) -> None:
         self._study, self._reads_pruned = study, reads_pruned
+        self._seen: list[FrozenTrial] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
@@ -43,9 +44,14 @@ class View:
         states: Container[TrialState] | None = None,
         use_cache: bool = False,
     ) -> list[FrozenTrial]:
-        seen = without_superseded(self._study._get_trials(deepcopy=False, use_cache=use_cache))
-        if not self._reads_pruned:
-            seen = as_complete(seen, self._study.direction)
+        # A sampler that takes trials as of the ask gets them prepared once.
+        seen = self._seen if use_cache else None
+        if seen is None:
+            seen = without_superseded(self._study._get_trials(deepcopy=False, use_cache=use_cache))
+            if not self._reads_pruned:
+                seen = as_complete(seen, self._study.direction)
+        if use_cache:
+            self._seen = seen
         found = [trial for trial in seen if states is None or trial.state in states]
         return copy.deepcopy(found) if deepcopy else found
 

@@ -60,20 +60,26 @@ class InformedSampler(BaseSampler):
     def __init__(self, inner: BaseSampler, *, seed: int = 0, reads_pruned: bool = False) -> None:
         self.inner, self._seed, self._reads_pruned = inner, seed, reads_pruned
         self._avoided: tuple[int, frozenset[Key]] = (-1, frozenset())
+        self._viewed: tuple[optuna.Study, int, optuna.Study] | None = None
 
-    def _view(self, study: optuna.Study) -> optuna.Study:
-        # `View` has the part of a study that samplers use, not all of `optuna.Study`.
-        return cast(optuna.Study, View(study, reads_pruned=self._reads_pruned))
+    def _view(self, study: optuna.Study, trial: FrozenTrial) -> optuna.Study:
+        """The view of the study in which this trial's parameters are sampled."""
+        viewed = self._viewed
+        if viewed is None or viewed[:2] != (study, trial.number):
+            view = View(study, reads_pruned=self._reads_pruned)
+            # `View` has the part of a study that samplers use, not all of `optuna.Study`.
+            viewed = self._viewed = study, trial.number, cast(optuna.Study, view)
+        return viewed[2]
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        return self.inner.infer_relative_search_space(self._view(study), trial)
+        return self.inner.infer_relative_search_space(self._view(study, trial), trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        found = self.inner.sample_relative(self._view(study), trial, search_space)
+        found = self.inner.sample_relative(self._view(study, trial), trial, search_space)
         return {
             name: self._allowed(study, trial, name, value, search_space[name])
             for name, value in found.items()
@@ -87,7 +93,7 @@ class InformedSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         value = self.inner.sample_independent(
-            self._view(study), trial, param_name, param_distribution
+            self._view(study, trial), trial, param_name, param_distribution
         )
         return self._allowed(study, trial, param_name, value, param_distribution)
 
@@ -115,7 +121,7 @@ class InformedSampler(BaseSampler):
         return instead(name, value, distribution, avoided=avoided, rng=rng)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self.inner.before_trial(self._view(study), trial)
+        self.inner.before_trial(self._view(study, trial), trial)
 
     def after_trial(
         self,
@@ -125,7 +131,7 @@ class InformedSampler(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         # CMA-ES would warn of every constraint that it cannot use.
-        self.inner.after_trial(self._view(study), constrained(trial, {}), state, values)
+        self.inner.after_trial(self._view(study, trial), constrained(trial, {}), state, values)
 
     def reseed_rng(self) -> None:
         self.inner.reseed_rng()

@@ -1,9 +1,9 @@
 """Optuna's TPE sampler on columns in place of Optuna's objects, in milliseconds at 10,000 trials.
 
-Its proposals are those of Optuna's `TPESampler`: to the bit up to `kernels.EXACT` kernels, and
-beyond unless two candidates are as good as equal. It stores nothing. Optuna's sampler notes what it
-proposed as an attribute of the running trial, for other processes that ask before all parameters
-are stored; here all are stored in one transaction right after the suggestion.
+Its proposals are those of Optuna's `TPESampler`, to the bit, whatever the number of trials. But it
+stores nothing. Optuna's sampler notes what it proposed as an attribute of the running trial, for
+other processes that ask before all parameters are stored; here all are stored in one transaction
+right after the suggestion.
 
 Border: single-objective studies whose storage keeps a history; on any other this is Optuna's own
 sampler. It extends parts of that which are not public; `tests/search/test_tpe.py` names each.
@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial
 
 from hpo.database.history import Ints
 from hpo.search.columns import Shown, history_of, observations
-from hpo.search.kernels import log_density
+from hpo.search.kernels import gain
 
 
 class ColumnTPESampler(TPESampler):
@@ -91,8 +91,7 @@ class ColumnTPESampler(TPESampler):
         below, above = shown.split(default_gamma(len(shown.told)), study.direction)
         good, other = (self._estimator(shown, numbers, space) for numbers in (below, above))
         samples = good.sample(self._rng.rng, self._n_ei_candidates)
-        gain = log_density(good, samples) - log_density(other, samples)
-        best = self._compare(samples, gain)
+        best = self._compare(samples, gain(good, other, samples))
         return {name: one.to_external_repr(best[name]) for name, one in space.items()}
 
     def _estimator(

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpo.database.history import History
+from hpo.database.history import History, rows_of
 from hpo.search.finite import configurations, key_of, keys_in, untried
 from objectives import Choice, Float, Int, Objective
-from tests.support.columns import some_trials
+from tests.support.columns import some_trials, study_of
 
 SPACE = {
     "a": Choice(choices=(1, 2.5, "x", None, False), default=1),
@@ -104,3 +104,20 @@ def test_the_configurations_of_columns_are_those_of_the_trials(seed, count):
 
     keys = {key_of(trial.params, space) for trial in trials if trial.number != 2}
     assert found == keys - {None}
+
+
+def test_a_trial_counts_once_it_has_parameters_and_no_more_once_it_is_deleted():
+    space = {"whole": Int(low=1, high=9, default=1)}
+    study = study_of([], has_columns=True)
+    first, second = study.ask(), study.ask()
+    history = study._storage.history(0)
+    assert keys_in(history, space, but=first.number) == set()
+
+    second.suggest_int("whole", 1, 9)
+    study.tell(second, 0.0)
+    history.add(rows_of(study.trials[1]))
+    found = keys_in(history, space, but=first.number)
+    history.forget(second.number)
+
+    assert found == {(str(second.params["whole"]),)}
+    assert keys_in(history, space, but=first.number) == set()

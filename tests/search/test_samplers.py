@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import optuna
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
 from optuna.pruners import HyperbandPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
@@ -20,6 +22,7 @@ from hpo.search.sampler_view import without_superseded
 from hpo.search.samplers import RERUN_OF, SAMPLERS, UNTRAINED, InformedSampler, resolve
 from objectives import Choice, Float
 from tests.database.test_storage import Gate, begin
+from tests.support.columns import some_trials, study_of
 
 # A genetic sampler reads complete trials alone, too; a small population has generations.
 ALL: dict[str, Callable[[int], BaseSampler]] = {
@@ -35,10 +38,17 @@ def outcome(x: float, y: float) -> float | None:
 
 
 def search(
-    name: str, *, seed: int = 0, n_trials: int = 24, as_failed: bool = False, sign: int = 1
+    name: str,
+    *,
+    seed: int = 0,
+    n_trials: int = 24,
+    as_failed: bool = False,
+    sign: int = 1,
+    has_columns: bool = False,
 ) -> optuna.Study:
     """A study in memory, one sampler an ask as the service does it."""
-    study = optuna.create_study(direction="minimize" if sign > 0 else "maximize")
+    direction = "minimize" if sign > 0 else "maximize"
+    study = study_of([], has_columns=has_columns, direction=direction)
     for ticket in range(n_trials):
         study.sampler = ALL[name](1000 * seed + ticket)
         run(study, study.ask(), as_failed=as_failed, sign=sign)
@@ -147,6 +157,35 @@ def test_trials_of_other_programs_do_no_harm(name):
     run(study, study.ask())
 
     assert study.trials[-1].state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "gp"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_storage_with_columns_changes_no_proposal(name, sign):
+    plain, columns = (
+        points(search(name, n_trials=32, sign=sign, has_columns=one)) for one in (False, True)
+    )
+
+    assert plain == columns
+
+
+def test_the_gaussian_process_needs_no_columns():
+    plain, columns = (points(search("gp", n_trials=12, has_columns=one)) for one in (False, True))
+
+    assert plain == columns
+
+
+@given(seed=st.integers(0, 2**31 - 1), count=st.integers(0, 60))
+@settings(max_examples=20, deadline=None)
+def test_cmaes_finds_the_same_space_in_columns(seed, count):
+    trials = some_trials(seed, count, is_dynamic=True)
+    spaces = []
+    for has_columns in (True, False):
+        study = study_of(trials, has_columns=has_columns)
+        asked = study.ask()._cached_frozen_trial
+        spaces.append(SAMPLERS["cmaes"](0).infer_relative_search_space(study, asked))
+
+    assert list(spaces[0].items()) == list(spaces[1].items())
 
 
 @pytest.mark.parametrize("name", ALL)

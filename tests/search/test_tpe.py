@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.search import kernels
 from hpo.search.columns import Shown, observations
-from hpo.search.kernels import log_density
+from hpo.search.kernels import gain, log_density
 from hpo.search.sampler_view import RERUN_OF
 from hpo.search.samplers import InformedSampler
 from hpo.search.tpe import ColumnTPESampler
@@ -87,7 +87,7 @@ def test_proposals_are_those_of_optuna_to_the_bit(
 
 @pytest.mark.parametrize("count", [200, kernels.EXACT + 300, 1500])
 @pytest.mark.parametrize("is_dynamic", [False, True])
-def test_among_many_trials_they_are_the_same_too(count, is_dynamic):
+def test_among_many_trials_they_are_the_same(count, is_dynamic):
     trials = some_trials(count, count, is_dynamic=is_dynamic)
 
     own, optunas = (proposed(trials, has_columns=one, seed=3) for one in (True, False))
@@ -159,6 +159,26 @@ def test_the_density_of_many_kernels_is_optunas(seed, count, names):
 
     # Terms of up to 1,250 are summed for each of up to four points, with 2⁻⁵³ of each as error.
     np.testing.assert_allclose(found, meant, rtol=0, atol=1e-11)
+
+
+def test_candidates_that_the_prior_alone_reaches_are_told_apart_by_optunas_rounding():
+    rng = np.random.default_rng(0)
+    space = {name: FloatDistribution(0.0, 1.0) for name in "ab"}
+    parameters = ColumnTPESampler()._parzen_estimator_parameters
+    good, other = (
+        _ParzenEstimator({name: rng.uniform(*where, n) for name in space}, space, parameters)
+        for where, n in (((0.1, 0.2), 25), ((0.0, 0.3), 500))
+    )
+    is_other, would_be_other = [], []
+    for seed in range(200):
+        samples = good.sample(np.random.RandomState(seed), 24)
+        log_good = good.log_pdf(samples)
+        best = np.argmax(log_good - other.log_pdf(samples))
+        is_other.append(np.argmax(gain(good, other, samples)) != best)
+        would_be_other.append(np.argmax(log_good - log_density(other, samples)) != best)
+
+    assert not any(is_other)
+    assert any(would_be_other)
 
 
 def test_a_center_outside_of_the_range_is_weighed_as_optuna_does():
