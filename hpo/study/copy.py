@@ -7,12 +7,10 @@ Border: rows and files, as in `deletion`; no prompts, no output.
 
 from __future__ import annotations
 
-import os
+import json
 import re
-import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +25,13 @@ from hpo.database.schema import artifacts, leases, metrics, tickets
 from hpo.errors import ConfigurationError, RunFailed, StorageError
 from hpo.study.deletion import TABLES, Whole, count, lacks_right
 from hpo.study.identity import STUDIES, TRIALS
+from hpo.study.staging import staged
 from hpo.study.study import OpenStudy
 
 # Leases and heartbeats are not copied, because their workers work on the source.
 _NOT_COPIED = (leases, models.TrialHeartbeatModel.__table__)
 _COPIED = [table for table in TABLES if table not in _NOT_COPIED]
+_ID_LENGTH = 36
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # This many rows are in memory at a time. A row of artifacts has 1 MiB, and several copies of it
 # exist on its way.
@@ -84,7 +84,7 @@ def copy(
         create_tables(target)
         with target.connect() as connection:
             _refuse_existing(connection, name)
-        with _staged(checkpoints, opened.uid, uid) as publish, target.begin() as writer:
+        with staged(checkpoints, opened.uid, uid) as publish, target.begin() as writer:
             _claim(writer, name)
             # This isolation level reads one snapshot, taken at the first statement.
             with source.connect().execution_options(
@@ -166,8 +166,7 @@ class _Move:
         total = sum(self._sizes.values())
         for table in _COPIED:
             for rows in self._read(table):
-                into = sa.table(table.name, *map(sa.column, rows[0]), schema=table.schema)
-                self._writer.execute(sa.insert(into), rows)
+                _insert(self._writer, table, rows)
                 self.done += len(rows)
                 progress(table.name, self.done, total)
         self._writer.execute(
@@ -197,7 +196,7 @@ class _Move:
             return self._name
         if column in self._numbers:
             return self._numbers[column][value]
-        if isinstance(value, str):
+        if isinstance(value, str) and len(value) >= _ID_LENGTH:
             return _ID.sub(lambda found: self._names.get(found[0], found[0]), value)
         return value
 
@@ -218,49 +217,32 @@ class _Move:
         return {old: str(uuid.uuid4()) for old in self._writer.scalars(names)}
 
 
-def _raw(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    """A column's values as the driver returns them; JSON and uids are cast to text.
-
-    The cast keeps SQL NULL apart from a JSON `null`.
-    """
-    if isinstance(column.type, (sa.JSON, sa.Uuid)):
-        return sa.cast(column, sa.Text)
-    return sa.type_coerce(column, sa.types.NullType())
-
-
-@contextmanager
-def _staged(checkpoints: Path, old: str, new: str) -> Iterator[Callable[[], Path | None]]:
-    """Stage the checkpoints as they are now; yield the function that publishes them to the copy.
-
-    Files are hard links where the file system allows, as a checkpoint is never changed in place.
-    Until it is published, the staging folder is within the study's own. If a crash leaves it
-    behind, it is deleted with that study.
-    """
-    staging, folder = checkpoints / old / f"{new}.tmp", checkpoints / new
-    found = sorted((checkpoints / old).glob("trial_*.pt"))
-
-    def publish() -> Path | None:
-        return staging.rename(folder) if found else None
-
-    try:
-        if found:
-            staging.mkdir(mode=0o700)
-        for path in found:
-            _link(path, staging / path.name)
-        yield publish
-    except BaseException as error:
-        for leftover in (staging, folder):
-            shutil.rmtree(leftover, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise RunFailed(f"the checkpoints cannot be copied: {error}") from error
-        raise
-
-
-def _link(path: Path, place: Path) -> None:
-    try:
-        os.link(path, place)
-    except FileNotFoundError:
-        # The file was deleted because its trial has just ended.
+def _insert(writer: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows of one table, with values as `_raw` reads them."""
+    names = list(rows[0])
+    if table is artifacts:
+        # As text, a file would be held in memory twice as large.
+        into = sa.table(table.name, *map(sa.column, names), schema=table.schema)
+        writer.execute(sa.insert(into), rows)
         return
-    except OSError:
-        shutil.copy2(path, place)
+    # One JSON text costs half of what a parameter for each value does, in this process.
+    dialect, quote = writer.dialect, writer.dialect.identifier_preparer.quote
+    kinds = {name: table.c[name].type.compile(dialect) for name in names}
+    columns = ", ".join(map(quote, names))
+    values = ", ".join(f"CAST(x.{quote(name)} AS {kind})" for name, kind in kinds.items())
+    texts = ", ".join(f"{quote(name)} text" for name in names)
+    writer.exec_driver_sql(
+        f"INSERT INTO {table} ({columns}) SELECT {values} "
+        f"FROM json_to_recordset(%(rows)s) AS x({texts})",
+        {"rows": json.dumps(rows)},
+    )
+
+
+def _raw(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """A column's values: numbers and files as the driver returns them, all others as text.
+
+    The text of a float is exact, and that of JSON keeps SQL NULL apart from a JSON `null`.
+    """
+    if isinstance(column.type, (sa.Integer, sa.LargeBinary)):
+        return sa.type_coerce(column, sa.types.NullType())
+    return sa.cast(column, sa.Text)

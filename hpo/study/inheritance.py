@@ -137,8 +137,11 @@ _RENAME = sa.text("""
 UPDATE trial_user_attributes a
 SET value_json = to_json(md5((value_json::json #>> '{}') || :new)::uuid::text)::text
 FROM trials t
-JOIN hpo.tickets k ON k.study_uid = :new AND t.number IN (k.trial_number, k.rerun_of)
 WHERE t.study_id = :study_id AND a.trial_id = t.trial_id AND a.key = 'run_uid'
+AND t.number IN (
+    SELECT trial_number FROM hpo.tickets WHERE study_uid = :new
+    UNION SELECT rerun_of FROM hpo.tickets WHERE study_uid = :new
+)
 """)
 
 
