@@ -47,12 +47,13 @@ def storage_url(storage: str | None = None, *, home_folder: Path | None = None) 
         ConfigurationError: The URL cannot be used.
         PostgresError: The embedded server cannot be started.
     """
-    from hpo.database.connection import parse_url
-    from hpo.embedded import server
-
     named = named_storage(storage)
     if named is not None:
+        from hpo.database.connection import parse_url
+
         return parse_url(named).render_as_string(hide_password=False)
+    from hpo.embedded import server
+
     return server.start(home_folder or home()).url
 
 

@@ -42,7 +42,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
 
     With --objective, --help shows the objective's own flags, too.
     """
-    from hpo.environ import home, named_storage, storage_url
+    from hpo.environ import home, named_storage
     from hpo.files import refuse_unwritable
 
     csv_path, is_embedded = flags["export_csv"], named_storage(flags["storage"]) is None
@@ -56,13 +56,11 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
         from hpo.search import configurations
 
         given["enqueue"] = configurations.read(given["enqueue"])
-    if is_embedded:
-        if not (flags["quiet"] or flags["log_json"]):
-            from hpo.display.console import errors, labelled
+    if is_embedded and not (flags["quiet"] or flags["log_json"]):
+        from hpo.display.console import errors, labelled
 
-            errors.print(labelled("storage", f"the embedded PostgreSQL in {home()}"))
-        # It may take seconds to start, so the line comes before it.
-        storage_url()
+        # The server may take seconds to start, so the line comes before it.
+        errors.print(labelled("storage", f"the embedded PostgreSQL in {home()}"))
 
     from hpo.api.run import run as run_study
 

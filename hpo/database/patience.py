@@ -1,7 +1,7 @@
 """Waiting for a database that is away: what is retried, for how long, and who ends the waiting.
 
 A process has one patience, one deadline and one request to end; they hold for all its threads.
-Border: `faults` knows what an outage is; nothing here connects.
+Border: `faults` knows what an outage is, and is imported for one; nothing here connects.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
-
-from hpo.database.faults import AWAY, fault, is_outage, is_rollback, reason
 
 # A command is waited for by its user. A run and its workers wait for `--patience`.
 PATIENCE_S = 45.0
@@ -63,6 +61,8 @@ class _Outages:
 
     def note(self, error: Exception, left_s: float) -> None:
         """Log an outage that lasts, once a minute, and have the server started again."""
+        from hpo.database.faults import AWAY, fault, reason
+
         with self._lock:
             now = time.monotonic()
             is_due = now - self._began_at >= _BRIEF_S and now - self._told_at >= _TELL_S
@@ -158,6 +158,9 @@ def with_retries(work: Callable[[], T]) -> T:
             try:
                 result = work()
             except Exception as error:
+                # It imports SQLAlchemy for 0.1 s, and a run starts its first worker before that.
+                from hpo.database.faults import is_outage, is_rollback
+
                 now = time.monotonic()
                 left_s = deadline - now
                 if not is_outage(error) or left_s <= 0 or must_end():

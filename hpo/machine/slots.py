@@ -1,6 +1,6 @@
 """Slots for workers on this machine, from its GPUs, cores and memory.
 
-Border: reads the machine, changes nothing, and imports torch only if there is a device to query.
+Border: reads the machine and changes nothing; `gpus` has torch count its GPUs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpo.errors import ConfigurationError
+from hpo.machine.gpus import torchs_gpus
 
 if TYPE_CHECKING:
     import torch
@@ -81,18 +82,16 @@ def gpu_count(*, visible: str | None = None) -> int:
     """
     if visible == "" or not has_nvidia_device():
         return 0
-    import torch
-
-    if torch.version.cuda is None:
+    cuda, count = torchs_gpus()
+    if cuda is None:
         raise ConfigurationError(
             f"this machine has an NVIDIA GPU, but torch {metadata.version('torch')} is a CPU "
             "build; install a CUDA build of the same version (docs/installation.md), or "
             "set CUDA_VISIBLE_DEVICES= to train on the CPU"
         )
-    count = torch.cuda.device_count()
     if count == 0:
         raise ConfigurationError(
-            f"this machine has an NVIDIA GPU, but torch's CUDA {torch.version.cuda} can use none; "
+            f"this machine has an NVIDIA GPU, but torch's CUDA {cuda} can use none; "
             "bring the driver up to date (nvidia-smi shows its CUDA version), name one that exists "
             "in CUDA_VISIBLE_DEVICES, or set CUDA_VISIBLE_DEVICES= to train on the CPU"
         )

@@ -25,6 +25,16 @@ def test_an_nvidia_device_with_a_cpu_build_of_torch_is_told_with_the_cure(tmp_pa
     with pytest.raises(ConfigurationError, match="CPU build; install a CUDA build"):
         slots.gpu_count()
     assert slots.gpu_count(visible="") == 0
+    # A process without torch has it asked by another, and tells the same.
+    code = (
+        "import sys; from hpo.machine import slots\ntry: slots.gpu_count()\n"
+        "except Exception as error: print(type(error).__name__, error, 'torch' in sys.modules)"
+    )
+    apart = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert apart.stdout.startswith("ConfigurationError this machine has an NVIDIA GPU, but torch")
+    assert apart.stdout.endswith("train on the CPU False\n")
 
 
 def test_a_gpu_worker_sees_its_own_gpu_alone():
