@@ -89,10 +89,9 @@ class Fleet:
                     notices.listen()
                     began_at = time.monotonic()
                     spent = self._report()
-                    took_s = time.monotonic() - began_at
-                    pause_s = min(max(_PROGRESS_S, took_s / _SHARE), _LONGEST_S)
-                    next_progress_at = time.monotonic() + pause_s
+                    next_progress_at = _next_after(began_at)
                     is_done = spent.ended == spent.total and not self._grow()
+                    self._note_deaths(is_done=is_done)
                     if not is_done:
                         self._tend_workers(spent)
                         if time.monotonic() - self._looked_at > _LOOK_S:
@@ -198,11 +197,8 @@ class Fleet:
                 self._seats[name].note_trained()
 
     def _tend_workers(self, spent: Budget) -> None:
-        """Check the workers that ended; start one on each empty slot while there is work."""
-        tickets, supervisor = self._prepared.tickets, self._supervisor
-        for process, code in supervisor.take().ended:
-            tickets.sweep()
-            self._note_death(process, code)
+        """Start a worker on each empty slot while there is work."""
+        supervisor = self._supervisor
         left, now = spent.open + spent.leased, time.monotonic()
         for name, seat in self._seats.items():
             # More workers than trials would only wait.
@@ -217,7 +213,13 @@ class Fleet:
                     environment={"HPO_STORAGE": self._prepared.url},
                 )
 
-    def _note_death(self, process: Process, code: int) -> None:
+    def _note_deaths(self, *, is_done: bool) -> None:
+        """Report the workers that ended, also where others have ended their trials meanwhile."""
+        for process, code in self._supervisor.take().ended:
+            self._prepared.tickets.sweep()
+            self._note_death(process, code, is_done=is_done)
+
+    def _note_death(self, process: Process, code: int, *, is_done: bool) -> None:
         if code == 0:
             return
         before = self._prepared.opened
@@ -233,8 +235,14 @@ class Fleet:
                 slot=name, code=code, log=process.log, reason=reason, is_retired=seat.is_retired
             )
         )
-        if all(one.is_retired for one in self._seats.values()):
+        if not is_done and all(one.is_retired for one in self._seats.values()):
             raise RunFailed(
                 f"worker {name} ended with code {code}, as those before it, and no slot is left; "
                 f"its log '{process.log}' ends: {reason or '(empty)'}"
             )
+
+
+def _next_after(began_at: float) -> float:
+    """The time of the next report, after one that began at this time of the monotonic clock."""
+    now = time.monotonic()
+    return now + min(max(_PROGRESS_S, (now - began_at) / _SHARE), _LONGEST_S)
