@@ -16,22 +16,18 @@ import json
 import multiprocessing
 import os
 import random
-import shutil
 import statistics
 import sys
-import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-import psutil
-import psycopg2
 import sqlalchemy as sa
+from own_server import Load, ask, own_server
 from sqlalchemy import orm
 
 from hpo.database.connection import connect
@@ -43,63 +39,9 @@ from hpo.worker.heartbeat import Beat
 from hpo.worker.idle import Idle
 from hpo.worker.pulse import Pulse
 
-_CONNECTIONS = 1100
 # A backend that becomes idle adds its transactions to the server's count within 10 s.
 _FLUSHED_S = 15.0
-_XACTS = "SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database WHERE datname = 'hpo'"
-_LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
-
-
-@contextmanager
-def own_server() -> Iterator[postgres.Server]:
-    """A server that nobody else uses."""
-    home = Path(tempfile.mkdtemp(prefix="hpo-waiting-"))
-    home.chmod(0o755)
-    try:
-        ask(postgres.start(home), f"ALTER SYSTEM SET max_connections = {_CONNECTIONS}")
-        postgres.stop(home)
-        yield postgres.start(home)
-    finally:
-        postgres.stop(home, immediate=True)
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def ask(server: postgres.Server, statement: str) -> Any:
-    """The value of a statement, in a session of its own."""
-    connection = psycopg2.connect(server.libpq_url.rsplit("/", 1)[0] + "/postgres")
-    connection.autocommit = True
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-            return cursor.fetchone()[0] if cursor.description else None
-    finally:
-        connection.close()
-
-
-class Load:
-    """Transactions and CPU time of a server from its making on."""
-
-    def __init__(self, server: postgres.Server) -> None:
-        self._server = server
-        self._began_at, self._xacts, self._cpu_s = time.monotonic(), *self._read()
-
-    def _read(self) -> tuple[int, float]:
-        pid = int((self._server.data / "postmaster.pid").read_text().split()[0])
-        cpu_s = 0.0
-        for process in [psutil.Process(pid), *psutil.Process(pid).children()]:
-            try:
-                cpu_s += sum(process.cpu_times()[:2])
-            except psutil.Error:
-                continue
-        return int(ask(self._server, _XACTS)), cpu_s
-
-    def since(self) -> dict[str, float]:
-        """The rates since then."""
-        seconds, (xacts, cpu_s) = time.monotonic() - self._began_at, self._read()
-        return {
-            "transactions_per_s": round((xacts - self._xacts) / seconds, 1),
-            "server_cores": round((cpu_s - self._cpu_s) / seconds, 3),
-        }
+_IDLE = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%is_silent%'"
 
 
 def work(url: str, uid: str, trial_s: float, results: Connection, stop: Any) -> None:
@@ -188,8 +130,8 @@ def beating(tickets: Tickets, held: Sequence[Ticket]) -> Iterator[None]:
 
 
 def settle(server: postgres.Server, workers: int) -> None:
-    """Wait until all workers listen."""
-    while ask(server, _LISTENING) < workers:
+    """Wait until all workers have looked, and listen."""
+    while ask(server, _IDLE) < workers:
         time.sleep(0.5)
     time.sleep(_FLUSHED_S)
 

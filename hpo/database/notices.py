@@ -26,8 +26,9 @@ from hpo.database.limits import is_pooled
 
 # A request to end is obeyed within this time.
 _LOOK_S = 0.2
-# After a failure to listen, the next attempt is made after this time: each may be a connection.
-_AGAIN_S = 5.0
+# After a failure to listen, and after a connection that broke, the next attempt is made after this
+# time: each may be a connection.
+_AGAIN_S, _BROKEN_S = 5.0, 1.0
 
 _logger = logging.getLogger(__name__)
 
@@ -39,12 +40,12 @@ class Notices:
         study_uid: The study's.
 
     Attributes:
-        is_listening: True while notices arrive, as far as this process knows.
+        connection: The connection that listens, which commits by itself; None while none does.
     """
 
     def __init__(self, engine: sa.Engine, study_uid: str) -> None:
         self._engine, self._channel = engine, f"hpo {study_uid}"
-        self._connection: sa.Connection | None = None
+        self.connection: sa.Connection | None = None
         self._driver: Any = None
         self._next_at = -math.inf
 
@@ -54,20 +55,16 @@ class Notices:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
-    def is_listening(self) -> bool:
-        return self._connection is not None
-
     def listen(self) -> None:
         """Listen from now on, if it is possible; what came before is not seen."""
-        if self._connection is not None or time.monotonic() < self._next_at:
+        if self.connection is not None or time.monotonic() < self._next_at:
             return
         try:
-            self._connection = self._engine.connect()
-            self._connection.execution_options(isolation_level="AUTOCOMMIT")
-            self._driver = self._connection.connection.dbapi_connection
-            if not is_pooled(self._connection):
-                self._connection.exec_driver_sql(f'LISTEN "{self._channel}"')
+            self.connection = self._engine.connect()
+            self.connection.execution_options(isolation_level="AUTOCOMMIT")
+            self._driver = self.connection.connection.dbapi_connection
+            if not is_pooled(self.connection):
+                self.connection.exec_driver_sql(f'LISTEN "{self._channel}"')
                 return
             # In transaction mode it hands a connection, and so the listening, to its next client.
             _logger.info("a pooler is before the database, and may pass no notices on")
@@ -96,6 +93,7 @@ class Notices:
                 self._driver.poll()
         except psycopg2.Error as error:
             _logger.info("the connection that listened broke: %s", reason(error))
+            self._next_at = time.monotonic() + _BROKEN_S
             self.close()
             return True
         found = bool(self._driver.notifies)
@@ -104,18 +102,18 @@ class Notices:
 
     def rest(self) -> None:
         """Listen no longer, and give the connection back for another purpose."""
-        if self._connection is None:
+        if self.connection is None:
             return
         try:
-            self._connection.exec_driver_sql("UNLISTEN *")
-            self._connection.close()
-            self._connection = self._driver = None
+            self.connection.exec_driver_sql("UNLISTEN *")
+            self.connection.close()
+            self.connection = self._driver = None
         except SQLAlchemyError:
             self.close()
 
     def close(self) -> None:
         """Listen no longer, and close the connection; a server that may be away is not asked."""
-        connection, self._connection, self._driver = self._connection, None, None
+        connection, self.connection, self._driver = self.connection, None, None
         if connection is not None:
             with suppress(SQLAlchemyError):
                 connection.invalidate()

@@ -88,9 +88,7 @@ class Fleet:
                     notices.listen()
                     began_at = time.monotonic()
                     spent = self._report()
-                    took_s = time.monotonic() - began_at
-                    pause_s = min(max(_PROGRESS_S, took_s / _SHARE), _LONGEST_S)
-                    next_progress_at = time.monotonic() + pause_s
+                    next_progress_at = _next_after(began_at)
                     is_done = spent.ended == spent.total and not self._grow()
                     self._note_deaths(is_done=is_done)
                     if not is_done:
@@ -240,3 +238,9 @@ class Fleet:
                 f"worker {name} ended with code {code}, as those before it, and no slot is left; "
                 f"its log '{process.log}' ends: {reason or '(empty)'}"
             )
+
+
+def _next_after(began_at: float) -> float:
+    """The time of the next report, after one that began at this time of the monotonic clock."""
+    now = time.monotonic()
+    return now + min(max(_PROGRESS_S, (now - began_at) / _SHARE), _LONGEST_S)

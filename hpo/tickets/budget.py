@@ -206,9 +206,9 @@ class Tickets:
         """The number of tickets in each state."""
         return with_retries(self._counted.read)
 
-    def outlook(self) -> Outlook:
-        """The prospects of a worker without a ticket."""
-        return outlook(self._engine, self._study_uid)
+    def outlook(self, notices: Notices | None = None) -> Outlook:
+        """The prospects of a worker without a ticket, read where it listens, if it does."""
+        return outlook(self._engine, self._study_uid, notices)
 
     def notices(self) -> Notices:
         """The notices of this study's tickets: one is open, or the last ones have ended."""

@@ -13,7 +13,10 @@ from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 
+from hpo.database.faults import is_outage
+from hpo.database.notices import Notices
 from hpo.database.patience import with_retries
 from hpo.database.schema import LEASE_S, leases, tickets
 
@@ -132,15 +135,30 @@ FROM hpo.leases WHERE study_uid = :study_uid
 """)
 
 
-def outlook(engine: sa.Engine, study_uid: str) -> Outlook:
-    """The prospects of a study's workers, read in one round trip."""
+def outlook(engine: sa.Engine, study_uid: str, notices: Notices | None = None) -> Outlook:
+    """The prospects of a study's workers, read in one round trip.
+
+    Args:
+        notices: Read on the connection that listens, if one does: no other is needed then.
+    """
     values = {"study_uid": study_uid, "lease_s": LEASE_S, "machine": f"{_machine()}:"}
-    # A transaction of its own would take two more.
+
+    def read(connection: sa.Connection) -> Outlook:
+        return Outlook(**connection.execute(_OUTLOOK, values).mappings().one())
+
+    if notices is not None and notices.connection is not None:
+        try:
+            return read(notices.connection)
+        except SQLAlchemyError as error:
+            notices.close()
+            if not is_outage(error):
+                raise
+    # A transaction of its own would take two round trips more.
     direct = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def once() -> Outlook:
         with direct.connect() as connection:
-            return Outlook(**connection.execute(_OUTLOOK, values).mappings().one())
+            return read(connection)
 
     return with_retries(once)
 

@@ -46,9 +46,8 @@ class Idle:
         self._notices.close()
 
     def end(self) -> None:
-        """Note that the worker has something to do, for which it needs its connections."""
+        """Note that the worker has got a ticket."""
         self._in_vain = 0
-        self._notices.rest()
 
     def sweep(self) -> None:
         """Give back lost tickets, if it is this worker's turn.
@@ -70,19 +69,23 @@ class Idle:
             self._notices.listen()
             found = self._look()
             if found.is_open or found.is_spent or self._stop.is_set():
+                # What follows has this connection: at the server's limit there may be no other.
+                self._notices.rest()
                 self._in_vain = self._in_vain + 1 if found.is_open else 0
                 return found
             self._in_vain = 0
-            is_listening = self._notices.is_listening
+            is_listening = self._notices.connection is not None
             self._pause((_LISTENING_S if is_listening else pause_s) * _jitter(), found)
             pause_s = min(pause_s * _GROWTH, _POLL_S[1])
 
     def _look(self) -> Outlook:
-        found = self._tickets.outlook()
+        found = self._tickets.outlook(self._notices)
         share = max(1, len(found.processes))
         self._sweep_at = time.monotonic() + _SWEEP_S * share * _jitter()
-        if found.has_lost() and self._tickets.sweep():
-            return self._tickets.outlook()
+        if found.has_lost():
+            self._notices.rest()
+            if self._tickets.sweep():
+                return self._tickets.outlook()
         return found
 
     def _pause(self, seconds: float, found: Outlook) -> None:

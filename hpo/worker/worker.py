@@ -140,7 +140,6 @@ class Worker:
                 if self._is_spent and outlook.is_open:
                     return True
                 if outlook.is_spent and not self._stop.is_set():
-                    idle.end()
                     waiting = study.refreshed(self._opened).waiting()
                     if not self._tickets.queue.make_room(waiting):
                         # The worker of ticket 1 may have been lost before it saved them.

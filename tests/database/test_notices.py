@@ -18,6 +18,7 @@ from hpo.database.connection import connect
 from hpo.database.notices import Notices
 from hpo.tickets.budget import Tickets
 from hpo.tickets.ticket import Ticket
+from tests.support.processes import wait_until
 from tests.support.servers import leave
 
 # No notice comes in this time, in which one takes some milliseconds.
@@ -115,9 +116,9 @@ def test_a_connection_that_breaks_ends_the_waiting_and_another_listens(
     notices.listen()
     threading.Timer(0.2, leave, (server, url.rsplit("/", 1)[1])).start()
     is_broken = has_come(notices)
-    was_listening = notices.is_listening
+    was_listening = notices.connection is not None
 
-    notices.listen()
+    wait_until(lambda: notices.listen() or notices.connection is not None)
     tickets.grow(1)
 
     assert is_broken
@@ -157,7 +158,7 @@ def test_behind_a_pooler_nobody_listens_and_the_waiting_goes_on(url, tickets):
 
         with Notices(engine, tickets._study_uid) as notices:
             notices.listen()
-            is_listening = notices.is_listening
+            is_listening = notices.connection is not None
             has_waited = not has_come(notices, NONE_S)
         engine.dispose()
 

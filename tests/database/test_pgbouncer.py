@@ -8,6 +8,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +19,8 @@ import sqlalchemy as sa
 from hpo.database.connection import connect
 from hpo.embedded.server import Server
 from hpo.errors import StorageError
+from hpo.tickets.budget import Tickets
+from hpo.worker.idle import Idle
 from tests.support.processes import wait_until
 from tests.support.program import Program
 from tests.support.studies import QUADRATIC, states
@@ -88,6 +92,25 @@ def test_two_workers_run_a_study_behind_pgbouncer(pooled, url: str, mode: str, t
     assert ran.returncode == 0, ran.stderr
     assert sum(states(url).values()) == 8
     assert set(states(url)) <= {"COMPLETE", "PRUNED"}
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_an_idle_worker_behind_pgbouncer_listens_not_and_finds_a_ticket(
+    pooled, url: str, mode: str
+):
+    study_uid = str(uuid.uuid4())
+    tickets = Tickets(connect(url), study_uid)
+    tickets.grow(1)
+    held = tickets.take(worker="w", slot="s")
+    engine = connect(pooled(mode), connections=2, kept=2)
+    threading.Timer(1.0, tickets.release, (held.run_uid,)).start()
+
+    with Idle(Tickets(engine, study_uid), threading.Event()) as idle:
+        found = idle.wait()
+        is_listening = idle._notices.connection is not None
+
+    assert found.is_open
+    assert not is_listening
 
 
 def test_options_of_the_url_that_pgbouncer_refuses_are_explained(pooled):

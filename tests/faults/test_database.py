@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ from hpo.embedded.server import Server
 from tests.support.processes import wait_until
 from tests.support.program import HANGS_S, Program
 from tests.support.servers import admin, query
-from tests.support.studies import Held, states, trials
+from tests.support.studies import QUADRATIC, Held, states, trials
 
 pytestmark = pytest.mark.acceptance
 
@@ -120,3 +121,20 @@ def test_a_server_that_takes_no_writes_for_a_while_is_waited_for(
     assert process.returncode == 0, output[1]
     assert len(trials(url, "s")) == 3
     assert "the database is back after" in logs(program)
+
+
+def test_a_run_without_room_for_its_connections_says_so_and_goes_on(
+    server: Server, empty_url: str, tmp_path: Path
+):
+    name = empty_url.rsplit("/", 1)[1]
+    admin(server, f"CREATE ROLE r{name} LOGIN PASSWORD 'secret' CONNECTION LIMIT 6")
+    admin(server, f"ALTER DATABASE {name} OWNER TO r{name}")
+    url = sa.make_url(empty_url).set(username=f"r{name}", password="secret")
+    program = Program(url.render_as_string(False), tmp_path / "home")
+
+    ran = program(*QUADRATIC, "--n_trials", "9", "--workers", "3")
+
+    assert ran.returncode == 0, ran.stderr
+    assert "3 workers and the run take 9 connections, and the database has 6 left" in ran.stderr
+    assert "write --workers 1, or raise CONNECTION LIMIT of the role" in ran.stderr
+    assert sum(states(empty_url).values()) == 9

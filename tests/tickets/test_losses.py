@@ -154,6 +154,9 @@ def test_the_next_trial_of_a_ticket_has_no_losses_yet(tickets, db):
 def test_a_sweep_that_waited_out_an_outage_takes_no_living_workers_lease(tickets, db, url):
     tickets.take(worker="w", slot="s")
     other = connect(url).connect()
+    # Until then a server was away itself, and no silence is swept.
+    age = sa.text("SELECT clock_timestamp() - pg_postmaster_start_time() > interval '12 s'")
+    wait_until(lambda: other.scalar(age))
     # As after beats that failed for as long as the lock was held.
     other.exec_driver_sql("UPDATE hpo.leases SET beat_at = now() - interval '100 s'")
     other.commit()
