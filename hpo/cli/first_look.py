@@ -197,8 +197,9 @@ class _Served:
         return found.item() if hasattr(found, "item") else found
 
     def _faults(self, message: Mapping[str, Any]) -> Any:
-        from hpo.check.start import faults
-        from hpo.study.config import StudyConfig
+        with uncollected():
+            from hpo.check.start import faults
+            from hpo.study.config import StudyConfig
 
         config = StudyConfig.from_stored(message["settings"])
         return faults(self._objective, config, self._device, self._pulse.begin)
