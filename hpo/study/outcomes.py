@@ -79,14 +79,21 @@ def best_and_remark(study: optuna.Study) -> tuple[FrozenTrial | None, str | None
     maximize = study.direction == StudyDirection.MAXIMIZE
     storage = study._storage
     if isinstance(storage, TrialStorage):
-        return ended.read(
-            storage.engine,
-            study._study_id,
-            lambda found: _choice(found.ranked(maximize=maximize), is_ours),
-        )
+        return best_of(storage, study._study_id, maximize=maximize, is_ours=is_ours)
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     sign = -1 if maximize else 1
     return _choice(sorted(complete, key=lambda one: sign * (one.value or 0.0)), is_ours)
+
+
+def best_of(
+    storage: TrialStorage, study_id: int, *, maximize: bool, is_ours: bool
+) -> tuple[FrozenTrial | None, str | None]:
+    """The same of a study by its id, which reads a few trials."""
+    return ended.read(
+        storage.engine,
+        study_id,
+        lambda found: _choice(found.ranked(maximize=maximize), is_ours),
+    )
 
 
 def better(

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-import optuna
 import sqlalchemy as sa
+from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 
 from hpo.database import ended
@@ -16,7 +16,7 @@ from hpo.database.ended import Snapshot
 from hpo.database.patience import with_retries
 from hpo.database.storage import TrialStorage
 from hpo.study import identity
-from hpo.study.outcomes import as_budget, best_trial
+from hpo.study.outcomes import as_budget, best_of
 from hpo.study.study import config_of, uid_of
 from hpo.tickets.budget import Budget, budgets
 
@@ -71,7 +71,10 @@ def _line(
     config, uid, name = config_of(found.user_attrs), uid_of(found.user_attrs), found.study_name
     best, db = None, storage.engine
     if len(found.directions) == 1:
-        best = best_trial(optuna.load_study(study_name=name, storage=storage))
+        maximize = found.direction == StudyDirection.MAXIMIZE
+        best, _ = best_of(
+            storage, found._study_id, maximize=maximize, is_ours="study_uid" in found.user_attrs
+        )
     # Another program's study has no tickets, so all its trials count as complete.
     budget = by_uid.get(uid, Budget()) if uid else Budget(complete=size)
     first, copy_of = identity.original(db, uid) if uid and config else None, None
