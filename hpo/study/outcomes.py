@@ -31,11 +31,6 @@ CHOSEN = "hpo:chosen"
 ATTEMPT = "hpo:attempt"
 
 
-def numbered(trials: Sequence[FrozenTrial], number: int | None) -> FrozenTrial | None:
-    """The trial of this number; its place in the list differs once another trial was deleted."""
-    return next((trial for trial in trials if trial.number == number), None)
-
-
 def trial_numbered(opened: OpenStudy, number: int) -> FrozenTrial | None:
     """A study's trial of this number; None without one."""
     return ended.read(opened.storage.engine, opened.study_id, lambda found: found.numbered(number))

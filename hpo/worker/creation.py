@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 from hpo.errors import ConfigurationError, TrialGone
 from hpo.search import configurations
 from hpo.study import study
-from hpo.study.outcomes import CHOSEN, ENQUEUED, numbered
+from hpo.study.outcomes import CHOSEN, ENQUEUED, trial_numbered
 from hpo.study.study import OpenStudy
 from hpo.task.build import plain
 from hpo.task.raised import described
@@ -30,7 +30,7 @@ def as_begun(opened: OpenStudy, ticket: Ticket) -> OpenStudy:
         TrialGone: Another program has deleted that trial.
     """
     begun = ticket.rerun_of if ticket.trial_number is None else ticket.trial_number
-    return opened if begun is None else study.as_begun(opened, _trial(opened.load(), begun))
+    return opened if begun is None else study.as_begun(opened, _trial(opened, begun))
 
 
 def begin(
@@ -54,7 +54,7 @@ def begin(
         is_free = False
         raised: str | None = None
         if ticket.rerun_of is not None:
-            system["fixed_params"] = _trial(loaded, ticket.rerun_of).params
+            system["fixed_params"] = _trial(opened, ticket.rerun_of).params
         elif ticket.ticket == 1:
             # The first trial is the default configuration's, the baseline of the result.
             try:
@@ -105,9 +105,9 @@ def _apart(
     return optuna.Trial(trial.study, trial._trial_id)
 
 
-def _trial(loaded: optuna.Study, number: int) -> FrozenTrial:
+def _trial(opened: OpenStudy, number: int) -> FrozenTrial:
     """A trial that must be there, because a ticket names it."""
-    trial = numbered(loaded.get_trials(deepcopy=False), number)
+    trial = trial_numbered(opened, number)
     if trial is None:
         raise TrialGone(f"trial {number} was deleted by another program")
     return trial

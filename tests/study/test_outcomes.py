@@ -6,7 +6,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from hpo.study.outcomes import best_trial, is_default, left_out, numbered, outcome
+from hpo.study.outcomes import best_trial, is_default, left_out, outcome
 
 MEASURED = {"prune_reason": "-", "prune_detail": "-", "run_uid": "r"}
 TOLD = {**MEASURED, "prune_detail": "ended from outside"}
@@ -82,15 +82,6 @@ def test_another_programs_study_keeps_its_best_trial():
 
     assert best_trial(study).number == 0
     assert left_out(study) is None
-
-
-def test_a_trial_is_found_by_its_number_wherever_it_stands():
-    trials = study_of((0.5, MEASURED), (0.7, MEASURED)).get_trials()
-
-    # Another program has deleted trial 0.
-    assert numbered(trials[1:], 1) is trials[1]
-    assert numbered(trials[1:], 0) is None
-    assert numbered(trials, -1) is None
 
 
 def test_a_trial_that_another_program_pruned_or_completed_is_told_apart():
