@@ -134,6 +134,10 @@ class TrialStorage(PatientStorage):
         self._at_end.clear()
         self._read_at = self._looked_at = 0.0
 
+    def pass_on(self, fence: Fence) -> None:
+        """Go on with the current trial, and what is buffered of it, under another fence."""
+        self._fence = fence
+
     def alongside(self, statement: sa.Executable, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute a statement of the owner's in the transaction of the next flush."""
         if rows:

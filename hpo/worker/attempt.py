@@ -212,8 +212,7 @@ class Attempt:
             and self._ticket.rerun_of is None
         )
         ticket = self._ticket.to_rerun(self._trial.number) if is_rerun_due else self._ticket
-        storage.flush(self._trial._trial_id)
-        storage.hold(ticket)
+        storage.pass_on(ticket)
         storage.at_end(self._context.records.divergence_statement(self._trial.number, row))
         self._end(TrialState.PRUNED, reason=verdict.reason, detail=verdict.detail)
         # A `Rerun` does not end its ticket with the trial, so the next trial holds a plain one.
