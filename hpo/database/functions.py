@@ -141,8 +141,9 @@ END $$
 """
 
 # `p_waiting` holds further system attributes of a trial that another program enqueued; given them,
-# the first one that waits is begun in place of a new trial. The refusals are those of `write_trial`
-# and `deleted` for the study.
+# the first one that waits is begun in place of a new trial. Without `p_system` none is begun: the
+# ticket of a study that was renamed meanwhile may have lost its trial. The refusals are those of
+# `write_trial` and `deleted` for the study.
 _BEGIN = """
 CREATE OR REPLACE FUNCTION hpo.begin_trial(
     p_run uuid, p_uid uuid, p_ticket integer, p_study integer,
@@ -170,6 +171,10 @@ BEGIN
         refusal := CASE WHEN id IS NULL THEN 'gone'
             WHEN v_state NOT IN ('RUNNING', 'WAITING') THEN v_state END;
         number := v_number;
+        RETURN;
+    END IF;
+    IF p_system IS NULL THEN
+        refusal := 'gone';
         RETURN;
     END IF;
     PERFORM 1 FROM studies WHERE study_id = p_study FOR UPDATE;

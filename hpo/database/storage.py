@@ -30,9 +30,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import orm
 
 from hpo.database import binding, outside, trial_writer
-from hpo.database.buffer import Buffer
+from hpo.database.buffer import Buffer, checked_name
 from hpo.database.fence import Fence
-from hpo.database.frozen import newer, read_trials
+from hpo.database.frozen import local, newer, read_trials
 from hpo.database.history import History
 from hpo.database.history_reader import HistoryReader
 from hpo.database.patient import PatientStorage
@@ -177,7 +177,7 @@ class TrialStorage(PatientStorage):
             return self._own_trial(study_id, trial)
         return self._own_trial(study_id, self._backend_trial(begun.trial_id))
 
-    def resume_trial(self, study_id: int, number: int) -> int:
+    def resume_trial(self, study_id: int) -> int:
         """The id of the fence's trial.
 
         Raises:
@@ -185,14 +185,14 @@ class TrialStorage(PatientStorage):
             TrialEnded: Another program has ended it.
             TrialGone: Another program has deleted it.
         """
-        begun = self._begun(study_id, {}, {}, None)
+        begun = self._begun(study_id, None, None, None)
         return self._own_trial(study_id, self._backend_trial(begun.trial_id))
 
     def _begun(
         self,
         study_id: int,
-        user: Mapping[str, Any],
-        system: Mapping[str, Any],
+        user: Mapping[str, Any] | None,
+        system: Mapping[str, Any] | None,
         if_waiting: Mapping[str, Any] | None,
     ) -> Begun:
         fence = self._held()
@@ -312,7 +312,7 @@ class TrialStorage(PatientStorage):
         if own is None:
             super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
             return
-        known = self._known.setdefault(param_name, distribution)
+        known = self._known.setdefault(checked_name(param_name), distribution)
         check_distribution_compatibility(known, distribution)
         self._buffer.params[param_name] = (param_value_internal, distribution_to_json(distribution))
         own.params[param_name] = distribution.to_external_repr(param_value_internal)
@@ -322,15 +322,19 @@ class TrialStorage(PatientStorage):
         own = self._written(trial_id)
         if own is None:
             super().set_trial_user_attr(trial_id, key, value)
-        elif key not in own.user_attrs or repr(own.user_attrs[key]) != repr(value):
-            own.user_attrs[key] = self._buffer.user[key] = value
+            return
+        text = json.dumps(value)
+        if key not in own.user_attrs or json.dumps(own.user_attrs[key]) != text:
+            self._buffer.user[checked_name(key)] = text
+            own.user_attrs[key] = json.loads(text)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         own = self._written(trial_id)
         if own is None:
             super().set_trial_system_attr(trial_id, key, value)
-        else:
-            own.system_attrs[key] = self._buffer.system[key] = value
+            return
+        text = self._buffer.system[checked_name(key)] = json.dumps(value)
+        own.system_attrs[key] = json.loads(text)
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
@@ -423,7 +427,7 @@ def _running(begun: Begun, attributes: list[dict[str, Any]]) -> FrozenTrial:
         trial_id=begun.trial_id,
         state=TrialState.RUNNING,
         value=None,
-        datetime_start=begun.began,
+        datetime_start=local(begun.began),
         datetime_complete=None,
         params={},
         distributions={},
