@@ -41,7 +41,8 @@ from hpo.database.trial_writer import Begun
 # While a trial trains, other workers' trials are read again at most once per second: that reading
 # is half of bare Optuna's cost per report.
 _REFRESH_S = 1.0
-# Reports of short epochs are written together, at most this late, or with the end of their trial.
+# Reports of short epochs are written together: this time after the last ones, by the next step or
+# report, or with the end of their trial.
 _BEHIND_S = 0.5
 
 T = TypeVar("T")
@@ -375,9 +376,10 @@ class TrialStorage(PatientStorage):
             TrialEnded: Another program has ended it.
             TrialGone: Another program has deleted it.
         """
+        # A try that fails is none to repeat at each step either.
+        self._written_at = time.monotonic()
         self._write(trial_id)
         self._buffer.clear()
-        self._written_at = time.monotonic()
 
     def _write(
         self,
