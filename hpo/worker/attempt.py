@@ -287,13 +287,8 @@ class Attempt:
         # Some samplers demand a constraint of all trials or of none. A trial that ran out of
         # memory is as infeasible as one that diverged.
         is_infeasible = reason in (*NONFINITE, "oom")
-        try:
-            self._trial.set_constraint("nonfinite", float(is_infeasible))
-            self._study.tell(self._trial, value, state=state)
-        except (KeyError, ValueError):
-            # Optuna looks at the trial first, and has these errors for a deleted and an ended one.
-            storage.flush(trial_id)
-            raise
+        self._trial.set_constraint("nonfinite", float(is_infeasible))
+        self._study.tell(self._trial, value, state=state)
         self._sweep_checkpoints(value)
 
     def _detail_of(self, result: Result) -> str:
