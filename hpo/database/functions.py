@@ -261,7 +261,7 @@ BEGIN
         FROM unnest(v_ids, v_numbers) AS i(id, number) JOIN trial_params p ON p.trial_id = i.id
         GROUP BY p.param_name, p.distribution_json ORDER BY min(p.param_id);
     RETURN QUERY SELECT 'system', s.key::text, '', string_agg(i.number::text, '|'),
-        string_agg(s.value_json, '|')
+        string_agg(replace(s.value_json, '|', ' '), '|')
         FROM unnest(v_ids, v_numbers) AS i(id, number)
         JOIN trial_system_attributes s ON s.trial_id = i.id
         WHERE s.key = ANY(p_system) OR s.key LIKE 'completed_rung_%'
