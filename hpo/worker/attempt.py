@@ -332,7 +332,8 @@ class Attempt:
         is_max = self._opened.config.direction == "maximize"
         best = best_number(history, maximize=is_max, but=mine[0])
         attempts, values = history.rows["attempt"], history.rows["value"]
-        before = None if best is None else (best, int(attempts[best]))
+        # Trials that an earlier version ended have no attempt, and a file without one.
+        before = None if best is None else (best, max(0, int(attempts[best])))
         is_best = value is not None and (
             best is None or (value > values[best] if is_max else value < values[best])
         )
