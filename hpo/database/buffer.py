@@ -35,12 +35,6 @@ class Buffer:
         for part in parts:
             part.clear()
 
-    @property
-    def is_empty(self) -> bool:
-        """True if there is nothing to write."""
-        values = (self.params, self.user, self.system, self.reports, self.metrics)
-        return not any(values) and not self.statements
-
     def content(self) -> dict[str, Any]:
         """All but the statements, for the function `write_trial`."""
         as_stored = tables.TrialIntermediateValueModel.intermediate_value_to_stored_repr
