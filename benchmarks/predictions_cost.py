@@ -25,6 +25,7 @@ from hpo import environ
 from hpo.database.connection import connect
 from hpo.database.migrations import create_tables
 from hpo.database.records import Records
+from hpo.database.schema import metrics
 from hpo.engine import trial
 from hpo.engine.plan import Plan
 from hpo.engine.predictions import predicted
@@ -50,13 +51,13 @@ class _Keeper(Reporter):
         where: dict[str, Any] = {"epoch": epoch.epoch, "step": epoch.step}
         where["run_uid"] = str(uuid.uuid4())
         started_at = time.perf_counter()
-        self._keep(self._records.epoch(**where, ticket=1, values=epoch.flat()))
+        self._keep(_metrics(self._records.epoch(**where, ticket=1, values=epoch.flat())))
         plain_s = time.perf_counter() - started_at
         where["run_uid"] = str(uuid.uuid4())
         started_at = time.perf_counter()
         samples = [vars(sample) for sample in epoch.samples]
         self._keep(
-            self._records.epoch(**where, ticket=1, values=epoch.flat()),
+            _metrics(self._records.epoch(**where, ticket=1, values=epoch.flat())),
             self._records.predicted(samples, **where, trial_number=0),
         )
         self.seconds += time.perf_counter() - started_at - plain_s
@@ -68,6 +69,13 @@ class _Keeper(Reporter):
             for statement, rows in kept:
                 if rows:
                     connection.execute(statement, rows)
+
+
+def _metrics(row: Mapping[str, Any]) -> tuple[sa.Executable, Sequence[Mapping[str, Any]]]:
+    """The statement that stores a row of `Records.epoch`, as the function `write_trial` does."""
+    columns = {"r": "run_uid", "e": "epoch", "u": "study_uid", "t": "ticket", "s": "step"}
+    values = {name: row[letter] for letter, name in columns.items()}
+    return metrics.insert(), [{**values, "values": row["v"]}]
 
 
 def measured(

@@ -69,7 +69,8 @@ def commands() -> str:
     """Every command: its purpose, usage and flags."""
     text = ""
     for title, members in cli._SECTIONS.items():
-        text += f"### {title}\n\n" + "".join(map(_command, members))
+        listed = (cli.commands.commands[name] for name in members)
+        text += f"### {title}\n\n" + "".join(map(_command, listed))
     return text
 
 

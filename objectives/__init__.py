@@ -10,6 +10,7 @@ from objectives._evaluation import Asked, CannotEvaluate, Evaluation, Figure, Ta
 from objectives._folder import NoObjective
 from objectives._loading import (
     DEFAULT,
+    add_folder,
     add_working_folder,
     file_hash,
     files_of,
@@ -42,6 +43,7 @@ __all__ = [
     "Task",
     "Term",
     "Trial",
+    "add_folder",
     "add_working_folder",
     "file_hash",
     "files_of",

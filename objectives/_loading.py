@@ -123,6 +123,14 @@ def add_working_folder(module: str) -> None:
         put_on_path(folder)
 
 
+def add_folder(spec: str) -> None:
+    """Put the folder of an objective on the path, as `load` does, and import nothing."""
+    if spec.endswith(".py"):
+        put_on_path(Path(spec).resolve().parent)
+    elif ":" in spec:
+        add_working_folder(spec.partition(":")[0])
+
+
 def folder_of(module: str) -> Path | None:
     """The working folder if it holds the module; None if that is found elsewhere, or nowhere."""
     folder = working_folder()

@@ -107,7 +107,7 @@ def test_the_compose_files_commands_are_commands_of_the_program():
 
 
 def test_the_command_lines_choices_are_those_that_exist():
-    options = {option.name: option for option in cli.run.params}
+    options = {option.name: option for option in cli.commands.commands["run"].params}
 
     assert list(options["sampler"].type.choices) == ["auto", *SAMPLERS]
     assert list(options["pruner"].type.choices) == list(PRUNERS)

@@ -18,18 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpo import environ
-from hpo.database.connection import connect, mask
-from hpo.database.patience import on_outage, reset
-from hpo.embedded.server import revive
 from hpo.errors import ConfigurationError
+from hpo.fleet.config import FleetConfig
 from hpo.fleet.events import Connected, Event, RunResult, Starting
+from hpo.fleet.first import FirstWorker
+from hpo.launch.local import LocalLauncher
 from hpo.machine.slots import find_slots
-from hpo.search import configurations
 from hpo.study.request import FLAGS, RunRequest
 from objectives import Params, is_importing
 
 if TYPE_CHECKING:
-    from hpo.fleet.config import FleetConfig
     from hpo.study.join import Prepared
 
 # These flags are named parameters of `run`; all others are its further settings.
@@ -84,56 +82,67 @@ def run(
         objective,
         {
             **{"n_trials": n_trials, "study_name": study, "set": set or {}, "range": range or {}},
-            "enqueue": configurations.given(enqueue),
+            "enqueue": _given(enqueue),
         },
         settings,
     )
     folder = Path(home).absolute() if home is not None else environ.home()
     emit, stop = on_event or _ignore, threading.Event() if stop is None else stop
-    is_embedded = environ.named_storage(storage) is None
-    try:
-        on_outage(partial(revive, folder) if is_embedded else None)
-        db = connect(
-            environ.storage_url(storage, home_folder=folder), application="fleet", needs_writes=True
-        )
-        shown = mask(db.url)
-        emit(Connected(storage=shown))
-        slots = find_slots(
-            visible=environ.visible_gpus(),
-            workers=request.workers,
-            per_gpu=request.workers_per_gpu,
-            gpus=request.gpus,
-        )
+    slots = find_slots(
+        visible=environ.visible_gpus(),
+        workers=request.workers,
+        per_gpu=request.workers_per_gpu,
+        gpus=request.gpus,
+    )
 
-        # These imports take a second, so a database that does not answer is reported before them.
-        from hpo.fleet.config import FleetConfig
-        from hpo.fleet.first import FirstWorker
-        from hpo.fleet.run import run as run_fleet
-        from hpo.launch.local import LocalLauncher
-        from hpo.study.join import prepare_study
+    def below(uid: str) -> FleetConfig:
+        return FleetConfig.below(folder, request, uid, slots)
 
-        def below(uid: str) -> FleetConfig:
-            return FleetConfig.below(folder, request, uid, slots)
+    named = environ.named_storage(storage)
+    # A named one that cannot work ends this run, and so the worker, before it is used.
+    url = named or environ.storage_url(home_folder=folder)
+    launcher = LocalLauncher(environ.variables())
+    first_worker = FirstWorker(
+        launcher,
+        below,
+        storage=url,
+        emit=emit,
+        stop=stop,
+        timeout_s=request.timeout_s,
+        goes_on=not request.fresh_process,
+    )
+    with first_worker as first:
+        # These imports take half a second, in which the worker imports torch.
+        from hpo.database.connection import connect, mask
+        from hpo.database.patience import on_outage, reset
+        from hpo.embedded.server import revive
 
-        launcher = LocalLauncher(environ.variables())
-        url = db.url.render_as_string(hide_password=False)
-        first_worker = FirstWorker(
-            launcher,
-            below,
-            url=url,
-            emit=emit,
-            stop=stop,
-            timeout_s=request.timeout_s,
-            goes_on=not request.fresh_process,
-        )
-        with first_worker as first:
+        try:
+            on_outage(partial(revive, folder) if named is None else None)
+            db = connect(url, application="fleet", needs_writes=True)
+            shown = mask(db.url)
+            emit(Connected(storage=shown))
+
+            # So a database that does not answer is reported before them.
+            from hpo.fleet.run import run as run_fleet
+            from hpo.study.join import prepare_study
+
             on_gpu = slots[0].device == "cuda"
-            prepared = prepare_study(db, request, on_gpu=on_gpu, look=first.look)
+            prepared = prepare_study(db, request, on_gpu=on_gpu, look=first.look, find=first.find)
             config = below(prepared.opened.uid)
             emit(_starting(prepared, config, request, storage=shown))
             return run_fleet(prepared, config, launcher, emit=emit, stop=stop, first=first)
-    finally:
-        reset()
+        finally:
+            reset()
+
+
+def _given(enqueue: Params | Sequence[Params] | str | Path) -> Sequence[Params]:
+    """The configurations to try next; what reads them is not imported for none."""
+    if enqueue == ():
+        return ()
+    from hpo.search import configurations
+
+    return configurations.given(enqueue)
 
 
 def _requested(objective: Any, named: Mapping[str, Any], settings: Mapping[str, Any]) -> RunRequest:
@@ -155,9 +164,15 @@ def _starting(
     prepared: Prepared, config: FleetConfig, request: RunRequest, *, storage: str
 ) -> Starting:
     """The event of a study that is ready, without the password that `prepared` holds."""
+    from hpo.database.limits import shortage
+
+    budget = prepared.tickets.count()
+    # More workers than trials are not started.
+    workers = min(len(config.slots), budget.open + budget.leased)
+    short = shortage(prepared.db, workers) if workers else None
     return Starting(
         opened=prepared.opened,
-        budget=prepared.tickets.count(),
+        budget=budget,
         slots=config.slots,
         checkpoints=config.checkpoints,
         logs=config.logs,
@@ -165,7 +180,7 @@ def _starting(
         storage=storage,
         asked=request.asked(),
         smaller_sizes=prepared.smaller_sizes,
-        notes=prepared.notes,
+        notes=[*prepared.notes, *([short] if short else [])],
     )
 
 

@@ -18,7 +18,7 @@ from hpo.engine.reports import TRAINING_FIGURES
 from hpo.errors import ConfigurationError
 from hpo.files import finite
 from hpo.study.config import StudyConfig
-from hpo.study.outcomes import best_trial, left_out, numbered
+from hpo.study.outcomes import best_and_remark, trial_numbered
 from hpo.study.status import Status, status
 from hpo.study.study import OpenStudy, as_begun, open_study
 from hpo.study.table import trial_rows
@@ -105,8 +105,7 @@ class Study:
         Raises:
             ConfigurationError: There is no such trial, or no prediction of it is kept.
         """
-        trials = self._opened.load().get_trials(deepcopy=False)
-        if numbered(trials, trial) is None:
+        if trial_numbered(self._opened, trial) is None:
             raise ConfigurationError(f"study '{self.name}' has no trial {trial}")
         rows = Records(self._db, self._opened.uid).predictions(trial)
         if not rows:
@@ -165,8 +164,7 @@ def best_of(opened: OpenStudy, db: sa.Engine) -> tuple[Best, FrozenTrial]:
     Raises:
         ConfigurationError: No trial is complete yet.
     """
-    study = opened.load()
-    trial, remark = best_trial(study), left_out(study)
+    trial, remark = best_and_remark(opened.load())
     if trial is None or trial.value is None:
         why = f" ({remark})" if remark else ""
         raise ConfigurationError(f"study '{opened.name}' has no complete trial yet{why}")

@@ -10,27 +10,51 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 
 import click
 
-from hpo.cli.copy import copy
-from hpo.cli.delete import delete
-from hpo.cli.doctor import doctor
-from hpo.cli.evaluate import evaluate
-from hpo.cli.objectives import check, objectives
-from hpo.cli.predictions import gc, predictions
-from hpo.cli.replay import replay
-from hpo.cli.run import run
-from hpo.cli.scenes import scenes
-from hpo.cli.server import dashboard, stop, url
 from hpo.cli.shared import INTERRUPTED
-from hpo.cli.studies import best, status, studies
-from hpo.cli.train import train, train_seed
-from hpo.cli.worker import worker
 from hpo.display.terminal import is_hung_up
 from hpo.errors import HpoError, RunFailed
 from hpo.start import restart
+
+# The commands by their modules, in the order of the help.
+_SECTIONS: Mapping[str, Mapping[str, str]] = {
+    "Search": {"run": "run", "worker": "worker"},
+    "Results": {
+        **{"status": "studies", "studies": "studies", "best": "studies", "train": "train"},
+        **{"evaluate": "evaluate", "predictions": "predictions", "replay": "replay"},
+        **{"dashboard": "server"},
+    },
+    "Objectives": {"objectives": "objectives", "check": "objectives", "scenes": "scenes"},
+    "Storage": {
+        **{"url": "server", "stop": "server", "copy": "copy", "delete": "delete"},
+        **{"gc": "predictions"},
+    },
+    "When something is wrong": {"doctor": "doctor"},
+}
+# Only `train` starts this command, so the help does not list it.
+_HIDDEN = {"train_seed": "train"}
+
+
+class _Imported(Mapping[str, click.Command]):
+    """All commands by their names; the module of one is imported when it is asked for."""
+
+    def __init__(self) -> None:
+        listed = (pair for members in _SECTIONS.values() for pair in members.items())
+        self._modules = {**dict(listed), **_HIDDEN}
+
+    def __getitem__(self, name: str) -> click.Command:
+        command: click.Command = getattr(import_module(f"hpo.cli.{self._modules[name]}"), name)
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
 
 
 class _Commands(click.Group):
@@ -45,7 +69,7 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, members in _SECTIONS.items():
-            rows = [(c.name or "", c.get_short_help_str(limit=200)) for c in members]
+            rows = [(n, self.commands[n].get_short_help_str(limit=200)) for n in members]
             with formatter.section(title):
                 formatter.write_dl(rows)
 
@@ -58,7 +82,9 @@ _CONTEXT = {
 }
 
 
-@click.group(cls=_Commands, context_settings=_CONTEXT, invoke_without_command=True)
+@click.group(
+    cls=_Commands, commands=_Imported(), context_settings=_CONTEXT, invoke_without_command=True
+)
 @click.option("--verbose", is_flag=True, help="show the traceback of an error")
 @click.version_option(package_name="hpo", message="hpo %(version)s")
 @click.pass_context
@@ -75,20 +101,6 @@ def commands(ctx: click.Context, verbose: bool) -> None:
     ctx.obj = {"verbose": verbose}
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
-
-
-_SECTIONS = {
-    "Search": (run, worker),
-    "Results": (status, studies, best, train, evaluate, predictions, replay, dashboard),
-    "Objectives": (objectives, check, scenes),
-    "Storage": (url, stop, copy, delete, gc),
-    "When something is wrong": (doctor,),
-}
-for _members in _SECTIONS.values():
-    for _command in _members:
-        commands.add_command(_command)
-# Only `train` starts this command, so the help does not list it.
-commands.add_command(train_seed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

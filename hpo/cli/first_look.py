@@ -1,23 +1,35 @@
-"""The first worker's look at an objective, before the study exists: `worker --first`.
+"""The first worker's part before the study exists: `worker --first`.
 
-Its standard input and output are the run's: a line of JSON with the study's settings comes in, a
-line with the faults goes out, and a line with the study's name comes in. The process is an ordinary
-worker from then on. Without that line, as when the run has ended, so does this process.
+Its standard input and output are the run's, a line of JSON for each message. The run asks for the
+objective's declarations and hooks, has it looked at with the study's settings, and sends the
+study's name at last. The process is an ordinary worker from then on. Without that line, as when the
+run has ended, so does this process.
 
-Border: the talk of one process with the run that started it; `hpo.check.start` looks.
+Border: the talk of one process with the run that started it; `hpo.check.start` looks, and
+`hpo.fleet.first` is the run's side.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
+import socket
 import sys
 import threading
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from hpo.cli.shared import uncollected
 
 if TYPE_CHECKING:
     from hpo.worker.pulse import Pulse
+
+# What a worker imports for 1.5 s, while the run reads the database and creates the study.
+_IMPORTS = ("torch", "hpo.check.start", "hpo.study.study", "hpo.worker.worker")
 
 
 class Run:
@@ -28,17 +40,25 @@ class Run:
 
     def __init__(self) -> None:
         sys.stdout.flush()
-        self._input = os.fdopen(os.dup(0), encoding="utf-8")
-        self._output = os.dup(1)
+        self._input, self._output = os.dup(0), os.dup(1)
+        self._heard = b""
+        # The log moves to the study's folder, for this process and for the one above it.
+        self._above, self._below = socket.socketpair()
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
         os.dup2(2, 1)
 
     def say(self, **message: Any) -> None:
-        """Write a message in a line; nobody may be left to read it."""
+        """Write a message in a line; nobody may be left to read it.
+
+        Raises:
+            TypeError: It is no plain data.
+        """
+        left = (json.dumps(message) + "\n").encode()
         with suppress(OSError):
-            os.write(self._output, (json.dumps(message) + "\n").encode())
+            while left:
+                left = left[os.write(self._output, left) :]
 
     def hear(self) -> dict[str, Any]:
         """Wait for a message.
@@ -46,38 +66,139 @@ class Run:
         Raises:
             SystemExit: There is none to come.
         """
-        line = self._input.readline()
-        if not line:
-            raise SystemExit(0)
+        while b"\n" not in self._heard:
+            more = os.read(self._input, 1 << 16)
+            if not more:
+                raise SystemExit(0)
+            self._heard += more
+        line, _, self._heard = self._heard.partition(b"\n")
         found: dict[str, Any] = json.loads(line)
         return found
+
+    def is_speaking(self) -> bool:
+        """Return whether there is a message to hear, or the end of all."""
+        return bool(self._heard) or bool(select.select([self._input], [], [], 0)[0])
 
     def leave(self) -> None:
         """Close this process's end of the output; the process above this one has it, too."""
         os.close(self._output)
 
+    def move_log(self, log: Path, to: Path) -> None:
+        """Append what this worker has logged to another file, and log there from here on."""
+        self._above.close()
+        with to.open("ab") as file:
+            socket.send_fds(self._below, [b"."], [file.fileno()])
+            # From its answer on nothing is written to the first file.
+            self._below.recv(1)
+            with suppress(OSError):
+                file.write(log.read_bytes())
+            file.flush()
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+        with suppress(OSError):
+            log.unlink()
+            log.parent.rmdir()
 
-def look(
-    pulse: Pulse, run: Run, *, parent: int, objective: str, device: str, threads: int
-) -> dict[str, Any]:
-    """Look at the objective, report, and return what follows of the worker's command line.
+    def follow_log(self) -> None:
+        """Log where the trainer will, in the process above it."""
+        self._below.close()
+
+        def follow() -> None:
+            _, files, _, _ = socket.recv_fds(self._above, 1, 1)
+            for file in files:
+                os.dup2(file, 1)
+                os.dup2(file, 2)
+                os.close(file)
+                self._above.send(b".")
+
+        threading.Thread(target=follow, name="log", daemon=True).start()
+
+
+def serve(pulse: Pulse, run: Run, *, parent: int, device: str, threads: int) -> dict[str, Any]:
+    """Answer the run until it sends the worker's study; return that message.
 
     Raises:
         SystemExit: The run has ended, or goes on without this process.
     """
-    settings = run.hear()
-    import torch
-
-    from hpo.check.start import faults
-    from hpo.study.config import StudyConfig
-    from hpo.study.objective import load_objective
     from hpo.worker.supervisor import watch_parent
 
     # It ends this process if the one above is gone and a hook hangs.
     watch_parent(parent, threading.Event(), pulse)
-    torch.set_num_threads(threads)
-    config = StudyConfig.from_stored(settings)
-    found = faults(load_objective(objective), config, torch.device(device), pulse.begin)
-    run.say(faults=found)
-    run.leave()
-    return run.hear()
+    served: _Served | None = None
+    left = list(_IMPORTS)
+    with uncollected():
+        # The first one is imported in any case.
+        import_module(left.pop(0))
+    while True:
+        if left and not run.is_speaking():
+            with uncollected():
+                import_module(left.pop(0))
+            continue
+        message = run.hear()
+        if "study_name" in message:
+            return message
+        if not message:
+            continue
+        if served is None:
+            served = _Served(pulse, device=device, threads=threads)
+        _answer(run, served, message)
+
+
+def _answer(run: Run, served: _Served, message: Mapping[str, Any]) -> None:
+    from hpo.study.described import told
+
+    try:
+        run.say(found=served.ask(message))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        run.say(raised=told(error))
+
+
+class _Served:
+    """The objective that the run asks about."""
+
+    def __init__(self, pulse: Pulse, *, device: str, threads: int) -> None:
+        import torch
+
+        from hpo.task import compiler
+
+        compiler.defer()
+        torch.set_num_threads(threads)
+        self._device, self._pulse = torch.device(device), pulse
+        self._objective: Any = None
+
+    def ask(self, message: Mapping[str, Any]) -> Any:
+        """The answer to a message, as plain data."""
+        asked: dict[str, Callable[[Mapping[str, Any]], Any]]
+        asked = {"objective": self._described, "hook": self._called, "settings": self._faults}
+        return next(asked[name](message) for name in asked if name in message)
+
+    def _described(self, message: Mapping[str, Any]) -> Any:
+        from hpo.errors import ObjectiveError
+        from hpo.study.declared import declared
+        from hpo.study.objective import declarations, faulty, load_objective
+
+        spec = message["objective"]
+        self._objective = load_objective(spec)
+        faults = [one.detail for one in declared(self._objective) if one.state == "failed"]
+        if faults:
+            raise ObjectiveError(faulty(spec, faults))
+        return declarations(self._objective)
+
+    def _called(self, message: Mapping[str, Any]) -> Any:
+        from hpo.study.described import HOOKS
+
+        assert message["hook"] in HOOKS
+        found = getattr(self._objective, message["hook"])(*message["arguments"])
+        if isinstance(found, Mapping):
+            return dict(found)
+        # A seed may be a numpy number.
+        return found.item() if hasattr(found, "item") else found
+
+    def _faults(self, message: Mapping[str, Any]) -> Any:
+        from hpo.check.start import faults
+        from hpo.study.config import StudyConfig
+
+        config = StudyConfig.from_stored(message["settings"])
+        return faults(self._objective, config, self._device, self._pulse.begin)

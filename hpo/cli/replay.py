@@ -109,12 +109,12 @@ def _saved_step(number: int, study_name: str | None, storage: str | None) -> byt
     """Read the saved step of a diverged trial from the database."""
     from hpo.database.artifacts import DatabaseArtifacts
     from hpo.database.records import Records
-    from hpo.study.outcomes import numbered
+    from hpo.study.outcomes import trial_numbered
 
     opened, db = open_study(study_name, storage)
     kept = Records(db, opened.uid).divergence(number)
     if kept is None:
-        trial = numbered(opened.load().get_trials(deepcopy=False), number)
+        trial = trial_numbered(opened, number)
         if trial is None:
             raise ConfigurationError(f"study '{opened.name}' has no trial {number}")
         state = trial.state.name.lower()

@@ -42,10 +42,8 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
 
     With --objective, --help shows the objective's own flags, too.
     """
-    from hpo.display.console import errors, labelled
     from hpo.environ import home, named_storage, storage_url
     from hpo.files import refuse_unwritable
-    from hpo.search import configurations
 
     csv_path, is_embedded = flags["export_csv"], named_storage(flags["storage"]) is None
     if csv_path is not None:
@@ -55,12 +53,17 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
     for pairs in ("set", "range"):
         given[pairs] = _pairs(given[pairs], f"--{pairs}")
     if given["enqueue"] is not None:
-        given["enqueue"] = configurations.read(given["enqueue"])
-    if is_embedded and not (flags["quiet"] or flags["log_json"]):
-        errors.print(labelled("storage", f"the embedded PostgreSQL in {home()}"))
-    storage_url(flags["storage"])
+        from hpo.search import configurations
 
-    # This import takes a second, so the first line and the error of a wrong URL come before it.
+        given["enqueue"] = configurations.read(given["enqueue"])
+    if is_embedded:
+        if not (flags["quiet"] or flags["log_json"]):
+            from hpo.display.console import errors, labelled
+
+            errors.print(labelled("storage", f"the embedded PostgreSQL in {home()}"))
+        # It may take seconds to start, so the line comes before it.
+        storage_url()
+
     from hpo.api.run import run as run_study
 
     stop = threading.Event()
@@ -135,7 +138,7 @@ def _export(path: Path, opened: OpenStudy) -> None:
     from hpo.files import write
     from hpo.study import table
 
-    write(path, table.csv_of(table.trial_rows(opened)), flag="--export_csv")
+    write(path, table.trials_csv(opened), flag="--export_csv")
 
 
 def _pairs(given: Sequence[str], flag: str) -> dict[str, str]:

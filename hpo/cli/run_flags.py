@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hpo.cli.config_file import flag_value, read_config, refuse_unknown
-from hpo.cli.objective_flags import ObjectiveCommand
+from hpo.cli.objective_flags import Declared, ObjectiveCommand, options_elsewhere
 from hpo.cli.shared import Number, Whole, json_option, storage_option
 from hpo.study.request import FLAGS, Flag
 
@@ -36,6 +36,9 @@ class RunCommand(ObjectiveCommand):
                 raise
             where = f"{error.message} (in '{path}')"
             raise click.BadParameter(where, error.ctx, error.param) from error
+
+    def options_of(self, spec: str) -> Declared:
+        return options_elsewhere(spec)
 
 
 def _flag(param: click.Parameter | None) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +73,21 @@ class Command(click.Command):
             # Its fleet tells a worker that SIGTERM ended from one that failed by itself.
             interrupt_on_signals(ANNOUNCED)
         return super().invoke(ctx)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Import without collections, and never look through what was imported.
+
+    A process that imports torch makes 350,000 objects that stay. Collections among them take a
+    fifth of the time of its imports, and find 2% of the objects.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def say(line: str) -> None:

@@ -57,8 +57,7 @@ def status(
         refuse_unwritable(export_csv, flag="--export_csv")
     opened, db = open_study(study_name, storage)
     if export_csv is not None:
-        rows = table.trial_rows(opened)
-        write(export_csv, table.csv_of(rows), flag="--export_csv")
+        write(export_csv, table.trials_csv(opened), flag="--export_csv")
     if watch:
         _watch(opened, db, as_json=as_json)
         return
@@ -71,7 +70,7 @@ def status(
 
 def _watch(opened: OpenStudy, db: sa.Engine, *, as_json: bool) -> None:
     """Show a study until it is done: on a terminal in place, else after each change."""
-    import time
+    import threading
 
     from rich.live import Live
     from rich.text import Text
@@ -79,11 +78,17 @@ def _watch(opened: OpenStudy, db: sa.Engine, *, as_json: bool) -> None:
     from hpo.display.console import results
     from hpo.display.study import status_lines
     from hpo.study.status import status as stand
+    from hpo.tickets.budget import Tickets
 
+    never = threading.Event()
     is_live = results.is_terminal and not as_json
     shown = None
-    with Live(console=results, auto_refresh=False) if is_live else nullcontext() as live:
+    with (
+        Live(console=results, auto_refresh=False) if is_live else nullcontext() as live,
+        Tickets(db, opened.uid).notices() as notices,
+    ):
         while True:
+            notices.listen()
             found = stand(opened, db)
             text = json.dumps(found.flat()) if as_json else "\n".join(status_lines(found))
             if live is not None:
@@ -94,7 +99,7 @@ def _watch(opened: OpenStudy, db: sa.Engine, *, as_json: bool) -> None:
                 click.echo(text if as_json else f"{text}\n")
             if found.budget.ended == found.budget.total:
                 return
-            time.sleep(_WATCH_S)
+            notices.wait(_WATCH_S, never)
 
 
 @click.command(cls=Command)

@@ -22,6 +22,7 @@ from hpo.cli.shared import (
     stop_on_signals,
     storage_option,
     study_option,
+    uncollected,
     workers_of,
 )
 from hpo.study.request import FLAGS
@@ -189,10 +190,13 @@ def train_seed() -> None:
     logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr)
     logging.getLogger("hpo").addHandler(Remarks(level=logging.WARNING))
 
-    import torch
+    with uncollected():
+        import torch
 
-    from hpo.refit.seed_process import Job, train_seed
+        from hpo.refit.seed_process import Job, train_seed
+        from hpo.task import compiler
 
+    compiler.defer()
     torch.set_num_threads(1)
     try:
         train_seed(Job.read(line), emit, stop)

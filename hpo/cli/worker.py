@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpo.cli.first_look import Run, look
+from hpo.cli.first_look import Run, serve
 from hpo.cli.run_flags import named
-from hpo.cli.shared import STOPS, Command, Whole, stop_on_signals, storage_option
+from hpo.cli.shared import STOPS, Command, Whole, stop_on_signals, storage_option, uncollected
 from hpo.errors import RunFailed, StorageError
 
 if TYPE_CHECKING:
@@ -79,29 +79,21 @@ def worker(
     )
     name = flags["study_name"] or "to be"
     logging.getLogger(__name__).info("worker of study '%s' starts", name)
-    from hpo import trust
-    from hpo.launch import children
     from hpo.worker.pulse import Pulse
     from hpo.worker.supervisor import SPENT, Supervisor, finish
 
-    if sampler is not None:
-        trust.name("sampler", sampler)
-    if pruner is not None:
-        trust.name("pruner", pruner)
+    _allow(sampler, pruner)
     pulse = Pulse(stall)
     supervisor = Supervisor(pulse, parent=with_parent)
     run = Run() if first else None
     while True:
         if supervisor.fork() == 0:
             if run is not None:
-                # A run whose trials have processes of their own goes on without this one.
-                own = {name: flags[name] for name in ("objective", "device", "threads")}
-                flags |= look(pulse, run, parent=supervisor.pid, **own)
-                flags["checkpoint_dir"] = Path(flags["checkpoint_dir"])
-                # The task that was looked at is not trained.
-                children.end(spare_services=True)
+                flags |= _joined(pulse, run, supervisor.pid, **flags)
             is_spent = _train(pulse, parent=supervisor.pid, slot=slot, **flags)
             ctx.exit(SPENT if is_spent else 0)
+        if run is not None:
+            run.follow_log()
         ending = supervisor.wait()
         # Where it is not the service's, an objective has ended its process with this code.
         if not (ending.is_spent and flags["fresh_process"]) or run is not None:
@@ -114,6 +106,34 @@ def worker(
     # Who asked it to stop waits for it, and gives its ticket back if the database is away.
     patience_s = 0.0 if supervisor.must_stop else flags["patience"]
     ctx.exit(finish(ending, lambda: _lose(ending, flags["storage"], patience_s)))
+
+
+def _allow(sampler: str | None, pruner: str | None) -> None:
+    """Allow the user's own sampler and pruner that a command line or its run names."""
+    from hpo import trust
+
+    named: dict[trust.Kind, str | None] = {"sampler": sampler, "pruner": pruner}
+    for kind, spec in named.items():
+        if spec is not None:
+            trust.name(kind, spec)
+
+
+def _joined(pulse: Pulse, run: Run, parent: int, **flags: Any) -> dict[str, Any]:
+    """Serve a run until its study is there; what that adds to this worker's command line."""
+    from hpo.launch import children
+
+    # A run whose trials have processes of their own goes on without this one.
+    found = serve(pulse, run, parent=parent, device=flags["device"], threads=flags["threads"])
+    run.move_log(Path(found["log"][0]), Path(found["log"][1]))
+    run.leave()
+    _allow(found["sampler"], found["pruner"])
+    # The task that was looked at is not trained.
+    children.end(spare_services=True)
+    return {
+        "study_name": found["study_name"],
+        "objective": found["objective"],
+        "checkpoint_dir": Path(found["checkpoint_dir"]),
+    }
 
 
 def _lose(ending: Ending, storage: str | None, patience_s: float) -> None:
@@ -166,21 +186,24 @@ def _train(
     import resource
     import time
 
-    import torch
+    with uncollected():
+        import torch
 
-    from hpo.database.connection import connect
-    from hpo.database.patience import set_patience, with_retries
-    from hpo.engine.recording import Recording
-    from hpo.environ import home, storage_url
-    from hpo.launch import children
-    from hpo.study.study import claimed, open_study
-    from hpo.tickets.leases import process_id
-    from hpo.worker.supervisor import watch_parent
-    from hpo.worker.worker import Worker, WorkerConfig
+        from hpo.database.connection import connect
+        from hpo.database.patience import set_patience, with_retries
+        from hpo.engine.recording import Recording
+        from hpo.environ import home, storage_url
+        from hpo.launch import children
+        from hpo.study.study import claimed, open_study
+        from hpo.task import compiler
+        from hpo.tickets.leases import process_id
+        from hpo.worker.supervisor import watch_parent
+        from hpo.worker.worker import Worker, WorkerConfig
 
     # By SIGUSR2 the supervisor asks for the stacks of this process.
     stop = stop_on_signals(signals=[number for number in STOPS if number != signal.SIGUSR2])
     watch_parent(parent, stop, pulse)
+    compiler.defer()
     torch.set_num_threads(threads)
     set_patience(patience)
     url = storage_url(storage)

@@ -1,6 +1,6 @@
 """Writes to one trial that wait for its next transaction.
 
-Border: knows Optuna's tables of a trial's values; `storage` decides when they are written.
+Border: collects; `storage` decides when they are written, `trial_writer` writes them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql
 
 
 class Buffer:
-    """Parameters, attributes, reports and the owner's statements, in the order of writing.
+    """Parameters, attributes, reports, metrics and the owner's statements, in order of writing.
 
     Written twice, after an answer that was lost, they are the same.
     """
@@ -26,29 +26,32 @@ class Buffer:
         self.user: dict[str, Any] = {}
         self.system: dict[str, Any] = {}
         self.reports: dict[int, float] = {}
+        self.metrics: list[Mapping[str, Any]] = []
         self.statements: list[tuple[sa.Executable, Sequence[Mapping[str, Any]]]] = []
 
     def clear(self) -> None:
         """Discard all of it."""
-        for part in (self.params, self.user, self.system, self.reports, self.statements):
+        parts = (self.params, self.user, self.system, self.reports, self.metrics, self.statements)
+        for part in parts:
             part.clear()
 
-    def write(self, session: orm.Session, trial_id: int) -> None:
-        """Write all of it to a trial; keep it, because the transaction may fail."""
-        params = [
-            {"param_name": name, "param_value": value, "distribution_json": dist}
-            for name, (value, dist) in self.params.items()
-        ]
+    @property
+    def is_empty(self) -> bool:
+        """True if there is nothing to write."""
+        values = (self.params, self.user, self.system, self.reports, self.metrics)
+        return not any(values) and not self.statements
+
+    def content(self) -> dict[str, Any]:
+        """All but the statements, for the function `write_trial`."""
         as_stored = tables.TrialIntermediateValueModel.intermediate_value_to_stored_repr
-        reports = [
-            {"step": step, "intermediate_value": stored, "intermediate_value_type": kind}
-            for step, (stored, kind) in ((s, as_stored(v)) for s, v in self.reports.items())
-        ]
-        _upsert(session, tables.TrialParamModel, trial_id, params)
-        set_attributes(session, trial_id, user=self.user, system=self.system)
-        _upsert(session, tables.TrialIntermediateValueModel, trial_id, reports)
-        for statement, rows in self.statements:
-            session.execute(statement, rows)
+        reports = [(step, *as_stored(value)) for step, value in self.reports.items()]
+        return {
+            "params": [{"n": n, "v": value, "d": d} for n, (value, d) in self.params.items()],
+            "user": {key: json.dumps(value) for key, value in self.user.items()},
+            "system": {key: json.dumps(value) for key, value in self.system.items()},
+            "reports": [{"s": step, "v": value, "t": kind.name} for step, value, kind in reports],
+            "metrics": self.metrics,
+        }
 
 
 def set_attributes(
@@ -59,22 +62,13 @@ def set_attributes(
         (tables.TrialUserAttributeModel, user),
         (tables.TrialSystemAttributeModel, system),
     ):
-        rows = [{"key": key, "value_json": json.dumps(value)} for key, value in values.items()]
-        _upsert(session, model, trial_id, rows)
-
-
-def _upsert(
-    session: orm.Session, model: Any, trial_id: int, rows: Sequence[Mapping[str, Any]]
-) -> None:
-    """Insert rows of one of Optuna's tables, or replace those with the same unique key."""
-    if not rows:
-        return
-    table = model.__table__
-    key = next(
-        [column.name for column in constraint.columns]
-        for constraint in table.constraints
-        if isinstance(constraint, sa.UniqueConstraint)
-    )
-    insert = postgresql.insert(table).values([{"trial_id": trial_id, **row} for row in rows])
-    changed = {name: insert.excluded[name] for name in rows[0] if name not in key}
-    session.execute(insert.on_conflict_do_update(index_elements=key, set_=changed))
+        rows = [
+            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+            for key, value in values.items()
+        ]
+        if rows:
+            insert = postgresql.insert(model.__table__).values(rows)
+            changed = {"value_json": insert.excluded.value_json}
+            session.execute(
+                insert.on_conflict_do_update(index_elements=["trial_id", "key"], set_=changed)
+            )

@@ -23,9 +23,10 @@ from hpo.errors import ConfigurationError, StorageError
 DRIVER = "postgresql+psycopg2"
 STORAGE = "--storage or HPO_STORAGE"
 # A thread uses one connection at a time, and one more for each of `alone` and `locked` around it. A
-# run prepares its study under two of them, and needs one from then on. There is room to listen for
-# notifications: in a run, and in a worker while it has no ticket and so no beat.
-CONNECTIONS, KEPT = 3, 1
+# run prepares its study under two of them. From then on it listens for notices on one and reads by
+# another; were only one kept open, each read would make its own. A worker listens on one of its two
+# while it has no ticket and so no beat.
+CONNECTIONS, KEPT = 3, 2
 # A thread that needs longer for a free connection waits for one that waits for an outage.
 _POOL_S = 10.0
 # A partner that vanished without a word is noticed after 20 to 25 s.

@@ -9,6 +9,7 @@ Border: columns in memory. `history_reader` fills them from the database.
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,9 @@ from hpo.database.outside import ENDED_OUTSIDE
 
 # The state of a number that no trial has.
 ABSENT = -1
+# The attributes that are kept; `sampler_view`, `hopeless` and `outcomes` say what they mean.
+USER_ATTRIBUTES = ("rerun_of", "run_uid", "traceback", "prune_detail")
+SYSTEM_ATTRIBUTES = ("hpo:attempt", "hpo:lost")
 RUNG = "completed_rung_"
 CONSTRAINT = "constraints"
 
@@ -95,7 +99,7 @@ class History:
         self._params: dict[str, Column] = {}
         self.distributions: list[BaseDistribution] = []
         self._by_json: dict[str, int] = {}
-        self.reports: dict[int, list[float]] = {}
+        self.reports: dict[int, array[float]] = {}
         self.rungs: dict[str, dict[int, float]] = {}
 
     @classmethod
@@ -188,7 +192,7 @@ class History:
         return kind
 
     def _add_report(self, one: Rows, numbers: Ints) -> None:
-        self.reports.setdefault(int(one.name), []).extend(map(float, one.values))
+        self.reports.setdefault(int(one.name), array("d")).extend(map(float, one.values))
 
     def _add_last(self, one: Rows, numbers: Ints) -> None:
         """Add the last report, whose step is `name`."""

@@ -10,9 +10,11 @@ from optuna.storages._rdb.storage import _VersionManager
 from sqlalchemy import orm
 
 from hpo.database.connection import locked
+from hpo.database.functions import FUNCTIONS
 from hpo.database.patience import with_retries
 from hpo.database.preconditions import Found, foreign, look, missing_right
 from hpo.database.schema import LEASE_S, OWN, SCHEMA_VERSION, version_table
+from hpo.database.triggers import TRIGGERS
 from hpo.errors import StorageError
 
 # The first version that was released.
@@ -29,6 +31,12 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
         "ALTER TABLE hpo.artifacts ALTER COLUMN at SET DEFAULT now()",
         # Five losses were allowed before; two in a row without progress are now.
         "UPDATE hpo.tickets SET losses = 0 WHERE state IN ('open', 'leased')",
+    ),
+    6: (
+        # Version 4 has no such table; it is created with these columns.
+        "ALTER TABLE IF EXISTS hpo.identities ADD COLUMN last_trial_id integer,"
+        " ADD COLUMN next_number integer",
+        "CREATE INDEX open_tickets ON hpo.tickets (study_uid, ticket) WHERE state = 'open'",
     ),
 }
 
@@ -85,6 +93,10 @@ def _bring_along(connection: sa.Connection, version: int | None) -> None:
         for statement in MIGRATIONS.get(later, ()):
             connection.execute(sa.text(statement))
     OWN.create_all(connection)
+    # Without parameters a percent sign stands for itself.
+    plain = connection.execution_options(no_parameters=True)
+    for statement in (*FUNCTIONS, *TRIGGERS):
+        plain.exec_driver_sql(statement)
     connection.execute(version_table.delete())
     connection.execute(version_table.insert().values(version=SCHEMA_VERSION))
 

@@ -6,7 +6,6 @@ neither tickets nor leases.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -15,7 +14,6 @@ from optuna.trial import TrialState
 from sqlalchemy import orm
 
 from hpo.database.buffer import set_attributes
-from hpo.errors import TrialEnded, TrialGone
 
 # The `prune_reason` of a trial that another program pruned, and the `prune_detail` of every trial
 # that another program ended.
@@ -54,66 +52,6 @@ def find(session: orm.Session, study_id: int, number: int | None) -> Found | Non
     # Where another program repeated a number after a deletion, the first trial is the bound one.
     which = (_trials.c.study_id == study_id) & (_trials.c.number == number)
     return _locked(session, sa.select(*_COLUMNS).where(which).order_by(_trials.c.trial_id).limit(1))
-
-
-def check_open(session: orm.Session, trial_id: int) -> None:
-    """Lock a trial, so that no other program ends it before the commit.
-
-    Raises:
-        TrialEnded: Another program has ended it.
-        TrialGone: Another program has deleted it.
-    """
-    found = _locked(session, sa.select(*_COLUMNS).where(_trials.c.trial_id == trial_id))
-    opened(found, "the trial")
-
-
-def opened(found: Found | None, name: str) -> Found:
-    """A trial's row, if the trial has not ended.
-
-    Raises:
-        TrialEnded: Another program has ended it.
-        TrialGone: There is none, because another program has deleted it.
-    """
-    if found is None:
-        raise TrialGone(f"{name} was deleted by another program; the ticket gets another one")
-    if found.state.is_finished():
-        state = found.state.name.lower()
-        raise TrialEnded(f"trial {found.number} was ended by another program ({state})")
-    return found
-
-
-def begin_waiting(
-    session: orm.Session, study_id: int, *, user: Mapping[str, Any], system: Mapping[str, Any]
-) -> Found | None:
-    """Begin the first trial that another program enqueued; None if none is waiting.
-
-    Args:
-        user: User attributes to set.
-        system: System attributes to set.
-    """
-    statement = sa.select(*_COLUMNS).where(*_waiting(study_id)).order_by(_trials.c.number).limit(1)
-    row = session.execute(statement.with_for_update(skip_locked=True)).one_or_none()
-    if row is None:
-        return None
-    found = Found(*row)
-    same = (_trials.c.study_id == study_id) & (_trials.c.number == found.number)
-    number = found.number
-    if (session.scalar(sa.select(sa.func.count()).where(same)) or 0) > 1:
-        number = free_number(session, study_id, found.trial_id, at_least=0)
-    values = {"state": TrialState.RUNNING, "datetime_start": NOW, "number": number}
-    session.execute(_trials.update().where(_trials.c.trial_id == found.trial_id).values(values))
-    set_attributes(session, found.trial_id, user=user, system=system)
-    return found._replace(number=number)
-
-
-def free_number(session: orm.Session, study_id: int, trial_id: int, *, at_least: int) -> int:
-    """A number for a trial, above those of the study's other trials.
-
-    Optuna takes the number of earlier trials, which repeats a number after a deletion.
-    """
-    others = (_trials.c.study_id == study_id) & (_trials.c.trial_id != trial_id)
-    highest = session.scalar(sa.select(sa.func.max(_trials.c.number)).where(others))
-    return at_least if highest is None else max(at_least, highest + 1)
 
 
 def note_ended(session: orm.Session, found: Found) -> None:

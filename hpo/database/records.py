@@ -68,16 +68,15 @@ class Records:
 
     def epoch(
         self, *, run_uid: str, ticket: int, epoch: int, step: int, values: Mapping[str, float]
-    ) -> tuple[Insert, list[dict[str, Any]]]:
-        """The statement that stores an epoch's metrics, and its rows.
+    ) -> dict[str, Any]:
+        """The row of an epoch's metrics, for the function `write_trial`.
 
         An epoch repeated after an interruption is stored once. JSON has no NaN: a value that is
         not finite is stored as its name.
         """
         plain = finite(dict(values), names=True)
-        where = {"run_uid": run_uid, "ticket": ticket, "epoch": epoch, "step": step}
-        row = {"study_uid": self._study_uid, **where, "values": plain}
-        return insert(metrics).on_conflict_do_nothing(), [row]
+        where = {"r": run_uid, "e": epoch, "u": self._study_uid, "t": ticket, "s": step}
+        return {**where, "v": plain}
 
     def predicted(
         self,

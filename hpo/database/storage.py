@@ -1,18 +1,19 @@
 """Optuna storage of a PostgreSQL database, fenced and with retries.
 
-Border: nothing here knows what a ticket is. The owner of a trial hands in a `Fence`. Every
-transaction checks it before it writes, and the fence may add its own statements to the transaction
-that ends the trial.
+Border: the current trial in memory, and when it is written. The owner of a trial hands in a
+`Fence`, which every write checks; `trial_writer` writes.
 
-The parts of Optuna that are not public (`_CachedStorage`, `RDBStorage._…_without_commit`) are
-pinned by `tests/database/test_storage.py::test_optuna_still_has_what_the_storage_extends`.
+The parts of Optuna that are not public (`_CachedStorage`, `RDBStorage`) are pinned by
+`tests/database/test_storage.py::test_optuna_still_has_what_the_storage_extends`.
 """
 
 from __future__ import annotations
 
+import copy
+import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, TypeVar
 
 import optuna
@@ -23,19 +24,25 @@ from optuna.distributions import (
     distribution_to_json,
 )
 from optuna.storages import RDBStorage
+from optuna.storages._cached_storage import _StudyInfo
 from optuna.storages._rdb import models as tables
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import orm
 
-from hpo.database import binding, outside
+from hpo.database import binding, outside, trial_writer
 from hpo.database.buffer import Buffer
 from hpo.database.fence import Fence
+from hpo.database.frozen import newer, read_trials
+from hpo.database.history import History
+from hpo.database.history_reader import HistoryReader
 from hpo.database.patient import PatientStorage
-from hpo.errors import LeaseLost, TrialEnded
+from hpo.database.trial_writer import Begun
 
 # While a trial trains, other workers' trials are read again at most once per second: that reading
 # is half of bare Optuna's cost per report.
 _REFRESH_S = 1.0
+# Reports of short epochs are written together, at most this late, or with the end of their trial.
+_BEHIND_S = 0.5
 
 T = TypeVar("T")
 
@@ -71,22 +78,38 @@ class _Backend(RDBStorage):
         self.heartbeat_interval = self.grace_period = None
         self.heartbeat_stale_trial_callback = self.failed_trial_callback = None
 
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        which, values = newer(included_trial_ids, trial_id_greater_than)
+        found = read_trials(self.engine, study_id, which, **values)
+        return [one for one in found if states is None or one.state in states]
+
 
 class TrialStorage(PatientStorage):
     """Optuna's storage; under a fence, for a process that writes one trial at a time.
 
-    Writes to the current trial are buffered until `flush` or the trial's end. One transaction then
-    checks the fence and the trial's state, and stores them. So parameters are stored all or none,
-    and a worker that lost its trial, or whose trial another program ended, writes nothing more. A
-    broken connection is retried. Without a fence this is the storage that any Optuna program opens.
+    The trial under the fence is kept in memory, and writes to it are buffered until `flush` or its
+    end. One call then checks the fence and the trial's state, and stores them. So parameters are
+    stored all or none, and a worker that lost its trial, or whose trial another program ended,
+    writes nothing more. A broken connection is retried. Without a fence this is the storage that
+    any Optuna program opens.
     """
 
     def __init__(self, backend: RDBStorage) -> None:
         super().__init__(backend)
         self._fence: Fence | None = None
+        self._name: tuple[str, int] | None = None
+        self._own: FrozenTrial | None = None
+        self._known: dict[str, BaseDistribution] = {}
         self._buffer = Buffer()
         self._at_end: list[sa.Executable] = []
-        self._read_at = 0.0
+        self._read_at = self._looked_at = self._written_at = 0.0
+        self._readers: dict[int, HistoryReader] = {}
 
     @property
     def engine(self) -> sa.Engine:
@@ -94,17 +117,31 @@ class TrialStorage(PatientStorage):
         engine: sa.Engine = self._backend.engine
         return engine
 
-    def hold(self, fence: Fence | None) -> None:
-        """Write the next trial under this fence; discard the last one's buffered writes."""
-        self._fence = fence
+    @property
+    def own_number(self) -> int | None:
+        """The number of the current trial; None before it is created or found."""
+        return None if self._own is None else self._own.number
+
+    def hold(self, fence: Fence | None, study: tuple[str, int] | None = None) -> None:
+        """Write the next trial under this fence; discard the last one's buffered writes.
+
+        Args:
+            study: Name and id of the fence's study, if its rows were just read.
+        """
+        self._fence, self._name = fence, study
+        self._own = None
         self._buffer.clear()
         self._at_end.clear()
-        self._read_at = 0.0
+        self._read_at = self._looked_at = 0.0
 
     def alongside(self, statement: sa.Executable, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute a statement of the owner's in the transaction of the next flush."""
         if rows:
             self._buffer.statements.append((statement, rows))
+
+    def add_metrics(self, row: Mapping[str, Any]) -> None:
+        """Store a row of `hpo.metrics` with the next flush: what `Records.epoch` returns."""
+        self._buffer.metrics.append(row)
 
     def at_end(self, statement: sa.Executable) -> None:
         """Execute a statement of the owner's in the transaction that ends the current trial."""
@@ -125,37 +162,61 @@ class TrialStorage(PatientStorage):
                 them, the first one that waits is begun in place of a new trial.
 
         Raises:
+            LeaseLost: The trial has another owner by now.
             TrialEnded: An earlier try created the trial, and another program has ended it.
             TrialGone: Or has deleted it.
         """
-
-        def create(session: orm.Session) -> int:
-            return binding.create(
-                session,
-                self._backend,
-                self._fence,
-                study_id=study_id,
-                user=user_attrs,
-                system=system_attrs,
-                if_waiting=if_waiting,
-            )
-
-        return self._read_afresh(study_id, self._transact(create))
+        begun = self._begun(study_id, user_attrs, system_attrs, if_waiting)
+        if begun.is_new:
+            system = {**system_attrs, outside.NUMBER: begun.number}
+            trial = _running(begun, json.loads(json.dumps([user_attrs, system])))
+            return self._own_trial(study_id, trial)
+        return self._own_trial(study_id, self._backend_trial(begun.trial_id))
 
     def resume_trial(self, study_id: int, number: int) -> int:
         """The id of the fence's trial.
 
         Raises:
+            LeaseLost: The trial has another owner by now.
             TrialEnded: Another program has ended it.
             TrialGone: Another program has deleted it.
         """
-        trial_id = self._transact(lambda session: binding.bound(session, study_id, number))
-        return self._read_afresh(study_id, trial_id)
+        begun = self._begun(study_id, {}, {}, None)
+        return self._own_trial(study_id, self._backend_trial(begun.trial_id))
 
-    def _read_afresh(self, study_id: int, trial_id: int) -> int:
-        self._read_at = 0.0
-        self.get_all_trials(study_id, deepcopy=False)
-        return trial_id
+    def _begun(
+        self,
+        study_id: int,
+        user: Mapping[str, Any],
+        system: Mapping[str, Any],
+        if_waiting: Mapping[str, Any] | None,
+    ) -> Begun:
+        fence = self._held()
+        return self._retried(
+            lambda: trial_writer.begin(
+                self.engine,
+                fence,
+                study_id=study_id,
+                user=user,
+                system=system,
+                if_waiting=if_waiting,
+            )
+        )
+
+    def _held(self) -> Fence:
+        assert self._fence is not None
+        return self._fence
+
+    def _backend_trial(self, trial_id: int) -> FrozenTrial:
+        found: FrozenTrial = self._retried(lambda: self._backend.get_trial(trial_id))
+        return found
+
+    def _own_trial(self, study_id: int, trial: FrozenTrial) -> int:
+        """Keep the trial under the fence in memory; return its id."""
+        self._own = trial
+        with self._lock:
+            self._known = self._studies.setdefault(study_id, _StudyInfo()).param_distribution
+        return trial._trial_id
 
     def settle(self, fence: Fence, study_id: int) -> None:
         """Close the owner's rows of a trial that another program ended, or deleted.
@@ -180,6 +241,10 @@ class TrialStorage(PatientStorage):
             if deleted is not None:
                 self._forget(study_id, deleted)
 
+    def _in_transaction(self, work: Callable[[orm.Session], T]) -> T:
+        with orm.Session(self.engine) as session, session.begin():
+            return work(session)
+
     def _forget(self, study_id: int, number: int) -> None:
         """Drop a deleted trial from Optuna's cache, where the sampler would see it running."""
         if study_id in self._studies:
@@ -188,6 +253,50 @@ class TrialStorage(PatientStorage):
             self._studies[study_id].unfinished_trial_ids.discard(trial_id)
             self._studies[study_id].trials.pop(number, None)
 
+    def history(self, study_id: int) -> History:
+        """The study's trials in columns, as of the last second."""
+        reader = self._readers.setdefault(study_id, HistoryReader(self.engine, study_id))
+        if time.monotonic() - self._looked_at >= _REFRESH_S:
+            self.refresh_history(study_id, running=False)
+        return reader.history
+
+    def refresh_history(self, study_id: int, *, running: bool = True) -> None:
+        """Read what changed in the study's trials.
+
+        Args:
+            running: Read the parameters and rungs of running trials, too, which many workers have.
+        """
+        reader = self._readers.setdefault(study_id, HistoryReader(self.engine, study_id))
+        self._retried(lambda: reader.refresh(running=running))
+        self._looked_at = time.monotonic()
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        if self._name is not None and self._name[0] == study_name:
+            return self._name[1]
+        return super().get_study_id_from_name(study_name)
+
+    def _written(self, trial_id: int) -> FrozenTrial | None:
+        """The trial under the fence, if it is this one."""
+        return self._own if self._fence is not None and self._is_own(trial_id) else None
+
+    def _is_own(self, trial_id: int) -> bool:
+        return self._own is not None and self._own._trial_id == trial_id
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        # Ended, it stays what this process wrote until the next one begins.
+        if self._own is None or not self._is_own(trial_id):
+            return super().get_trial(trial_id)
+        copied = copy.copy(self._own)
+        for name in ("_user_attrs", "_system_attrs", "intermediate_values", "_distributions"):
+            setattr(copied, name, dict(getattr(copied, name)))
+        copied.params = dict(copied.params)
+        return copied
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        if self._own is not None and self._is_own(trial_id):
+            return dict(self._own.system_attrs)
+        return super().get_trial_system_attrs(trial_id)
+
     def set_trial_param(
         self,
         trial_id: int,
@@ -195,33 +304,39 @@ class TrialStorage(PatientStorage):
         param_value_internal: float,
         distribution: BaseDistribution,
     ) -> None:
-        if self._fence is None:
+        own = self._written(trial_id)
+        if own is None:
             super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
             return
-        study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
-        known = self._studies[study_id].param_distribution.setdefault(param_name, distribution)
+        known = self._known.setdefault(param_name, distribution)
         check_distribution_compatibility(known, distribution)
         self._buffer.params[param_name] = (param_value_internal, distribution_to_json(distribution))
+        own.params[param_name] = distribution.to_external_repr(param_value_internal)
+        own.distributions[param_name] = distribution
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        if self._fence is None:
+        own = self._written(trial_id)
+        if own is None:
             super().set_trial_user_attr(trial_id, key, value)
-            return
-        self._buffer.user[key] = value
+        elif key not in own.user_attrs or repr(own.user_attrs[key]) != repr(value):
+            own.user_attrs[key] = self._buffer.user[key] = value
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        if self._fence is None:
+        own = self._written(trial_id)
+        if own is None:
             super().set_trial_system_attr(trial_id, key, value)
-            return
-        self._buffer.system[key] = value
+        else:
+            own.system_attrs[key] = self._buffer.system[key] = value
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
     ) -> None:
-        if self._fence is None:
+        own = self._written(trial_id)
+        if own is None:
             super().set_trial_intermediate_value(trial_id, step, intermediate_value)
-            return
-        self._buffer.reports[step] = intermediate_value
+        else:
+            own.intermediate_values[step] = intermediate_value
+            self._buffer.reports[step] = intermediate_value
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
@@ -229,28 +344,19 @@ class TrialStorage(PatientStorage):
         fence = self._fence
         if fence is None or not state.is_finished():
             return super().set_trial_state_values(trial_id, state, values)
-
-        def end(session: orm.Session) -> None:
-            try:
-                fence.check(session)
-                outside.check_open(session, trial_id)
-            except (LeaseLost, TrialEnded):
-                if fence.has_ended(session):
-                    # An earlier try has committed, but its answer was lost.
-                    return
-                raise
-            trial = tables.TrialModel.find_or_raise_by_id(trial_id, session)
-            self._buffer.write(session, trial_id)
-            for position, value in enumerate(values or ()):
-                self._backend._set_trial_value_without_commit(session, trial, position, value)
-            trial.state = state
-            trial._datetime_complete_utc = outside.NOW
-            for statement in self._at_end:
-                session.execute(statement)
-            fence.end(session, binding.OUTCOMES[state])
-
-        self._retried(lambda: self._in_transaction(end))
-        self.hold(None)
+        as_stored = tables.TrialValueModel.value_to_stored_repr
+        stored = [(place, *as_stored(value)) for place, value in enumerate(values or ())]
+        end = {
+            **fence.ending(binding.OUTCOMES[state]),
+            "state": state.name,
+            "values": [{"o": place, "v": value, "t": kind.name} for place, value, kind in stored],
+        }
+        self._write(trial_id, end, at_end=[(one, ()) for one in self._at_end])
+        self._fence = None
+        self._buffer.clear()
+        self._at_end.clear()
+        if self._own is not None and self._is_own(trial_id):
+            self._own.state, self._own.values = state, values
         return True
 
     def flush(self, trial_id: int) -> None:
@@ -261,18 +367,34 @@ class TrialStorage(PatientStorage):
             TrialEnded: Another program has ended it.
             TrialGone: Another program has deleted it.
         """
-
-        def write(session: orm.Session) -> None:
-            outside.check_open(session, trial_id)
-            self._buffer.write(session, trial_id)
-
-        self._transact(write)
+        self._write(trial_id)
         self._buffer.clear()
+        self._written_at = time.monotonic()
 
-    def catch_up(self, trial_id: int) -> None:
-        """Write the reports that `flush_at_once` could not."""
-        if self._buffer.reports:
-            self.flush(trial_id)
+    def _write(
+        self,
+        trial_id: int,
+        end: Mapping[str, Any] | None = None,
+        at_end: trial_writer.Statements = (),
+    ) -> None:
+        fence, content = self._held(), self._buffer.content()
+        name = "the trial" if self._own is None else f"trial {self._own.number}"
+        self._retried(
+            lambda: trial_writer.write(
+                self.engine,
+                fence,
+                trial_id,
+                name=name,
+                content=content,
+                end=end,
+                statements=[*self._buffer.statements, *at_end],
+            )
+        )
+
+    @property
+    def is_due(self) -> bool:
+        """True if what is buffered has waited as long as reports may."""
+        return time.monotonic() - self._written_at >= _BEHIND_S
 
     def flush_at_once(self, trial_id: int) -> bool:
         """Flush without waiting; while the database is away keep all for later, return False."""
@@ -283,20 +405,25 @@ class TrialStorage(PatientStorage):
 
         return self.at_once(flush, False)
 
-    def _transact(self, work: Callable[[orm.Session], T]) -> T:
-        def checked(session: orm.Session) -> T:
-            if self._fence is not None:
-                self._fence.check(session)
-            return work(session)
-
-        return self._retried(lambda: self._in_transaction(checked))
-
-    def _in_transaction(self, work: Callable[[orm.Session], T]) -> T:
-        with orm.Session(self._backend.engine) as session, session.begin():
-            return work(session)
-
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
         if self._fence is not None and time.monotonic() - self._read_at < _REFRESH_S:
             return
         super()._read_trials_from_remote_storage(study_id)
         self._read_at = time.monotonic()
+
+
+def _running(begun: Begun, attributes: list[dict[str, Any]]) -> FrozenTrial:
+    """A trial that was just created, with its user and its system attributes."""
+    return FrozenTrial(
+        number=begun.number,
+        trial_id=begun.trial_id,
+        state=TrialState.RUNNING,
+        value=None,
+        datetime_start=begun.began,
+        datetime_complete=None,
+        params={},
+        distributions={},
+        user_attrs=attributes[0],
+        system_attrs=attributes[1],
+        intermediate_values={},
+    )

@@ -18,8 +18,6 @@ from contextlib import suppress
 import psycopg2
 from psycopg2 import extensions
 
-from hpo.database.patience import is_hurried, must_end
-
 # A dead host must be reported in less than 5 s.
 CONNECT_S = 3.0
 # An interrupted process gives the server this long from one part of an answer to the next. One with
@@ -57,6 +55,9 @@ def _wait(connection: extensions.connection) -> None:
 
 
 def _wait_for_answer(connection: extensions.connection) -> None:
+    # It imports SQLAlchemy for 0.1 s, and a run starts its first worker before that.
+    from hpo.database.patience import is_hurried, must_end
+
     while (state := connection.poll()) != extensions.POLL_OK:
         hurried_s = 0.0
         while not _is_ready(connection.fileno(), state):
@@ -69,6 +70,8 @@ def _wait_for_answer(connection: extensions.connection) -> None:
 
 def _wait_for_connection(connection: extensions.connection) -> None:
     """Wait for a connection, for `CONNECT_S` for each address of the server."""
+    from hpo.database.patience import is_hurried
+
     deadline, is_late, tried = math.inf, False, 0
     try:
         while (state := connection.poll()) != extensions.POLL_OK:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from hpo.database.connection import CONNECTIONS, connect, mask, parse_url
+from hpo.database.connection import connect, mask, parse_url
+from hpo.database.limits import Room, needed, room
 from hpo.database.migrations import FLOOR, is_complete
 from hpo.database.preconditions import Found, foreign, grants, look, missing_right
 from hpo.database.schema import SCHEMA_VERSION
@@ -23,7 +24,6 @@ from hpo.machine.slots import usable_cores
 _ROUND_TRIPS = 20
 _SLOW_MS = 5.0  # a trial makes some hundred round trips
 _SKEW_S = 5.0
-_WORKER_CONNECTIONS = 2  # a run takes the usual number
 # Our tables have a schema of their own; those of Optuna are recognized by name only.
 _TABLES = """
     SELECT c.oid, c.relkind, n.nspname AS schema, n.nspname || '.' || c.relname AS name
@@ -69,6 +69,9 @@ class _Database:
 
     def found(self) -> Found:
         return look(self._engine)
+
+    def room(self) -> Room | None:
+        return room(self._engine)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -191,18 +194,17 @@ def _rights(db: _Database) -> Iterator[Finding]:
 
 
 def _connections(db: _Database) -> Iterator[Finding]:
-    used, most = db.row(
-        "SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), "
-        "current_setting('max_connections')::int "
-        "- current_setting('superuser_reserved_connections')::int",
-    )
-    needed = _WORKER_CONNECTIONS * usable_cores() + CONNECTIONS
-    found = f"{used} of {most} in use"
-    if int(str(most)) - int(str(used)) < needed:
-        cure = "end other clients, or raise max_connections in postgresql.conf and restart"
-        yield warning("connections", f"{found}, and this machine takes about {needed}", cure)
+    found, workers = db.room(), usable_cores()
+    if found is None:
+        yield ok("connections", "a pooler's, which has limits of its own")
+        return
+    text = f"{found.used} of {found.most} in use ({found.name})"
+    if found.free < needed(workers):
+        lacking = f"{workers} workers and their run take {needed(workers)}"
+        cure = f"end other clients, or raise {found.name}"
+        yield warning("connections", f"{text}, and {lacking}", cure)
     else:
-        yield ok("connections", found)
+        yield ok("connections", text)
 
 
 def _clock(db: _Database) -> Iterator[Finding]:

@@ -54,6 +54,18 @@ def sweep(folder: Path, ended: Container[int], *, keep: tuple[int, int] | None) 
             file.unlink(missing_ok=True)
 
 
+def discard(folder: Path, number: int, attempts: int, *, but: int | None = None) -> None:
+    """Delete a trial's checkpoints by their names, which takes no listing of the folder.
+
+    Args:
+        attempts: The number of the trial's last attempt.
+        but: The attempt whose checkpoint stays.
+    """
+    for attempt in range(attempts + 1):
+        if attempt != but:
+            file_of(folder, number, attempt).unlink(missing_ok=True)
+
+
 def _owner(path: Path) -> _Owner | None:
     found = _NAME.match(path.name)
     return found and _Owner(int(found["number"]), int(found["attempt"] or 0))

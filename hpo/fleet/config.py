@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpo import trust
 from hpo.engine.recording import Recording
 from hpo.machine.slots import Slot
 from hpo.search.plugins import is_plugin
 from hpo.start import PROGRAM
-from hpo.study.config import StudyConfig
-from hpo.study.join import Prepared
 from hpo.study.request import RunRequest
+
+if TYPE_CHECKING:
+    from hpo.study.config import StudyConfig
+    from hpo.study.join import Prepared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,40 +58,43 @@ class FleetConfig:
 
     def argv(self, slot: Slot, prepared: Prepared) -> list[str]:
         """The command line of a worker on a slot."""
+        named = self.plugins(prepared.opened.config)
         return [
-            *self._command(slot, prepared.objective, prepared.opened.config),
+            *self._command(slot),
+            *("--objective", prepared.objective),
+            *(part for kind, spec in named.items() for part in (f"--{kind}", spec)),
             *("--study_name", prepared.opened.name, "--checkpoint_dir", str(self.checkpoints)),
         ]
 
-    def first_argv(self, slot: Slot, objective: str, config: StudyConfig) -> list[str]:
+    def first_argv(self, slot: Slot) -> list[str]:
         """The command line of the worker that starts before the study exists."""
-        return [*self._command(slot, objective, config), "--first"]
+        return [*self._command(slot), "--first"]
+
+    def plugins(self, config: StudyConfig) -> Mapping[str, str]:
+        """The user's own sampler and pruner of a study that are allowed here.
+
+        A study's settings may have been changed since they were checked, and its worker allows what
+        it is given.
+        """
+        kinds: Mapping[trust.Kind, str] = {"sampler": config.sampler, "pruner": config.pruner}
+        return {
+            kind: spec
+            for kind, spec in kinds.items()
+            if is_plugin(spec) and trust.is_named(kind, spec)
+        }
 
     def log_of(self, slot: Slot) -> Path:
         """The log of the workers on a slot."""
         return self.logs / f"worker-{slot.name.replace(':', '-')}.log"
 
-    def _command(self, slot: Slot, objective: str, config: StudyConfig) -> list[str]:
+    def _command(self, slot: Slot) -> list[str]:
         predictions, every = self.recording.flags()
-        # A study's settings may have been changed since they were checked, and its worker allows
-        # what it is started with.
-        plugins = [
-            (f"--{kind}", spec)
-            for kind, spec in _plugins(config)
-            if is_plugin(spec) and trust.is_named(kind, spec)
-        ]
         limits = {"--stall": self.stall_s, "--trial_timeout": self.trial_timeout_s}
         return [
             *(*PROGRAM, "worker", "--slot", slot.name, "--device", slot.device),
-            *("--objective", objective),
-            *(part for plugin in plugins for part in plugin),
             *("--predictions", predictions, "--predictions_every", every),
             *("--patience", str(self.patience_s)),
             *(part for flag, s in limits.items() if s for part in (flag, str(s))),
             *(("--fresh_process",) if self.fresh_process else ()),
             *("--with_parent", str(os.getpid())),
         ]
-
-
-def _plugins(config: StudyConfig) -> list[tuple[trust.Kind, str]]:
-    return [("sampler", config.sampler), ("pruner", config.pruner)]

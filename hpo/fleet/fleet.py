@@ -19,16 +19,19 @@ from hpo.errors import RunFailed
 from hpo.fleet.config import FleetConfig
 from hpo.fleet.events import Event, Finishing, Grown, Progress, Stopping, WorkerEnded
 from hpo.fleet.seats import Seat
-from hpo.fleet.tally import MOST_FAILURES, Tally
+from hpo.fleet.tally import MOST_FAILURES
+from hpo.fleet.watch import Watch
 from hpo.launch.launcher import Launcher
 from hpo.launch.supervisor import Process, Supervisor
 from hpo.study import study
 from hpo.study.join import Prepared
-from hpo.study.outcomes import best_trial
 from hpo.tickets.budget import Budget
 
 _POLL_S = 0.2
 _PROGRESS_S = 0.5
+# A report reads the leases of all workers. It takes this share of the run's time, if it can. After
+# an outage, which it waits out, the next one follows within the longest pause.
+_SHARE, _LONGEST_S = 0.1, 2.0
 # Trials that another program enqueues are noticed within this time.
 _LOOK_S = 2.0
 # A worker without work ends within a second. The user gets a reason for a longer wait.
@@ -56,8 +59,7 @@ class Fleet:
         self._seats = {slot.name: Seat(slot=slot) for slot in config.slots}
         self._started_at = time.monotonic() if started_at is None else started_at
         self._study = prepared.opened.load()
-        self._tally = Tally(len(config.slots))
-        self._best: FrozenTrial | None = None
+        self._watch = Watch(prepared.opened, slots=len(config.slots))
         self._seen_ended = -1
         self._finishing_since: float | None = None
         self._has_announced = False
@@ -74,6 +76,7 @@ class Fleet:
     def work(self, stop: threading.Event) -> bool:
         """Keep a worker on each slot until the budget is spent; return True if stopped before."""
         tickets, timeout_s = self._prepared.tickets, self._config.timeout_s
+        notices = tickets.notices()
         set_patience(self._config.patience_s)
         give_up_at(None if timeout_s is None else self._started_at + timeout_s)
         end_with(stop)
@@ -82,9 +85,14 @@ class Fleet:
             tickets.sweep()
             while True:
                 if not is_done and time.monotonic() >= next_progress_at:
+                    notices.listen()
+                    began_at = time.monotonic()
                     spent = self._report()
-                    next_progress_at = time.monotonic() + _PROGRESS_S
+                    took_s = time.monotonic() - began_at
+                    pause_s = min(max(_PROGRESS_S, took_s / _SHARE), _LONGEST_S)
+                    next_progress_at = time.monotonic() + pause_s
                     is_done = spent.ended == spent.total and not self._grow()
+                    self._note_deaths(is_done=is_done)
                     if not is_done:
                         self._tend_workers(spent)
                         if time.monotonic() - self._looked_at > _LOOK_S:
@@ -94,13 +102,16 @@ class Fleet:
                 if timeout_s is not None and self.seconds >= timeout_s:
                     self._emit(Stopping(reason=f"{timeout_s:g} s are over"))
                     return not is_done
-                if stop.wait(_POLL_S):
+                if notices.wait(_POLL_S, stop):
+                    next_progress_at = 0.0
+                if stop.is_set():
                     self._emit(Stopping(reason="interrupted"))
                     return not is_done
         except KeyboardInterrupt:
             give_up_at(time.monotonic())
             raise
         finally:
+            notices.close()
             if stop.is_set():
                 # What follows tries once, as the event is soon cleared.
                 give_up_at(time.monotonic())
@@ -142,27 +153,26 @@ class Fleet:
         ended: Sequence[FrozenTrial] = ()
         if spent.ended != self._seen_ended:
             try:
-                ended = self._tally.take(self._study.get_trials(deepcopy=False))
-                self._best = best_trial(self._study)
+                ended = self._watch.look(self._prepared.opened)
                 self._seen_ended = spent.ended
             except KeyError:
                 self._follow()
             self._note_trained(ended)
-        leases = self._prepared.tickets.live()
+        leases, tally = self._prepared.tickets.live(), self._watch.tally
         self._emit(
             Progress(
                 budget=spent,
                 leases=leases,
-                best=self._best,
-                reasons=self._tally.reasons,
-                hopeless={str(one): one.sentence() for one in self._tally.hopeless},
+                best=self._watch.best,
+                reasons=tally.reasons,
+                hopeless={str(one): one.sentence() for one in tally.hopeless},
                 ended=ended,
                 seconds=self.seconds,
-                left_s=self._tally.left_s(spent, leases),
-                trial_s=self._tally.trial_s(leases),
+                left_s=tally.left_s(spent, leases),
+                trial_s=tally.trial_s(leases),
             )
         )
-        failed = self._tally.failures
+        failed = tally.failures
         if len(failed) >= MOST_FAILURES and spent.ended < spent.total:
             raise RunFailed(
                 f"{len(failed)} trials in a row failed, the last (trial {failed[-1].number}) with: "
@@ -187,11 +197,8 @@ class Fleet:
                 self._seats[name].note_trained()
 
     def _tend_workers(self, spent: Budget) -> None:
-        """Check the workers that ended; start one on each empty slot while there is work."""
-        tickets, supervisor = self._prepared.tickets, self._supervisor
-        for process, code in supervisor.take().ended:
-            tickets.sweep()
-            self._note_death(process, code)
+        """Start a worker on each empty slot while there is work."""
+        supervisor = self._supervisor
         left, now = spent.open + spent.leased, time.monotonic()
         for name, seat in self._seats.items():
             # More workers than trials would only wait.
@@ -206,7 +213,13 @@ class Fleet:
                     environment={"HPO_STORAGE": self._prepared.url},
                 )
 
-    def _note_death(self, process: Process, code: int) -> None:
+    def _note_deaths(self, *, is_done: bool) -> None:
+        """Report the workers that ended, also where others have ended their trials meanwhile."""
+        for process, code in self._supervisor.take().ended:
+            self._prepared.tickets.sweep()
+            self._note_death(process, code, is_done=is_done)
+
+    def _note_death(self, process: Process, code: int, *, is_done: bool) -> None:
         if code == 0:
             return
         before = self._prepared.opened
@@ -222,7 +235,7 @@ class Fleet:
                 slot=name, code=code, log=process.log, reason=reason, is_retired=seat.is_retired
             )
         )
-        if all(one.is_retired for one in self._seats.values()):
+        if not is_done and all(one.is_retired for one in self._seats.values()):
             raise RunFailed(
                 f"worker {name} ended with code {code}, as those before it, and no slot is left; "
                 f"its log '{process.log}' ends: {reason or '(empty)'}"

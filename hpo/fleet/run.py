@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from hpo.database import faults
+from hpo.database import ended, faults
 from hpo.database.patience import give_up_at, is_hurried, must_end
 from hpo.errors import RunFailed, RunInterrupted
 from hpo.fleet.config import FleetConfig
@@ -16,10 +16,15 @@ from hpo.fleet.events import Event, RunResult
 from hpo.fleet.first import FirstWorker
 from hpo.fleet.fleet import Fleet
 from hpo.launch.launcher import Launcher
-from hpo.search.hopeless import hopeless
 from hpo.study import study
 from hpo.study.join import Prepared
-from hpo.study.outcomes import best_trial, divergence, is_default, left_out, prune_reasons
+from hpo.study.outcomes import (
+    best_and_remark,
+    default_trial,
+    divergences,
+    hopeless_values,
+    prune_reasons,
+)
 
 
 def run(
@@ -52,9 +57,9 @@ def run(
         if not (faults.is_outage(error) and must_end()) or is_hurried():
             raise
         is_over = config.timeout_s is not None and fleet.seconds >= config.timeout_s
-        ended = f"{config.timeout_s:g} s are over" if is_over else "the run was stopped"
+        why = f"{config.timeout_s:g} s are over" if is_over else "the run was stopped"
         raise RunInterrupted(
-            f"{ended}, and {faults.fault(error).what}: "
+            f"{why}, and {faults.fault(error).what}: "
             f"{faults.reason(error)}; the same command goes on"
         ) from error
     # The run is over for the workers, and its results are read all the same.
@@ -63,22 +68,32 @@ def run(
     opened = study.refreshed(prepared.opened)
     opened_study = opened.load()
     spent = prepared.tickets.count()
-    trials = opened_study.get_trials(deepcopy=False)
+    last, groups, hopeless, diverged, default = ended.read(
+        opened.storage.engine,
+        opened.study_id,
+        lambda found: (
+            found.last(),
+            found.groups(),
+            hopeless_values(found),
+            divergences(found),
+            default_trial(found),
+        ),
+    )
+    best, remark = best_and_remark(opened_study)
     if not is_interrupted and spent.failed == spent.total:
-        last = trials[-1].user_attrs.get("prune_detail", "-")
+        detail = "-" if last is None else last.user_attrs.get("prune_detail", "-")
         raise RunFailed(
-            f"all {spent.total} trials failed, the last with: {last}; the tracebacks are in the "
+            f"all {spent.total} trials failed, the last with: {detail}; the tracebacks are in the "
             f"workers' logs in '{config.logs}'"
         )
-    default = next((t for t in trials if is_default(t)), None)
     return RunResult(
         study=opened.name,
         budget=spent,
-        reasons=prune_reasons(trials),
-        hopeless=[one.sentence() for one in hopeless(trials)],
-        diverged={t.number: reason for t in trials if (reason := divergence(t))},
-        best=best_trial(opened_study),
-        left_out=left_out(opened_study),
+        reasons=dict(prune_reasons(groups).most_common()),
+        hopeless=[one.sentence() for one in hopeless],
+        diverged=diverged,
+        best=best,
+        left_out=remark,
         default_value=default.value if default else None,
         references=opened_study.user_attrs.get(study.REFERENCES, {}),
         seconds=fleet.seconds,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.search.hopeless import Hopeless, holds, hopeless
-from hpo.study.outcomes import prune_reasons
+from hpo.database.ended import Snapshot
+from hpo.database.history import History, Rows, rows_of
+from hpo.search.hopeless import LEAST, Hopeless, has_failed, holds, hopeless_in
+from hpo.study.outcomes import outcome, prune_reasons
 from hpo.tickets.budget import Budget
 from hpo.tickets.leases import Lease
 
@@ -20,35 +23,70 @@ MOST_FAILURES = 5
 _RECENT = 20
 
 
-class Tally:
-    """Statistics of a study's trials, updated as they end during one run.
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """What a run finds of trials that ended before its first look.
 
     Attributes:
         reasons: Numbers of pruned trials by prune reason.
+        latest: The last ones, in the order of their ends.
+        failures: Number of those that failed by what their objective did.
+    """
+
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    latest: Sequence[FrozenTrial] = ()
+    failures: int = 0
+
+    @classmethod
+    def read(cls, found: Snapshot) -> Before:
+        """Count the trials of a study."""
+        return cls(
+            reasons=prune_reasons(found.groups()),
+            latest=found.latest(_RECENT),
+            failures=found.failures(),
+        )
+
+
+class Tally:
+    """Statistics of a study's trials, updated as they end during one run.
+
+    Args:
+        fates: Reads what tells hopeless values of all ended trials; called once, after so many
+            failures that there may be one.
+
+    Attributes:
+        reasons: Numbers of pruned trials by prune reason, the most frequent first.
         hopeless: Values with which every trial fails, which samplers avoid.
     """
 
-    def __init__(self, slots: int) -> None:
-        self._slots = slots
-        self._known: set[int] | None = None
-        self._seconds: list[float] = []
+    def __init__(self, slots: int, fates: Callable[[], Iterable[Rows]] = tuple) -> None:
+        self._slots, self._fates = slots, fates
+        self._counts: Counter[str] = Counter()
+        self._latest: deque[FrozenTrial] = deque(maxlen=_RECENT)
+        self._own_failures = 0
+        self._history: History | None = None
         self._in_a_row: list[FrozenTrial] = []
         self._paces: dict[int, tuple[int, float]] = {}
-        self.reasons: Mapping[str, int] = {}
         self.hopeless: Sequence[Hopeless] = ()
         self._explained: set[int] = set()
 
-    def take(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Update from a study's trials; return those that ended since the last call, in order."""
-        ended = [trial for trial in trials if trial.state.is_finished()]
-        # A trial that another program added may lack its times.
-        ended.sort(key=lambda trial: trial.datetime_complete or datetime.min)
-        new = [t for t in ended if self._known is not None and t.number not in self._known]
-        self._known = {trial.number for trial in ended}
-        seconds = (trial.user_attrs.get("seconds") for trial in ended[-_RECENT:])
-        self._seconds = [value for value in seconds if value]
-        self.reasons = prune_reasons(trials)
-        self.hopeless = hopeless(ended)
+    @property
+    def reasons(self) -> Mapping[str, int]:
+        return dict(self._counts.most_common())
+
+    def take(self, new: Sequence[FrozenTrial], before: Before | None = None) -> None:
+        """Update from the trials that ended since the last call, in the order of their ends.
+
+        Args:
+            before: What the study holds, the new trials among it; None if it is known.
+        """
+        self._count(new)
+        if before is not None:
+            self._counts = Counter(before.reasons)
+            self._latest.clear()
+            self._latest.extend(before.latest)
+            self._own_failures, self._history = before.failures, None
+        self.hopeless = self._find_hopeless(new)
         for trial in new:
             if trial.state != TrialState.FAIL:
                 self._in_a_row = []
@@ -59,7 +97,22 @@ class Tally:
         # What one value explained stays explained: another failure in between is one more, not six.
         row = self._in_a_row
         self._explained |= {trial.number for trial in row if holds(trial, self.hopeless)}
-        return new
+
+    def _count(self, new: Sequence[FrozenTrial]) -> None:
+        self._counts.update(outcome(one) for one in new if one.state == TrialState.PRUNED)
+        self._latest.extend(new)
+        self._own_failures += sum(map(has_failed, new))
+
+    def _find_hopeless(self, new: Sequence[FrozenTrial]) -> Sequence[Hopeless]:
+        if self._own_failures < LEAST:
+            return ()
+        if self._history is None:
+            self._history = History()
+            self._history.add(self._fates())
+        for trial in new:
+            # What is there already is the same.
+            self._history.add(one for one in rows_of(trial) if one.kind != "report")
+        return hopeless_in(self._history)
 
     @property
     def failures(self) -> Sequence[FrozenTrial]:
@@ -68,9 +121,10 @@ class Tally:
 
     def trial_s(self, leases: Sequence[Lease]) -> float | None:
         """Estimated seconds per trial: mean of the latest, else by the pace of running ones."""
-        if self._seconds:
-            return fmean(self._seconds)
-        estimates = [seconds for lease in leases if (seconds := self._estimate_s(lease))]
+        seconds = [value for one in self._latest if (value := one.user_attrs.get("seconds"))]
+        if seconds:
+            return fmean(seconds)
+        estimates = [estimate for lease in leases if (estimate := self._estimate_s(lease))]
         return fmean(estimates) if estimates else None
 
     def _estimate_s(self, lease: Lease) -> float | None:

@@ -29,10 +29,10 @@ class Launched(Protocol):
     def kill(self) -> None:
         """Kill it immediately."""
 
-    def answer(self, line: str) -> None:
-        """Write a last line to the standard input of a process with a job, and close it.
+    def answer(self, line: str, *, is_last: bool = True) -> None:
+        """Write a line to the standard input of a process with a job.
 
-        From then on SIGTERM stops it, as a process without a job.
+        The last one closes it. From then on SIGTERM stops it, as a process without a job.
         """
 
 

@@ -72,12 +72,16 @@ class LocalProcess:
         with suppress(ProcessLookupError):
             self._process.terminate()
 
-    def answer(self, line: str) -> None:
-        stdin, self._process.stdin = self._process.stdin, None
+    def answer(self, line: str, *, is_last: bool = True) -> None:
+        stdin = self._process.stdin
         assert stdin is not None
+        if is_last:
+            self._process.stdin = None
         with suppress(OSError):
             stdin.write(line + "\n")
-            stdin.close()
+            stdin.flush()
+            if is_last:
+                stdin.close()
 
     def wait(self) -> int:
         return self._process.wait()

@@ -22,7 +22,7 @@ from hpo.search.configurations import Saved
 from hpo.study import study
 from hpo.study.config import StudyConfig
 from hpo.study.objective import in_words, objective_of
-from hpo.study.outcomes import best_trial, numbered
+from hpo.study.outcomes import best_trial, last_trial, trial_numbered
 from hpo.study.request import DEFAULT_TRIALS, DEFAULTS, usual
 from hpo.study.resolve import absolute, settled
 from hpo.study.study import OpenStudy
@@ -119,12 +119,12 @@ def _trial(opened: OpenStudy, number: int | None) -> FrozenTrial:
                 "train when one is ('python -m hpo status')"
             )
         return best
-    trials = opened.load().get_trials(deepcopy=False)
-    trial = numbered(trials, number)
+    trial = trial_numbered(opened, number)
     if trial is None:
+        last = last_trial(opened)
         raise ConfigurationError(
             f"study '{opened.name}' has no trial {number}; its trials are "
-            + (f"0 to {trials[-1].number}" if trials else "still to come")
+            + (f"0 to {last.number}" if last else "still to come")
             + " (--trial)"
         )
     if not trial.params:

@@ -33,7 +33,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.database.history import Column, History, Ints
 
-_LEAST = 3
+LEAST = 3
 _CHANCES = 200
 # A run ends at so many failures in a row.
 _ROW = 5
@@ -105,7 +105,7 @@ class _Count:
             key: own
             for key, own in self.by_value.items()
             # A value has no alternative where no other one of its parameter has ended well.
-            if len(own) >= _LEAST and key not in self.cleared and key[0] in self.tried
+            if len(own) >= LEAST and key not in self.cleared and key[0] in self.tried
         }
         # Of equally frequent ones the first to fail comes first.
         ordered = sorted(numbers, key=lambda key: (min(numbers[key]), key))
@@ -116,7 +116,7 @@ class _Count:
 def hopeless(trials: Sequence[FrozenTrial]) -> list[Hopeless]:
     """The values of a study's trials with which every trial fails, the most frequent first."""
     failed = [trial for trial in trials if has_failed(trial)]
-    if len(failed) < _LEAST:
+    if len(failed) < LEAST:
         return []
     count = _Count(failed={trial.number for trial in failed})
     for trial in failed:
@@ -139,7 +139,7 @@ def hopeless_in(history: History) -> list[Hopeless]:
     """The same of a study's columns, in a millisecond at 10,000 trials."""
     rows = history.rows
     failed = np.flatnonzero(rows["has_failed"])
-    if len(failed) < _LEAST:
+    if len(failed) < LEAST:
         return []
     well = np.flatnonzero(np.isin(rows["state"], [state.value for state in _WELL]))
     count = _Count(failed=set(failed.tolist()), well=len(well))
@@ -196,7 +196,7 @@ def _explained(
                 others_failed=others_failed,
             )
             failed = failed - own
-            left = {key: rest - own for key, rest in left.items() if len(rest - own) >= _LEAST}
+            left = {key: rest - own for key, rest in left.items() if len(rest - own) >= LEAST}
         else:
             left = {key: rest for key, rest in left.items() if rest != own}
 

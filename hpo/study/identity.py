@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql import UUID, insert
 from hpo.database.connection import lock
 from hpo.database.patience import with_retries
 from hpo.database.schema import identities, tickets
+from hpo.database.trial_writer import autocommit
 from hpo.study import inheritance
 from hpo.study.inheritance import ROWS
 
@@ -85,6 +86,28 @@ def _original(connection: sa.Connection, uid: str) -> Identity | None:
     )
     row = connection.execute(statement.limit(1)).one_or_none()
     return None if row is None else Identity(uid=uid, study_id=row[0], name=row[1], is_bound=row[2])
+
+
+_READ = sa.text("""
+    SELECT s.study_id, s.study_name, a.value_json FROM hpo.identities i
+    JOIN studies s ON s.study_id = i.study_id
+    JOIN study_user_attributes a ON a.study_id = s.study_id AND a.key = :key
+    WHERE i.study_uid = :uid
+""")
+
+
+def bound(engine: sa.Engine, uid: str, key: str) -> tuple[int, str, Any] | None:
+    """Id and name of the study that a uid is bound to, and one of its attributes, in one statement.
+
+    None if it is not bound, was renamed or deleted, or lacks the attribute.
+    """
+
+    def once() -> tuple[int, str, Any] | None:
+        with autocommit(engine) as connection:
+            row = connection.execute(_READ, {"uid": uid, "key": key}).one_or_none()
+        return None if row is None else (row[0], row[1], json.loads(row[2]))
+
+    return with_retries(once)
 
 
 def resolve(engine: sa.Engine, uid: str, study_id: int | None = None) -> Identity | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
 from hpo import trust
+from hpo.database import ended
 from hpo.database.connection import locked
 from hpo.database.migrations import create_tables
 from hpo.database.storage import open_storage
@@ -23,6 +24,7 @@ from hpo.study.request import DEFAULT_TRIALS, DEFAULTS, FLAGS, RunRequest, usual
 from hpo.study.resolve import absolute, settled
 from hpo.study.study import OpenStudy
 from hpo.tickets.budget import Tickets
+from hpo.tickets.queue import found_in
 from objectives import DEFAULT, Objective, Params
 
 
@@ -50,8 +52,19 @@ class Prepared:
 Look = Callable[[StudyConfig, str, str | None], object]
 
 
+class Find(Protocol):
+    """Finds an objective as `named_objective` does, in this process or in another."""
+
+    def __call__(self, given: str | None, stored: str, *, what: str) -> Objective: ...
+
+
 def prepare_study(
-    db: sa.Engine, request: RunRequest, *, on_gpu: bool, look: Look | None = None
+    db: sa.Engine,
+    request: RunRequest,
+    *,
+    on_gpu: bool,
+    look: Look | None = None,
+    find: Find = named_objective,
 ) -> Prepared:
     """Create or load the requested study and extend its budget.
 
@@ -59,6 +72,7 @@ def prepare_study(
         look: Called with the settings, the objective and the study's uid, None of a new one,
             before anything is created or changed, if this objective was not trained so before. It
             raises `ObjectiveError` if that cannot be. It may take long, so the study is not locked.
+        find: Finds the objective; a run's own process leaves its import to the first worker.
 
     Raises:
         ConfigurationError: The request is impossible; nothing was changed.
@@ -74,7 +88,7 @@ def prepare_study(
     spec = absolute(request.objective) or (known.config.objective if known else DEFAULT)
     _name_plugins(request)
     given = None if request.objective is None else spec
-    objective = named_objective(given, spec, what=f"study '{request.study_name}'")
+    objective = find(given, spec, what=f"study '{request.study_name}'")
     faults = [finding.detail for finding in declared(objective) if finding.state == "failed"]
     if faults:
         raise ObjectiveError(faulty(spec, faults))
@@ -201,7 +215,7 @@ def _refuse_too_many(
     if configurations:
         total = tickets.count().total
         grown = max(0, (request.n_trials or 0) - total)
-        new = tickets.queue.untried(configurations, _tried(opened))
+        new = tickets.queue.untried(configurations, _tried(opened, configurations))
         lacking = len(new) - tickets.queue.free() - grown
         if lacking > 0:
             raise _too_few(request, total + grown + lacking)
@@ -243,14 +257,21 @@ def _too_few(request: RunRequest, needed: int) -> ConfigurationError:
     )
 
 
-def _tried(opened: OpenStudy) -> list[Params]:
-    return [trial.params for trial in opened.load().get_trials(deepcopy=False)]
+def _tried(opened: OpenStudy, configurations: Sequence[Params]) -> Sequence[Params]:
+    """The configurations that trials have tried."""
+    if not configurations:
+        return ()
+    return ended.read(
+        opened.storage.engine,
+        opened.study_id,
+        lambda found: found_in(configurations, found.params()),
+    )
 
 
 def _enqueue(opened: OpenStudy, tickets: Tickets, objective: Objective, request: RunRequest) -> str:
     """Assign the enqueued configurations to the next trials; return a note for the user."""
     wanted = _to_try(opened.config, objective, request)
-    new, lacking = tickets.queue.enqueue(wanted, _tried(opened))
+    new, lacking = tickets.queue.enqueue(wanted, _tried(opened, wanted))
     if lacking:
         raise _too_few(request, tickets.count().total + lacking)
     if not new:

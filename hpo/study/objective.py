@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote
 
 from hpo import trust
 from hpo.errors import ObjectiveError
+from hpo.study.described import Described, description
 from hpo.task.raised import described
 from objectives import NoObjective, Objective, file_hash, files_of, load, names
 
@@ -74,6 +75,18 @@ def load_objective(spec: str) -> Objective:
         ) from error
 
 
+def is_missing(spec: str) -> bool:
+    """Return whether there is no such file or name, which no import need find out."""
+    if spec.endswith(".py"):
+        return not Path(spec).is_file()
+    return ":" not in spec and spec not in names()
+
+
+def declarations(objective: Objective) -> dict[str, Any]:
+    """An objective's declarations and hashes as plain data, for a process without its code."""
+    return description(objective, source_hash(objective), _class_hash(objective))
+
+
 def faulty(spec: str, faults: Sequence[str]) -> str:
     """The message on an objective with faults, one in its line or several below it."""
     first, *others = faults
@@ -85,6 +98,8 @@ def source_hash(objective: Objective) -> str:
 
     The first is the objective's own; those of its folder that it imports follow.
     """
+    if isinstance(objective, Described):
+        return objective.source
     first, *others = files_of(objective).items()
     return " ".join([file_hash(first[1]), *(f"{quote(n)}={file_hash(p)}" for n, p in others)])
 
@@ -122,5 +137,7 @@ def _hashes(source: str) -> dict[str, str]:
 
 
 def _class_hash(objective: Objective) -> str | None:
+    if isinstance(objective, Described):
+        return objective.class_hash
     path = Path(inspect.getsourcefile(type(objective)) or "")
     return file_hash(path) if path.is_file() else None

@@ -9,9 +9,14 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
+from optuna.study._frozen import FrozenStudy
 
+from hpo.database import ended
+from hpo.database.ended import Snapshot
+from hpo.database.patience import with_retries
+from hpo.database.storage import TrialStorage
 from hpo.study import identity
-from hpo.study.outcomes import best_trial, trials_as_budget
+from hpo.study.outcomes import as_budget, best_trial
 from hpo.study.study import config_of, uid_of
 from hpo.tickets.budget import Budget, budgets
 
@@ -40,34 +45,40 @@ class StudyLine:
         return {**vars(self), "budget": asdict(self.budget), "started": started}
 
 
-def overview(storage: optuna.storages.BaseStorage, db: sa.Engine) -> list[StudyLine]:
+def overview(storage: TrialStorage, db: sa.Engine) -> list[StudyLine]:
     """All studies of a database, latest start first."""
-    by_uid = budgets(db)
+    by_uid, sizes = budgets(db), with_retries(lambda: ended.sizes(db))
     found = [
-        _line(storage, db, summary, by_uid) for summary in optuna.get_all_study_summaries(storage)
+        _line(storage, one, by_uid, *sizes.get(one._study_id, (0, None)))
+        for one in storage.get_all_studies()
     ]
     return sorted(found, key=lambda line: line.started or datetime.min, reverse=True)
 
 
 def _line(
-    storage: optuna.storages.BaseStorage,
-    db: sa.Engine,
-    summary: optuna.study.StudySummary,
+    storage: TrialStorage,
+    found: FrozenStudy,
     by_uid: Mapping[str, Budget],
+    size: int,
+    started: datetime | None,
 ) -> StudyLine:
-    config, name = config_of(summary.user_attrs), summary.study_name
-    uid = uid_of(summary.user_attrs)
-    best = None
-    if len(summary.directions) == 1:
+    """One study's line.
+
+    Args:
+        size: Number of its trials.
+        started: Start of the first one.
+    """
+    config, uid, name = config_of(found.user_attrs), uid_of(found.user_attrs), found.study_name
+    best, db = None, storage.engine
+    if len(found.directions) == 1:
         best = best_trial(optuna.load_study(study_name=name, storage=storage))
     # Another program's study has no tickets, so all its trials count as complete.
-    budget = by_uid.get(uid, Budget()) if uid else Budget(complete=summary.n_trials)
+    budget = by_uid.get(uid, Budget()) if uid else Budget(complete=size)
     first, copy_of = identity.original(db, uid) if uid and config else None, None
-    if first is not None and first.study_id != summary._study_id:
+    if first is not None and first.study_id != found._study_id:
         copy_of = first.name
         # The tickets of its uid are the original's.
-        trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
-        budget = trials_as_budget(trials)
+        budget = as_budget(ended.read(db, found._study_id, Snapshot.groups))
     return StudyLine(
         name=name,
         copy_of=copy_of,
@@ -75,5 +86,5 @@ def _line(
         metric=config.metric if config else None,
         budget=budget,
         best=best.value if best else None,
-        started=summary.datetime_start,
+        started=started,
     )

@@ -5,27 +5,28 @@ Border: reads and counts; prints nothing.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
+from hpo.database import ended
+from hpo.database.ended import Group
 from hpo.errors import RunFailed
-from hpo.search.hopeless import hopeless
-from hpo.search.samplers import RERUN_OF
 from hpo.study.outcomes import (
-    best_trial,
-    left_out,
-    outcome,
+    as_budget,
+    best_and_remark,
+    hopeless_values,
+    outcome_of,
     prune_reasons,
-    trials_as_budget,
 )
 from hpo.study.study import OpenStudy, last_run
 from hpo.tickets.budget import Budget, Tickets
 from hpo.tickets.leases import Lease
+
+_PRECISION = "precision_range"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,42 +105,47 @@ def status(opened: OpenStudy, db: sa.Engine) -> Status:
         study = opened.load()
     except KeyError:
         raise RunFailed(f"study '{opened.name}' was deleted or renamed meanwhile") from None
-    ended = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+    groups, failed, hopeless = ended.read(
+        db,
+        opened.study_id,
+        lambda found: (found.groups(), found.last(has_failed=True), hopeless_values(found)),
+    )
     is_copy = opened.copy_of is not None
-    seconds: Counter[str] = Counter()
-    for trial in ended:
-        seconds[outcome(trial)] += trial.user_attrs.get("gpu_seconds", 0.0)
+    seconds: dict[str, float] = {}
+    for group in groups:
+        name = outcome_of(group)
+        seconds[name] = seconds.get(name, 0.0) + group.gpu_seconds
+    best, remark = best_and_remark(study)
     return Status(
         study=opened.name,
         copy_of=opened.copy_of,
         metric=opened.config.metric,
         # The tickets and leases of its uid are the original's.
-        budget=trials_as_budget(ended) if is_copy else tickets.count(),
-        reasons=prune_reasons(ended),
+        budget=as_budget(groups) if is_copy else tickets.count(),
+        reasons=dict(prune_reasons(groups).most_common()),
         gpu_seconds={name: round(total, 1) for name, total in seconds.items()},
-        lost=_lost(ended, opened.config.precision),
+        lost=_lost(groups, opened.config.precision),
         leases=[] if is_copy else tickets.live(),
-        best=best_trial(study),
-        left_out=left_out(study),
-        failure=_failure(ended),
-        hopeless=[one.sentence() for one in hopeless(ended)],
+        best=best,
+        left_out=remark,
+        failure=None if failed is None else _failure(failed),
+        hopeless=[one.sentence() for one in hopeless],
         configuration=last_run(opened),
     )
 
 
-def _failure(ended: Sequence[FrozenTrial]) -> str | None:
-    """Number and detail of the last failed trial."""
-    failed = [trial for trial in ended if trial.state == TrialState.FAIL]
-    if not failed:
-        return None
-    return f"trial {failed[-1].number}: {failed[-1].user_attrs.get('prune_detail', '-')}"
+def _failure(failed: FrozenTrial) -> str:
+    """Number and detail of a failed trial."""
+    return f"trial {failed.number}: {failed.user_attrs.get('prune_detail', '-')}"
 
 
-def _lost(ended: Sequence[FrozenTrial], precision: str) -> Lost:
-    first = [t for t in ended if RERUN_OF not in t.user_attrs]
-    reruns = [t for t in ended if RERUN_OF in t.user_attrs]
-    recovered = [t for t in reruns if outcome(t) in ("complete", "pruner")]
-    lost = sum(outcome(t) == "precision_range" for t in first)
+def _lost(groups: Sequence[Group], precision: str) -> Lost:
+    first = [one.count for one in groups if not one.is_rerun and outcome_of(one) == _PRECISION]
+    reruns = [one for one in groups if one.is_rerun]
+    recovered = [one.count for one in reruns if outcome_of(one) in ("complete", "pruner")]
     return Lost(
-        precision=precision, configurations=lost, rerun=len(reruns), recovered=len(recovered)
+        precision=precision,
+        configurations=sum(first),
+        rerun=sum(one.count for one in reruns),
+        recovered=sum(recovered),
     )

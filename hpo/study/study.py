@@ -19,7 +19,8 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial
 
-from hpo.database import outside
+from hpo.database import ended, outside
+from hpo.database.ended import Snapshot
 from hpo.database.migrations import create_tables
 from hpo.database.storage import TrialStorage, open_storage
 from hpo.errors import ConfigurationError, RunFailed
@@ -118,7 +119,7 @@ def find(storage: TrialStorage, name: str) -> OpenStudy | None:
             storage=storage,
             copy_of=first.name if first is not None and is_copy else None,
         )
-    if storage.get_all_trials(study_id, deepcopy=False):
+    if ended.read(storage.engine, study_id, Snapshot.has_trials):
         raise ConfigurationError(
             f"study '{name}' was not created by this service and has no settings to go on with; "
             "choose another --study_name"
@@ -172,6 +173,10 @@ def refreshed(opened: OpenStudy) -> OpenStudy:
         RunFailed: The study was deleted.
     """
     engine = opened.storage.engine
+    bound = identity.bound(engine, opened.uid, _CONFIG)
+    if bound is not None and bound[:2] == (opened.study_id, opened.name) and not opened.copy_of:
+        config = StudyConfig.from_stored(bound[2])
+        return opened if config == opened.config else replace(opened, config=config)
     while True:
         found = identity.original(engine, opened.uid)
         if found is not None and not found.is_bound:

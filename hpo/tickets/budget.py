@@ -14,17 +14,32 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 
 from hpo.database.connection import held
+from hpo.database.notices import Notices
 from hpo.database.patience import since_outage_s, with_retries
 from hpo.database.schema import LEASE_S, leases, tickets
-from hpo.tickets.leases import Lease, host_name, is_dead, process_id, read_leases
+from hpo.database.trial_writer import autocommit
+from hpo.tickets.counting import Budget, Counted, budgets
+from hpo.tickets.leases import (
+    Lease,
+    Outlook,
+    host_name,
+    is_dead,
+    outlook,
+    process_id,
+    read_leases,
+)
 from hpo.tickets.losses import give_back
 from hpo.tickets.queue import Queue
 from hpo.tickets.ticket import Ticket
+
+__all__ = ["BEAT_S", "Budget", "Tickets", "budgets"]
+
+T = TypeVar("T")
 
 BEAT_S = 5.0
 # After an outage a living worker has this long to beat again before its silence counts.
@@ -53,23 +68,11 @@ SELECT ticket, attempt, losses, silences, cause, trial_number, rerun_of, params 
 """)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """Numbers of a study's tickets by state."""
+@dataclass(frozen=True)
+class Renewed(Generic[T]):
+    """A lease that was renewed, and the value that its owner asked for."""
 
-    open: int = 0
-    leased: int = 0
-    complete: int = 0
-    pruned: int = 0
-    failed: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.open + self.leased + self.ended
-
-    @property
-    def ended(self) -> int:
-        return self.complete + self.pruned + self.failed
+    state: T | None
 
 
 class Tickets:
@@ -82,6 +85,7 @@ class Tickets:
     def __init__(self, engine: sa.Engine, study_uid: str) -> None:
         self._engine = engine
         self._study_uid = study_uid
+        self._counted = Counted(engine, study_uid)
         self.queue = Queue(engine, study_uid)
 
     def grow(self, total: int) -> int:
@@ -119,7 +123,7 @@ class Tickets:
         def once() -> Ticket | None:
             # Each try has its own uid: a lease whose answer was lost gets no beat and is swept.
             run_uid = str(uuid.uuid4())
-            with self._engine.begin() as connection:
+            with autocommit(self._engine) as connection:
                 found = connection.execute(_TAKE, {**values, "run_uid": run_uid})
                 row = found.mappings().one_or_none()
             if row is None:
@@ -128,21 +132,28 @@ class Tickets:
 
         return with_retries(once)
 
-    def beat(self, run_uid: str, progress: Mapping[str, float | int | None]) -> bool:
-        """Renew a lease and store its progress; return False if it is no longer ours."""
+    def beat(
+        self,
+        run_uid: str,
+        progress: Mapping[str, float | int | None],
+        state: sa.Select[tuple[T]] | None = None,
+    ) -> Renewed[T] | None:
+        """Renew a lease and store its progress; return None if it is no longer ours.
+
+        Args:
+            state: A statement whose value is returned, read by the same statement.
+        """
+        read = sa.null() if state is None else state.scalar_subquery()
         statement = (
             leases.update()
             .where(leases.c.run_uid == run_uid)
             .values(beat_at=sa.func.now(), **progress)
+            .returning(read.label("state"))
         )
         # A lost beat is not retried, because the next one follows within `BEAT_S`.
-        with self._engine.begin() as connection:
-            return connection.execute(statement).rowcount == 1
-
-    def read(self, statement: sa.Select[Any]) -> Any:
-        """The first value of a statement, on the connection of beats; None without a row."""
-        with self._engine.connect() as connection:
-            return connection.scalar(statement)
+        with autocommit(self._engine) as connection:
+            row = connection.execute(statement).one_or_none()
+        return None if row is None else Renewed(row.state)
 
     def release(self, run_uid: str) -> None:
         """Give back a ticket for another worker to resume; count no loss."""
@@ -160,7 +171,10 @@ class Tickets:
         Args:
             is_loss: False if the caller killed the processes itself.
         """
-        dead = [lease.process for lease in self.live() if is_dead(lease.process)]
+        found = self.outlook()
+        dead = [process for process in found.processes if is_dead(process)]
+        if not (dead or found.is_silent):
+            return []
         which = (
             "study_uid = :study_uid AND (process = ANY(:dead) OR :is_silent AND " + _SILENT + ")"
         )
@@ -190,28 +204,16 @@ class Tickets:
 
     def count(self) -> Budget:
         """The number of tickets in each state."""
-        statement = (
-            sa.select(tickets.c.state, sa.func.count().label("n"))
-            .where(tickets.c.study_uid == self._study_uid)
-            .group_by(tickets.c.state)
-        )
+        return with_retries(self._counted.read)
 
-        def once() -> Budget:
-            with self._engine.connect() as connection:
-                return Budget(**{row.state: row.n for row in connection.execute(statement)})
+    def outlook(self) -> Outlook:
+        """The prospects of a worker without a ticket."""
+        return outlook(self._engine, self._study_uid)
 
-        return with_retries(once)
+    def notices(self) -> Notices:
+        """The notices of this study's tickets: one is open, or the last ones have ended."""
+        return Notices(self._engine, self._study_uid)
 
     def live(self) -> list[Lease]:
         """The leases of this study, longest held first."""
         return read_leases(self._engine, leases.c.study_uid == self._study_uid)
-
-
-def budgets(engine: sa.Engine) -> dict[str, Budget]:
-    """The budget of every study of a database, by its uid."""
-    statement = sa.select(tickets.c.study_uid, tickets.c.state, sa.func.count().label("n"))
-    grouped: dict[str, dict[str, int]] = {}
-    with engine.connect() as connection:
-        for row in connection.execute(statement.group_by(tickets.c.study_uid, tickets.c.state)):
-            grouped.setdefault(row.study_uid, {})[row.state] = row.n
-    return {uid: Budget(**states) for uid, states in grouped.items()}

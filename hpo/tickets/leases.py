@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -93,6 +94,55 @@ class Lease:
     value: float | None
     phase: str | None = None
     phase_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """The prospects of a worker without a ticket.
+
+    Attributes:
+        is_open: True if a ticket is open.
+        is_leased: True if others hold tickets, which they may give back.
+        is_silent: True if a lease has had no beat for `LEASE_S`.
+        processes: The processes of this machine that hold leases.
+    """
+
+    is_open: bool
+    is_leased: bool
+    is_silent: bool
+    processes: Sequence[str]
+
+    @property
+    def is_spent(self) -> bool:
+        """True if all tickets have ended."""
+        return not (self.is_open or self.is_leased)
+
+    def has_lost(self) -> bool:
+        """Return whether a lease is to be given back: its process is dead, or was silent."""
+        return self.is_silent or any(map(is_dead, self.processes))
+
+
+# One statement, so that a ticket on its way from one state to the next is seen in one of them.
+_OUTLOOK = sa.text("""
+SELECT EXISTS (SELECT FROM hpo.tickets WHERE study_uid = :study_uid AND state = 'open') AS is_open,
+count(*) > 0 AS is_leased,
+coalesce(bool_or(beat_at < now() - make_interval(secs => :lease_s)), false) AS is_silent,
+coalesce(array_agg(process) FILTER (WHERE starts_with(process, :machine)), '{}') AS processes
+FROM hpo.leases WHERE study_uid = :study_uid
+""")
+
+
+def outlook(engine: sa.Engine, study_uid: str) -> Outlook:
+    """The prospects of a study's workers, read in one round trip."""
+    values = {"study_uid": study_uid, "lease_s": LEASE_S, "machine": f"{_machine()}:"}
+    # A transaction of its own would take two more.
+    direct = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def once() -> Outlook:
+        with direct.connect() as connection:
+            return Outlook(**connection.execute(_OUTLOOK, values).mappings().one())
+
+    return with_retries(once)
 
 
 def live_leases(engine: sa.Engine) -> list[Lease]:

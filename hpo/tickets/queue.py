@@ -6,7 +6,8 @@ A configuration waits in its ticket, not in a trial. Border: gives tickets out a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -48,7 +49,7 @@ class Queue:
         given = sa.select(tickets.c.params).where(
             tickets.c.study_uid == self._study_uid, tickets.c.params.is_not(None)
         )
-        known = [*connection.scalars(given), *tried]
+        known = found_in(configurations, chain(connection.scalars(given), tried))
         new: list[Mapping[str, Any]] = []
         for one in configurations:
             if one not in known and one not in new:
@@ -163,3 +164,26 @@ class Queue:
                 return max(0, connection.execute(statement).rowcount)
 
         return with_retries(once)
+
+
+def found_in(
+    configurations: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """The configurations that equal one of many others, which are looked at once each."""
+    by_key: dict[object, list[Mapping[str, Any]]] = {}
+    for one in configurations:
+        by_key.setdefault(_key(one), []).append(one)
+    found: list[Mapping[str, Any]] = []
+    for other in others:
+        alike = by_key.get(_key(other), ())
+        found += (one for one in alike if one == other and one not in found)
+    return found
+
+
+def _key(configuration: Mapping[str, Any]) -> object:
+    """Equal for equal configurations, and different for most others."""
+    try:
+        return frozenset(configuration.items())
+    except TypeError:
+        # A choice that is a list cannot be hashed.
+        return len(configuration)

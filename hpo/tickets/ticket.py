@@ -61,19 +61,15 @@ class Ticket:
         )
         return number
 
-    def begin(self, session: orm.Session, trial_number: int) -> None:
-        """Bind the ticket to the trial that has just been created."""
-        session.execute(self._row().values(trial_number=trial_number))
+    def ending(self, outcome: str) -> Mapping[str, Any]:
+        """The ticket's part in the end of its trial."""
+        key = {name: getattr(self, name) for name in ("study_uid", "ticket", "attempt")}
+        return {**key, "outcome": outcome}
 
     def end(self, session: orm.Session, state: str) -> None:
         """End the ticket and its lease."""
         session.execute(self._row().values(state=state))
         session.execute(leases.delete().where(leases.c.run_uid == self.run_uid))
-
-    def has_ended(self, session: orm.Session) -> bool:
-        """Return whether this attempt has ended the ticket; every attempt has its own number."""
-        ended = tickets.c.state.not_in(("open", "leased"))
-        return bool(session.scalar(self._mine(ended)))
 
     def unbind(self, session: orm.Session) -> None:
         """Give the ticket back without its trial, which was deleted; count no loss."""
@@ -86,15 +82,6 @@ class Ticket:
         """The fence under which the trial ends and leaves the ticket to its rerun."""
         return Rerun(**{**vars(self), "trial_number": None, "rerun_of": trial_number})
 
-    def _mine(self, condition: sa.ColumnElement[bool]) -> sa.Select[tuple[int]]:
-        """The ticket's row, if it satisfies a condition and no later attempt has begun."""
-        return sa.select(tickets.c.ticket).where(
-            tickets.c.study_uid == self.study_uid,
-            tickets.c.ticket == self.ticket,
-            tickets.c.attempt == self.attempt,
-            condition,
-        )
-
     def _row(self) -> sa.Update:
         return tickets.update().where(
             tickets.c.study_uid == self.study_uid, tickets.c.ticket == self.ticket
@@ -105,13 +92,6 @@ class Ticket:
 class Rerun(Ticket):
     """A ticket that outlives its trial, because another trial repeats the configuration."""
 
-    def end(self, session: orm.Session, state: str) -> None:
+    def ending(self, outcome: str) -> Mapping[str, Any]:
         """Leave ticket and lease to the trial that repeats this one."""
-        session.execute(self._row().values(_ANEW | {"rerun_of": self.rerun_of}))
-        mine = leases.c.run_uid == self.run_uid
-        session.execute(leases.update().where(mine).values(saved_step=None))
-
-    def has_ended(self, session: orm.Session) -> bool:
-        """Return whether the ticket asks for the rerun already."""
-        is_due = tickets.c.trial_number.is_(None) & (tickets.c.rerun_of == self.rerun_of)
-        return bool(session.scalar(self._mine(is_due)))
+        return {**super().ending(outcome), "rerun_of": self.rerun_of}

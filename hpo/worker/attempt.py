@@ -10,11 +10,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import optuna
 import torch
 from optuna.artifacts import upload_artifact
 from optuna.trial import TrialState
 
+from hpo.database.history import ABSENT
+from hpo.database.history_reader import best_number
 from hpo.database.outside import trial_state
 from hpo.engine import checkpoint_files
 from hpo.engine.plan import Plan, Result
@@ -25,7 +28,7 @@ from hpo.guard.verdict import NONFINITE
 from hpo.search.hopeless import LOST
 from hpo.search.samplers import RERUN_OF
 from hpo.study import study
-from hpo.study.outcomes import ATTEMPT, attempt_of, best_trial
+from hpo.study.outcomes import ATTEMPT
 from hpo.task.build import build, plain
 from hpo.task.contract import first_fault
 from hpo.task.forward import wider
@@ -44,6 +47,10 @@ from objectives import Params
 
 # Weights and a batch are some MB; a step far larger than that would fill the study's database.
 _MAX_STEP_BYTES = 512 << 20
+
+# The folder of checkpoints is listed at most this often.
+_SWEEP_S = 60.0
+_OPEN = (ABSENT, TrialState.RUNNING.value, TrialState.WAITING.value)
 
 # This system attribute marks a trial that ran out of memory once while others used the GPU.
 _TRIED_AGAIN = "hpo:tried_again"
@@ -276,8 +283,6 @@ class Attempt:
         """End trial, ticket and lease in one transaction."""
         _logger.info("%s | %s %s %s", self._log, state.name.lower(), reason, detail)
         storage, trial_id = self._opened.storage, self._trial._trial_id
-        # Optuna gives a pruned trial the value of its last stored report.
-        storage.catch_up(trial_id)
         self._write_attributes(reason=reason, detail=detail)
         storage.set_trial_system_attr(trial_id, ATTEMPT, self._ticket.attempt)
         # Some samplers demand a constraint of all trials or of none. A trial that ran out of
@@ -290,7 +295,7 @@ class Attempt:
             # Optuna looks at the trial first, and has these errors for a deleted and an ended one.
             storage.flush(trial_id)
             raise
-        self._sweep_checkpoints()
+        self._sweep_checkpoints(value)
 
     def _detail_of(self, result: Result) -> str:
         return f"{self._opened.config.metric} {result.value:.4g} after epoch {result.epochs}"
@@ -322,10 +327,27 @@ class Attempt:
         for name, value in attributes.items():
             self._trial.set_user_attr(name, value)
 
-    def _sweep_checkpoints(self) -> None:
-        """Delete the checkpoints of all ended trials except the best."""
-        trials = self._study.get_trials(deepcopy=False)
-        ended = {trial.number for trial in trials if trial.state.is_finished()}
-        best = best_trial(self._study)
-        keep = None if best is None else (best.number, attempt_of(best))
-        checkpoint_files.sweep(self._context.checkpoints, ended, keep=keep)
+    def _sweep_checkpoints(self, value: float | None) -> None:
+        """Keep the checkpoint of the best trial alone.
+
+        Args:
+            value: The trial's value; None if it did not complete.
+        """
+        context, mine = self._context, (self._trial.number, self._ticket.attempt)
+        history = self._opened.storage.history(self._opened.study_id)
+        is_max = self._opened.config.direction == "maximize"
+        best = best_number(history, maximize=is_max, but=mine[0])
+        attempts, values = history.rows["attempt"], history.rows["value"]
+        before = None if best is None else (best, int(attempts[best]))
+        is_best = value is not None and (
+            best is None or (value > values[best] if is_max else value < values[best])
+        )
+        checkpoint_files.discard(context.checkpoints, *mine, but=mine[1] if is_best else None)
+        if is_best and before is not None:
+            checkpoint_files.discard(context.checkpoints, *before)
+        if time.monotonic() - context.swept_at > _SWEEP_S:
+            # What lost workers left, and trials that ended within the age of the history.
+            context.swept_at = time.monotonic()
+            ended = {mine[0], *(~np.isin(history.rows["state"], _OPEN)).nonzero()[0].tolist()}
+            keep = mine if is_best else before
+            checkpoint_files.sweep(context.checkpoints, ended, keep=keep)

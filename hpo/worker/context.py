@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ class WorkerContext:
         process_state: The settings of this process as the objective's import left them.
         trial_timeout_s: Wall time of a trial; None for no limit.
         training_cpu_s: CPU seconds of this process in training and validation so far.
+        swept_at: The time of the last listing of the checkpoints.
     """
 
     name: str
@@ -46,3 +48,4 @@ class WorkerContext:
     process_state: ProcessState = field(default_factory=ProcessState)
     trial_timeout_s: float | None = None
     training_cpu_s: float = 0.0
+    swept_at: float = -math.inf

@@ -81,6 +81,7 @@ def begin(
         )
         if raised is not None:
             return optuna.Trial(loaded, trial_id), raised
+    storage.refresh_history(study_id)
     refusal = _checked(trial_id, opened, objective)
     trial = optuna.Trial(loaded, trial_id)
     if ticket.ticket > 1 and ticket.rerun_of is None:
@@ -115,9 +116,7 @@ def _trial(loaded: optuna.Study, number: int) -> FrozenTrial:
 def _checked(trial_id: int, opened: OpenStudy, objective: Objective) -> str | None:
     """Convert the values of an enqueued trial; return why they cannot be tried."""
     config, storage = opened.config, opened.storage
-    # The trial has just been read, and is the last or one of the last in the cache.
-    trials = reversed(storage.get_all_trials(opened.study_id, deepcopy=False))
-    system = next(t for t in trials if t._trial_id == trial_id).system_attrs
+    system = storage.get_trial_system_attrs(trial_id)
     given = system.get("fixed_params")
     if not given or ENQUEUED not in system:
         return None

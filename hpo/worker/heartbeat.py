@@ -16,6 +16,8 @@ from hpo.tickets.budget import BEAT_S, Tickets
 from hpo.tickets.ticket import Ticket
 from hpo.worker.pulse import Pulse
 
+# Progress is stored at most this often: short epochs need no beat each.
+_LEAST_S = 1.0
 # After a beat that failed the next one follows sooner: a lease must not be lost to a short outage.
 _RETRY_S = 1.0
 
@@ -23,7 +25,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Beat:
-    """A thread that renews a lease every `BEAT_S`, and at once when progress is noted.
+    """A thread that renews a lease every `BEAT_S`, and within a second when progress is noted.
 
     Each beat also asks for the state of the trial, which another program may have ended.
 
@@ -75,7 +77,14 @@ class Beat:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._done.is_set() and not self._is_taken:
+        # The lease was taken a moment ago, which counts as a beat.
+        beaten_at = time.monotonic()
+        while not self._is_taken:
+            self._wake.wait(_RETRY_S if self.is_away else BEAT_S)
+            self._wake.clear()
+            if self._done.wait(max(0.0, beaten_at + _LEAST_S - time.monotonic())):
+                return
+            beaten_at = time.monotonic()
             try:
                 self._beat()
             except Exception as error:
@@ -83,25 +92,20 @@ class Beat:
                 if not self.is_away:
                     _logger.warning("ticket %d | no beat: %s", self._ticket.ticket, reason(error))
                 self.is_away = True
-            self._wake.wait(_RETRY_S if self.is_away else BEAT_S)
-            self._wake.clear()
 
     def _beat(self) -> None:
-        now = _now()
+        now, state = _now(), self._state
         phase: dict[str, Any] = {
             "phase": self._pulse.phase or None,
             "phase_s": round(self._pulse.phase_s, 1),
         }
-        if self._tickets.beat(self._ticket.run_uid, {**self._progress, **phase}):
+        renewed = self._tickets.beat(self._ticket.run_uid, {**self._progress, **phase}, state)
+        self._is_taken, self.is_away = renewed is None, False
+        if renewed is not None:
             self._renewed_at = now
-        else:
-            self._is_taken = True
-        self.is_away = False
-        state = self._state
-        if state is not None and not self._is_taken:
-            is_over = self._tickets.read(state) != TrialState.RUNNING
-            if state is self._state:
-                self.is_over = is_over
+            # The ticket may have gone on with another trial meanwhile.
+            if state is not None and state is self._state:
+                self.is_over = renewed.state != TrialState.RUNNING
 
 
 def _now() -> float:

@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 
 from hpo.engine.reports import Epoch, Interval, Reporter, Sample
+from hpo.search.column_pruners import reads_running
 from hpo.search.samplers import UNTRAINED
 from hpo.study.study import OpenStudy
 from hpo.tickets.ticket import Ticket
@@ -44,6 +45,7 @@ class TrialReporter(Reporter):
         self._trial, self._opened = trial, opened
         self._log = f"ticket {ticket.ticket} | trial {trial.number}"
         self._kept: list[dict[str, Any]] = []
+        self._reads_running = reads_running(trial.study.pruner)
         self.skipped = 0
 
     def must_stop(self) -> bool:
@@ -66,15 +68,27 @@ class TrialReporter(Reporter):
             _logger.info("%s | %s", self._log, epoch.line())
         elif shown is None:
             _logger.warning("%s | before the first step the metric is %s", self._log, value)
+        # Epoch 0 is noted, and after the last one the trial ends in any case.
+        is_decided = 0 < epoch.epoch < epoch.epochs
         is_written = self._keep(
-            epoch.samples, epoch=epoch.epoch, step=epoch.step, value=value, figures=epoch.flat()
+            epoch.samples,
+            epoch=epoch.epoch,
+            step=epoch.step,
+            value=value,
+            figures=epoch.flat(),
+            is_due=is_decided and self._reads_running,
         )
         is_pruned = False
-        if is_written and 0 < epoch.epoch < epoch.epochs:
+        if is_decided and is_written:
+            if self._reads_running:
+                self._opened.storage.at_once(self._refresh, None)
             is_pruned = self._opened.storage.at_once(self._trial.should_prune, False)
         # The time for reports is not training time.
         self._context.training_cpu_s -= time.process_time() - started_s
         return is_pruned
+
+    def _refresh(self) -> None:
+        self._opened.storage.refresh_history(self._opened.study_id)
 
     def on_interval(self, interval: Interval) -> None:
         _logger.info("%s | %s", self._log, interval.line())
@@ -87,7 +101,7 @@ class TrialReporter(Reporter):
 
     def on_predictions(self, samples: Sequence[Sample], *, epoch: int, step: int) -> None:
         started_s = time.process_time()
-        self._keep(samples, epoch=epoch, step=step)
+        self._keep(samples, epoch=epoch, step=step, is_due=False)
         self._context.training_cpu_s -= time.process_time() - started_s
 
     def state_dict(self) -> dict[str, Any]:
@@ -109,10 +123,14 @@ class TrialReporter(Reporter):
         step: int,
         value: float | None = None,
         figures: Mapping[str, float] | None = None,
+        is_due: bool,
     ) -> bool:
         """Write a report with those kept before; during an outage keep it, and return False.
 
+        Reports that follow each other within half a second are written together.
+
         Args:
+            is_due: Write it at once, as a decision depends on it.
             value: The metric of an epoch; None between two epochs.
             figures: All figures of an epoch.
         """
@@ -129,7 +147,11 @@ class TrialReporter(Reporter):
         self._hand_over(report)
         storage, trial_id = self._opened.storage, self._trial._trial_id
         # The beat knows of an outage before a report has to try.
-        if self._beat.is_away or not storage.flush_at_once(trial_id):
+        if self._beat.is_away:
+            return False
+        if not is_due and not storage.is_due:
+            return True
+        if not storage.flush_at_once(trial_id):
             return False
         self._kept.clear()
         return True
@@ -141,7 +163,7 @@ class TrialReporter(Reporter):
         figures, value = report["figures"], report["value"]
         if figures is not None:
             ticket = self._ticket.ticket
-            storage.alongside(*records.epoch(ticket=ticket, values=figures, **where))
+            storage.add_metrics(records.epoch(ticket=ticket, values=figures, **where))
         storage.alongside(
             *records.predicted(report["samples"], trial_number=self._trial.number, **where)
         )

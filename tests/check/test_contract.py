@@ -721,7 +721,8 @@ def test_an_objective_whose_declarations_are_broken_is_not_shown(tmp_path, capsy
 
 
 def test_no_option_of_an_objective_can_hide_a_flag_of_a_command():
-    params = [*cli.run.params, *cli.train.params, *cli.scenes.params]
+    commands = (cli.commands.commands[name] for name in ("run", "train", "scenes"))
+    params = [param for command in commands for param in command.params]
     flags = {name[2:] for param in params for name in param.opts if name.startswith("--")}
 
     assert flags | {"help", "verbose"} == OWN_FLAGS

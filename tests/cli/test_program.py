@@ -31,6 +31,49 @@ def test_help_is_instant_and_imports_nothing_heavy(executed: Program):
     assert not re.search(r"\b(torch|optuna|sqlalchemy|rich)\b", imported)
 
 
+# It notes for each process above the trainer whether torch is in its memory.
+WATCHING = """
+from pathlib import Path
+from objectives import Option
+from objectives.quadratic import Quadratic, QuadraticTask
+
+def has_torch(pid):
+    return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+
+def above(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+class Watching(Quadratic):
+    name = "watching"
+    options = {"note": Option(default="", help="where to write")}
+    def references(self, context):
+        trainer, found = Path("/proc/self").resolve().name, []
+        for _ in range(3):
+            found.append(has_torch(trainer))
+            trainer = above(trainer)
+        Path(__file__).with_suffix(".txt").write_text(f"{found} {context.options['note']}")
+        return {}
+
+objective = Watching()
+"""
+
+
+@pytest.mark.acceptance
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc to look into")
+@pytest.mark.parametrize("option", [(), ("--note", "given")], ids=["plain", "own option"])
+def test_only_the_process_that_trains_has_torch(
+    executed: Program, tmp_path: Path, option: tuple[str, ...]
+):
+    path = tmp_path / "watching.py"
+    path.write_text(WATCHING)
+
+    ran = executed("--objective", str(path), "--n_trials", "1", "--workers", "1", *option)
+
+    assert ran.returncode == 0, ran.stderr
+    # The trainer, its supervisor, and the run.
+    assert path.with_suffix(".txt").read_text() == f"[True, False, False] {''.join(option[1:])}"
+
+
 def test_the_url_can_be_given_to_other_programs(command: Command, url: str):
     assert command("url").stdout.strip() == url
     assert command("url", "--for", "psql").stdout.strip() == url.replace("+psycopg2", "")

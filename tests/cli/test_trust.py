@@ -11,7 +11,6 @@ import pytest
 
 from hpo import trust
 from hpo.fleet.config import FleetConfig
-from hpo.machine.slots import Slot
 from hpo.study.config import StudyConfig
 from tests.support.program import Program
 from tests.support.studies import STUDY
@@ -159,15 +158,13 @@ def test_a_run_passes_no_code_on_that_a_study_names_since_its_start(
 ):
     monkeypatch.setenv("HPO_HOME", str(tmp_path / "home"))
     fleet = FleetConfig(slots=(), checkpoints=tmp_path, logs=tmp_path)
-    slot = Slot(name="cpu:0", device="cpu")
     changed = cast(StudyConfig, SimpleNamespace(sampler=SAMPLER, pruner="none"))
 
-    before = fleet.first_argv(slot, "quadratic", changed)
+    before = fleet.plugins(changed)
     trust.name("sampler", SAMPLER)
-    after = fleet.first_argv(slot, "quadratic", changed)
+    after = fleet.plugins(changed)
 
-    assert SAMPLER not in before
-    assert after[after.index("--sampler") + 1] == SAMPLER
+    assert (before, after) == ({}, {"sampler": SAMPLER})
 
 
 def test_a_name_begins_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -62,8 +62,8 @@ class Writer:
         """Buffer a report with its metrics and a prediction, as a reporter does."""
         where = {"run_uid": self.ticket.run_uid, "epoch": step, "step": step}
         values = {"error": value}
-        self.storage.alongside(
-            *self.records.epoch(**where, ticket=self.ticket.ticket, values=values)
+        self.storage.add_metrics(
+            self.records.epoch(**where, ticket=self.ticket.ticket, values=values)
         )
         sample = vars(Sample(sample=0, kind="x", latency_s=0.1, prediction=[value]))
         self.storage.alongside(
@@ -332,10 +332,10 @@ def test_reports_of_an_outage_are_kept_without_waiting_and_stored_after_it(own_s
     for step in (1, 2, 3):
         writer.report(1.0 / step, step)
         stored.append(writer.storage.flush_at_once(writer.trial._trial_id))
-    read = writer.storage.at_once(lambda: writer.storage.get_trial(writer.trial._trial_id), None)
+    read = writer.storage.at_once(lambda: writer.study.get_trials(deepcopy=False), None)
     took_s = time.monotonic() - began_at
     start()
-    writer.storage.catch_up(writer.trial._trial_id)
+    writer.storage.flush(writer.trial._trial_id)
 
     assert stored == [False] * 3
     assert read is None

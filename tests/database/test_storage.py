@@ -7,7 +7,6 @@ import multiprocessing
 import re
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import optuna
 import pytest
@@ -19,39 +18,13 @@ from optuna.trial import TrialState
 from hpo.database import migrations
 from hpo.database.connection import connect, mask, parse_url
 from hpo.database.migrations import create_tables
-from hpo.database.preconditions import look
+from hpo.database.preconditions import _scripts, head, look
 from hpo.database.schema import SCHEMA_VERSION
 from hpo.database.storage import TrialStorage, open_storage
 from hpo.errors import ConfigurationError, LeaseLost, StorageError
-from hpo.tickets.budget import Tickets
+from hpo.tickets.budget import Budget, Tickets
+from hpo.tickets.ticket import Ticket
 from tests.support.program import HANGS_S
-
-
-class Gate:
-    """A fence that can be shut, and notes what it is told."""
-
-    def __init__(self) -> None:
-        self.is_open = True
-        self.told: list[Any] = []
-
-    def check(self, session: Any) -> None:
-        if not self.is_open:
-            raise LeaseLost("shut")
-
-    def begun(self, session: Any) -> int | None:
-        return None
-
-    def begin(self, session: Any, trial_number: int) -> None:
-        self.told.append(trial_number)
-
-    def end(self, session: Any, state: str) -> None:
-        self.told.append(state)
-
-    def has_ended(self, session: Any) -> bool:
-        return self.told[-1] in ("complete", "pruned", "failed")
-
-    def unbind(self, session: Any) -> None:
-        self.told.append(None)
 
 
 @pytest.fixture
@@ -68,12 +41,33 @@ def seen_by_others(url: str) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name="s", storage=url).get_trials()
 
 
-def begin(storage: TrialStorage, study: optuna.Study, gate: Gate) -> optuna.Trial:
-    storage.hold(gate)
+@pytest.fixture
+def ticket(study: optuna.Study, tickets: Tickets) -> Ticket:
+    """The first ticket of the study, under a lease."""
+    taken = tickets.take(worker="w", slot="cpu:0")
+    assert taken is not None
+    return taken
+
+
+@pytest.fixture
+def tickets(url: str) -> Tickets:
+    """A budget of one trial."""
+    found = Tickets(connect(url), str(uuid.uuid4()))
+    found.grow(1)
+    return found
+
+
+def begin(storage: TrialStorage, study: optuna.Study, ticket: Ticket) -> optuna.Trial:
+    storage.hold(ticket)
     trial_id = storage.create_trial(
         study._study_id, user_attrs={"prune_reason": "-"}, system_attrs={}
     )
     return optuna.Trial(study, trial_id)
+
+
+def test_the_revision_of_optunas_tables_is_read_as_alembic_finds_it(url):
+    assert head() == _scripts().get_current_head()
+    assert look(connect(url)).is_optunas
 
 
 def test_optuna_still_has_what_the_storage_extends(url):
@@ -81,10 +75,6 @@ def test_optuna_still_has_what_the_storage_extends(url):
     assigned = set(re.findall(r"self\.(\w+)(?:: .*)? = ", inspect.getsource(RDBStorage.__init__)))
     own = set(vars(open_storage(connect(url))._backend))
     assert assigned - own == {"_version_manager"}
-    parameters = inspect.signature(RDBStorage._get_prepared_new_trial).parameters
-    assert list(parameters) == ["self", "study_id", "template_trial", "session"]
-    parameters = inspect.signature(RDBStorage._set_trial_value_without_commit).parameters
-    assert list(parameters) == ["self", "session", "trial", "objective", "value"]
     for name in ("_read_trials_from_remote_storage", "_backend"):
         assert hasattr(_CachedStorage, name) or name in inspect.getsource(_CachedStorage.__init__)
     columns = {
@@ -99,8 +89,8 @@ def test_optuna_still_has_what_the_storage_extends(url):
         assert names <= set(model.__table__.columns.keys())
 
 
-def test_parameters_are_stored_all_or_none(storage, study, url):
-    trial = begin(storage, study, Gate())
+def test_parameters_are_stored_all_or_none(storage, study, ticket, url):
+    trial = begin(storage, study, ticket)
 
     trial.suggest_float("a", 0, 1)
     trial.suggest_int("b", 1, 5)
@@ -112,14 +102,16 @@ def test_parameters_are_stored_all_or_none(storage, study, url):
     assert set(trial.params) == {"a", "b"}
 
 
-def test_the_first_attribute_is_written_with_the_trial(storage, study, url):
-    begin(storage, study, Gate())
+def test_the_first_attribute_is_written_with_the_trial(storage, study, ticket, url):
+    begin(storage, study, ticket)
 
     assert seen_by_others(url)[0].user_attrs == {"prune_reason": "-"}
 
 
-def test_attributes_come_in_the_order_of_writing_wherever_their_rows_lie(storage, study, url):
-    trial = begin(storage, study, Gate())
+def test_attributes_come_in_the_order_of_writing_wherever_their_rows_lie(
+    storage, study, ticket, url
+):
+    trial = begin(storage, study, ticket)
     for name in "zyxwv":
         trial.set_user_attr(name, 1)
     study.tell(trial, 0.0)
@@ -133,9 +125,8 @@ def test_attributes_come_in_the_order_of_writing_wherever_their_rows_lie(storage
     assert list(seen_by_others(url)[0].user_attrs) == ["prune_reason", *"zyxwv"]
 
 
-def test_a_trial_ends_together_with_what_belongs_to_it(storage, study, url):
-    gate = Gate()
-    trial = begin(storage, study, gate)
+def test_a_trial_ends_together_with_what_belongs_to_it(storage, study, tickets, ticket, url):
+    trial = begin(storage, study, ticket)
     trial.suggest_float("a", 0, 1)
     trial.set_user_attr("note", "kept until the end")
 
@@ -145,26 +136,28 @@ def test_a_trial_ends_together_with_what_belongs_to_it(storage, study, url):
     assert (ended.state, ended.value) == (TrialState.COMPLETE, 1.5)
     assert ended.params == trial.params
     assert ended.user_attrs["note"] == "kept until the end"
-    assert gate.told == [0, "complete"]
+    assert tickets.count() == Budget(complete=1)
+    assert tickets.live() == []
 
 
-def test_ending_a_trial_again_after_a_lost_answer_changes_nothing(storage, study, url):
-    gate = Gate()
-    trial = begin(storage, study, gate)
-    storage.hold(gate)
+def test_ending_a_trial_again_after_a_lost_answer_changes_nothing(
+    storage, study, tickets, ticket, url
+):
+    trial = begin(storage, study, ticket)
     storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
-    storage.hold(gate)
+    ended = seen_by_others(url)[0].datetime_complete
+    storage.hold(ticket)
 
     storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
 
-    assert seen_by_others(url)[0].state == TrialState.PRUNED
-    assert gate.told == [0, "pruned"]
+    again = seen_by_others(url)[0]
+    assert (again.state, again.datetime_complete) == (TrialState.PRUNED, ended)
+    assert tickets.count() == Budget(pruned=1)
 
 
-def test_a_worker_that_lost_its_trial_writes_nothing_more(storage, study, url):
-    gate = Gate()
-    trial = begin(storage, study, gate)
-    gate.is_open = False
+def test_a_worker_that_lost_its_trial_writes_nothing_more(storage, study, tickets, ticket, url):
+    trial = begin(storage, study, ticket)
+    tickets.release(ticket.run_uid)
 
     trial.report(1.0, 1)
     for write in (
@@ -256,14 +249,10 @@ def test_a_password_is_masked_wherever_it_stands(url):
     assert "***" in mask(url)
 
 
-def test_a_trial_whose_creations_answer_was_lost_is_not_created_twice(storage, study, url):
-    class Bound(Gate):
-        def begun(self, session):
-            return 0
+def test_a_trial_whose_creations_answer_was_lost_is_not_created_twice(storage, study, ticket, url):
+    first = begin(storage, study, ticket)
 
-    first = begin(storage, study, Gate())
-
-    again = begin(storage, study, Bound())
+    again = begin(storage, study, ticket)
 
     assert again._trial_id == first._trial_id
     assert len(seen_by_others(url)) == 1

@@ -18,8 +18,8 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hpo.database.history import History
-from hpo.fleet.tally import MOST_FAILURES, Tally
+from hpo.database.history import History, rows_of
+from hpo.fleet.tally import MOST_FAILURES, Before, Tally
 from hpo.search.finite import key_of, untried
 from hpo.search.hopeless import LOST, hopeless, hopeless_in
 from hpo.search.samplers import SAMPLERS, InformedSampler
@@ -236,22 +236,24 @@ def test_an_integer_is_replaced_by_the_nearest_that_is_allowed():
 
 
 def test_five_failures_in_a_row_of_one_hopeless_value_do_not_end_a_run():
-    tally, many = Tally(1), trials((1, {}), (MOST_FAILURES, BAD))
+    many = trials((1, {}), (MOST_FAILURES, BAD))
+    tally = Tally(1, lambda: rows_of(many[0]))
 
-    tally.take(many[:1])
-    tally.take(many)
+    tally.take([], Before(latest=many[:1]))
+    tally.take(many[1:])
 
     assert [str(one) for one in tally.hopeless] == ["batch=1"]
     assert not tally.failures
     # The other values fail, too: it was not the value.
-    tally.take([*many, *(trial(6 + n, batch=16, fails=True) for n in range(MOST_FAILURES))])
+    tally.take([trial(6 + n, batch=16, fails=True) for n in range(MOST_FAILURES)])
     assert len(tally.failures) == MOST_FAILURES
 
 
 def test_five_failures_in_a_row_of_an_objective_that_always_fails_end_it():
-    tally, many = Tally(1), trials((MOST_FAILURES + 1, BAD))
+    many = trials((MOST_FAILURES + 1, BAD))
+    tally = Tally(1, lambda: rows_of(many[0]))
 
-    tally.take(many[:1])
-    tally.take(many)
+    tally.take([], Before(latest=many[:1], failures=1))
+    tally.take(many[1:])
 
     assert len(tally.failures) == MOST_FAILURES

@@ -36,7 +36,7 @@ from hpo.tickets.ticket import Ticket
 from objectives import load
 from tests.support.processes import kill_all, wait_until
 from tests.support.program import HANGS_S, Command, Program
-from tests.support.studies import keep
+from tests.support.studies import keep, keep_metrics
 from tests.support.toys import CPU
 
 # From its eighth trial on an objective that is slow, until there is the file `go`.
@@ -180,7 +180,7 @@ def create(url: str, name: str, folder: Path, *, uid: str | None = None) -> Open
         Sample(sample=1, kind="error", latency_s=0.1, error="é'\\"),
     ]
     where = {"run_uid": ticket.run_uid, "epoch": 0, "step": 8}
-    keep(db, records.epoch(**where, ticket=1, values={"error": 1e-7, "nan": math.nan}))
+    keep_metrics(db, records.epoch(**where, ticket=1, values={"error": 1e-7, "nan": math.nan}))
     keep(db, records.predicted([vars(one) for one in samples], **where, trial_number=4))
     (folder / "step.pt").write_bytes(bytes(range(256)) * 5000)
     _, artifact_id = (

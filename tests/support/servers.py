@@ -115,7 +115,8 @@ def leave(server: Server, database: str) -> None:
     """Disconnect whoever is still connected: it would keep the database from being a template."""
     admin(
         server,
-        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'",
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+        f"WHERE datname = '{database}'",
     )
 
 

@@ -9,6 +9,7 @@ import optuna
 import psycopg2
 import sqlalchemy as sa
 
+from hpo.database.schema import metrics
 from tests.support.program import ROOT, Program
 
 QUADRATIC = ("--objective", "quadratic", "--epochs_per_trial", "4")
@@ -77,6 +78,14 @@ objective = Held()
 def trials(url: str, study: str = STUDY) -> list[optuna.trial.FrozenTrial]:
     """A study's trials."""
     return optuna.load_study(study_name=study, storage=url).get_trials()
+
+
+def keep_metrics(db: sa.Engine, row: dict[str, Any]) -> None:
+    """Store a row of `Records.epoch`, without a trial's fence."""
+    columns = {"r": "run_uid", "e": "epoch", "u": "study_uid", "t": "ticket", "s": "step"}
+    values = {name: row[letter] for letter, name in columns.items()}
+    with db.begin() as connection:
+        connection.execute(metrics.insert().values(**values, values=row["v"]))
 
 
 def keep(db: sa.Engine, kept: tuple[sa.Executable, list[dict[str, Any]]]) -> None:

@@ -154,15 +154,16 @@ def test_the_next_trial_of_a_ticket_has_no_losses_yet(tickets, db):
 def test_a_sweep_that_waited_out_an_outage_takes_no_living_workers_lease(tickets, db, url):
     tickets.take(worker="w", slot="s")
     other = connect(url).connect()
+    # As after beats that failed for as long as the lock was held.
+    other.exec_driver_sql("UPDATE hpo.leases SET beat_at = now() - interval '100 s'")
+    other.commit()
     other.exec_driver_sql("LOCK TABLE hpo.leases IN EXCLUSIVE MODE")
 
-    def age_and_let_go() -> None:
-        # As after beats that failed for as long as the lock was held.
+    def let_go() -> None:
         wait_until(lambda: since_outage_s() == 0)
-        other.exec_driver_sql("UPDATE hpo.leases SET beat_at = now() - interval '100 s'")
         other.commit()
 
-    thread = threading.Thread(target=age_and_let_go)
+    thread = threading.Thread(target=let_go)
     thread.start()
     try:
         swept = tickets.sweep()
