@@ -178,7 +178,7 @@ def _complete(rows: NDArray[Any], state: NDArray[np.int8], first: Ints) -> None:
 
 
 def _superseded(rows: NDArray[Any]) -> Ints:
-    """The numbers of the trials that a complete or pruned rerun replaces, if they are still there."""
+    """The numbers of the trials that a complete or pruned rerun replaces."""
     rerun = np.flatnonzero(rows["rerun_of"] >= 0)
     rerun = rerun[np.isin(rows["state"][rerun], (_COMPLETE, _PRUNED))]
     first: Ints = rows["rerun_of"][rerun]
