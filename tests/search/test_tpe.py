@@ -134,24 +134,26 @@ def test_a_bracket_of_hyperband_changes_nothing_in_either():
 @given(
     seed=SEEDS,
     count=st.integers(0, 60),
-    n_below=st.integers(0, 60),
     is_largest=st.booleans(),
     reads_pruned=st.booleans(),
 )
-@settings(max_examples=80, deadline=None)
-def test_trials_are_split_as_optuna_splits_the_view(seed, count, n_below, is_largest, reads_pruned):
+@settings(max_examples=60, deadline=None)
+def test_trials_are_split_as_optuna_splits_the_view(seed, count, is_largest, reads_pruned):
     direction = "maximize" if is_largest else "minimize"
-    study = study_of(some_trials(seed, count), has_columns=True, direction=direction)
+    trials = some_trials(seed, count, only_told=True) + some_trials(seed, 5)
+    study = study_of(trials, has_columns=True, direction=direction)
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
     seen = View(study, reads_pruned=reads_pruned).get_trials(states=states)
+    history = study._storage.history(0)
 
-    shown = Shown(study._storage.history(0), asked=-1, reads_pruned=reads_pruned)
-    found = shown.split(n_below, study.direction)
+    for n_below in range(count + 5):
+        shown = Shown(history, asked=-1, reads_pruned=reads_pruned)
+        found = shown.split(n_below, study.direction)
 
-    meant = _split_trials(study, seen, n_below)
-    assert [numbers.tolist() for numbers in found] == [
-        [trial.number for trial in part] for part in meant
-    ]
+        meant = _split_trials(study, seen, n_below)
+        assert [numbers.tolist() for numbers in found] == [
+            [trial.number for trial in part] for part in meant
+        ]
 
 
 @given(seed=SEEDS, count=st.integers(0, 80))
