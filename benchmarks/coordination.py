@@ -14,7 +14,8 @@ One committed task for all (`peers/objective.py`): 12 parameters, 12 reports, 8 
 weight. All peers of a row run in turn, as often as `--times` says, each time on a fresh copy of a
 study in which thousands of trials have ended already, on a PostgreSQL server of its own. Times are
 from start to start of trials, by the database's clock; the first trials of each worker are left
-out. Printed are medians with smallest and largest figures, and ratios within the same turn. `--out
+out. Printed are medians with smallest and largest figures, and ratios within the same turn. Other
+work on this machine disturbs times, less so CPU; `others_cores` says how much there was. `--out
 FILE` stores all figures, and the same command resumes where it stopped.
 """
 
@@ -142,36 +143,47 @@ _COLUMNS: Mapping[str, int] = {
     "worker_cpu_ms": 0,
     "server_cpu_ms": 0,
     "memory_mb": 0,
+    "others_cores": 1,
 }
 
 
 def table(kept: Kept, names: Sequence[str]) -> str:
     """All rows as Markdown."""
-    head = ["row", "peer", "turns", *_COLUMNS, "bare Optuna's trial / this one"]
+    head = [
+        "row",
+        "peer",
+        "turns",
+        *_COLUMNS,
+        "bare Optuna's time / this one's",
+        "its CPU / this one's",
+    ]
     lines = [head, ["---"] * len(head)]
     for name in names:
         for peer in ROWS[name].peers:
             found = [one for one in kept.all if (one["row"], one["peer"]) == (name, peer)]
             if not found:
-                lines.append([name, peer, "0", *["-"] * len(_COLUMNS), "not installed"])
+                lines.append([name, peer, "0", *["-"] * len(_COLUMNS), "not installed", "-"])
                 continue
             cells = [
                 spread([one[key] for one in found], digits) if key in found[0] else "-"
                 for key, digits in _COLUMNS.items()
             ]
-            lines.append([name, peer, str(len(found)), *cells, _ratio(kept, found)])
+            lines.append([name, peer, str(len(found)), *cells, *_ratios(kept, found)])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def _ratio(kept: Kept, found: Sequence[Mapping[str, Any]]) -> str:
-    """The time of bare Optuna in the same turn over this peer's."""
-    ratios = []
-    for one in found:
-        key = {"row": one["row"], "turn": one["turn"], "commit": one["commit"]}
-        other = kept.find(peer="optuna", **key)
-        if other is not None:
-            ratios.append(other["per_trial_ms"] / one["per_trial_ms"])
-    return spread(ratios, 2) if ratios and found[0]["peer"] != "optuna" else "-"
+def _ratios(kept: Kept, found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Time and CPU of bare Optuna in the same turn over this peer's."""
+    cells = []
+    for figure in ("per_trial_ms", "cpu_ms"):
+        ratios = []
+        for one in found:
+            key = {"row": one["row"], "turn": one["turn"], "commit": one["commit"]}
+            other = kept.find(peer="optuna", **key)
+            if other is not None and one["peer"] != "optuna" and figure in one:
+                ratios.append(other[figure] / one[figure])
+        cells.append(spread(ratios, 2) if ratios else "-")
+    return cells
 
 
 def growth(kept: Kept, peer: str) -> str:

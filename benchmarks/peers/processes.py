@@ -41,6 +41,12 @@ def tree_cpu_s(root: psutil.Process) -> float:
     return found
 
 
+def busy_s() -> float:
+    """CPU seconds that all processes of this machine have taken so far."""
+    times = psutil.cpu_times()
+    return times.user + times.nice + times.system + times.irq + times.softirq
+
+
 def largest_mb(roots: Iterable[psutil.Process]) -> float:
     """Resident memory of the largest process below some."""
     sizes = [0]

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from peers import studies
-from peers.processes import ROOT, environment, kill, largest_mb, tree_cpu_s
+from peers.processes import ROOT, busy_s, environment, kill, largest_mb, tree_cpu_s
 from peers.server import Server
 
 _POLL_S = 0.2
@@ -38,6 +38,23 @@ SELECT extract(epoch FROM datetime_start)::float8, extract(epoch FROM datetime_c
     state, (SELECT count(*) FROM trial_intermediate_values v WHERE v.trial_id = t.trial_id)
 FROM trials t WHERE number >= %s ORDER BY datetime_start
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """A moment of a window.
+
+    Attributes:
+        at: The time by the wall clock, in s.
+        ended: New trials that have ended.
+        worker_s, server_s, all_s: CPU seconds of workers, of the server, of the whole machine.
+    """
+
+    at: float
+    ended: int
+    worker_s: float
+    server_s: float
+    all_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +140,14 @@ def _window(
         cursor.execute(_WORKERS, (ended,))
         return [count for _, count in cursor.fetchall()]
 
-    def state() -> tuple[float, int, float, float]:
-        """The time, the trials that ended, CPU seconds of workers and of the server."""
-        worker_s = sum(tree_cpu_s(process) for process in started)
-        return time.time(), sum(counts()), worker_s, server.cpu_s()
+    def state() -> State:
+        return State(
+            at=time.time(),
+            ended=sum(counts()),
+            worker_s=sum(tree_cpu_s(process) for process in started),
+            server_s=server.cpu_s(),
+            all_s=busy_s(),
+        )
 
     begun = time.monotonic()
     while min(found := counts(), default=0) < size.warm or len(found) < len(started):
@@ -134,7 +155,7 @@ def _window(
             raise RuntimeError(f"not all workers were warm after {_STUCK_S:.0f} s: {found}")
         time.sleep(_POLL_S)
     first = last = state()
-    while last[1] - first[1] < size.timed and last[0] - first[0] < size.longest_s:
+    while last.ended - first.ended < size.timed and last.at - first.at < size.longest_s:
         time.sleep(_POLL_S)
         last = state()
     memory_mb = largest_mb(started)
@@ -142,7 +163,7 @@ def _window(
     rows = cursor.fetchall()
     connection.close()
     return {
-        "warm_s": round(first[0] - last[0] + time.monotonic() - begun, 2),
+        "warm_s": round(first.at - last.at + time.monotonic() - begun, 2),
         "memory_mb": round(memory_mb),
         **_figures(rows, first, last, workers=len(started)),
     }
@@ -150,20 +171,21 @@ def _window(
 
 def _figures(
     rows: Sequence[tuple[Any, ...]],
-    first: tuple[float, int, float, float],
-    last: tuple[float, int, float, float],
+    first: State,
+    last: State,
     *,
     workers: int,
 ) -> dict[str, Any]:
     """Times by the database's clock, which is this machine's, within the window."""
-    inside = [row for row in rows if row[1] is not None and first[0] <= row[1] <= last[0]]
-    starts = sorted(row[0] for row in rows if first[0] <= row[0] <= last[0])
+    inside = [row for row in rows if row[1] is not None and first.at <= row[1] <= last.at]
+    starts = sorted(row[0] for row in rows if first.at <= row[0] <= last.at)
     if len(starts) < 2 or len(inside) < 2:
         raise RuntimeError("fewer than two trials in the window")
     between = [b - a for a, b in itertools.pairwise(starts)]
     ends = sorted(row[1] for row in inside)
     within = statistics.mean(row[1] - row[0] for row in inside)
-    done = last[1] - first[1]
+    done, worker_s = last.ended - first.ended, last.worker_s - first.worker_s
+    server_s, all_s = last.server_s - first.server_s, last.all_s - first.all_s
     return {
         "trials": len(inside),
         "pruned": sum(row[2] == "PRUNED" for row in inside),
@@ -172,7 +194,9 @@ def _figures(
         "per_trial_median_ms": 1000 * statistics.median(between),
         "within_ms": 1000 * within,
         "trials_per_s": (len(ends) - 1) / (ends[-1] - ends[0]),
-        "worker_cpu_ms": 1000 * (last[2] - first[2]) / done,
-        "server_cpu_ms": 1000 * (last[3] - first[3]) / done,
+        "worker_cpu_ms": 1000 * worker_s / done,
+        "server_cpu_ms": 1000 * server_s / done,
+        "cpu_ms": 1000 * (worker_s + server_s) / done,
+        "others_cores": (all_s - worker_s - server_s) / (last.at - first.at),
         "workers": workers,
     }
