@@ -31,6 +31,7 @@ from typing import Any
 
 from peers import others, studies
 from peers.kept import Kept, described, say, spread
+from peers.processes import end_cleanly
 from peers.server import Server, started
 from peers.window import Size, measure
 
@@ -214,6 +215,7 @@ def main() -> int:
     names = given.rows.split(",")
     if unknown := [name for name in names if name not in ROWS]:
         parser.error(f"no rows {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    end_cleanly()
     kept = Kept(given.out)
     ray = given.ray_python if given.ray_python and others.has_ray(given.ray_python) else None
     if ray is None:

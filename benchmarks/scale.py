@@ -27,6 +27,7 @@ from typing import Any
 
 from peers import fleet
 from peers.kept import described, say
+from peers.processes import end_cleanly
 from peers.server import Server, started
 
 # Each worker has two connections at most, and so has the benchmark.
@@ -95,6 +96,7 @@ def main() -> int:
     names = given.rows.split(",")
     if unknown := [name for name in names if name not in ROWS]:
         parser.error(f"no rows {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    end_cleanly()
     found = perform(names, given.out)
     print(table(found))
     return 0

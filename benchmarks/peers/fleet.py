@@ -127,6 +127,7 @@ def _observed(
 def _be(url: str, role: str, number: int, epoch_s: float, timed: Timed, folder: Path) -> None:
     """Be a worker until the window is over, then write its times."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     slot = f"sim:{number}"
     worker = simulated.Worker(url, studies.STUDY, slot, epoch_s=epoch_s, timed=timed)
     worker.hold() if role == "hold" else worker.run()
