@@ -21,6 +21,8 @@ def environment(**own: str) -> dict[str, str]:
         **kept,
         "PYTHONPATH": f"{ROOT}:{ROOT / 'benchmarks'}",
         "PYTHONWARNINGS": "ignore",
+        # Bare Optuna stores local times.
+        "TZ": "UTC",
         **own,
     }
 

@@ -20,6 +20,7 @@ import psutil
 from peers import studies
 from peers.processes import ROOT, busy_s, environment, kill, largest_mb, tree_cpu_s
 from peers.server import Server
+from peers.space import EPOCHS
 
 # More trials than a window can use; its end kills the workers.
 _PLENTY = 5000
@@ -177,6 +178,8 @@ def _figures(
     starts = sorted(row[0] for row in rows if first.at <= row[0] <= last.at)
     if len(starts) < 2 or len(inside) < 2:
         raise RuntimeError("fewer than two trials in the window")
+    if unequal := {row[2:] for row in inside} - {("COMPLETE", EPOCHS)}:
+        raise RuntimeError(f"not all trials are complete with {EPOCHS} reports: {unequal}")
     between = [b - a for a, b in itertools.pairwise(starts)]
     ends = sorted(row[1] for row in inside)
     within = statistics.mean(row[1] - row[0] for row in inside)
@@ -184,8 +187,6 @@ def _figures(
     server_s, all_s = last.server_s - first.server_s, last.all_s - first.all_s
     return {
         "trials": len(inside),
-        "pruned": sum(row[2] == "PRUNED" for row in inside),
-        "reports": statistics.mean(row[3] for row in inside),
         "per_trial_ms": 1000 * (starts[-1] - starts[0]) / len(between),
         "per_trial_median_ms": 1000 * statistics.median(between),
         "within_ms": 1000 * within,
