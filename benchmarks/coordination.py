@@ -11,13 +11,13 @@
     engine      the service's engine without a database
 
 One committed task for all (`peers/objective.py`): 12 parameters, 12 reports, 8 attributes, one
-weight. All peers of a row run in turn, as often as `--times` says, each time on a fresh copy of a
-study in which thousands of trials have ended already, on a PostgreSQL server of its own; or both at
-the same time (`--together`). Times are
-from start to start of trials, by the database's clock; the first trials of each worker are left
-out. Printed are medians with smallest and largest figures, and ratios within the same turn. Other
-work on this machine disturbs times, less so CPU; `others_cores` says how much there was. `--out
-FILE` stores all figures, and the same command resumes where it stopped.
+weight. All peers of a row run in turn, as often as `--times` says, or both at the same time
+(`--together`). Each time has a fresh copy of a study in which thousands of trials have ended, on a
+PostgreSQL server of the benchmark's own. Times are from start to start of trials, by the database's
+clock; the first trials of each worker are left out. Printed are medians with smallest and largest
+figures, and ratios within the same turn. Other work on this machine disturbs times, less so CPU:
+`others_cores` says how much there was, a peer at the same time included. `--out FILE` stores all
+figures, and the same command resumes where it stopped.
 """
 
 from __future__ import annotations
