@@ -9,7 +9,7 @@ of the objective at each ticket. This is the one module that has to follow `hpo.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +32,7 @@ from peers.space import EPOCHS, SPACE, badness
 
 # As in `hpo.worker.worker`, which imports torch.
 _IDLE_S = 1.0
+_LOOK_S = 5.0
 _FIGURES = {"loss": 1.0, "scale": 1.0, "skipped": 0, "spikes": 0, "grad_norm.w": 1.0}
 
 
@@ -40,10 +41,11 @@ class Timed:
     """Times of a worker's calls, in ms, by their names; kept within a window alone.
 
     Attributes:
-        window: Begin and end of the window, by the monotonic clock.
+        window: Begin and end of the window, by the monotonic clock; infinite until it is decided,
+            which may be in another process.
     """
 
-    window: tuple[float, float]
+    window: Sequence[float]
     wall: dict[str, list[float]] = field(default_factory=dict)
     cpu: dict[str, list[float]] = field(default_factory=dict)
 
@@ -65,7 +67,9 @@ class Timed:
 
     def sleep_until(self, at: float) -> None:
         """Sleep until a time of the monotonic clock, or the window's end."""
-        time.sleep(max(0.0, min(at, self.window[1]) - time.monotonic()))
+        while (left_s := min(at, self.window[1]) - time.monotonic()) > 0:
+            # The end may be decided meanwhile.
+            time.sleep(min(left_s, _LOOK_S))
 
 
 class Worker:
