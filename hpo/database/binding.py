@@ -34,12 +34,13 @@ def close(session: orm.Session, fence: Fence, study_id: int) -> int | None:
     if found is None:
         # Where the whole study is gone, it may have been renamed, and the trial goes on there.
         if session.get(tables.StudyModel, study_id, with_for_update={"key_share": True}):
-            fence.unbind(session)
-            # Its number is free again where it was the highest.
+            # Its number is free again where it was the highest. This row is locked before the
+            # ticket's, as where a renamed study is bound.
             here = identities.c.study_id == study_id
             session.execute(
                 identities.update().where(here).values(last_trial_id=None, next_number=None)
             )
+            fence.unbind(session)
         return number
     if found.state.is_finished():
         outside.note_ended(session, found)

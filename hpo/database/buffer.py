@@ -18,13 +18,13 @@ from sqlalchemy.dialects import postgresql
 class Buffer:
     """Parameters, attributes, reports, metrics and the owner's statements, in order of writing.
 
-    Written twice, after an answer that was lost, they are the same.
+    Written twice, after an answer that was lost, they are the same. Attributes are JSON texts.
     """
 
     def __init__(self) -> None:
         self.params: dict[str, tuple[float, str]] = {}
-        self.user: dict[str, Any] = {}
-        self.system: dict[str, Any] = {}
+        self.user: dict[str, str] = {}
+        self.system: dict[str, str] = {}
         self.reports: dict[int, float] = {}
         self.metrics: list[Mapping[str, Any]] = []
         self.statements: list[tuple[sa.Executable, Sequence[Mapping[str, Any]]]] = []
@@ -47,11 +47,26 @@ class Buffer:
         reports = [(step, *as_stored(value)) for step, value in self.reports.items()]
         return {
             "params": [{"n": n, "v": value, "d": d} for n, (value, d) in self.params.items()],
-            "user": {key: json.dumps(value) for key, value in self.user.items()},
-            "system": {key: json.dumps(value) for key, value in self.system.items()},
+            "user": self.user,
+            "system": self.system,
             "reports": [{"s": step, "v": value, "t": kind.name} for step, value, kind in reports],
             "metrics": self.metrics,
         }
+
+
+def checked_name(name: str) -> str:
+    """The name of a parameter or an attribute, if the database can store it.
+
+    Raises:
+        ValueError: It is too long, or has characters that are none of UTF-8 or of PostgreSQL.
+    """
+    if "\0" in name or len(name) > tables.MAX_INDEXED_STRING_LENGTH:
+        raise ValueError(
+            f"the name {name[:40]!r} has {len(name)} characters; write at most "
+            f"{tables.MAX_INDEXED_STRING_LENGTH}, and none that is NUL"
+        )
+    name.encode()
+    return name
 
 
 def set_attributes(

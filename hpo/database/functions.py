@@ -141,8 +141,9 @@ END $$
 """
 
 # `p_waiting` holds further system attributes of a trial that another program enqueued; given them,
-# the first one that waits is begun in place of a new trial. The refusals are those of `write_trial`
-# and `deleted` for the study.
+# the first one that waits is begun in place of a new trial. Without `p_system` none is begun: the
+# ticket of a study that was renamed meanwhile may have lost its trial. The refusals are those of
+# `write_trial` and `deleted` for the study.
 _BEGIN = """
 CREATE OR REPLACE FUNCTION hpo.begin_trial(
     p_run uuid, p_uid uuid, p_ticket integer, p_study integer,
@@ -170,6 +171,10 @@ BEGIN
         refusal := CASE WHEN id IS NULL THEN 'gone'
             WHEN v_state NOT IN ('RUNNING', 'WAITING') THEN v_state END;
         number := v_number;
+        RETURN;
+    END IF;
+    IF p_system IS NULL THEN
+        refusal := 'gone';
         RETURN;
     END IF;
     PERFORM 1 FROM studies WHERE study_id = p_study FOR UPDATE;
@@ -256,7 +261,7 @@ BEGIN
         FROM unnest(v_ids, v_numbers) AS i(id, number) JOIN trial_params p ON p.trial_id = i.id
         GROUP BY p.param_name, p.distribution_json ORDER BY min(p.param_id);
     RETURN QUERY SELECT 'system', s.key::text, '', string_agg(i.number::text, '|'),
-        string_agg(s.value_json, '|')
+        string_agg(replace(s.value_json, '|', ' '), '|')
         FROM unnest(v_ids, v_numbers) AS i(id, number)
         JOIN trial_system_attributes s ON s.trial_id = i.id
         WHERE s.key = ANY(p_system) OR s.key LIKE 'completed_rung_%'

@@ -9,6 +9,7 @@ Border: columns in memory. `history_reader` fills them from the database.
 from __future__ import annotations
 
 import json
+import math
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.database.outside import ENDED_OUTSIDE
@@ -99,6 +105,7 @@ class History:
         self._params: dict[str, Column] = {}
         self.distributions: list[BaseDistribution] = []
         self._by_json: dict[str, int] = {}
+        self._ranges: dict[BaseDistribution, int] = {}
         self.reports: dict[int, array[float]] = {}
         self.rungs: dict[str, dict[int, float]] = {}
 
@@ -185,11 +192,21 @@ class History:
     def _kind_of(self, text: str) -> int:
         kind = self._by_json.get(text)
         if kind is None:
-            distribution = json_to_distribution(text)
-            if distribution not in self.distributions:
-                self.distributions.append(distribution)
-            kind = self._by_json[text] = self.distributions.index(distribution)
+            kind = self._by_json[text] = self._index_of(json_to_distribution(text))
         return kind
+
+    def _index_of(self, distribution: BaseDistribution) -> int:
+        # Choices may be none that can be hashed, but Optuna lets them differ in no two trials. An
+        # objective's own `suggest` may give each trial another range.
+        if not isinstance(distribution, CategoricalDistribution):
+            index = self._ranges.setdefault(distribution, len(self.distributions))
+        elif distribution in self.distributions:
+            index = self.distributions.index(distribution)
+        else:
+            index = len(self.distributions)
+        if index == len(self.distributions):
+            self.distributions.append(distribution)
+        return index
 
     def _add_report(self, one: Rows, numbers: Ints) -> None:
         self.reports.setdefault(int(one.name), array("d")).extend(map(float, one.values))
@@ -216,26 +233,36 @@ class History:
         elif one.name == "hpo:lost":
             self._rows["has_failed"][numbers[self._rows["state"][numbers] == _FAIL]] = True
         elif one.name == "hpo:untrained":
-            self._rows["untrained"][numbers] = [json.loads(text) for text in one.values]
+            self._rows["untrained"][numbers] = [_number(text) for text in one.values]
         elif one.name.startswith(RUNG):
             values = self.rungs.setdefault(one.name, {})
-            values.update(zip(numbers.tolist(), map(float, one.values), strict=True))
+            values.update(zip(numbers.tolist(), map(_number, one.values), strict=True))
         elif one.name.startswith(CONSTRAINT):
             # Optuna up to version 4 stores a list under one key.
             self._rows["infeasible"][numbers] += [_violation(text) for text in one.values]
 
 
 _FAIL = TrialState.FAIL.value
+_MOST = np.iinfo(np.int64).max
+
+
+# Another program may have written anything under the names of these attributes.
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _whole(text: str) -> int:
     value = json.loads(text)
-    return value if isinstance(value, int) else -1
+    return value if isinstance(value, int) and abs(value) <= _MOST else -1
 
 
 def _violation(text: str) -> float:
     value = json.loads(text)
-    return float(sum(v for v in (value if isinstance(value, list) else [value]) if v > 0))
+    several = value if isinstance(value, list) else [value]
+    return float(sum(one for one in several if isinstance(one, int | float) and one > 0))
 
 
 def rows_of(trial: FrozenTrial) -> list[Rows]:

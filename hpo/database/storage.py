@@ -30,9 +30,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import orm
 
 from hpo.database import binding, outside, trial_writer
-from hpo.database.buffer import Buffer
+from hpo.database.buffer import Buffer, checked_name
 from hpo.database.fence import Fence
-from hpo.database.frozen import newer, read_trials
+from hpo.database.frozen import local, newer, read_trials
 from hpo.database.history import History
 from hpo.database.history_reader import HistoryReader
 from hpo.database.patient import PatientStorage
@@ -41,7 +41,8 @@ from hpo.database.trial_writer import Begun
 # While a trial trains, other workers' trials are read again at most once per second: that reading
 # is half of bare Optuna's cost per report.
 _REFRESH_S = 1.0
-# Reports of short epochs are written together, at most this late, or with the end of their trial.
+# Reports of short epochs are written together: this time after the last ones, by the next step or
+# report, or with the end of their trial.
 _BEHIND_S = 0.5
 
 T = TypeVar("T")
@@ -134,6 +135,10 @@ class TrialStorage(PatientStorage):
         self._at_end.clear()
         self._read_at = self._looked_at = 0.0
 
+    def pass_on(self, fence: Fence) -> None:
+        """Go on with the current trial, and what is buffered of it, under another fence."""
+        self._fence = fence
+
     def alongside(self, statement: sa.Executable, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute a statement of the owner's in the transaction of the next flush."""
         if rows:
@@ -173,7 +178,7 @@ class TrialStorage(PatientStorage):
             return self._own_trial(study_id, trial)
         return self._own_trial(study_id, self._backend_trial(begun.trial_id))
 
-    def resume_trial(self, study_id: int, number: int) -> int:
+    def resume_trial(self, study_id: int) -> int:
         """The id of the fence's trial.
 
         Raises:
@@ -181,14 +186,14 @@ class TrialStorage(PatientStorage):
             TrialEnded: Another program has ended it.
             TrialGone: Another program has deleted it.
         """
-        begun = self._begun(study_id, {}, {}, None)
+        begun = self._begun(study_id, None, None, None)
         return self._own_trial(study_id, self._backend_trial(begun.trial_id))
 
     def _begun(
         self,
         study_id: int,
-        user: Mapping[str, Any],
-        system: Mapping[str, Any],
+        user: Mapping[str, Any] | None,
+        system: Mapping[str, Any] | None,
         if_waiting: Mapping[str, Any] | None,
     ) -> Begun:
         fence = self._held()
@@ -308,7 +313,7 @@ class TrialStorage(PatientStorage):
         if own is None:
             super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
             return
-        known = self._known.setdefault(param_name, distribution)
+        known = self._known.setdefault(checked_name(param_name), distribution)
         check_distribution_compatibility(known, distribution)
         self._buffer.params[param_name] = (param_value_internal, distribution_to_json(distribution))
         own.params[param_name] = distribution.to_external_repr(param_value_internal)
@@ -318,15 +323,19 @@ class TrialStorage(PatientStorage):
         own = self._written(trial_id)
         if own is None:
             super().set_trial_user_attr(trial_id, key, value)
-        elif key not in own.user_attrs or repr(own.user_attrs[key]) != repr(value):
-            own.user_attrs[key] = self._buffer.user[key] = value
+            return
+        text = json.dumps(value)
+        if key not in own.user_attrs or json.dumps(own.user_attrs[key]) != text:
+            self._buffer.user[checked_name(key)] = text
+            own.user_attrs[key] = json.loads(text)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         own = self._written(trial_id)
         if own is None:
             super().set_trial_system_attr(trial_id, key, value)
-        else:
-            own.system_attrs[key] = self._buffer.system[key] = value
+            return
+        text = self._buffer.system[checked_name(key)] = json.dumps(value)
+        own.system_attrs[key] = json.loads(text)
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
@@ -367,9 +376,10 @@ class TrialStorage(PatientStorage):
             TrialEnded: Another program has ended it.
             TrialGone: Another program has deleted it.
         """
+        # A try that fails is none to repeat at each step either.
+        self._written_at = time.monotonic()
         self._write(trial_id)
         self._buffer.clear()
-        self._written_at = time.monotonic()
 
     def _write(
         self,
@@ -419,7 +429,7 @@ def _running(begun: Begun, attributes: list[dict[str, Any]]) -> FrozenTrial:
         trial_id=begun.trial_id,
         state=TrialState.RUNNING,
         value=None,
-        datetime_start=begun.began,
+        datetime_start=local(begun.began),
         datetime_complete=None,
         params={},
         distributions={},

@@ -43,24 +43,26 @@ def begin(
     fence: Fence,
     *,
     study_id: int,
-    user: Mapping[str, Any],
-    system: Mapping[str, Any],
+    user: Mapping[str, Any] | None,
+    system: Mapping[str, Any] | None,
     if_waiting: Mapping[str, Any] | None,
 ) -> Begun:
     """Create a running trial, or begin an enqueued one, and bind it to its owner.
+
+    Without attributes it only finds the trial that is bound.
 
     Raises:
         LeaseLost: The owner has lost its lease.
         TrialEnded, TrialGone: The owner's trial of before was ended or deleted.
         KeyError: The study was deleted.
     """
-    given = [_texts(user), _texts(system), None if if_waiting is None else _texts(if_waiting)]
+    given = [None if one is None else _texts(one) for one in (user, system, if_waiting)]
     values = (fence.run_uid, fence.study_uid, fence.ticket, study_id, *given)
     with autocommit(engine) as connection:
         refusal, trial_id, number, is_new, began = connection.exec_driver_sql(_BEGIN, values).one()
     if refusal == "deleted":
         raise KeyError("Record does not exist.")
-    check(refusal, fence, f"trial {number}")
+    check(refusal, fence, "the trial" if number is None else f"trial {number}")
     return Begun(trial_id, number, is_new, began)
 
 

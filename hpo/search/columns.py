@@ -145,7 +145,7 @@ def _stored(
     values, kinds = column.value[numbers], column.kind[numbers]
     for kind, own in enumerate(history.distributions):
         # A number is stored as itself, whatever its range.
-        if own == distribution or not _is_choice(own, distribution):
+        if not _is_choice(own, distribution) or own == distribution:
             continue
         where = np.flatnonzero(kinds == kind)
         values[where] = [

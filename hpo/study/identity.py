@@ -159,7 +159,8 @@ def _bind(connection: sa.Connection, found: Identity) -> None:
     ).one_or_none()
     if before == (found.study_id, found.name):
         return
-    changed = {name: row[name] for name in ("study_id", "name")}
+    # The trials of a copy that takes its original's place may have earlier ids.
+    changed = {**row, "last_trial_id": None, "next_number": None}
     connection.execute(
         insert(identities)
         .values(row)

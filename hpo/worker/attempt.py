@@ -212,8 +212,7 @@ class Attempt:
             and self._ticket.rerun_of is None
         )
         ticket = self._ticket.to_rerun(self._trial.number) if is_rerun_due else self._ticket
-        storage.flush(self._trial._trial_id)
-        storage.hold(ticket)
+        storage.pass_on(ticket)
         storage.at_end(self._context.records.divergence_statement(self._trial.number, row))
         self._end(TrialState.PRUNED, reason=verdict.reason, detail=verdict.detail)
         # A `Rerun` does not end its ticket with the trial, so the next trial holds a plain one.
@@ -288,13 +287,8 @@ class Attempt:
         # Some samplers demand a constraint of all trials or of none. A trial that ran out of
         # memory is as infeasible as one that diverged.
         is_infeasible = reason in (*NONFINITE, "oom")
-        try:
-            self._trial.set_constraint("nonfinite", float(is_infeasible))
-            self._study.tell(self._trial, value, state=state)
-        except (KeyError, ValueError):
-            # Optuna looks at the trial first, and has these errors for a deleted and an ended one.
-            storage.flush(trial_id)
-            raise
+        self._trial.set_constraint("nonfinite", float(is_infeasible))
+        self._study.tell(self._trial, value, state=state)
         self._sweep_checkpoints(value)
 
     def _detail_of(self, result: Result) -> str:
@@ -338,7 +332,8 @@ class Attempt:
         is_max = self._opened.config.direction == "maximize"
         best = best_number(history, maximize=is_max, but=mine[0])
         attempts, values = history.rows["attempt"], history.rows["value"]
-        before = None if best is None else (best, int(attempts[best]))
+        # Trials that an earlier version ended have no attempt, and a file without one.
+        before = None if best is None else (best, max(0, int(attempts[best])))
         is_best = value is not None and (
             best is None or (value > values[best] if is_max else value < values[best])
         )

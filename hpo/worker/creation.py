@@ -48,7 +48,7 @@ def begin(
     storage, config = opened.storage, opened.config
     study_id = opened.study_id
     if ticket.trial_number is not None:
-        trial_id = storage.resume_trial(study_id, ticket.trial_number)
+        trial_id = storage.resume_trial(study_id)
     else:
         system: dict[str, Any] = {study.REVISION: config.revision} if config.revision else {}
         is_free = False

@@ -49,7 +49,13 @@ class TrialReporter(Reporter):
         self.skipped = 0
 
     def must_stop(self) -> bool:
-        return self._beat.is_lost or self._beat.is_over or self._context.stop.is_set()
+        is_over = self._beat.is_lost or self._beat.is_over or self._context.stop.is_set()
+        if self._kept and not is_over:
+            # The next report may be an hour away.
+            started_s = time.process_time()
+            self._write(is_due=False)
+            self._context.training_cpu_s -= time.process_time() - started_s
+        return is_over
 
     def on_phase(self, phase: str) -> None:
         self._context.pulse.begin(phase)
@@ -145,6 +151,10 @@ class TrialReporter(Reporter):
         }
         self._kept.append(report)
         self._hand_over(report)
+        return self._write(is_due=is_due)
+
+    def _write(self, *, is_due: bool) -> bool:
+        """Write what is kept, if its time has come; during an outage return False."""
         storage, trial_id = self._opened.storage, self._trial._trial_id
         # The beat knows of an outage before a report has to try.
         if self._beat.is_away:

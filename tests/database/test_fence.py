@@ -47,7 +47,7 @@ class Writer:
         self.ticket: Ticket = ticket
         self.storage.hold(ticket)
         if ticket.trial_number is not None:
-            trial_id = self.storage.resume_trial(self.study._study_id, ticket.trial_number)
+            trial_id = self.storage.resume_trial(self.study._study_id)
         else:
             trial_id = self.storage.create_trial(
                 self.study._study_id,
@@ -148,7 +148,7 @@ def test_every_write_to_a_trial_that_another_program_ended_is_refused(writer, ot
         lambda: writer.storage.flush(trial._trial_id),
         # The end that this worker wanted may be the one that the other program chose.
         lambda: writer.storage.set_trial_state_values(trial._trial_id, state, [5.0]),
-        lambda: writer.storage.resume_trial(writer.study._study_id, trial.number),
+        lambda: writer.storage.resume_trial(writer.study._study_id),
     ):
         with pytest.raises(TrialEnded):
             write()
@@ -183,7 +183,7 @@ def test_the_ticket_of_a_deleted_trial_is_given_out_anew_without_a_loss(writer, 
     for write in (
         lambda: writer.storage.flush(trial._trial_id),
         lambda: writer.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL),
-        lambda: writer.storage.resume_trial(writer.study._study_id, trial.number),
+        lambda: writer.storage.resume_trial(writer.study._study_id),
     ):
         with pytest.raises(TrialGone):
             write()

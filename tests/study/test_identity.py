@@ -357,6 +357,25 @@ def test_an_older_copy_is_not_taken_for_the_renamed_study(url: str):
     assert budget(url, found["another"].uid)[3] == ("complete", 3)
 
 
+def test_a_copy_that_takes_its_originals_place_gives_each_trial_its_own_number(url: str):
+    original = begin(url, total=8)
+    copied(url, "a", "b")
+    copy = optuna.load_study(study_name="b", storage=url)
+    for _ in range(4):
+        copy.add_trial(optuna.trial.create_trial(value=9.0))
+    # These have later ids than all trials of the copy.
+    for _ in range(2):
+        work(original, TrialState.COMPLETE)
+
+    optuna.delete_study(study_name="a", storage=url)
+    found = study.claimed(opened(url, "b"))
+    work(found, TrialState.COMPLETE)
+
+    numbers = [trial.number for trial in trials(url, "b")]
+    assert found.uid == original.uid
+    assert sorted(set(numbers)) == sorted(numbers) == list(range(8))
+
+
 def test_what_ended_or_began_while_a_study_was_renamed_is_trained_again(url: str):
     original = study.create(open_storage(connect(url)), "a", StudyConfig.from_stored(CONFIG))
     Tickets(connect(url), original.uid).grow(5)

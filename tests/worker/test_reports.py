@@ -13,7 +13,7 @@ from hpo.database.connection import connect
 from hpo.database.schema import metrics
 from hpo.embedded import server
 from tests.support.processes import wait_until
-from tests.support.program import HANGS_S, Program
+from tests.support.program import HANGS_S, ROOT, Program
 from tests.support.studies import Held, trials
 
 pytestmark = pytest.mark.acceptance
@@ -59,3 +59,24 @@ def test_a_trial_trains_on_while_the_database_is_away_and_reports_afterwards(
     assert sorted(rows) == [(ticket, epoch) for ticket in (1, 2) for epoch in range(13)]
     # No trial began anew.
     assert held.built == 2 + is_interrupted
+
+
+def test_a_report_is_stored_while_a_long_epoch_is_trained(program: Program, url: str):
+    fragile = str(ROOT / "tests" / "support" / "fragile.py")
+    process = program.start(
+        *("--objective", fragile, "--fault", "none", "--study_name", "s", "--n_trials", "1"),
+        *("--epochs_per_trial", "1", "--size", "tiny", "--pruner", "none", "--workers", "1"),
+        *("--pause_s", "1"),
+    )
+
+    def epochs() -> list[int]:
+        with connect(url).connect() as connection:
+            return list(connection.scalars(sa.select(metrics.c.epoch)))
+
+    wait_until(epochs)
+    seen = epochs()
+    output = process.communicate(timeout=HANGS_S)
+
+    assert process.returncode == 0, output[1]
+    assert seen == [0]
+    assert sorted(epochs()) == [0, 1]

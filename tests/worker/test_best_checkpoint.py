@@ -1,0 +1,30 @@
+"""The checkpoint of the best trial stays, and no other one of a trial that ended."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpo.database.connection import connect
+from tests.support.program import ROOT, Program
+
+pytestmark = pytest.mark.acceptance
+
+
+def test_the_best_trial_of_an_earlier_version_keeps_its_checkpoint(program: Program, url: str):
+    command = (
+        *("--objective", str(ROOT / "tests" / "support" / "fragile.py"), "--fault", "none"),
+        *("--study_name", "s", "--epochs_per_trial", "1", "--size", "tiny", "--pruner", "none"),
+        *("--workers", "1", "--pause_s", "0"),
+    )
+    first = program(*command, "--n_trials", "1")
+    (file,) = program.home.rglob("trial_*.pt")
+    # Earlier versions note no attempt, neither in the trial nor in the file's name.
+    old = file.rename(file.with_name("trial_00000.pt"))
+    with connect(url).begin() as connection:
+        connection.exec_driver_sql("UPDATE trial_values SET value = -1")
+        connection.exec_driver_sql("DELETE FROM trial_system_attributes WHERE key = 'hpo:attempt'")
+
+    second = program(*command, "--n_trials", "3")
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert list(program.home.rglob("trial_*.pt")) == [old]
