@@ -388,13 +388,12 @@ class TrialStorage(PatientStorage):
         at_end: trial_writer.Statements = (),
     ) -> None:
         fence, content = self._held(), self._buffer.content()
-        name = "the trial" if self._own is None else f"trial {self._own.number}"
         self._retried(
             lambda: trial_writer.write(
                 self.engine,
                 fence,
                 trial_id,
-                name=name,
+                number=self.own_number,
                 content=content,
                 end=end,
                 statements=[*self._buffer.statements, *at_end],

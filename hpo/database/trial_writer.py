@@ -62,7 +62,7 @@ def begin(
         refusal, trial_id, number, is_new, began = connection.exec_driver_sql(_BEGIN, values).one()
     if refusal == "deleted":
         raise KeyError("Record does not exist.")
-    check(refusal, fence, "the trial" if number is None else f"trial {number}")
+    check(refusal, fence, number)
     return Begun(trial_id, number, is_new, began)
 
 
@@ -71,7 +71,7 @@ def write(
     fence: Fence,
     trial_id: int,
     *,
-    name: str,
+    number: int | None,
     content: Mapping[str, Any],
     end: Mapping[str, Any] | None = None,
     statements: Statements = (),
@@ -79,7 +79,7 @@ def write(
     """Write what is given to a trial, and end it if its end is given: all of it or nothing.
 
     Args:
-        name: The trial's name in errors.
+        number: The trial's number, for errors.
         content: What `Buffer.content` returns.
         end: What `Fence.ending` returns, with the trial's state and values.
 
@@ -95,11 +95,11 @@ def write(
     if not statements:
         with autocommit(engine) as connection:
             refusal = connection.exec_driver_sql(_WRITE, values).scalar()
-        check(refusal, fence, name)
+        check(refusal, fence, number)
         return
     with engine.begin() as connection:
         refusal = connection.exec_driver_sql(_WRITE, values).scalar()
-        check(refusal, fence, name)
+        check(refusal, fence, number)
         for statement, rows in statements if refusal is None else ():
             connection.execute(statement, rows or None)
 
@@ -118,15 +118,18 @@ def autocommit(engine: sa.Engine) -> Iterator[sa.Connection]:
                 driver.autocommit = False
 
 
-def check(refusal: str | None, fence: Fence, name: str) -> None:
+def check(refusal: str | None, fence: Fence, number: int | None) -> None:
     """Raise what a function refused, if it did."""
     if refusal is None or refusal == "done":
         return
     if refusal == "lost":
         raise LeaseLost(f"ticket {fence.ticket} was given to another worker")
+    shown = "of the ticket" if number is None else number
     if refusal == "gone":
-        raise TrialGone(f"{name} was deleted by another program; the ticket gets another one")
-    raise TrialEnded(f"{name} was ended by another program ({refusal.lower()})")
+        raise TrialGone(
+            f"trial {shown} was deleted by another program; the ticket gets another one"
+        )
+    raise TrialEnded(f"trial {shown} was ended by another program ({refusal.lower()})")
 
 
 def _texts(attributes: Mapping[str, Any]) -> str:
