@@ -11,11 +11,13 @@
     engine      the service's engine without a database
 
 One committed task for all (`peers/objective.py`): 12 parameters, 12 reports, 8 attributes, one
-weight. All peers of a row run in turn, as often as `--times` says, each time on a fresh copy of a
-study in which thousands of trials have ended already, on a PostgreSQL server of its own. Times are
-from start to start of trials, by the database's clock; the first trials of each worker are left
-out. Printed are medians with smallest and largest figures, and ratios within the same turn. `--out
-FILE` stores all figures, and the same command resumes where it stopped.
+weight. All peers of a row run in turn, as often as `--times` says, or both at the same time
+(`--together`). Each time has a fresh copy of a study in which thousands of trials have ended, on a
+PostgreSQL server of the benchmark's own. Times are from start to start of trials, by the database's
+clock; the first trials of each worker are left out. Printed are medians with smallest and largest
+figures, and ratios within the same turn. Other work on this machine disturbs times, less so CPU:
+`others_cores` says how much there was, a peer at the same time included. `--out FILE` stores all
+figures, and the same command resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -25,11 +27,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from peers import others, studies
 from peers.kept import Kept, described, say, spread
+from peers.processes import end_cleanly
+from peers.running import Running
 from peers.server import Server, started
 from peers.window import Size, measure
 
@@ -81,54 +86,57 @@ class Stand:
     port: int | None
     ray: str | None
 
-    def figures(self, peer: str, turn: int) -> dict[str, Any] | None:
-        """One repetition of a peer; None if it is not installed."""
-        size = self.row.size
-        if peer == "engine":
-            return others.engine_alone(warm=size.warm, timed=10 * size.timed)
-        if peer == "ray":
-            if self.ray is None:
-                return None
-            workers = self.row.workers
-            return others.ray_tune(self.ray, workers=workers, warm=size.warm, timed=size.timed)
-        return measure(
+    def figures(self, peers: Sequence[str], turn: int) -> list[dict[str, Any]]:
+        """One repetition of some peers at the same time."""
+        size, workers = self.row.size, self.row.workers
+        if peers == ("engine",):
+            return [others.engine_alone(warm=size.warm, timed=10 * size.timed)]
+        if peers == ("ray",):
+            assert self.ray is not None
+            return [others.ray_tune(self.ray, workers=workers, warm=size.warm, timed=size.timed)]
+        begin = partial(
+            Running,
             self.server,
-            peer,
-            self.databases[peer],
             ended=max(self.row.ended, studies.RUN),
-            workers=self.row.workers,
-            size=size,
+            workers=workers,
             port=self.port,
             seed=turn,
         )
+        return measure([partial(begin, peer, self.databases[peer]) for peer in peers], size)
 
 
-def perform(name: str, server: Server, kept: Kept, *, times: int, ray: str | None) -> None:
-    """Run all repetitions of a row that are not kept, all peers in turn."""
-    row, commit = ROWS[name], described()
+def perform(
+    name: str, server: Server, kept: Kept, *, times: int, ray: str | None, is_together: bool
+) -> None:
+    """Run all repetitions of a row that are not kept."""
+    row = ROWS[name]
+    mode = "together" if is_together and row.workers == 1 else "in turn"
+    key = {"row": name, "commit": described(), "mode": mode}
+    groups: list[tuple[str, ...]] = [
+        (peer,) for peer in row.peers if peer != "ray" or ray is not None
+    ]
+    if mode == "together" and len(groups) > 1:
+        groups = [tuple(row.peers)]
     missing = [
-        (turn, peer)
+        (turn, group)
         for turn in range(times)
-        for peer in (row.peers if turn % 2 == 0 else row.peers[::-1])
-        if kept.find(row=name, peer=peer, turn=turn, commit=commit) is None
+        for group in (groups if turn % 2 == 0 else groups[::-1])
+        if not all(kept.find(**key, peer=peer, turn=turn) for peer in group)
     ]
     with ExitStack() as stack:
         databases, port, own = {}, None, {}
         if missing and row.peers != ("engine",):
             say(f"{name}: filling studies of {row.ended} trials")
             databases = studies.templates(server, row.ended)
-        if row.round_trip_ms:
+        if missing and row.round_trip_ms:
             port = stack.enter_context(server.delayed(row.round_trip_ms))
             own = {"round_trip_ms": server.round_trip_ms(port)}
             say(f"{name}: a round trip takes {line(own)}, {server.round_trip_ms():.2f} without")
         stand = Stand(row=row, server=server, databases=databases, port=port, ray=ray)
-        for turn, peer in missing:
-            found = stand.figures(peer, turn)
-            if found is None:
-                say(f"{name} {peer} {turn}: not installed")
-                continue
-            kept.add({"row": name, "peer": peer, "turn": turn, "commit": commit, **own, **found})
-            say(f"{name} {peer} {turn}: " + line(found))
+        for turn, group in missing:
+            for peer, found in zip(group, stand.figures(group, turn), strict=True):
+                kept.add({**key, "peer": peer, "turn": turn, **own, **found})
+                say(f"{name} {peer} {turn} {mode}: " + line(found))
 
 
 def line(found: Mapping[str, Any]) -> str:
@@ -142,36 +150,47 @@ _COLUMNS: Mapping[str, int] = {
     "worker_cpu_ms": 0,
     "server_cpu_ms": 0,
     "memory_mb": 0,
+    "others_cores": 1,
 }
 
 
 def table(kept: Kept, names: Sequence[str]) -> str:
     """All rows as Markdown."""
-    head = ["row", "peer", "turns", *_COLUMNS, "bare Optuna's trial / this one"]
+    head = [
+        "row",
+        "peer",
+        "turns",
+        *_COLUMNS,
+        "bare Optuna's time / this one's",
+        "its CPU / this one's",
+    ]
     lines = [head, ["---"] * len(head)]
     for name in names:
         for peer in ROWS[name].peers:
             found = [one for one in kept.all if (one["row"], one["peer"]) == (name, peer)]
             if not found:
-                lines.append([name, peer, "0", *["-"] * len(_COLUMNS), "not installed"])
+                lines.append([name, peer, "0", *["-"] * len(_COLUMNS), "not installed", "-"])
                 continue
             cells = [
                 spread([one[key] for one in found], digits) if key in found[0] else "-"
                 for key, digits in _COLUMNS.items()
             ]
-            lines.append([name, peer, str(len(found)), *cells, _ratio(kept, found)])
+            lines.append([name, peer, str(len(found)), *cells, *_ratios(kept, found)])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def _ratio(kept: Kept, found: Sequence[Mapping[str, Any]]) -> str:
-    """The time of bare Optuna in the same turn over this peer's."""
-    ratios = []
-    for one in found:
-        key = {"row": one["row"], "turn": one["turn"], "commit": one["commit"]}
-        other = kept.find(peer="optuna", **key)
-        if other is not None:
-            ratios.append(other["per_trial_ms"] / one["per_trial_ms"])
-    return spread(ratios, 2) if ratios and found[0]["peer"] != "optuna" else "-"
+def _ratios(kept: Kept, found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Time and CPU of bare Optuna in the same turn over this peer's."""
+    cells = []
+    for figure in ("per_trial_ms", "cpu_ms"):
+        ratios = []
+        for one in found:
+            key = {name: one[name] for name in ("row", "turn", "commit", "mode")}
+            other = kept.find(peer="optuna", **key)
+            if other is not None and one["peer"] != "optuna" and figure in one:
+                ratios.append(other[figure] / one[figure])
+        cells.append(spread(ratios, 2) if ratios else "-")
+    return cells
 
 
 def growth(kept: Kept, peer: str) -> str:
@@ -182,7 +201,7 @@ def growth(kept: Kept, peer: str) -> str:
     found = []
     for one in kept.all:
         if (one["row"], one["peer"]) == (f"local-{SIZES[-1]}", peer):
-            key = {"peer": peer, "turn": one["turn"], "commit": one["commit"]}
+            key = {"peer": peer, **{name: one[name] for name in ("turn", "commit", "mode")}}
             empty = kept.find(row="local-0", **key)
             if empty is not None:
                 found.append(one["per_trial_ms"] / empty["per_trial_ms"])
@@ -196,19 +215,26 @@ def main() -> int:
     )
     parser.add_argument("--rows", default=",".join(ROWS), help="names, with commas (default: all)")
     parser.add_argument("--times", type=int, default=5, help="repetitions (default: 5)")
+    parser.add_argument(
+        "--together",
+        action="store_true",
+        help="run both peers of a row with one worker at the same time: on a machine with other "
+        "work, the ratio is of equal conditions",
+    )
     parser.add_argument("--ray_python", help="an interpreter with ray[tune] and torch")
     parser.add_argument("--out", type=Path, help="file of all figures, as JSON")
     given = parser.parse_args()
     names = given.rows.split(",")
     if unknown := [name for name in names if name not in ROWS]:
         parser.error(f"no rows {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    end_cleanly()
     kept = Kept(given.out)
     ray = given.ray_python if given.ray_python and others.has_ray(given.ray_python) else None
     if ray is None:
         say("Ray Tune is not installed; its row is left out (--ray_python)")
     with started() as server:
         for name in names:
-            perform(name, server, kept, times=given.times, ray=ray)
+            perform(name, server, kept, times=given.times, ray=ray, is_together=given.together)
     print(table(kept, names), *(growth(kept, peer) for peer in ("hpo", "optuna")), sep="\n")
     return 0
 

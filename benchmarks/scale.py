@@ -27,16 +27,17 @@ from typing import Any
 
 from peers import fleet
 from peers.kept import described, say
+from peers.processes import end_cleanly
 from peers.server import Server, started
 
 # Each worker has two connections at most, and so has the benchmark.
 _CONNECTIONS = "1100"
 
 ROWS: Mapping[str, Callable[[Server], dict[str, Any]]] = {
-    "reports-8": partial(fleet.reports, running=8, window_s=40.0),
-    "reports-64": partial(fleet.reports, running=64, window_s=40.0),
-    "reports-250": partial(fleet.reports, running=250, window_s=40.0),
-    "reports-500": partial(fleet.reports, running=500, window_s=40.0),
+    "reports-8": partial(fleet.reports, running=8, window_s=50.0),
+    "reports-64": partial(fleet.reports, running=64, window_s=50.0),
+    "reports-250": partial(fleet.reports, running=250, window_s=50.0),
+    "reports-500": partial(fleet.reports, running=500, window_s=50.0),
     "busy-64-5": partial(fleet.busy, workers=64, trial_s=5.0, window_s=40.0),
     "idle-500": partial(fleet.idle, workers=500, window_s=40.0),
     "busy-500-60": partial(fleet.busy, workers=500, trial_s=60.0, window_s=90.0),
@@ -44,6 +45,7 @@ ROWS: Mapping[str, Callable[[Server], dict[str, Any]]] = {
 _FIGURES: Mapping[str, int] = {
     "server_cores": 2,
     "worker_cores": 2,
+    "others_cores": 2,
     "transactions_per_s": 0,
     "trials_per_s": 1,
 }
@@ -95,6 +97,7 @@ def main() -> int:
     names = given.rows.split(",")
     if unknown := [name for name in names if name not in ROWS]:
         parser.error(f"no rows {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    end_cleanly()
     found = perform(names, given.out)
     print(table(found))
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import multiprocessing
 import shutil
 import signal
@@ -13,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from typing import Any
 import psutil
 
 from peers import simulated, studies
+from peers.processes import busy_s
 from peers.server import Server
 from peers.simulated import Timed
 from peers.space import EPOCHS
@@ -29,8 +32,8 @@ _START_S = 0.1
 # A worker notices the end of its window at its next sleep.
 _GRACE_S = 30.0
 _PLENTY = 20_000
-# Running trials of other workers are read again at most once a second.
-_APART_S = 1.1
+# Running trials of other workers are read again at most once a second; the reading takes one.
+_APART_S = 2.2
 
 
 @contextmanager
@@ -46,22 +49,19 @@ def copied(server: Server, *, tickets: int) -> Iterator[str]:
 
 
 def busy(server: Server, *, workers: int, trial_s: float, window_s: float) -> dict[str, Any]:
-    """Figures of workers that train; the window begins once all have ended or are in a trial."""
+    """Figures of workers that train; most are at different epochs, as they began one by one."""
     with copied(server, tickets=_PLENTY) as name:
         start_s = max(trial_s, workers * _START_S)
-        begin = time.monotonic() + start_s + 0.5 * trial_s + 3.0
-        return _observed(
-            server, name, ["work"] * workers, begin, window_s, start_s=start_s, trial_s=trial_s
-        )
+        fleet = Fleet(name, ["work"] * workers, epoch_s=trial_s / EPOCHS, start_s=start_s)
+        return fleet.observed(server, warm_s=0.5 * trial_s + 3.0, window_s=window_s)
 
 
 def idle(server: Server, *, workers: int, window_s: float) -> dict[str, Any]:
     """Figures of workers that wait for a ticket while another one is held."""
     with copied(server, tickets=1) as name:
-        start_s = workers * _START_S
-        begin = time.monotonic() + start_s + 8.0
         roles = ["hold", *["work"] * workers]
-        return _observed(server, name, roles, begin, window_s, start_s=start_s, trial_s=EPOCHS)
+        fleet = Fleet(name, roles, epoch_s=1.0, start_s=workers * _START_S)
+        return fleet.observed(server, warm_s=8.0, window_s=window_s)
 
 
 def reports(server: Server, *, running: int, window_s: float) -> dict[str, Any]:
@@ -70,63 +70,116 @@ def reports(server: Server, *, running: int, window_s: float) -> dict[str, Any]:
         first, others = studies.RUN, running - 1
         studies.add_running(server, name, first=first, count=others)
         studies.open_tickets(server, name, first=first + others + 1, count=_PLENTY)
-        begin, trial_s = time.monotonic() + 3.0, EPOCHS * _APART_S
-        found = _observed(server, name, ["work"], begin, window_s, start_s=1.0, trial_s=trial_s)
+        fleet = Fleet(name, ["work"], epoch_s=_APART_S, start_s=0.0)
+        found = fleet.observed(server, warm_s=3.0, window_s=window_s)
     # Beats, and the begin and end of trials, are in it, too.
     server_ms = 1000 * found["server_cores"] * window_s
     return {**found, "server_ms_a_report": server_ms / found["calls"]["report"]["count"]}
 
 
-def _observed(
-    server: Server,
-    name: str,
-    roles: Sequence[str],
-    begin: float,
-    window_s: float,
-    *,
-    start_s: float,
-    trial_s: float,
-) -> dict[str, Any]:
-    """Fork the workers, wait for the window, read all figures at its begin and end."""
-    folder = Path(tempfile.mkdtemp(prefix="hpo-fleet-"))
-    timed = Timed(window=(begin, begin + window_s))
-    fork = multiprocessing.get_context("fork")
-    # Pages that a collection would write to are shared as long as it leaves them alone.
-    gc.collect()
-    gc.freeze()
-    children: list[ForkProcess] = []
-    try:
-        for number, role in enumerate(roles):
-            args = (server.url(name), role, number, trial_s / EPOCHS, timed, folder)
-            children.append(fork.Process(target=_be, args=args, daemon=True))
-            children[-1].start()
-            time.sleep(start_s / len(roles))
-        time.sleep(max(0.0, begin - time.monotonic()))
-        before = _state(server, name, children)
-        time.sleep(max(0.0, timed.window[1] - time.monotonic()))
-        after = _state(server, name, children)
-        late = _ended(children)
-        times = [json.loads(path.read_text()) for path in folder.glob("*.json")]
-    finally:
-        for child in children:
-            child.kill()
-        shutil.rmtree(folder, ignore_errors=True)
-    spent = {key: (after[key] - before[key]) / (after["at"] - before["at"]) for key in before}
-    return {
-        "workers": len(roles),
-        "without_figures": late,
-        "began_late_s": round(before["at"] - begin, 2),
-        "server_cores": spent["server_s"],
-        "worker_cores": spent["worker_s"],
-        "transactions_per_s": spent["transactions"],
-        "trials_per_s": sum(len(one["wall"].get("end", ())) for one in times) / window_s,
-        "calls": {call: _summary(times, call) for call in sorted(_calls(times))},
-    }
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """A moment: the time, and what was counted and taken until then.
+
+    Attributes:
+        server_s, worker_s, all_s: CPU seconds of the server, the workers, the whole machine.
+    """
+
+    at: float
+    transactions: float
+    server_s: float
+    worker_s: float
+    all_s: float
+
+
+class Fleet:
+    """Workers that are forked one by one, and all measured in one window.
+
+    Args:
+        roles: What each worker does: `work` as a worker does, or `hold` a ticket.
+        start_s: Time from the first fork to the last.
+    """
+
+    def __init__(
+        self, database: str, roles: Sequence[str], *, epoch_s: float, start_s: float
+    ) -> None:
+        self._database, self._roles, self._epoch_s = database, roles, epoch_s
+        self._start_s = start_s
+        self._fork = multiprocessing.get_context("fork")
+        self._window = self._fork.RawArray("d", [math.inf, math.inf])
+        self._children: list[ForkProcess] = []
+
+    def observed(self, server: Server, *, warm_s: float, window_s: float) -> dict[str, Any]:
+        """Fork the workers, decide on the window, read all figures at its begin and end.
+
+        Args:
+            warm_s: Time from the last fork to the window.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="hpo-fleet-"))
+        # Pages that a collection would write to are shared as long as it leaves them alone.
+        gc.collect()
+        gc.freeze()
+        begun = time.monotonic()
+        try:
+            for number, role in enumerate(self._roles):
+                self._begin(server, role, number, folder)
+                time.sleep(self._start_s / len(self._roles))
+            time.sleep(warm_s)
+            before = self._state(server)
+            self._window[:] = [before.at, before.at + window_s]
+            time.sleep(window_s)
+            after = self._state(server)
+            late = self._ended()
+            times = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+        finally:
+            for child in self._children:
+                child.kill()
+            shutil.rmtree(folder, ignore_errors=True)
+        return {
+            "workers": len(self._roles),
+            "without_figures": late,
+            "warm_s": round(before.at - begun, 1),
+            **_rates(before, after),
+            "trials_per_s": sum(len(one["wall"].get("end", ())) for one in times) / window_s,
+            "calls": {call: _summary(times, call) for call in sorted(_calls(times))},
+        }
+
+    def _begin(self, server: Server, role: str, number: int, folder: Path) -> None:
+        timed = Timed(window=self._window)
+        args = (server.url(self._database), role, number, self._epoch_s, timed, folder)
+        self._children.append(self._fork.Process(target=_be, args=args, daemon=True))
+        self._children[-1].start()
+
+    def _ended(self) -> int:
+        """Wait for workers to write their times; return how many did not."""
+        deadline = time.monotonic() + _GRACE_S
+        for child in self._children:
+            child.join(max(0.0, deadline - time.monotonic()))
+        return sum(child.exitcode != 0 for child in self._children)
+
+    def _state(self, server: Server) -> State:
+        worker_s = 0.0
+        for child in self._children:
+            with suppress(psutil.NoSuchProcess):
+                times = psutil.Process(child.pid).cpu_times()
+                worker_s += times.user + times.system
+        [(transactions,)] = server.database.query(
+            "SELECT xact_commit + xact_rollback FROM pg_stat_database "
+            f"WHERE datname = '{self._database}'"
+        )
+        return State(
+            at=time.monotonic(),
+            transactions=float(str(transactions)),
+            server_s=server.cpu_s(),
+            worker_s=worker_s,
+            all_s=busy_s(),
+        )
 
 
 def _be(url: str, role: str, number: int, epoch_s: float, timed: Timed, folder: Path) -> None:
     """Be a worker until the window is over, then write its times."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     slot = f"sim:{number}"
     worker = simulated.Worker(url, studies.STUDY, slot, epoch_s=epoch_s, timed=timed)
     worker.hold() if role == "hold" else worker.run()
@@ -134,30 +187,16 @@ def _be(url: str, role: str, number: int, epoch_s: float, timed: Timed, folder: 
     path.write_text(json.dumps({"wall": timed.wall, "cpu": timed.cpu}))
 
 
-def _ended(children: Sequence[ForkProcess]) -> int:
-    """Wait for workers to write their times; return how many did not."""
-    deadline = time.monotonic() + _GRACE_S
-    for child in children:
-        child.join(max(0.0, deadline - time.monotonic()))
-    return sum(child.exitcode != 0 for child in children)
-
-
-def _state(server: Server, name: str, children: Sequence[ForkProcess]) -> dict[str, float]:
-    """Transactions of the database, CPU seconds of server and workers so far, and the time."""
-    worker_s = 0.0
-    for child in children:
-        with suppress(psutil.NoSuchProcess):
-            times = psutil.Process(child.pid).cpu_times()
-            worker_s += times.user + times.system
-    [(transactions,)] = server.database.query(
-        f"SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = '{name}'"
-    )
-    at, server_s = time.monotonic(), server.cpu_s()
+def _rates(before: State, after: State) -> dict[str, float]:
+    """Cores and transactions per second between two moments."""
+    seconds = after.at - before.at
+    server = (after.server_s - before.server_s) / seconds
+    workers = (after.worker_s - before.worker_s) / seconds
     return {
-        "at": at,
-        "server_s": server_s,
-        "worker_s": worker_s,
-        "transactions": float(str(transactions)),
+        "server_cores": server,
+        "worker_cores": workers,
+        "others_cores": (after.all_s - before.all_s) / seconds - server - workers,
+        "transactions_per_s": (after.transactions - before.transactions) / seconds,
     }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +21,8 @@ def environment(**own: str) -> dict[str, str]:
         **kept,
         "PYTHONPATH": f"{ROOT}:{ROOT / 'benchmarks'}",
         "PYTHONWARNINGS": "ignore",
+        # Bare Optuna stores local times.
+        "TZ": "UTC",
         **own,
     }
 
@@ -39,6 +43,17 @@ def tree_cpu_s(root: psutil.Process) -> float:
             times = process.cpu_times()
             found += times.user + times.system + times.children_user + times.children_system
     return found
+
+
+def end_cleanly() -> None:
+    """Have SIGTERM end this process as an error does: servers and workers are stopped first."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def busy_s() -> float:
+    """CPU seconds that all processes of this machine have taken so far."""
+    times = psutil.cpu_times()
+    return times.user + times.nice + times.system + times.irq + times.softirq
 
 
 def largest_mb(roots: Iterable[psutil.Process]) -> float:

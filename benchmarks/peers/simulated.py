@@ -8,8 +8,9 @@ of the objective at each ticket. This is the one module that has to follow `hpo.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,11 +28,11 @@ from hpo.study.outcomes import ATTEMPT, ENQUEUED
 from hpo.tickets.budget import Tickets
 from hpo.tickets.ticket import Ticket
 from hpo.worker.heartbeat import Beat
+from hpo.worker.idle import Idle
 from hpo.worker.pulse import Pulse
 from peers.space import EPOCHS, SPACE, badness
 
-# As in `hpo.worker.worker`, which imports torch.
-_IDLE_S = 1.0
+_LOOK_S = 5.0
 _FIGURES = {"loss": 1.0, "scale": 1.0, "skipped": 0, "spikes": 0, "grad_norm.w": 1.0}
 
 
@@ -40,10 +41,11 @@ class Timed:
     """Times of a worker's calls, in ms, by their names; kept within a window alone.
 
     Attributes:
-        window: Begin and end of the window, by the monotonic clock.
+        window: Begin and end of the window, by the monotonic clock; infinite until it is decided,
+            which may be in another process.
     """
 
-    window: tuple[float, float]
+    window: Sequence[float]
     wall: dict[str, list[float]] = field(default_factory=dict)
     cpu: dict[str, list[float]] = field(default_factory=dict)
 
@@ -65,7 +67,24 @@ class Timed:
 
     def sleep_until(self, at: float) -> None:
         """Sleep until a time of the monotonic clock, or the window's end."""
-        time.sleep(max(0.0, min(at, self.window[1]) - time.monotonic()))
+        while (left_s := min(at, self.window[1]) - time.monotonic()) > 0:
+            # The end may be decided meanwhile.
+            time.sleep(min(left_s, _LOOK_S))
+
+
+class _Over(threading.Event):
+    """The event that ends a worker's waiting: the window is over."""
+
+    def __init__(self, timed: Timed) -> None:
+        super().__init__()
+        self._timed = timed
+
+    def is_set(self) -> bool:
+        return self._timed.is_over
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._timed.sleep_until(time.monotonic() + (timeout or 0.0))
+        return self._timed.is_over
 
 
 class Worker:
@@ -85,16 +104,19 @@ class Worker:
 
     def run(self) -> None:
         """Take tickets until the window is over."""
-        while not self._timed.is_over:
-            ticket = self._take()
-            if ticket is None:
-                self._tickets.count()
-                self._timed.sleep_until(time.monotonic() + _IDLE_S)
-                continue
-            with Beat(self._tickets, ticket, Pulse()) as beat:
-                self._train(ticket, beat)
-                # A worker wants its next ticket once the trial has ended, before the beats have.
-                self._wanted_at = time.monotonic()
+        with Idle(self._tickets, _Over(self._timed)) as idle:
+            while not self._timed.is_over:
+                with self._timed.call("take"):
+                    idle.sweep()
+                    ticket = self._take()
+                if ticket is None:
+                    idle.wait()
+                    continue
+                idle.end()
+                with Beat(self._tickets, ticket, Pulse()) as beat:
+                    self._train(ticket, beat)
+                    # The next ticket is wanted once the trial has ended, before the beats have.
+                    self._wanted_at = time.monotonic()
 
     def hold(self) -> None:
         """Hold one ticket with beats until the window is over, so that the study is not done."""
@@ -104,9 +126,7 @@ class Worker:
             self._timed.sleep_until(self._timed.window[1])
 
     def _take(self) -> Ticket | None:
-        with self._timed.call("take"):
-            self._tickets.sweep()
-            ticket = self._tickets.take(worker=self._slot, slot=self._slot)
+        ticket = self._tickets.take(worker=self._slot, slot=self._slot)
         if ticket is not None and self._timed.window[0] <= self._wanted_at:
             self._timed.note("wait", time.monotonic() - self._wanted_at)
         return ticket

@@ -31,7 +31,7 @@ from hpo.database.outside import ENDED_OUTSIDE
 ABSENT = -1
 # The attributes that are kept; `sampler_view`, `hopeless` and `outcomes` say what they mean.
 USER_ATTRIBUTES = ("rerun_of", "run_uid", "traceback", "prune_detail")
-SYSTEM_ATTRIBUTES = ("hpo:attempt", "hpo:lost")
+SYSTEM_ATTRIBUTES = ("hpo:attempt", "hpo:lost", "hpo:untrained")
 RUNG = "completed_rung_"
 CONSTRAINT = "constraints"
 

@@ -79,7 +79,7 @@ def write(
     """Write what is given to a trial, and end it if its end is given: all of it or nothing.
 
     Args:
-        number: The trial's number, for errors; None if it is not known.
+        number: The trial's number, for errors.
         content: What `Buffer.content` returns.
         end: What `Fence.ending` returns, with the trial's state and values.
 
@@ -124,10 +124,12 @@ def check(refusal: str | None, fence: Fence, number: int | None) -> None:
         return
     if refusal == "lost":
         raise LeaseLost(f"ticket {fence.ticket} was given to another worker")
+    shown = "of the ticket" if number is None else number
     if refusal == "gone":
-        name = "the trial" if number is None else f"trial {number}"
-        raise TrialGone(f"{name} was deleted by another program; the ticket gets another one")
-    raise TrialEnded(f"trial {number} was ended by another program ({refusal.lower()})")
+        raise TrialGone(
+            f"trial {shown} was deleted by another program; the ticket gets another one"
+        )
+    raise TrialEnded(f"trial {shown} was ended by another program ({refusal.lower()})")
 
 
 def _texts(attributes: Mapping[str, Any]) -> str:

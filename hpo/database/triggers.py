@@ -46,7 +46,8 @@ TRIGGERS = (
     "DROP TRIGGER IF EXISTS tell_of_ticket ON hpo.tickets",
     # The condition is checked without a call, so that taking a ticket costs nothing here.
     "CREATE TRIGGER tell_of_ticket AFTER UPDATE OF state ON hpo.tickets FOR EACH ROW"
-    " WHEN (OLD.state <> NEW.state AND NEW.state <> 'leased')"
+    " WHEN (OLD.state <> NEW.state AND NEW.state <> 'leased'"
+    " AND (NEW.state = 'open' OR OLD.state = 'leased'))"
     " EXECUTE FUNCTION hpo.tell_of_ticket()",
     "DROP TRIGGER IF EXISTS tell_of_tickets ON hpo.tickets",
     "CREATE TRIGGER tell_of_tickets AFTER INSERT ON hpo.tickets"

@@ -12,6 +12,9 @@ import math
 import os
 import select
 import socket
+
+# psycopg2 imports it in C and drops whatever that raises: Ctrl-C in those 20 ms would be lost.
+import ssl  # noqa: F401
 import time
 from contextlib import suppress
 

@@ -49,7 +49,7 @@ class PlainCmaEs(CmaEsSampler):
         history = history_of(study)
         if history is None:
             return super().infer_relative_search_space(study, trial)
-        shown = Shown(history, asked=trial.number, completed_in=study.direction)
+        shown = Shown(history, asked=trial.number, reads_pruned=False)
         return {
             name: one
             for name, one in shown.space().items()

@@ -45,26 +45,20 @@ class Shown:
 
     Args:
         asked: The number of the trial that is asked for.
-        completed_in: The study's direction for a sampler that reads complete trials alone, which
-            is shown what `sampler_view.as_complete` makes of the others; else None.
+        reads_pruned: False for a sampler that reads complete trials alone, which is shown what
+            `sampler_view.as_complete` makes of the others.
     """
 
-    def __init__(
-        self, history: History, *, asked: int, completed_in: StudyDirection | None = None
-    ) -> None:
+    def __init__(self, history: History, *, asked: int, reads_pruned: bool = True) -> None:
         self.history = history
         self._rows = history.rows[_SHOWN]
         self._state = self._rows["state"].copy()
-        first, rerun = _reruns(history.rows)
+        first = _superseded(history.rows)
         self._state[first] = ABSENT
         self._state[asked : asked + 1] = ABSENT
-        if completed_in is not None:
+        if not reads_pruned:
             self._rows = self._rows.copy()
-            untrained = self._rows["untrained"]
-            for one, again in zip(first, rerun, strict=True):
-                if np.isnan(untrained[again]):
-                    untrained[again] = untrained[one]
-            _complete(self._rows, self._state, is_largest=completed_in == _MAXIMIZE)
+            _complete(self._rows, self._state, first)
         self.told = np.flatnonzero((self._state == _COMPLETE) | (self._state == _PRUNED))
         self._split: tuple[Ints, Ints] | None = None
 
@@ -164,31 +158,28 @@ def _is_choice(*distributions: BaseDistribution) -> bool:
     return any(isinstance(one, CategoricalDistribution) for one in distributions)
 
 
-def _complete(rows: NDArray[Any], state: NDArray[np.int8], *, is_largest: bool) -> None:
-    """Complete pruned and diverged trials, in place, as `sampler_view.as_complete` does."""
-    worse = np.fmin if is_largest else np.fmax
-    ended = np.flatnonzero((state == _COMPLETE) | (state == _PRUNED))
-    is_pruned, is_violated = state[ended] == _PRUNED, rows["infeasible"][ended] > 0
-    last = rows["last_value"][ended]
-    value = np.where(is_pruned, np.where(np.isfinite(last), last, np.nan), rows["value"][ended])
-    value[is_pruned & is_violated] = np.nan
-    untrained = np.where(np.isfinite(rows["untrained"][ended]), rows["untrained"][ended], np.nan)
-    noted = untrained[~np.isnan(untrained)]
-    untrained[np.isnan(untrained)] = np.median(noted) if len(noted) else np.nan
-    worst = worse.reduce(value, initial=np.nan)
-    diverged = np.flatnonzero(is_pruned & is_violated)
-    value[diverged] = worse(untrained[diverged], worst)
-    rows["value"][ended] = value
-    # Without a value it is left out.
-    state[ended] = np.where(np.isnan(value), ABSENT, _COMPLETE)
+def _complete(rows: NDArray[Any], state: NDArray[np.int8], first: Ints) -> None:
+    """Complete pruned and diverged trials, in place, as `sampler_view.as_complete` does.
 
-
-def _reruns(rows: NDArray[Any]) -> tuple[Ints, Ints]:
-    """The numbers of the trials that a complete or pruned rerun replaces; and those of the reruns.
-
-    The latter ascend. The former may have no trial any more.
+    The value that it gives to a diverged trial is not needed here: TPE sorts those by violation.
+    But without any value to give, the trial is left out.
     """
+    ended = np.flatnonzero((state == _COMPLETE) | (state == _PRUNED))
+    is_pruned = state[ended] == _PRUNED
+    is_diverged = is_pruned & (rows["infeasible"][ended] > 0)
+    last = rows["last_value"][ended]
+    reached = np.where(is_pruned, last, rows["value"][ended])
+    has_value = ~is_diverged & (~is_pruned | np.isfinite(last))
+    # A rerun inherits the untrained metric of its first run.
+    noted = np.isfinite(rows["untrained"][np.append(ended, first)])
+    has_value |= is_diverged & (has_value.any() | noted.any())
+    rows["value"][ended] = reached
+    state[ended] = np.where(has_value, _COMPLETE, ABSENT)
+
+
+def _superseded(rows: NDArray[Any]) -> Ints:
+    """The numbers of the trials that a complete or pruned rerun replaces."""
     rerun = np.flatnonzero(rows["rerun_of"] >= 0)
     rerun = rerun[np.isin(rows["state"][rerun], (_COMPLETE, _PRUNED))]
-    rerun = rerun[rows["rerun_of"][rerun] < rerun]
-    return rows["rerun_of"][rerun], rerun
+    first: Ints = rows["rerun_of"][rerun]
+    return first[first < rerun]

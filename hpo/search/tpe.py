@@ -45,8 +45,7 @@ class ColumnTPESampler(TPESampler):
             history = None if study._is_multi_objective() else history_of(study)
             if history is None:
                 return None
-            direction = None if self._reads_pruned else study.direction
-            shown = Shown(history, asked=trial.number, completed_in=direction)
+            shown = Shown(history, asked=trial.number, reads_pruned=self._reads_pruned)
             self._seen = asked, shown
         return self._seen[1]
 

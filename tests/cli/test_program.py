@@ -151,3 +151,34 @@ def test_an_interpreter_that_draws_its_hash_seed_starts_once():
     )
 
     assert shown.stdout.startswith("True")
+
+
+INTERRUPTED = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Interrupted(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[1]:
+            sys.meta_path.remove(self)
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+from hpo.cli import main
+sys.exit(main(["run", "--objective", "quadratic", "--n_trials", "1"]))
+"""
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("module", ["ssl", "sqlalchemy", "optuna"])
+def test_ctrl_c_during_an_import_ends_a_run(executed: Program, module: str):
+    interrupted = subprocess.run(
+        [sys.executable, "-P", "-c", INTERRUPTED, module],
+        env={**executed.environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=HANGS_S,
+    )
+
+    assert interrupted.returncode == 130, interrupted.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import uuid
 
 import optuna
 import pytest
@@ -15,7 +16,8 @@ from hpo.database.storage import open_storage
 from hpo.errors import ConfigurationError
 from hpo.search.cmaes import PlainCmaEs, refuse_pickles
 from hpo.search.samplers import InformedSampler
-from tests.database.test_storage import Gate, begin
+from hpo.tickets.budget import Tickets
+from tests.database.test_storage import begin
 
 PICKLED, PLAIN = CmaEsSampler, PlainCmaEs
 
@@ -167,9 +169,13 @@ def test_it_goes_on_where_a_parameter_is_no_longer_searched():
 def test_in_postgresql_it_is_the_same(url: str):
     storage = open_storage(connect(url))
     study = optuna.create_study(study_name="s", storage=storage)
+    tickets = Tickets(connect(url), str(uuid.uuid4()))
+    tickets.grow(24)
     for ticket in range(24):
         study.sampler = made(PLAIN, 1000 + ticket)
-        trial = begin(storage, study, Gate())
+        taken = tickets.take(worker="w", slot="cpu:0")
+        assert taken is not None
+        trial = begin(storage, study, taken)
         asked(trial)
         if ticket % 7 == 5:
             study.tell(trial, state=TrialState.FAIL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import uuid
 import warnings
 from collections.abc import Callable
 
@@ -20,8 +21,9 @@ from hpo.database.connection import connect
 from hpo.database.storage import open_storage
 from hpo.search.sampler_view import without_superseded
 from hpo.search.samplers import RERUN_OF, SAMPLERS, UNTRAINED, InformedSampler, resolve
+from hpo.tickets.budget import Tickets
 from objectives import Choice, Float
-from tests.database.test_storage import Gate, begin
+from tests.database.test_storage import begin
 from tests.support.columns import some_trials, study_of
 
 # A genetic sampler reads complete trials alone, too; a small population has generations.
@@ -131,10 +133,14 @@ def test_a_study_in_postgresql_is_the_one_in_memory(name, studies, url):
     storage = open_storage(connect(url))
     study = optuna.create_study(study_name="s", storage=storage)
 
+    tickets = Tickets(connect(url), str(uuid.uuid4()))
     # 14: beyond the 10 that most samplers draw at random.
+    tickets.grow(14)
     for ticket in range(14):
         study.sampler = ALL[name](ticket)
-        run(study, begin(storage, study, Gate()))
+        taken = tickets.take(worker="w", slot="cpu:0")
+        assert taken is not None
+        run(study, begin(storage, study, taken))
 
     assert points(study) == points(studies[name])[:14]
 

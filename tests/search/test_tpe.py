@@ -16,12 +16,13 @@ from optuna.samplers import TPESampler
 from optuna.samplers._tpe import _truncnorm
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.samplers._tpe.probability_distributions import _MixtureOfProductDistribution
+from optuna.samplers._tpe.sampler import _split_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.search import kernels
 from hpo.search.columns import Shown, observations
 from hpo.search.kernels import gain, log_density
-from hpo.search.sampler_view import RERUN_OF
+from hpo.search.sampler_view import RERUN_OF, View
 from hpo.search.samplers import InformedSampler
 from hpo.search.tpe import ColumnTPESampler
 from tests.support.columns import ONLY_A, SPACE, WIDER, some_trials, study_of
@@ -128,6 +129,31 @@ def test_a_bracket_of_hyperband_changes_nothing_in_either():
         runs.append(proposed(trials, has_columns=has_columns, seed=1, pruner=pruner))
 
     assert runs[0] == runs[1] == proposed(trials, has_columns=False, seed=1)
+
+
+@given(
+    seed=SEEDS,
+    count=st.integers(0, 60),
+    is_largest=st.booleans(),
+    reads_pruned=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_trials_are_split_as_optuna_splits_the_view(seed, count, is_largest, reads_pruned):
+    direction = "maximize" if is_largest else "minimize"
+    trials = some_trials(seed, count, only_told=True) + some_trials(seed, 5)
+    study = study_of(trials, has_columns=True, direction=direction)
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    seen = View(study, reads_pruned=reads_pruned).get_trials(states=states)
+    history = study._storage.history(0)
+
+    for n_below in range(count + 5):
+        shown = Shown(history, asked=-1, reads_pruned=reads_pruned)
+        found = shown.split(n_below, study.direction)
+
+        meant = _split_trials(study, seen, n_below)
+        assert [numbers.tolist() for numbers in found] == [
+            [trial.number for trial in part] for part in meant
+        ]
 
 
 @given(seed=SEEDS, count=st.integers(0, 80))
