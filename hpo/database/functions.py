@@ -212,11 +212,11 @@ END $$
 """
 
 # What `history.Rows` holds, of the trials created after one of them and of some others; of running
-# ones no more than their number and state unless `p_running`. It is STABLE, so that all of it is of
-# one moment.
+# ones no more than their number and state unless `p_running`, and their rungs if `p_rungs`. It is
+# STABLE, so that all of it is of one moment.
 _READ = """
 CREATE OR REPLACE FUNCTION hpo.read_trials(
-    p_study integer, p_after integer, p_open integer[], p_running boolean,
+    p_study integer, p_after integer, p_open integer[], p_running boolean, p_rungs boolean,
     p_user text[], p_system text[]
 ) RETURNS TABLE(kind text, name text, extra text, numbers text, "values" text)
 LANGUAGE plpgsql STABLE AS $$
@@ -252,6 +252,16 @@ BEGIN
     RETURN QUERY SELECT 'trial', t.state::text, '', string_agg(t.number::text, '|'),
         string_agg(t.trial_id::text, '|') FROM trials t WHERE t.trial_id = ANY(v_ids)
         GROUP BY t.state;
+    IF NOT (p_running OR p_rungs) THEN
+        v_ids := v_ended;
+        v_numbers := v_ended_numbers;
+    END IF;
+    RETURN QUERY SELECT 'system', s.key::text, '', string_agg(i.number::text, '|'),
+        string_agg(replace(s.value_json, '|', ' '), '|')
+        FROM unnest(v_ids, v_numbers) AS i(id, number)
+        JOIN trial_system_attributes s ON s.trial_id = i.id
+        WHERE s.key = ANY(p_system) OR s.key LIKE 'completed_rung_%'
+        OR (s.key LIKE 'constraints%' AND i.id = ANY(v_ended)) GROUP BY s.key;
     IF NOT p_running THEN
         v_ids := v_ended;
         v_numbers := v_ended_numbers;
@@ -260,12 +270,6 @@ BEGIN
         string_agg(i.number::text, '|'), string_agg(p.param_value::text, '|')
         FROM unnest(v_ids, v_numbers) AS i(id, number) JOIN trial_params p ON p.trial_id = i.id
         GROUP BY p.param_name, p.distribution_json ORDER BY min(p.param_id);
-    RETURN QUERY SELECT 'system', s.key::text, '', string_agg(i.number::text, '|'),
-        string_agg(replace(s.value_json, '|', ' '), '|')
-        FROM unnest(v_ids, v_numbers) AS i(id, number)
-        JOIN trial_system_attributes s ON s.trial_id = i.id
-        WHERE s.key = ANY(p_system) OR s.key LIKE 'completed_rung_%'
-        OR (s.key LIKE 'constraints%' AND i.id = ANY(v_ended)) GROUP BY s.key;
     IF v_ended IS NULL THEN
         RETURN;
     END IF;

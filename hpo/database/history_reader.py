@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from hpo.database.history import SYSTEM_ATTRIBUTES, USER_ATTRIBUTES, History, Rows
 from hpo.database.trial_writer import autocommit
 
-_READ = "SELECT * FROM hpo.read_trials(%s, %s, %s, %s, %s, %s)"
+_READ = "SELECT * FROM hpo.read_trials(%s, %s, %s, %s, %s, %s, %s)"
 _UNFINISHED = (TrialState.RUNNING.value, TrialState.WAITING.value)
 
 
@@ -31,15 +31,16 @@ class HistoryReader:
         self._open: dict[int, int] = {}
         self.history = History()
 
-    def refresh(self, *, running: bool) -> None:
+    def refresh(self, *, running: bool, rungs: bool = False) -> None:
         """Read the trials that were created or ended since the last look.
 
         Args:
             running: Read the parameters and rungs of all running trials, too.
+            rungs: Read their rungs alone.
 
         Trial ids grow within a study, because its row is locked while a trial is created.
         """
-        values = (self._study_id, self._latest, list(self._open.values()), running)
+        values = (self._study_id, self._latest, list(self._open.values()), running, rungs)
         attributes = (list(USER_ATTRIBUTES), list(SYSTEM_ATTRIBUTES))
         with autocommit(self._engine) as connection:
             result = connection.exec_driver_sql(_READ, (*values, *attributes))

@@ -265,14 +265,15 @@ class TrialStorage(PatientStorage):
             self.refresh_history(study_id, running=False)
         return reader.history
 
-    def refresh_history(self, study_id: int, *, running: bool = True) -> None:
+    def refresh_history(self, study_id: int, *, running: bool = True, rungs: bool = False) -> None:
         """Read what changed in the study's trials.
 
         Args:
             running: Read the parameters and rungs of running trials, too, which many workers have.
+            rungs: Read their rungs alone.
         """
         reader = self._readers.setdefault(study_id, HistoryReader(self.engine, study_id))
-        self._retried(lambda: reader.refresh(running=running))
+        self._retried(lambda: reader.refresh(running=running, rungs=rungs))
         self._looked_at = time.monotonic()
 
     def get_study_id_from_name(self, study_name: str) -> int:

@@ -94,7 +94,8 @@ class TrialReporter(Reporter):
         return is_pruned
 
     def _refresh(self) -> None:
-        self._opened.storage.refresh_history(self._opened.study_id)
+        # Of trials that run, a pruner in columns asks for their rungs alone.
+        self._opened.storage.refresh_history(self._opened.study_id, running=False, rungs=True)
 
     def on_interval(self, interval: Interval) -> None:
         _logger.info("%s | %s", self._log, interval.line())

@@ -119,6 +119,20 @@ def test_running_trials_are_read_for_an_ask_alone(study):
     assert reader.history.params_of(0) == trial.params
 
 
+def test_of_running_trials_the_rungs_may_be_read_alone(study, storage):
+    trial = begin(study, 1)
+    storage.set_trial_system_attr(trial._trial_id, "completed_rung_0", 0.5)
+    reader = reader_of(study)
+
+    reader.refresh(running=False)
+    before = dict(reader.history.rungs)
+    reader.refresh(running=False, rungs=True)
+
+    assert before == {}
+    assert reader.history.rungs == {"completed_rung_0": {0: 0.5}}
+    assert reader.history.params_of(0) == {}
+
+
 def test_a_deleted_trial_leaves_the_columns_and_its_number_may_have_another(study, storage):
     begin(study, 1)
     reader = reader_of(study)
