@@ -35,6 +35,12 @@ class Buffer:
         for part in parts:
             part.clear()
 
+    @property
+    def is_empty(self) -> bool:
+        """True if there is nothing to write."""
+        values = (self.params, self.user, self.system, self.reports, self.metrics, self.statements)
+        return not any(values)
+
     def content(self) -> dict[str, Any]:
         """All but the statements, for the function `write_trial`."""
         as_stored = tables.TrialIntermediateValueModel.intermediate_value_to_stored_repr

@@ -403,8 +403,8 @@ class TrialStorage(PatientStorage):
 
     @property
     def is_due(self) -> bool:
-        """True if what is buffered has waited as long as reports may."""
-        return time.monotonic() - self._written_at >= _BEHIND_S
+        """True if something is buffered, and has waited as long as reports may."""
+        return not self._buffer.is_empty and time.monotonic() - self._written_at >= _BEHIND_S
 
     def flush_at_once(self, trial_id: int) -> bool:
         """Flush without waiting; while the database is away keep all for later, return False."""

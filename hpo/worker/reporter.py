@@ -50,8 +50,8 @@ class TrialReporter(Reporter):
 
     def must_stop(self) -> bool:
         is_over = self._beat.is_lost or self._beat.is_over or self._context.stop.is_set()
-        if self._kept and not is_over:
-            # The next report may be an hour away.
+        if not is_over and self._opened.storage.is_due:
+            # The next report may be an hour away. A decision, too, notes what other trials' need.
             started_s = time.process_time()
             self._write(is_due=False)
             self._context.training_cpu_s -= time.process_time() - started_s

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 from pathlib import Path
 
+import optuna
 import pytest
 import sqlalchemy as sa
+from optuna.trial import FrozenTrial
 
 from hpo.database.connection import connect
 from hpo.database.schema import metrics
@@ -61,13 +64,17 @@ def test_a_trial_trains_on_while_the_database_is_away_and_reports_afterwards(
     assert held.built == 2 + is_interrupted
 
 
-def test_a_report_is_stored_while_a_long_epoch_is_trained(program: Program, url: str):
+def long_epochs(program: Program, *flags: str) -> subprocess.Popen[str]:
+    """A run of one trial, whose epochs take some seconds."""
     fragile = str(ROOT / "tests" / "support" / "fragile.py")
-    process = program.start(
+    return program.start(
         *("--objective", fragile, "--fault", "none", "--study_name", "s", "--n_trials", "1"),
-        *("--epochs_per_trial", "1", "--size", "tiny", "--pruner", "none", "--workers", "1"),
-        *("--pause_s", "1"),
+        *("--size", "tiny", "--workers", "1", "--pause_s", "0.5", *flags),
     )
+
+
+def test_a_report_is_stored_while_a_long_epoch_is_trained(program: Program, url: str):
+    process = long_epochs(program, "--epochs_per_trial", "1", "--pruner", "none")
 
     def epochs() -> list[int]:
         with connect(url).connect() as connection:
@@ -80,3 +87,21 @@ def test_a_report_is_stored_while_a_long_epoch_is_trained(program: Program, url:
     assert process.returncode == 0, output[1]
     assert seen == [0]
     assert sorted(epochs()) == [0, 1]
+
+
+def test_others_see_the_rung_of_a_trial_while_its_next_epoch_is_trained(program: Program, url: str):
+    process = long_epochs(program, "--epochs_per_trial", "2", "--pruner", "sha")
+
+    def has_rung() -> bool:
+        return any("completed_rung_0" in trial.system_attrs for trial in found())
+
+    def found() -> list[FrozenTrial]:
+        # The run creates the study a moment after its start.
+        return trials(url, "s") if "s" in optuna.get_all_study_names(url) else []
+
+    wait_until(has_rung)
+    seen = found()[0].intermediate_values
+    output = process.communicate(timeout=HANGS_S)
+
+    assert process.returncode == 0, output[1]
+    assert list(seen) == [1]
