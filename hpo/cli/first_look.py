@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hpo.cli.shared import uncollected
 
@@ -166,7 +166,7 @@ class _Served:
         compiler.defer()
         torch.set_num_threads(threads)
         self._device, self._pulse = torch.device(device), pulse
-        self._objective: Any = None
+        self._spec, self._objective = "", cast(Any, None)
 
     def ask(self, message: Mapping[str, Any]) -> Any:
         """The answer to a message, as plain data."""
@@ -179,7 +179,7 @@ class _Served:
         from hpo.study.declared import declared
         from hpo.study.objective import declarations, faulty, load_objective
 
-        spec = message["objective"]
+        self._spec = spec = message["objective"]
         self._objective = load_objective(spec)
         faults = [one.detail for one in declared(self._objective) if one.state == "failed"]
         if faults:
@@ -187,14 +187,22 @@ class _Served:
         return declarations(self._objective)
 
     def _called(self, message: Mapping[str, Any]) -> Any:
+        from hpo.errors import ObjectiveError
         from hpo.study.described import HOOKS
+        from hpo.task.raised import described
 
-        assert message["hook"] in HOOKS
-        found = getattr(self._objective, message["hook"])(*message["arguments"])
-        if isinstance(found, Mapping):
-            return dict(found)
-        # A seed may be a numpy number.
-        return found.item() if hasattr(found, "item") else found
+        hook = message["hook"]
+        assert hook in HOOKS
+        try:
+            found = getattr(self._objective, hook)(*message["arguments"])
+            return _plain(dict(found) if hook == "settle" else found)
+        except BaseException as error:
+            # By these a hook refuses the options of a study, and the run says so.
+            is_refusal = hook == "settle" and isinstance(error, ValueError | OSError)
+            if is_refusal or isinstance(error, KeyboardInterrupt | ObjectiveError):
+                raise
+            where = f"objective '{self._spec}', in {hook}()"
+            raise ObjectiveError(f"{where}: {described(error)}") from error
 
     def _faults(self, message: Mapping[str, Any]) -> Any:
         with uncollected():
@@ -203,3 +211,20 @@ class _Served:
 
         config = StudyConfig.from_stored(message["settings"])
         return faults(self._objective, config, self._device, self._pulse.begin)
+
+
+def _plain(found: Any) -> Any:
+    """What a hook returned, as plain data.
+
+    Raises:
+        TypeError: A database would not store it.
+    """
+    from hpo.task.build import plain
+
+    # A seed, too, may be a number of numpy's or torch's.
+    found = plain(found) if isinstance(found, Mapping) else plain({"": found})[""]
+    try:
+        json.dumps(found)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"it gave {found!r}, which a database does not store") from error
+    return found

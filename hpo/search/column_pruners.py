@@ -1,18 +1,17 @@
 """Optuna's pruners on columns: the same decisions without Optuna's objects of all trials.
 
-A percentile asks for what complete trials reported at a step. Successive halving and Hyperband ask
-for the values that trials noted at rungs; they run as Optuna has them, on a study whose trials have
-those alone. Border: on a storage that keeps no history each is Optuna's own pruner.
+A percentile asks for what complete trials reported at a step, successive halving and Hyperband for
+the values that trials noted at rungs. `tests/search/test_pruners.py` holds them against Optuna's.
+Border: on a storage that keeps no history each is Optuna's own pruner.
 """
 
 from __future__ import annotations
 
 import binascii
 import math
-from collections.abc import Container
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from itertools import accumulate
-from typing import NamedTuple, cast
 
 import numpy as np
 import optuna
@@ -27,10 +26,14 @@ from optuna.pruners._percentile import (
     _get_best_intermediate_result_over_steps,
     _is_first_in_interval_step,
 )
+from optuna.pruners._successive_halving import (
+    _completed_rung_key,
+    _get_current_rung,
+    _is_trial_promotable_to_next_rung,
+)
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.database.history import ABSENT, History
 from hpo.search.columns import history_of
 
 
@@ -72,43 +75,44 @@ class ColumnPercentilePruner(PercentilePruner):
         return best < limit if is_maximized else best > limit
 
 
-class ColumnHalvingPruner(BasePruner):
-    """Optuna's successive halving, or Hyperband, which is one for each bracket of trials.
+class ColumnHalvingPruner(SuccessiveHalvingPruner):
+    """Optuna's successive halving, from a given least resource."""
 
-    The study's own pruner is none of Optuna's Hyperband: else Optuna would make a study of the
-    bracket for each suggestion, with two queries. Its samplers see no difference, because they do
-    not read the trials through the method that such a study filters.
+    reads_running = True
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        history = history_of(study)
+        if history is None or self._min_resource is None:
+            return super().prune(study, trial)
+        return _is_halved(self, study, trial, history.rungs)
+
+
+class ColumnHyperbandPruner(BasePruner):
+    """Optuna's Hyperband: successive halving for each bracket of trials.
+
+    It is none of Optuna's class: else Optuna would make a study of the bracket for each suggestion,
+    with two queries. Its samplers see no difference, because they do not read the trials through
+    the method that such a study filters.
     """
 
     reads_running = True
 
-    def __init__(self, inner: SuccessiveHalvingPruner | HyperbandPruner) -> None:
+    def __init__(self, inner: HyperbandPruner) -> None:
         self._inner = inner
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        history = history_of(study)
-        shown = study if history is None else cast(optuna.Study, _Rungs(study, history))
-        return self._inner.prune(shown, trial)
+        history, inner = history_of(study), self._inner
+        if history is None or inner._max_resource == "auto":
+            return inner.prune(study, trial)
+        if not inner._pruners:
+            inner._try_initialization(study)
+        name, budgets = study.study_name, tuple(inner._trial_allocation_budgets)
+        own = _bracket_of(name, trial.number, budgets)
 
+        def is_rival(number: int) -> bool:
+            return _bracket_of(name, number, budgets) == own
 
-class ColumnHyperbandPruner(HyperbandPruner):
-    """Optuna's Hyperband, which finds a bracket's trials in columns, for `ColumnHalvingPruner`."""
-
-    def _get_bracket_id(self, study: optuna.Study, trial: FrozenTrial) -> int:
-        budgets = tuple(self._trial_allocation_budgets)
-        return _bracket_of(study.study_name, trial.number, budgets) if budgets else 0
-
-    def _create_bracket_study(self, study: optuna.Study, bracket_id: int) -> optuna.Study:
-        if not isinstance(study, _Rungs):
-            return super()._create_bracket_study(study, bracket_id)
-        name, budgets = study.study_name, tuple(self._trial_allocation_budgets)
-        numbers = range(study.history.size)
-        bracket = _Rungs(
-            study.study,
-            study.history,
-            only={number for number in numbers if _bracket_of(name, number, budgets) == bracket_id},
-        )
-        return cast(optuna.Study, bracket)
+        return _is_halved(inner._pruners[own], study, trial, history.rungs, is_rival=is_rival)
 
 
 # A worker makes the pruner anew for each trial, and a trial's bracket never changes.
@@ -119,56 +123,39 @@ def _bracket_of(study_name: str, number: int, budgets: tuple[int, ...]) -> int:
     return next(one for one, most in enumerate(accumulate(budgets)) if left < most)
 
 
-class _Trial(NamedTuple):
-    """The part of a trial that successive halving reads.
-
-    Attributes:
-        system_attrs: The values that it noted at rungs.
-    """
-
-    number: int
-    state: TrialState
-    last_step: int | None
-    system_attrs: dict[str, float]
-
-
-class _Rungs:
-    """A study whose trials are those that noted a value at a rung.
+def _is_halved(
+    pruner: SuccessiveHalvingPruner,
+    study: optuna.Study,
+    trial: FrozenTrial,
+    rungs: Mapping[str, Mapping[int, float]],
+    *,
+    is_rival: Callable[[int], bool] | None = None,
+) -> bool:
+    """Return whether a trial ends at the next rung that it has reached, as Optuna decides it.
 
     Args:
-        only: The numbers of a bracket's trials; None for all.
+        rungs: The values that trials noted at rungs, by number.
+        is_rival: Tells a bracket's trials by their numbers; None if all compete.
     """
-
-    def __init__(
-        self, study: optuna.Study, history: History, *, only: Container[int] | None = None
-    ) -> None:
-        self.study, self.history, self._only = study, history, only
-        self._storage, self.direction = study._storage, study.direction
-
-    @cached_property
-    def study_name(self) -> str:
-        return self.study.study_name
-
-    def get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[_Trial]:
-        noted: dict[int, dict[str, float]] = {}
-        for name, values in self.history.rungs.items():
-            for number, value in values.items():
-                if self._only is None or number in self._only:
-                    noted.setdefault(number, {})[name] = value
-        all_states = self.history.rows["state"].tolist()
-        steps = self.history.rows["last_step"].tolist()
-        found = [
-            _Trial(number, _STATES[all_states[number]], _step(steps[number]), rungs)
-            for number, rungs in noted.items()
-            if all_states[number] != ABSENT
+    step, rung = trial.last_step, _get_current_rung(trial)
+    if step is None:
+        return False
+    value, factor = trial.intermediate_values[step], pruner._reduction_factor
+    assert pruner._min_resource is not None
+    while step >= pruner._min_resource * factor ** (pruner._min_early_stopping_rate + rung):
+        if math.isnan(value):
+            return True
+        name = _completed_rung_key(rung)
+        study._storage.set_trial_system_attr(trial._trial_id, name, value)
+        noted = rungs.get(name, {})
+        competing = [
+            *(other for number, other in noted.items() if is_rival is None or is_rival(number)),
+            value,
         ]
-        return [trial for trial in found if states is None or trial.state in states]
-
-
-_STATES = {state.value: state for state in TrialState}
-
-
-def _step(stored: int) -> int | None:
-    return stored if stored >= 0 else None
+        # The trial's own value is one of them.
+        if len(competing) <= pruner._bootstrap_count:
+            return True
+        if not _is_trial_promotable_to_next_rung(value, competing, factor, study.direction):
+            return True
+        rung += 1
+    return False

@@ -22,11 +22,9 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
     "percentile": lambda epochs: ColumnPercentilePruner(
         25.0, n_startup_trials=5, n_warmup_steps=max(1, epochs // 6)
     ),
-    "sha": lambda epochs: ColumnHalvingPruner(
-        optuna.pruners.SuccessiveHalvingPruner(min_resource=max(1, epochs // 6), reduction_factor=2)
-    ),
-    "hyperband": lambda epochs: ColumnHalvingPruner(
-        ColumnHyperbandPruner(
+    "sha": lambda epochs: ColumnHalvingPruner(min_resource=max(1, epochs // 6), reduction_factor=2),
+    "hyperband": lambda epochs: ColumnHyperbandPruner(
+        optuna.pruners.HyperbandPruner(
             min_resource=max(1, epochs // 6), max_resource=epochs, reduction_factor=2
         )
     ),

@@ -95,6 +95,28 @@ def test_a_fault_ends_a_run_with_a_sentence_before_a_study_exists(
 
 
 @pytest.mark.acceptance
+@pytest.mark.parametrize(
+    ("hook", "told"),
+    [
+        ("problem_seed = lambda self, size: object()", "in problem_seed(): TypeError: it gave <"),
+        ("settle = lambda self, *_: sys.exit(3)", "in settle(): SystemExit: 3"),
+        ("settle = lambda self, *_: None", "in settle(): TypeError: 'NoneType' object is not"),
+    ],
+)
+def test_a_hook_that_fails_before_the_study_ends_the_run_with_its_name(
+    program: Program, command: Command, tmp_path: Path, hook: str, told: str
+):
+    path = Path(own(tmp_path))
+    path.write_text(f"{path.read_text()}\nOwn.{hook}\n")
+
+    ran = program("--objective", str(path), "--workers", "1")
+    studies = command("studies", "--json")
+
+    assert (ran.returncode, told in ran.stderr) == (2, True), ran.stderr
+    assert json.loads(studies.stdout) == []
+
+
+@pytest.mark.acceptance
 def test_what_a_build_raises_is_a_matter_of_its_trial(program: Program, url: str, tmp_path: Path):
     path = own(tmp_path, "sys.exit(2)")
 

@@ -20,6 +20,7 @@ from optuna.pruners import (
     SuccessiveHalvingPruner,
 )
 from optuna.pruners import _percentile as percentile
+from optuna.pruners import _successive_halving as successive_halving
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.search.column_pruners import (
@@ -123,9 +124,9 @@ def test_halving_and_its_brackets_decide_as_optunas_whatever_their_settings(
 ):
     shared = {"min_resource": least, "reduction_factor": factor, "bootstrap_count": bootstrap}
 
-    own = ColumnHalvingPruner(SuccessiveHalvingPruner(**shared))
+    own: BasePruner = ColumnHalvingPruner(**shared)
     compared(own, SuccessiveHalvingPruner(**shared), seed=seed, is_largest=is_largest)
-    own = ColumnHalvingPruner(ColumnHyperbandPruner(max_resource=12, **shared))
+    own = ColumnHyperbandPruner(HyperbandPruner(max_resource=12, **shared))
     optunas = HyperbandPruner(max_resource=12, **shared)
     compared(own, optunas, seed=seed, is_largest=is_largest)
 
@@ -173,16 +174,17 @@ def test_each_pruner_says_whether_it_reads_running_trials():
 
 
 def test_optuna_still_has_what_the_pruners_extend():
-    assert list(inspect.signature(HyperbandPruner._get_bracket_id).parameters) == [
+    halving = SuccessiveHalvingPruner(min_resource=3, min_early_stopping_rate=1)
+    assert (halving._min_resource, halving._min_early_stopping_rate) == (3, 1)
+    assert (halving._reduction_factor, halving._bootstrap_count) == (4, 0)
+    assert HyperbandPruner()._pruners == []
+    assert list(inspect.signature(HyperbandPruner._try_initialization).parameters) == [
         "self",
         "study",
-        "trial",
     ]
-    assert list(inspect.signature(HyperbandPruner._create_bracket_study).parameters) == [
-        "self",
-        "study",
-        "bracket_id",
-    ]
+    assert list(
+        inspect.signature(successive_halving._is_trial_promotable_to_next_rung).parameters
+    ) == ["value", "competing_values", "reduction_factor", "study_direction"]
     assert HyperbandPruner()._trial_allocation_budgets == []
     assert list(inspect.signature(percentile._is_first_in_interval_step).parameters) == [
         "step",
