@@ -72,7 +72,7 @@ def _parsed(row: sa.Row[Any]) -> Rows:
     return Rows(row.kind, row.name, row.extra, numbers, row.values.split("|"))
 
 
-def best_number(history: History, *, maximize: bool, but: int) -> int | None:
+def best_number(history: History, *, maximize: bool, but: int | None = None) -> int | None:
     """The number of the best trial among those that a worker measured; None without one.
 
     Args:
@@ -87,7 +87,8 @@ def best_number(history: History, *, maximize: bool, but: int) -> int | None:
         & (rows["infeasible"] == 0)
     )
     numbers = np.flatnonzero(measured)
-    numbers = numbers[numbers != but]
+    if but is not None:
+        numbers = numbers[numbers != but]
     if not numbers.size:
         return None
     values = rows["value"][numbers]

@@ -10,14 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import optuna
 import torch
 from optuna.artifacts import upload_artifact
 from optuna.trial import TrialState
 
-from hpo.database.history import ABSENT
-from hpo.database.history_reader import best_number
 from hpo.database.outside import trial_state
 from hpo.engine import checkpoint_files
 from hpo.engine.plan import Plan, Result
@@ -38,7 +35,7 @@ from hpo.task.random_state import seed_all
 from hpo.task.saving import save
 from hpo.tickets.losses import verdict as verdict_on
 from hpo.tickets.ticket import Ticket
-from hpo.worker import creation
+from hpo.worker import checkpoints, creation
 from hpo.worker.border import Asked, own_error
 from hpo.worker.context import WorkerContext
 from hpo.worker.heartbeat import Beat
@@ -47,10 +44,6 @@ from objectives import Params
 
 # Weights and a batch are some MB; a step far larger than that would fill the study's database.
 _MAX_STEP_BYTES = 512 << 20
-
-# The folder of checkpoints is listed at most this often.
-_SWEEP_S = 60.0
-_OPEN = (ABSENT, TrialState.RUNNING.value, TrialState.WAITING.value)
 
 # This system attribute marks a trial that ran out of memory once while others used the GPU.
 _TRIED_AGAIN = "hpo:tried_again"
@@ -289,7 +282,13 @@ class Attempt:
         is_infeasible = reason in (*NONFINITE, "oom")
         self._trial.set_constraint("nonfinite", float(is_infeasible))
         self._study.tell(self._trial, value, state=state)
-        self._sweep_checkpoints(value)
+        checkpoints.keep_best(
+            self._context,
+            self._opened,
+            number=self._trial.number,
+            attempt=self._ticket.attempt,
+            value=value,
+        )
 
     def _detail_of(self, result: Result) -> str:
         return f"{self._opened.config.metric} {result.value:.4g} after epoch {result.epochs}"
@@ -320,29 +319,3 @@ class Attempt:
             attributes["forced"] = dict(self._opened.config.forced)
         for name, value in attributes.items():
             self._trial.set_user_attr(name, value)
-
-    def _sweep_checkpoints(self, value: float | None) -> None:
-        """Keep the checkpoint of the best trial alone.
-
-        Args:
-            value: The trial's value; None if it did not complete.
-        """
-        context, mine = self._context, (self._trial.number, self._ticket.attempt)
-        history = self._opened.storage.history(self._opened.study_id)
-        is_max = self._opened.config.direction == "maximize"
-        best = best_number(history, maximize=is_max, but=mine[0])
-        attempts, values = history.rows["attempt"], history.rows["value"]
-        # Trials that an earlier version ended have no attempt, and a file without one.
-        before = None if best is None else (best, max(0, int(attempts[best])))
-        is_best = value is not None and (
-            best is None or (value > values[best] if is_max else value < values[best])
-        )
-        checkpoint_files.discard(context.checkpoints, *mine, but=mine[1] if is_best else None)
-        if is_best and before is not None:
-            checkpoint_files.discard(context.checkpoints, *before)
-        if time.monotonic() - context.swept_at > _SWEEP_S:
-            # What lost workers left, and trials that ended within the age of the history.
-            context.swept_at = time.monotonic()
-            ended = {mine[0], *(~np.isin(history.rows["state"], _OPEN)).nonzero()[0].tolist()}
-            keep = mine if is_best else before
-            checkpoint_files.sweep(context.checkpoints, ended, keep=keep)

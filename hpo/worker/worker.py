@@ -33,6 +33,7 @@ from hpo.task.memory import resident_bytes
 from hpo.task.random_state import seed_all
 from hpo.tickets.budget import Tickets
 from hpo.tickets.ticket import Ticket
+from hpo.worker import checkpoints
 from hpo.worker.attempt import Attempt
 from hpo.worker.context import WorkerContext
 from hpo.worker.heartbeat import Beat
@@ -144,6 +145,7 @@ class Worker:
                     if not self._tickets.queue.make_room(waiting):
                         # The worker of ticket 1 may have been lost before it saved them.
                         self._save_references()
+                        checkpoints.sweep(self._context, study.refreshed(self._opened))
                         break
         return False
 

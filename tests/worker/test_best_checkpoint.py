@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import optuna
 import pytest
 
 from hpo.database.connection import connect
@@ -28,3 +29,17 @@ def test_the_best_trial_of_an_earlier_version_keeps_its_checkpoint(program: Prog
 
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert list(program.home.rglob("trial_*.pt")) == [old]
+
+
+def test_at_the_end_of_a_run_of_several_workers_only_the_best_checkpoint_is_left(
+    program: Program, url: str
+):
+    # Trials of some milliseconds end at the same moment, before the workers know of one another's.
+    flags = ("--objective", "quadratic", "--study_name", "s", "--workers", "2", "--n_trials", "30")
+
+    ran = program(*flags, "--pruner", "none", "--epochs_per_trial", "2")
+
+    assert ran.returncode == 0, ran.stderr
+    best = optuna.load_study(study_name="s", storage=url).best_trial
+    (file,) = program.home.rglob("trial_*.pt")
+    assert file.name == f"trial_{best.number:05d}-1.pt"
