@@ -75,8 +75,8 @@ def run(
     """
     if is_importing():
         raise ConfigurationError(
-            "hpo.run was called while an objective's file was imported, which every process of a "
-            "run does; call it below 'if __name__ == \"__main__\":'"
+            "hpo.run was called while an objective's file was imported, which every worker does; "
+            "call it below 'if __name__ == \"__main__\":'"
         )
     request = _requested(
         objective,
