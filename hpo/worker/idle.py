@@ -15,8 +15,8 @@ from hpo.tickets.budget import Tickets
 from hpo.tickets.leases import Outlook, is_dead
 
 # With notices a look serves for what sends none, as a lease that has been silent for 90 s. 500 idle
-# workers look 33 times a second together.
-_LISTENING_S = 15.0
+# workers look 17 times a second together.
+_LISTENING_S = 30.0
 # Without notices the time grows from look to look, by a half each.
 _POLL_S, _GROWTH = (0.5, 5.0), 1.5
 # All idle workers are told of a ticket at the same time, and one of them gets it. Spread over this
