@@ -13,6 +13,7 @@ from hpo.database.connection import locked
 from hpo.database.functions import FUNCTIONS
 from hpo.database.patience import with_retries
 from hpo.database.preconditions import Found, foreign, look, missing_right
+from hpo.database.reading import READING
 from hpo.database.schema import LEASE_S, OWN, SCHEMA_VERSION, version_table
 from hpo.database.triggers import TRIGGERS
 from hpo.errors import StorageError
@@ -95,7 +96,7 @@ def _bring_along(connection: sa.Connection, version: int | None) -> None:
     OWN.create_all(connection)
     # Without parameters a percent sign stands for itself.
     plain = connection.execution_options(no_parameters=True)
-    for statement in (*FUNCTIONS, *TRIGGERS):
+    for statement in (*FUNCTIONS, *READING, *TRIGGERS):
         plain.exec_driver_sql(statement)
     connection.execute(version_table.delete())
     connection.execute(version_table.insert().values(version=SCHEMA_VERSION))

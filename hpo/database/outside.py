@@ -1,4 +1,4 @@
-"""Trials as other Optuna programs leave them: ended, deleted, enqueued; and their numbers.
+"""Trials as other Optuna programs leave them: ended, deleted, enqueued.
 
 Border: reads and changes Optuna's table of trials within the transactions of `storage`; knows
 neither tickets nor leases.
@@ -6,14 +6,15 @@ neither tickets nor leases.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from optuna.storages._rdb import models as tables
 from optuna.trial import TrialState
 from sqlalchemy import orm
-
-from hpo.database.buffer import set_attributes
+from sqlalchemy.dialects import postgresql
 
 # The `prune_reason` of a trial that another program pruned, and the `prune_detail` of every trial
 # that another program ended.
@@ -58,9 +59,22 @@ def note_ended(session: orm.Session, found: Found) -> None:
     """Note on a trial that another program ended it, at this time of the database."""
     reason = OUTSIDE if found.state == TrialState.PRUNED else "-"
     user = {"prune_reason": reason, "prune_detail": ENDED_OUTSIDE}
-    set_attributes(session, found.trial_id, user=user, system={})
+    _set_user_attributes(session, found.trial_id, user)
     ended = _trials.update().where(_trials.c.trial_id == found.trial_id)
     session.execute(ended.values(datetime_complete=NOW))
+
+
+def _set_user_attributes(
+    session: orm.Session, trial_id: int, attributes: Mapping[str, Any]
+) -> None:
+    """Set user attributes of a trial, whatever its state."""
+    rows = [
+        {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+        for key, value in attributes.items()
+    ]
+    insert = postgresql.insert(tables.TrialUserAttributeModel.__table__).values(rows)
+    changed = {"value_json": insert.excluded.value_json}
+    session.execute(insert.on_conflict_do_update(index_elements=["trial_id", "key"], set_=changed))
 
 
 def _waiting(study_id: int) -> tuple[sa.ColumnElement[bool], ...]:

@@ -3,25 +3,21 @@
 Border: the current trial in memory, and when it is written. The owner of a trial hands in a
 `Fence`, which every write checks; `trial_writer` writes.
 
-The parts of Optuna that are not public (`_CachedStorage`, `RDBStorage`) are pinned by
+The parts of Optuna that are not public (`_CachedStorage`) are pinned by
 `tests/database/test_storage.py::test_optuna_still_has_what_the_storage_extends`.
 """
 
 from __future__ import annotations
 
-import copy
-import json
 import logging
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import optuna
 import sqlalchemy as sa
 from optuna.distributions import (
     BaseDistribution,
-    check_distribution_compatibility,
-    distribution_to_json,
 )
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _StudyInfo
@@ -30,11 +26,12 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import orm
 
 from hpo.database import binding, outside, trial_writer
-from hpo.database.buffer import Buffer, checked_name
+from hpo.database.backend import Backend
+from hpo.database.buffer import Buffer
 from hpo.database.fence import Fence
-from hpo.database.frozen import local, newer, read_trials
 from hpo.database.history import History
 from hpo.database.history_reader import HistoryReader
+from hpo.database.own_trial import OwnTrial, created
 from hpo.database.patient import PatientStorage
 from hpo.database.trial_writer import Begun
 
@@ -48,47 +45,12 @@ _BEHIND_S = 0.5
 T = TypeVar("T")
 
 
-# Optuna reads a trial's attributes in the physical order of their rows, which an update changes,
-# and the dashboard shows the first six. Sorted by id, they keep the order of writing.
-for _name in ("user", "system"):
-    _attributes = sa.inspect(tables.TrialModel).relationships[f"{_name}_attributes"]
-    _attributes.order_by = [_attributes.target.c[f"trial_{_name}_attribute_id"]]
-
-
 def open_storage(engine: sa.Engine) -> TrialStorage:
     """The Optuna storage of a database in which `create_tables` has made the tables."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # It prints a statement that failed although the storage tries it again.
     logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
-    return TrialStorage(_Backend(engine))
-
-
-class _Backend(RDBStorage):
-    """Optuna's storage on the engine of this process, in place of an engine of its own.
-
-    It has the attributes that `RDBStorage.__init__` sets, but for the manager of the tables'
-    versions: `create_tables` has compared them.
-    """
-
-    def __init__(self, engine: sa.Engine) -> None:
-        self.engine = engine
-        self.engine_kwargs = {}
-        self.url = engine.url.render_as_string(hide_password=False)
-        self.scoped_session = orm.scoped_session(orm.sessionmaker(bind=engine))
-        self.skip_compatibility_check = True
-        self.heartbeat_interval = self.grace_period = None
-        self.heartbeat_stale_trial_callback = self.failed_trial_callback = None
-
-    def _get_trials(
-        self,
-        study_id: int,
-        states: Container[TrialState] | None,
-        included_trial_ids: set[int],
-        trial_id_greater_than: int,
-    ) -> list[FrozenTrial]:
-        which, values = newer(included_trial_ids, trial_id_greater_than)
-        found = read_trials(self.engine, study_id, which, **values)
-        return [one for one in found if states is None or one.state in states]
+    return TrialStorage(Backend(engine))
 
 
 class TrialStorage(PatientStorage):
@@ -105,8 +67,7 @@ class TrialStorage(PatientStorage):
         super().__init__(backend)
         self._fence: Fence | None = None
         self._name: tuple[str, int] | None = None
-        self._own: FrozenTrial | None = None
-        self._known: dict[str, BaseDistribution] = {}
+        self._own: OwnTrial | None = None
         self._buffer = Buffer()
         self._at_end: list[sa.Executable] = []
         self._read_at = self._looked_at = self._written_at = 0.0
@@ -174,9 +135,8 @@ class TrialStorage(PatientStorage):
         begun = self._begun(study_id, user_attrs, system_attrs, if_waiting)
         if begun.is_new:
             system = {**system_attrs, outside.NUMBER: begun.number}
-            trial = _running(begun, json.loads(json.dumps([user_attrs, system])))
-            return self._own_trial(study_id, trial)
-        return self._own_trial(study_id, self._backend_trial(begun.trial_id))
+            return self._keep(study_id, created(begun, user_attrs, system))
+        return self._keep(study_id, self._backend_trial(begun.trial_id))
 
     def resume_trial(self, study_id: int) -> int:
         """The id of the fence's trial.
@@ -187,7 +147,7 @@ class TrialStorage(PatientStorage):
             TrialGone: Another program has deleted it.
         """
         begun = self._begun(study_id, None, None, None)
-        return self._own_trial(study_id, self._backend_trial(begun.trial_id))
+        return self._keep(study_id, self._backend_trial(begun.trial_id))
 
     def _begun(
         self,
@@ -216,12 +176,12 @@ class TrialStorage(PatientStorage):
         found: FrozenTrial = self._retried(lambda: self._backend.get_trial(trial_id))
         return found
 
-    def _own_trial(self, study_id: int, trial: FrozenTrial) -> int:
+    def _keep(self, study_id: int, trial: FrozenTrial) -> int:
         """Keep the trial under the fence in memory; return its id."""
-        self._own = trial
         with self._lock:
-            self._known = self._studies.setdefault(study_id, _StudyInfo()).param_distribution
-        return trial._trial_id
+            known = self._studies.setdefault(study_id, _StudyInfo()).param_distribution
+        self._own = OwnTrial(trial, self._buffer, known)
+        return self._own.trial_id
 
     def settle(self, fence: Fence, study_id: int) -> None:
         """Close the owner's rows of a trial that another program ended, or deleted.
@@ -281,27 +241,22 @@ class TrialStorage(PatientStorage):
             return self._name[1]
         return super().get_study_id_from_name(study_name)
 
-    def _written(self, trial_id: int) -> FrozenTrial | None:
-        """The trial under the fence, if it is this one."""
-        return self._own if self._fence is not None and self._is_own(trial_id) else None
+    def _held_trial(self, trial_id: int) -> OwnTrial | None:
+        """The trial in memory, if it is this one; ended, it stays until the next one begins."""
+        own = self._own
+        return own if own is not None and own.trial_id == trial_id else None
 
-    def _is_own(self, trial_id: int) -> bool:
-        return self._own is not None and self._own._trial_id == trial_id
+    def _writable(self, trial_id: int) -> OwnTrial | None:
+        """The trial under the fence, if it is this one."""
+        return None if self._fence is None else self._held_trial(trial_id)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        # Ended, it stays what this process wrote until the next one begins.
-        if self._own is None or not self._is_own(trial_id):
-            return super().get_trial(trial_id)
-        copied = copy.copy(self._own)
-        for name in ("_user_attrs", "_system_attrs", "intermediate_values", "_distributions"):
-            setattr(copied, name, dict(getattr(copied, name)))
-        copied.params = dict(copied.params)
-        return copied
+        own = self._held_trial(trial_id)
+        return super().get_trial(trial_id) if own is None else own.copied()
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
-        if self._own is not None and self._is_own(trial_id):
-            return dict(self._own.system_attrs)
-        return super().get_trial_system_attrs(trial_id)
+        own = self._held_trial(trial_id)
+        return super().get_trial_system_attrs(trial_id) if own is None else own.system_attrs
 
     def set_trial_param(
         self,
@@ -310,43 +265,34 @@ class TrialStorage(PatientStorage):
         param_value_internal: float,
         distribution: BaseDistribution,
     ) -> None:
-        own = self._written(trial_id)
+        own = self._writable(trial_id)
         if own is None:
             super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
-            return
-        known = self._known.setdefault(checked_name(param_name), distribution)
-        check_distribution_compatibility(known, distribution)
-        self._buffer.params[param_name] = (param_value_internal, distribution_to_json(distribution))
-        own.params[param_name] = distribution.to_external_repr(param_value_internal)
-        own.distributions[param_name] = distribution
+        else:
+            own.set_param(param_name, param_value_internal, distribution)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        own = self._written(trial_id)
+        own = self._writable(trial_id)
         if own is None:
             super().set_trial_user_attr(trial_id, key, value)
-            return
-        text = json.dumps(value)
-        if key not in own.user_attrs or json.dumps(own.user_attrs[key]) != text:
-            self._buffer.user[checked_name(key)] = text
-            own.user_attrs[key] = json.loads(text)
+        else:
+            own.set_user_attr(key, value)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        own = self._written(trial_id)
+        own = self._writable(trial_id)
         if own is None:
             super().set_trial_system_attr(trial_id, key, value)
-            return
-        text = self._buffer.system[checked_name(key)] = json.dumps(value)
-        own.system_attrs[key] = json.loads(text)
+        else:
+            own.set_system_attr(key, value)
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
     ) -> None:
-        own = self._written(trial_id)
+        own = self._writable(trial_id)
         if own is None:
             super().set_trial_intermediate_value(trial_id, step, intermediate_value)
         else:
-            own.intermediate_values[step] = intermediate_value
-            self._buffer.reports[step] = intermediate_value
+            own.report(step, intermediate_value)
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
@@ -365,8 +311,8 @@ class TrialStorage(PatientStorage):
         self._fence = None
         self._buffer.clear()
         self._at_end.clear()
-        if self._own is not None and self._is_own(trial_id):
-            self._own.state, self._own.values = state, values
+        if (own := self._held_trial(trial_id)) is not None:
+            own.end(state, values)
         return True
 
     def flush(self, trial_id: int) -> None:
@@ -420,20 +366,3 @@ class TrialStorage(PatientStorage):
             return
         super()._read_trials_from_remote_storage(study_id)
         self._read_at = time.monotonic()
-
-
-def _running(begun: Begun, attributes: list[dict[str, Any]]) -> FrozenTrial:
-    """A trial that was just created, with its user and its system attributes."""
-    return FrozenTrial(
-        number=begun.number,
-        trial_id=begun.trial_id,
-        state=TrialState.RUNNING,
-        value=None,
-        datetime_start=local(begun.began),
-        datetime_complete=None,
-        params={},
-        distributions={},
-        user_attrs=attributes[0],
-        system_attrs=attributes[1],
-        intermediate_values={},
-    )
