@@ -145,14 +145,14 @@ def serve(pulse: Pulse, run: Run, *, parent: int, device: str, threads: int) -> 
 
 
 def _answer(run: Run, served: _Served, message: Mapping[str, Any]) -> None:
-    from hpo.study.described import told
+    from hpo.study.described import as_data
 
     try:
         run.say(found=served.ask(message))
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        run.say(raised=told(error))
+        run.say(raised=as_data(error))
 
 
 class _Served:

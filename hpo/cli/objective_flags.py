@@ -104,7 +104,7 @@ def options_elsewhere(spec: str) -> Declared:
     """
     if "torch" in sys.modules or not hasattr(os, "fork"):
         return options_here(spec)
-    from hpo.study.described import raise_again, told
+    from hpo.study.described import as_data, raise_again
 
     heard, said = os.pipe()
     child = os.fork()
@@ -112,7 +112,7 @@ def options_elsewhere(spec: str) -> Declared:
         try:
             answer = {"found": options_here(spec)}
         except BaseException as error:
-            answer = {"raised": told(error)}
+            answer = {"raised": as_data(error)}
         with suppress(BaseException), os.fdopen(said, "w", encoding="utf-8") as file:
             json.dump(answer, file)
         for stream in (sys.stdout, sys.stderr):

@@ -104,7 +104,7 @@ class FirstWorker:
         if is_missing(spec):
             # That needs no process, and says so at once.
             return load_objective(spec)
-        told = self._asked(
+        described = self._asked(
             lambda how: f"objective '{spec}' cannot be imported: {how}", objective=spec
         )
         if given is not None and given not in names():
@@ -119,7 +119,7 @@ class FirstWorker:
                 arguments=arguments,
             )
 
-        return Described.of(told, ask)
+        return Described.of(described, ask)
 
     def look(self, config: StudyConfig, objective: str, uid: str | None) -> None:
         """Have the process look at its objective with a study's settings.

@@ -1,6 +1,6 @@
-"""What a sampler sees of a study's history: the trials shown, their common space, TPE's split.
+"""The part of a study's history that a sampler sees: trials, their common space, TPE's split.
 
-It is what `sampler_view` shows of Optuna's objects. A first run is hidden once its rerun has ended.
+`sampler_view` shows the same of Optuna's objects. A first run is hidden once its rerun has ended.
 A sampler that reads complete trials alone is shown pruned and diverged ones as complete.
 
 Border: pure functions of columns; `tpe` samples.
@@ -22,8 +22,6 @@ from hpo.database.history import ABSENT, Column, Floats, History, Ints
 
 _COMPLETE, _PRUNED = TrialState.COMPLETE.value, TrialState.PRUNED.value
 _RUNNING = TrialState.RUNNING.value
-
-
 _MAXIMIZE = StudyDirection.MAXIMIZE
 # The fields of a row by which trials are split.
 _SHOWN = ["state", "value", "last_step", "last_value", "infeasible", "untrained"]
@@ -41,7 +39,7 @@ class Shown:
 
     Attributes:
         history: The columns that all numbers below refer to.
-        told: Numbers of complete and pruned trials, ascending.
+        ended: Numbers of complete and pruned trials, ascending.
 
     Args:
         asked: The number of the trial that is asked for.
@@ -59,8 +57,7 @@ class Shown:
         if not reads_pruned:
             self._rows = self._rows.copy()
             _complete(self._rows, self._state, first)
-        self.told = np.flatnonzero((self._state == _COMPLETE) | (self._state == _PRUNED))
-        self._split: tuple[Ints, Ints] | None = None
+        self.ended = np.flatnonzero((self._state == _COMPLETE) | (self._state == _PRUNED))
 
     def space(self) -> dict[str, BaseDistribution]:
         """The parameters that all complete and pruned trials have with one distribution, by name.
@@ -68,10 +65,10 @@ class Shown:
         As Optuna's `IntersectionSearchSpace(include_pruned=True)` finds them.
         """
         found: dict[str, BaseDistribution] = {}
-        if not len(self.told):
+        if not len(self.ended):
             return found
         for name, column in sorted(self.history.params.items()):
-            kinds = column.kind[self.told]
+            kinds = column.kind[self.ended]
             if kinds[0] >= 0 and (kinds == kinds[0]).all():
                 found[name] = self.history.distributions[kinds[0]]
         return found
@@ -83,28 +80,26 @@ class Shown:
         their last step, the later the better, and by their value there, then infeasible ones by
         the sum of their violations. Equal ones keep the order of their numbers.
         """
-        if self._split is None:
-            below = self._best(n_below, direction)
-            is_above = self._state == _RUNNING
-            is_above[self.told] = True
-            is_above[below] = False
-            above: Ints = np.flatnonzero(is_above)
-            self._split = np.sort(below), above
-        return self._split
+        below = self._best(n_below, direction)
+        is_above = self._state == _RUNNING
+        is_above[self.ended] = True
+        is_above[below] = False
+        above: Ints = np.flatnonzero(is_above)
+        return np.sort(below), above
 
     def _best(self, count: int, direction: StudyDirection) -> Ints:
         """The numbers of so many complete and pruned trials, the best first."""
-        rows, told = self._rows, self.told
+        rows, ended = self._rows, self.ended
         sign = -1.0 if direction == _MAXIMIZE else 1.0
-        is_feasible = rows["infeasible"][told] <= 0
-        is_complete = self._state[told] == _COMPLETE
-        complete = told[is_complete & is_feasible]
+        is_feasible = rows["infeasible"][ended] <= 0
+        is_complete = self._state[ended] == _COMPLETE
+        complete = ended[is_complete & is_feasible]
         found: Ints = complete[_least(sign * rows["value"][complete], count)]
         if len(found) < count:
-            pruned = told[~is_complete & is_feasible]
+            pruned = ended[~is_complete & is_feasible]
             step, value = rows["last_step"][pruned], sign * rows["last_value"][pruned]
             value[np.isnan(value)] = np.inf
-            infeasible = told[~is_feasible]
+            infeasible = ended[~is_feasible]
             violation = rows["infeasible"][infeasible]
             others = (
                 pruned[np.lexsort((value, -step))],

@@ -1,4 +1,4 @@
-"""What TPE gains at candidates over thousands of kernels: as Optuna computes it, but faster.
+"""TPE's gain at its candidates over thousands of kernels: as Optuna computes it, but faster.
 
 Kernels, weights and widths are Optuna's own, and so are their densities but for the rounding. Most
 of the time that Optuna takes for them goes into three things. Distances from each candidate to each

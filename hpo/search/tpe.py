@@ -37,16 +37,17 @@ class ColumnTPESampler(TPESampler):
         super().__init__(seed=seed)
         self._reads_pruned = reads_pruned
         self._seen: tuple[tuple[BaseStorage, int, int], Shown] | None = None
+        self._split: tuple[Ints, Ints] | None = None
 
     def _shown(self, study: optuna.Study, trial: FrozenTrial) -> Shown | None:
-        """What this trial's proposal is based on, read once; None without a history."""
+        """The trials that this trial's proposal is based on, read once; None without a history."""
         asked = (study._storage, study._study_id, trial.number)
         if self._seen is None or self._seen[0] != asked:
             history = None if study._is_multi_objective() else history_of(study)
             if history is None:
                 return None
             shown = Shown(history, asked=trial.number, reads_pruned=self._reads_pruned)
-            self._seen = asked, shown
+            self._seen, self._split = (asked, shown), None
         return self._seen[1]
 
     def infer_relative_search_space(
@@ -63,7 +64,7 @@ class ColumnTPESampler(TPESampler):
         shown = self._shown(study, trial)
         if shown is None:
             return super().sample_relative(study, trial, search_space)
-        if not search_space or len(shown.told) < self._n_startup_trials:
+        if not search_space or len(shown.ended) < self._n_startup_trials:
             return {}
         return self._proposed(study, shown, search_space)
 
@@ -77,7 +78,7 @@ class ColumnTPESampler(TPESampler):
         shown = self._shown(study, trial)
         if shown is None:
             return super().sample_independent(study, trial, param_name, param_distribution)
-        if len(shown.told) < self._n_startup_trials:
+        if len(shown.ended) < self._n_startup_trials:
             return self._random_sampler.sample_independent(
                 study, trial, param_name, param_distribution
             )
@@ -87,8 +88,9 @@ class ColumnTPESampler(TPESampler):
         self, study: optuna.Study, shown: Shown, space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The candidate of the good trials' density that the other trials' favours most."""
-        below, above = shown.split(default_gamma(len(shown.told)), study.direction)
-        good, other = (self._estimator(shown, numbers, space) for numbers in (below, above))
+        if self._split is None:
+            self._split = shown.split(default_gamma(len(shown.ended)), study.direction)
+        good, other = (self._estimator(shown, numbers, space) for numbers in self._split)
         samples = good.sample(self._rng.rng, self._n_ei_candidates)
         best = self._compare(samples, gain(good, other, samples))
         return {name: one.to_external_repr(best[name]) for name, one in space.items()}

@@ -18,7 +18,7 @@ from typing import Any, Literal, NoReturn
 from hpo import errors
 from objectives import Choice, Context, Float, Int, Objective, Option, Params, Space, Task, Trial
 
-# What a run calls between its start and its study.
+# A run calls these between its start and its study.
 HOOKS = ("defaults", "problem_seed", "settle")
 _KINDS: Mapping[str, type[Float | Int | Choice]] = {"float": Float, "int": Int, "choice": Choice}
 Ask = Callable[..., Any]
@@ -73,25 +73,29 @@ class Described(Objective):
     options: Mapping[str, Option]  # type: ignore[misc]
     sizes: tuple[str, ...]  # type: ignore[misc]
 
-    def __init__(self, told: Mapping[str, Any], ask: Ask) -> None:
-        self.name, self.metric, self.direction = told["name"], told["metric"], told["direction"]
-        self.source: str = told["source"]
-        self.class_hash: str | None = told["class_hash"]
-        self.sizes = tuple(told["sizes"])
+    def __init__(self, written: Mapping[str, Any], ask: Ask) -> None:
+        self.name, self.metric, self.direction = (
+            written["name"],
+            written["metric"],
+            written["direction"],
+        )
+        self.source: str = written["source"]
+        self.class_hash: str | None = written["class_hash"]
+        self.sizes = tuple(written["sizes"])
         self.options = {
             name: Option(**{**one, "choices": tuple(one["choices"])})
-            for name, one in told["options"].items()
+            for name, one in written["options"].items()
         }
         self.spaces = {
             name: {parameter: _read(one) for parameter, one in space.items()}
-            for name, space in told["spaces"].items()
+            for name, space in written["spaces"].items()
         }
         self._ask = ask
 
     @staticmethod
-    def of(told: Mapping[str, Any], ask: Ask) -> Described:
+    def of(written: Mapping[str, Any], ask: Ask) -> Described:
         """The described objective; one that suggests by itself is of a class that says so."""
-        return (_Suggesting if told["suggests_itself"] else Described)(told, ask)
+        return (_Suggesting if written["suggests_itself"] else Described)(written, ask)
 
     def defaults(self, space: str) -> Params:
         found: Params = self._ask("defaults", space)
@@ -116,7 +120,7 @@ class _Suggesting(Described):
         raise NotImplementedError("no trial is asked in the process of a run")
 
 
-def told(error: BaseException) -> dict[str, Any]:
+def as_data(error: BaseException) -> dict[str, Any]:
     """An exception as plain data, its traceback for `--verbose`."""
     return {
         "kinds": [kind.__name__ for kind in type(error).__mro__],

@@ -176,9 +176,9 @@ def test_the_density_of_many_kernels_is_optunas(seed, count, names):
     space = {name: SPACE[name] for name in SPACE if name in names | {"plain"}}
     trials = some_trials(seed, count, only_told=True)
     history = study_of(trials, has_columns=True)._storage.history(0)
-    told = Shown(history, asked=-1).told
+    ended = Shown(history, asked=-1).ended
     parameters = ColumnTPESampler()._parzen_estimator_parameters
-    estimator = _ParzenEstimator(observations(history, told, space), space, parameters)
+    estimator = _ParzenEstimator(observations(history, ended, space), space, parameters)
     samples = estimator.sample(np.random.RandomState(seed), 24)
 
     found, meant = log_density(estimator, samples), estimator.log_pdf(samples)
@@ -234,7 +234,7 @@ def test_a_first_run_is_not_seen_once_its_rerun_has_ended():
 
     history = study_of(trials, has_columns=True)._storage.history(0)
 
-    assert Shown(history, asked=3).told.tolist() == [1, 2]
+    assert Shown(history, asked=3).ended.tolist() == [1, 2]
 
 
 def test_columns_are_sampled_without_a_warning():

@@ -12,7 +12,7 @@ import pytest
 from hpo.errors import ObjectiveError
 from hpo.search import finite
 from hpo.study.declared import declared
-from hpo.study.described import Described, raise_again, told
+from hpo.study.described import Described, as_data, raise_again
 from hpo.study.objective import changed_files, declarations, load_objective, source_hash
 from hpo.study.request import DEFAULTS, usual
 from hpo.study.resolve import settled
@@ -111,7 +111,7 @@ def test_a_description_keeps_each_value_and_leaves_the_hooks_to_the_objective(ow
 def test_an_exception_of_another_process_is_raised_as_the_nearest_of_this_one(own: Objective):
     def raised(error: BaseException) -> Exception:
         try:
-            raise_again(json.loads(json.dumps(told(error))))
+            raise_again(json.loads(json.dumps(as_data(error))))
         except Exception as found:
             return found
 
