@@ -10,8 +10,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 import torch
 
+from hpo.database.connection import connect
 from hpo.embedded.server import Server
 from tests.support import forked, servers, studies
 from tests.support.program import Command, Program
@@ -63,6 +65,14 @@ def url(server: Server) -> Iterator[str]:
     """A database with all tables."""
     with servers.database(server, template=server.database) as url:
         yield url
+
+
+@pytest.fixture
+def db(url: str) -> Iterator[sa.Engine]:
+    """The engine of that database."""
+    engine = connect(url)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture

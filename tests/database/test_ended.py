@@ -122,21 +122,19 @@ def test_an_attribute_of_another_program_is_no_number(opened):
     assert ended.read(opened.storage.engine, opened.study_id, ended.Snapshot.groups)
 
 
-def test_the_best_trial_and_the_remark_are_those_of_the_trials(opened):
-    found = outcomes.best_and_remark(opened.load())
+# Read one at a time, the best one is reached after some that do not count.
+@pytest.mark.parametrize(("first", "part"), [(16, 1000), (1, 2)])
+def test_the_best_trial_and_the_remark_are_those_of_the_trials(opened, monkeypatch, first, part):
+    monkeypatch.setattr(ended, "_FIRST", first)
+    monkeypatch.setattr(ended, "_PART", part)
     expected = outcomes.best_and_remark(in_memory(opened))
+
+    found = outcomes.best_and_remark(opened.load())
 
     assert (found[0] and found[0].number, found[1]) == (
         expected[0] and expected[0].number,
         expected[1],
     )
-
-
-def test_the_best_of_many_that_do_not_count_is_found(opened, monkeypatch):
-    monkeypatch.setattr(ended, "_FIRST", 1)
-    monkeypatch.setattr(ended, "_PART", 2)
-
-    test_the_best_trial_and_the_remark_are_those_of_the_trials(opened)
 
 
 def test_hopeless_values_and_single_trials_are_those_of_the_trials(opened):

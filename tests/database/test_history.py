@@ -11,23 +11,12 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 from optuna.trial import TrialState
 
-from hpo.database.connection import connect
 from hpo.database.history import ABSENT, History, Rows
 from hpo.database.history_reader import HistoryReader, best_number
 from hpo.database.outside import ENDED_OUTSIDE
-from hpo.database.storage import TrialStorage, open_storage
+from hpo.database.storage import TrialStorage
 
 RUNNING = TrialState.RUNNING.value
-
-
-@pytest.fixture
-def storage(url: str) -> TrialStorage:
-    return open_storage(connect(url))
-
-
-@pytest.fixture
-def study(storage: TrialStorage) -> optuna.Study:
-    return optuna.create_study(study_name="s", storage=storage)
 
 
 def reader_of(study: optuna.Study) -> HistoryReader:

@@ -15,13 +15,6 @@ from tests.support.servers import admin
 
 
 @pytest.fixture
-def engine(url: str) -> Iterator[sa.Engine]:
-    found = connect(url)
-    yield found
-    found.dispose()
-
-
-@pytest.fixture
 def plain(server: Server, url: str) -> Iterator[sa.Engine]:
     """The database for a role of its own, which has few rights and sees little of others."""
     name = f"r{uuid.uuid4().hex[:12]}"
@@ -32,10 +25,10 @@ def plain(server: Server, url: str) -> Iterator[sa.Engine]:
     admin(server, f"DROP ROLE {name}")
 
 
-def test_the_servers_own_limit_holds_less_what_is_reserved_and_in_use(engine):
-    found = room(engine)
+def test_the_servers_own_limit_holds_less_what_is_reserved_and_in_use(db):
+    found = room(db)
 
-    with engine.connect() as connection:
+    with db.connect() as connection:
         most = connection.scalar(
             sa.text(
                 "SELECT current_setting('max_connections')::int"
@@ -46,11 +39,11 @@ def test_the_servers_own_limit_holds_less_what_is_reserved_and_in_use(engine):
     assert 0 < found.used < most
 
 
-def test_a_run_that_fits_has_no_remark_and_another_is_told_what_to_write(engine):
-    free = room(engine).free + 1
+def test_a_run_that_fits_has_no_remark_and_another_is_told_what_to_write(db):
+    free = room(db).free + 1
 
-    assert shortage(engine, 1) is None
-    told = shortage(engine, free)
+    assert shortage(db, 1) is None
+    told = shortage(db, free)
     assert told.startswith(f"{free} workers and the run take {needed(free)} connections")
     assert "max_connections" in told
     fitting = int(told.rpartition("--workers ")[2].partition(",")[0])

@@ -26,13 +26,6 @@ NONE_S = 0.3
 
 
 @pytest.fixture
-def db(url: str) -> Iterator[sa.Engine]:
-    engine = connect(url)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
 def tickets(db: sa.Engine) -> Tickets:
     return Tickets(db, str(uuid.uuid4()))
 

@@ -27,16 +27,6 @@ from hpo.tickets.ticket import Ticket
 from tests.support.program import HANGS_S
 
 
-@pytest.fixture
-def storage(url: str) -> TrialStorage:
-    return open_storage(connect(url))
-
-
-@pytest.fixture
-def study(storage: TrialStorage) -> optuna.Study:
-    return optuna.create_study(study_name="s", storage=storage)
-
-
 def seen_by_others(url: str) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name="s", storage=url).get_trials()
 

@@ -19,13 +19,6 @@ from tests.support.processes import wait_until
 
 
 @pytest.fixture
-def db(url: str):
-    engine = connect(url)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
 def tickets(db) -> Tickets:
     return Tickets(db, str(uuid.uuid4()))
 

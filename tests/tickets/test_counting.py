@@ -9,18 +9,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from hpo.database.connection import connect
 from hpo.database.schema import tickets as table
 from hpo.tickets.budget import Budget, Tickets
 
 ENDED = ("complete", "pruned", "failed")
-
-
-@pytest.fixture
-def db(url: str):
-    engine = connect(url)
-    yield engine
-    engine.dispose()
 
 
 @pytest.mark.parametrize("seed", range(4))

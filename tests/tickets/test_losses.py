@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -18,13 +17,6 @@ from hpo.tickets.ticket import Ticket
 from tests.support.processes import wait_until
 
 PROCESS = "here/1:1:1"
-
-
-@pytest.fixture
-def db(url: str) -> Iterator[sa.Engine]:
-    engine = connect(url)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture
