@@ -22,8 +22,8 @@ from hpo.errors import ConfigurationError
 from hpo.fleet.config import FleetConfig
 from hpo.fleet.events import Connected, Event, RunResult, Starting
 from hpo.fleet.first import FirstWorker
-from hpo.launch.local import LocalLauncher
-from hpo.machine.slots import find_slots
+from hpo.launch.engine import Engine, engine_of, local_engine
+from hpo.machine.slots import cpu_slots
 from hpo.study.request import FLAGS, RunRequest
 from objectives import Params, is_importing
 
@@ -88,28 +88,24 @@ def run(
     )
     folder = Path(home).absolute() if home is not None else environ.home()
     emit, stop = on_event or _ignore, threading.Event() if stop is None else stop
-    slots = find_slots(
-        visible=environ.visible_gpus(),
-        workers=request.workers,
-        per_gpu=request.workers_per_gpu,
-        gpus=request.gpus,
-    )
+    engine = engine_of(request)
+    # Wherever the workers run, the first look at the objective is taken on this host.
+    here = engine if engine.is_local else local_engine(cpu_slots(1))
 
-    def below(uid: str) -> FleetConfig:
-        return FleetConfig.below(folder, request, uid, slots)
+    def below(uid: str, of: Engine = engine) -> FleetConfig:
+        return FleetConfig.below(folder, request, uid, of)
 
     named = environ.named_storage(storage)
     # A named one that cannot work ends this run, and so the worker, before it is used.
     url = named or environ.storage_url(home_folder=folder)
-    launcher = LocalLauncher(environ.variables())
     first_worker = FirstWorker(
-        launcher,
-        below,
+        here.launcher,
+        partial(below, of=here),
         storage=url,
         emit=emit,
         stop=stop,
         timeout_s=request.timeout_s,
-        goes_on=not request.fresh_process,
+        goes_on=engine.is_local and not request.fresh_process,
     )
     with first_worker as first:
         # These imports take half a second, in which the worker imports torch.
@@ -127,12 +123,14 @@ def run(
             from hpo.fleet.run import run as run_fleet
             from hpo.study.join import prepare_study
 
-            on_gpu = slots[0].device == "cuda"
-            prepared = prepare_study(db, request, on_gpu=on_gpu, look=first.look, find=first.find)
+            prepared = prepare_study(
+                db, request, on_gpu=engine.on_gpu, look=first.look, find=first.find
+            )
             config = below(prepared.opened.uid)
             emit(_starting(prepared, config, request, storage=shown))
-            return run_fleet(prepared, config, launcher, emit=emit, stop=stop, first=first)
+            return run_fleet(prepared, config, engine.launcher, emit=emit, stop=stop, first=first)
         finally:
+            engine.launcher.close()
             reset()
 
 

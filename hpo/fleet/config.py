@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hpo import trust
 from hpo.engine.recording import Recording
+from hpo.launch.engine import Engine
 from hpo.machine.slots import Slot
 from hpo.search.plugins import is_plugin
 from hpo.start import PROGRAM
@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FleetConfig:
-    """The configuration of a fleet: slots, folders and times."""
+    """The configuration of a fleet: slots, folders and times.
+
+    Attributes:
+        program: The first words of a worker's command line.
+        tether: Flags by which a worker ends with the process that started it.
+        is_local: True if the workers run on this host, and share its files.
+    """
 
     slots: Sequence[Slot]
     checkpoints: Path
@@ -34,9 +40,12 @@ class FleetConfig:
     patience_s: float = 86_400.0
     fresh_process: bool = False
     recording: Recording = field(default_factory=Recording)
+    program: Sequence[str] = PROGRAM
+    tether: Sequence[str] = ()
+    is_local: bool = True
 
     @classmethod
-    def below(cls, home: Path, request: RunRequest, uid: str, slots: Sequence[Slot]) -> FleetConfig:
+    def below(cls, home: Path, request: RunRequest, uid: str, engine: Engine) -> FleetConfig:
         """The configuration that a run requests; its files are below `home` by default.
 
         Args:
@@ -44,7 +53,10 @@ class FleetConfig:
         """
         checkpoints = (request.checkpoint_dir or home / "checkpoints") / uid
         return cls(
-            slots=slots,
+            slots=engine.slots,
+            program=engine.launcher.program,
+            tether=engine.launcher.tether,
+            is_local=engine.is_local,
             checkpoints=checkpoints.absolute(),
             logs=home / "logs" / uid,
             grace_s=request.grace_s,
@@ -91,10 +103,10 @@ class FleetConfig:
         predictions, every = self.recording.flags()
         limits = {"--stall": self.stall_s, "--trial_timeout": self.trial_timeout_s}
         return [
-            *(*PROGRAM, "worker", "--slot", slot.name, "--device", slot.device),
+            *(*self.program, "worker", "--slot", slot.name, "--device", slot.device),
             *("--predictions", predictions, "--predictions_every", every),
             *("--patience", str(self.patience_s)),
             *(part for flag, s in limits.items() if s for part in (flag, str(s))),
             *(("--fresh_process",) if self.fresh_process else ()),
-            *("--with_parent", str(os.getpid())),
+            *self.tether,
         ]

@@ -191,7 +191,9 @@ class Fleet:
         for trial in ended:
             host, _, name = str(trial.user_attrs.get("worker", "")).rpartition("/")
             is_trained = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-            if is_trained and host == platform.node() and name in self._seats:
+            # Elsewhere an engine has chosen the host, and the slots have its name.
+            is_here = host == platform.node() or not self._config.is_local
+            if is_trained and is_here and name in self._seats:
                 self._seats[name].note_trained()
 
     def _tend_workers(self, spent: Budget) -> None:

@@ -39,6 +39,14 @@ class Launched(Protocol):
 class Launcher(Protocol):
     """A way to start processes, on this host or another."""
 
+    @property
+    def program(self) -> Sequence[str]:
+        """The first words of this program's command line where the processes run."""
+
+    @property
+    def tether(self) -> Sequence[str]:
+        """Flags by which a worker ends with the process that started it."""
+
     def start(
         self,
         argv: Sequence[str],
@@ -59,3 +67,6 @@ class Launcher(Protocol):
             on_line: Called from a thread with each line of its standard output, which then does not
                 go to the log.
         """
+
+    def close(self) -> None:
+        """Leave the engine; processes that still run are ended."""

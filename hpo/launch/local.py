@@ -15,6 +15,7 @@ import psutil
 
 from hpo.errors import ConfigurationError, RunFailed
 from hpo.launch import children
+from hpo.start import PROGRAM
 
 # The children of a killed process have this long to end.
 _ORPHANS_S = 20.0
@@ -116,6 +117,19 @@ class LocalLauncher:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = dict(environment)
+
+    @property
+    def program(self) -> Sequence[str]:
+        """The first words of this program's command line on this host."""
+        return PROGRAM
+
+    @property
+    def tether(self) -> Sequence[str]:
+        """Flags by which a worker ends with this process."""
+        return ("--with_parent", str(os.getpid()))
+
+    def close(self) -> None:
+        """Do nothing: whoever started processes ends them."""
 
     def start(
         self,
