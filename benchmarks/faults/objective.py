@@ -17,7 +17,7 @@ EPOCHS = 12
 _EPOCH_S = 0.5
 
 _SOURCE = '''
-"""Half a second of sleep an epoch, and a line in the diary at each build and epoch."""
+"""Sleep in each epoch, and a line in the diary at each build and epoch."""
 import json, os, socket, time
 import torch
 from torch import nn
@@ -112,11 +112,12 @@ class Course:
 class Diary:
     """The objective's file and the diary that its trials write."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, epoch_s: float = _EPOCH_S) -> None:
         self.path, self._diary = folder / "sleep.py", folder / "diary.jsonl"
-        self.path.write_text(_SOURCE.format(diary=str(self._diary), epoch_s=_EPOCH_S))
+        self.path.write_text(_SOURCE.format(diary=str(self._diary), epoch_s=epoch_s))
 
-    def _lines(self) -> list[dict[str, Any]]:
+    def lines(self) -> list[dict[str, Any]]:
+        """Its lines, as they were written."""
         if not self._diary.exists():
             return []
         # The last line may be half read.
@@ -125,12 +126,12 @@ class Diary:
 
     def ended(self) -> int:
         """Number of trials whose last epoch was done."""
-        return len({line["x"] for line in self._lines() if line["event"] == "end"})
+        return len({line["x"] for line in self.lines() if line["event"] == "end"})
 
     def courses(self) -> list[Course]:
         """The account of every trial, in order of their first lines."""
         by_trial: dict[float, list[dict[str, Any]]] = {}
-        for line in self._lines():
+        for line in self.lines():
             by_trial.setdefault(line["x"], []).append(line)
         return [_course(x, lines) for x, lines in by_trial.items()]
 
