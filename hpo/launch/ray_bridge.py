@@ -28,9 +28,9 @@ from typing import Any, TextIO
 
 import ray
 from ray import cloudpickle
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RuntimeEnvSetupError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError, RuntimeEnvSetupError
 
-from hpo.errors import ConfigurationError
+from hpo.errors import ConfigurationError, RunFailed
 from hpo.launch import ray_actor
 from hpo.launch.children import ABANDONED_S
 
@@ -67,30 +67,25 @@ class Placed:
         except RuntimeEnvSetupError as error:
             self._note(f"the runtime environment cannot be set up: {error}")
             code = ConfigurationError.exit_code
-        except RayActorError as error:
+        except RayTaskError as error:
+            self._note(str(error))
+            code = RunFailed.exit_code
+        except RayError as error:
             code = 0 if self._is_unwanted and not self._has_begun else _KILLED
             if code:
                 self._note(f"its actor or its host has ended: {_first_line(error)}")
-        except RayError as error:
-            self._note(str(error))
-            code = 1
         finally:
             self._end()
         self._say(code=code)
 
     async def _lived(self) -> int:
         asked = self._asked
-        try:
-            began = await self._actor.start.remote(
-                asked["argv"],
-                asked["environment"],
-                version=self._version,
-                only_on=ray.util.get_node_ip_address() if asked["is_bound"] else None,
-            )
-        except ActorUnavailableError:
-            # Whether it has begun is unknown, so this one ends.
-            self._end()
-            raise
+        began = await self._actor.start.remote(
+            asked["argv"],
+            asked["environment"],
+            version=self._version,
+            only_on=ray.util.get_node_ip_address() if asked["is_bound"] else None,
+        )
         self._has_begun = True
         if "refused" in began:
             self._note(began["refused"])

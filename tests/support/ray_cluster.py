@@ -1,0 +1,110 @@
+"""A Ray cluster of several nodes on this machine, each with processes of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.processes import children, kill_all
+from tests.support.program import HANGS_S, ROOT
+
+
+class Cluster:
+    """A cluster whose nodes are started by `ray start`, as a user does.
+
+    Attributes:
+        folder: Where Ray keeps its sessions and logs.
+        address: What RAY_ADDRESS says.
+    """
+
+    def __init__(self, *, head: tuple[str, ...] = ("--num-cpus", "1")) -> None:
+        # The name of a socket has at most 107 characters, and one of pytest's folders has most.
+        self.folder = Path(tempfile.mkdtemp(prefix="hpo-ray-", dir="/tmp"))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.address = f"127.0.0.1:{port}"
+        self.nodes: list[subprocess.Popen[str]] = []
+        self._started = [
+            self._start("--head", f"--port={port}", f"--temp-dir={self.folder}", *head)
+        ]
+
+    def add(self, *flags: str) -> subprocess.Popen[str]:
+        """Start another node, which is there when `ready` returns."""
+        self._started[0]()
+        self._started.append(self._start(f"--address={self.address}", *flags))
+        return self.nodes[-1]
+
+    def ready(self) -> None:
+        """Wait until all nodes are there."""
+        for wait in self._started:
+            wait()
+
+    def _start(self, *flags: str) -> Callable[[], None]:
+        settings = ("--node-ip-address=127.0.0.1", "--disable-usage-stats", "--block")
+        memory = f"--object-store-memory={80 << 20}"
+        process = subprocess.Popen(
+            [str(Path(sys.executable).parent / "ray"), "start", *settings, memory, *flags],
+            env={
+                **{k: v for k, v in os.environ.items() if not k.startswith(("HPO_", "RAY_"))},
+                # The hosts have the package as an installed one.
+                "PYTHONPATH": str(ROOT),
+                "RAY_prestart_worker_first_driver": "0",
+            },
+            cwd="/",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        self.nodes.append(process)
+        started = threading.Event()
+
+        def listen() -> None:
+            assert process.stdout is not None
+            for line in process.stdout:
+                # The last line that it writes before it waits for its processes.
+                if "--block" in line:
+                    started.set()
+
+        threading.Thread(target=listen, daemon=True).start()
+
+        def wait() -> None:
+            assert started.wait(HANGS_S), f"no node: {process.args}"
+
+        return wait
+
+    def actors(self) -> list[int]:
+        """The processes that hold a worker each."""
+        found = (pid for node in self.nodes for pid in children(node.pid))
+        return [pid for pid in found if "WorkerActor" in _name(pid)]
+
+    def kill(self, node: subprocess.Popen[str]) -> None:
+        """End everything on a node at once, as a power cut does."""
+        kill_all(node.pid)
+        node.wait()
+
+    def close(self) -> None:
+        """End all nodes."""
+        for node in self.nodes:
+            # The head last would wait for the others.
+            node.send_signal(signal.SIGSTOP)
+        for node in self.nodes:
+            self.kill(node)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
