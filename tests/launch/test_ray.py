@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -10,13 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from faults.ray_cluster import Cluster
 
 from hpo.launch.launcher import Launched
 from hpo.launch.ray import RayLauncher
 from hpo.launch.ray_actor import PYTHON
 from tests.support.processes import wait_until
 from tests.support.program import HANGS_S, Program, environment
-from tests.support.ray_cluster import Cluster
 from tests.support.studies import states
 
 pytestmark = pytest.mark.acceptance
@@ -179,7 +178,7 @@ def test_a_worker_ends_with_its_actor_and_was_killed_from_outside(
     wait_until(lambda: "here" in (tmp_path / "log").read_text())
     (actor,) = cluster.actors()
 
-    os.kill(actor, 9)
+    actor.kill()
 
     assert ended(process) == -9
     assert "its actor or its host has ended" in (tmp_path / "log").read_text()

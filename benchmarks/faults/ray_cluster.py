@@ -11,10 +11,15 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from tests.support.processes import children, kill_all
-from tests.support.program import HANGS_S, ROOT
+import psutil
+
+from faults.host import ROOT, send
+
+# A node takes 3 to 6 s to start; this only ends a program that hangs.
+_HANGS_S = 120.0
 
 
 class Cluster:
@@ -79,18 +84,18 @@ class Cluster:
         threading.Thread(target=listen, daemon=True).start()
 
         def wait() -> None:
-            assert started.wait(HANGS_S), f"no node: {process.args}"
+            assert started.wait(_HANGS_S), f"no node: {flags}"
 
         return wait
 
-    def actors(self) -> list[int]:
+    def actors(self) -> list[psutil.Process]:
         """The processes that hold a worker each."""
-        found = (pid for node in self.nodes for pid in children(node.pid))
-        return [pid for pid in found if "WorkerActor" in _name(pid)]
+        found = (process for node in self.nodes for process in tree(node.pid))
+        return [process for process in found if "WorkerActor" in _name(process)]
 
     def kill(self, node: subprocess.Popen[str]) -> None:
         """End everything on a node at once, as a power cut does."""
-        kill_all(node.pid)
+        send(signal.SIGKILL, tree(node.pid))
         node.wait()
 
     def close(self) -> None:
@@ -103,8 +108,15 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
+def tree(pid: int) -> list[psutil.Process]:
+    """A process and all below it."""
+    with suppress(psutil.Error):
+        own = psutil.Process(pid)
+        return [own, *own.children(recursive=True)]
+    return []
+
+
+def _name(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
