@@ -91,7 +91,8 @@ class Placed:
             self._note(began["refused"])
             return int(began["code"])
         self._say(host=began["host"])
-        self._note(f"starts on '{began['host']}', GPUs '{began['gpus']}'")
+        gpus = f", GPU {began['gpus']}" if began["gpus"] else ""
+        self._note(f"starts on '{began['host']}'{gpus}")
         # A character may lie in two answers.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         seen = 0

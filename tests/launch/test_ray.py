@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from faults.ray_cluster import Cluster
 
+from hpo.errors import ConfigurationError
+from hpo.launch.engine import Engine
 from hpo.launch.launcher import Launched
 from hpo.launch.ray import RayLauncher
 from hpo.launch.ray_actor import PYTHON
@@ -142,8 +144,6 @@ def test_workers_share_a_gpu_and_those_without_a_place_wait_until_they_are_withd
 def test_a_password_is_nowhere_but_in_the_workers_environment(
     start: Start, cluster: Cluster, tmp_path: Path
 ):
-    import ray._private.state as state
-
     process = start("import time; print('here', flush=True); time.sleep(1000)")
     wait_until(lambda: "here" in (tmp_path / "log").read_text())
     listed = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True).stdout
@@ -154,8 +154,7 @@ def test_a_password_is_nowhere_but_in_the_workers_environment(
     ]
     code = (
         "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False); "
-        "from ray._private import state; s = state.state; print(s.jobs_table()"
-        " if hasattr(s, 'jobs_table') else state.jobs(), state.actors(), ray.nodes())"
+        "from ray._private import state; print(state.jobs(), state.actors(), ray.nodes())"
     )
     told = subprocess.run(
         [sys.executable, "-c", code, cluster.address], capture_output=True, text=True
@@ -165,7 +164,6 @@ def test_a_password_is_nowhere_but_in_the_workers_environment(
 
     assert "WorkerActor" in told
     assert "hpo.launch.ray_bridge" in told
-    assert state is not None
     for text in (listed, told, (tmp_path / "log").read_text()):
         assert PASSWORD not in text
     assert not kept
@@ -219,3 +217,25 @@ def _by_trial(epochs: Path) -> dict[str, list[int]]:
         params, step, _ = line.split("; ")
         found.setdefault(params, []).append(int(step))
     return found
+
+
+def test_a_host_that_cannot_reach_the_storage_is_refused_also_when_it_joins_later(
+    start: Start, launcher: RayLauncher, cluster: Cluster, tmp_path: Path
+):
+    process = start("pass", gpus=3.0)
+    cluster.add("--num-cpus=1", "--num-gpus=3", "--node-ip-address=127.0.0.2")
+    cluster.ready()
+    engine = Engine(launcher=launcher, slots=[], elsewhere=["127.0.0.2"])
+
+    assert ended(process) == 2
+    assert (
+        "cannot reach the storage, which is on '127.0.0.1' alone" in (tmp_path / "log").read_text()
+    )
+    assert launcher.cluster.elsewhere == []
+    surroundings = environment(URL, tmp_path / "home") | {"RAY_ADDRESS": cluster.address}
+    later = RayLauncher(surroundings, runtime_env=None)
+    later.close()
+    assert later.cluster.elsewhere == ["127.0.0.2"]
+    engine.refuse_unreachable(URL.replace("127.0.0.1", "db"))
+    with pytest.raises(ConfigurationError, match=r"the cluster has other hosts \(127.0.0.2\)"):
+        engine.refuse_unreachable(URL)
