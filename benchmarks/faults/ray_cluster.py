@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -27,7 +28,7 @@ class Cluster:
 
     Attributes:
         folder: Where Ray keeps its sessions and logs.
-        address: What RAY_ADDRESS says.
+        environment: Variables of whoever uses it: its address and its token.
     """
 
     def __init__(self, *, head: tuple[str, ...] = ("--num-cpus", "1")) -> None:
@@ -36,7 +37,12 @@ class Cluster:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        self.address = f"127.0.0.1:{port}"
+        token = self.folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        self._address = f"127.0.0.1:{port}"
+        self._auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+        self.environment = {"RAY_ADDRESS": self._address, **self._auth}
         self.nodes: list[subprocess.Popen[str]] = []
         self._started = [
             self._start("--head", f"--port={port}", f"--temp-dir={self.folder}", *head)
@@ -45,7 +51,7 @@ class Cluster:
     def add(self, *flags: str) -> subprocess.Popen[str]:
         """Start another node, which is there when `ready` returns."""
         self._started[0]()
-        self._started.append(self._start(f"--address={self.address}", *flags))
+        self._started.append(self._start(f"--address={self._address}", *flags))
         return self.nodes[-1]
 
     def ready(self) -> None:
@@ -62,7 +68,7 @@ class Cluster:
                 **{k: v for k, v in os.environ.items() if not k.startswith(("HPO_", "RAY_"))},
                 # The hosts have the package as an installed one.
                 "PYTHONPATH": str(ROOT),
-                "RAY_prestart_worker_first_driver": "0",
+                **self._auth,
             },
             cwd="/",
             stdout=subprocess.PIPE,
@@ -72,19 +78,20 @@ class Cluster:
             start_new_session=True,
         )
         self.nodes.append(process)
-        started = threading.Event()
+        started, said = threading.Event(), []
 
         def listen() -> None:
             assert process.stdout is not None
             for line in process.stdout:
-                # The last line that it writes before it waits for its processes.
+                said.append(line)
+                # It writes this before it waits for its processes.
                 if "--block" in line:
                     started.set()
 
         threading.Thread(target=listen, daemon=True).start()
 
         def wait() -> None:
-            assert started.wait(_HANGS_S), f"no node: {flags}"
+            assert started.wait(_HANGS_S), "".join(said)
 
         return wait
 

@@ -117,7 +117,7 @@ class Stage:
                 log=self.folder / f"{name}.log",
                 environment={
                     **{k: v.format(folder=self.folder) for k, v in environment.items()},
-                    **({"RAY_ADDRESS": self.cluster.address} if self.cluster else {}),
+                    **(self.cluster.environment if self.cluster else {}),
                 },
                 prefix=self._separated(name) if is_separate else (),
             )

@@ -42,6 +42,8 @@ _AGAIN_S = 1.0
 _KILLED_S = 5.0
 # The code of a worker that was killed from outside, as SIGKILL gives.
 _KILLED = -9
+# Some of Ray's sentences are a page of advice.
+_MOST_LETTERS = 300
 _ACTOR = ray.remote(ray_actor.WorkerActor)
 
 
@@ -73,7 +75,7 @@ class Placed:
         except RayError as error:
             code = 0 if self._is_unwanted and not self._has_begun else _KILLED
             if code:
-                self._note(f"its actor or its host has ended: {_first_line(error)}")
+                self._note(f"its actor or its host has ended: {_lines(error)[0]}")
         finally:
             self._end()
         self._say(code=code)
@@ -212,17 +214,17 @@ def main() -> None:
     try:
         found = connect(first["runtime_env"])
     except Exception as error:
-        # Ray raises ConnectionError, RuntimeError, ValueError and others.
-        bridge.say(failed=_first_line(error))
+        # Ray raises ConnectionError, RuntimeError, ValueError and others; the cause comes last.
+        bridge.say(failed=_lines(error)[-1][:_MOST_LETTERS])
         return
     bridge.say(ready=found)
     asyncio.run(bridge.serve(first["version"]))
     ray.shutdown()
 
 
-def _first_line(error: BaseException) -> str:
-    """The first line of an error; Ray's have many."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def _lines(error: BaseException) -> list[str]:
+    """The lines of an error, of which Ray's have many."""
+    return [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
 
 
 if __name__ == "__main__":

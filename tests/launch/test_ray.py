@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -78,7 +79,7 @@ Start = Callable[..., Launched]
 @pytest.fixture
 def launcher(cluster: Cluster, tmp_path: Path) -> Iterator[RayLauncher]:
     """A launcher on the cluster, which holds the password in its own environment."""
-    surroundings = environment(URL, tmp_path / "home") | {"RAY_ADDRESS": cluster.address}
+    surroundings = environment(URL, tmp_path / "home") | cluster.environment
     made = RayLauncher(surroundings, runtime_env=None)
     yield made
     made.close()
@@ -153,11 +154,14 @@ def test_a_password_is_nowhere_but_in_the_workers_environment(
         if path.is_file() and PASSWORD.encode() in path.read_bytes()
     ]
     code = (
-        "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False); "
+        "import ray; ray.init(log_to_driver=False); "
         "from ray._private import state; print(state.jobs(), state.actors(), ray.nodes())"
     )
     told = subprocess.run(
-        [sys.executable, "-c", code, cluster.address], capture_output=True, text=True
+        [sys.executable, "-c", code],
+        env={**os.environ, **cluster.environment},
+        capture_output=True,
+        text=True,
     ).stdout
     process.kill()
     process.wait()
@@ -187,7 +191,7 @@ def test_a_node_that_is_killed_costs_no_trial_and_doubles_none(
 ):
     path = tmp_path / "noted.py"
     path.write_text(OBJECTIVE)
-    program.environment["RAY_ADDRESS"] = cluster.address
+    program.environment |= cluster.environment
     run = program.start(
         *("--objective", str(path), "--study_name", "s", "--n_trials", "9", "--pruner", "none"),
         *("--epochs_per_trial", "3", "--launcher", "ray", "--workers", "4"),
@@ -232,7 +236,7 @@ def test_a_host_that_cannot_reach_the_storage_is_refused_also_when_it_joins_late
         "cannot reach the storage, which is on '127.0.0.1' alone" in (tmp_path / "log").read_text()
     )
     assert launcher.cluster.elsewhere == []
-    surroundings = environment(URL, tmp_path / "home") | {"RAY_ADDRESS": cluster.address}
+    surroundings = environment(URL, tmp_path / "home") | cluster.environment
     later = RayLauncher(surroundings, runtime_env=None)
     later.close()
     assert later.cluster.elsewhere == ["127.0.0.2"]
