@@ -59,21 +59,21 @@ class RayLauncher:
         self._environment.pop("HPO_STORAGE", None)
         self._runtime_env = None if runtime_env is None else _read(runtime_env)
         self._number = 0
-        self._bridge = self._connect()
+        self._bridge = self._connect(is_again=False)
         found = self._bridge.connected()
         if "ready" not in found:
-            why = found.get("failed") or self._bridge.last_error() or "it ended"
             self.close()
             raise ConfigurationError(
-                f"--launcher ray: no cluster: {why}; start one ('ray start --head', on the others "
-                "'ray start --address HOST:6379'), and name it in RAY_ADDRESS"
+                f"--launcher ray: no cluster: {self._bridge.failure()}; start one ('ray start "
+                "--head', on other hosts 'ray start --address HOST:6379') and name it in "
+                "RAY_ADDRESS"
             )
         self.cluster = Cluster(**found["ready"])
         self.gpus = 0.0
 
-    def _connect(self) -> Link:
-        first = {"runtime_env": self._runtime_env, "version": _version()}
-        return Link(self._environment, first)
+    def _connect(self, *, is_again: bool) -> Link:
+        settings = {"runtime_env": self._runtime_env, "version": _version()}
+        return Link(self._environment, {**settings, "is_again": is_again})
 
     @property
     def program(self) -> Sequence[str]:
@@ -110,7 +110,7 @@ class RayLauncher:
             ) from error
         if not self._bridge.is_alive:
             # The cluster went away, and the run goes on as soon as there is one.
-            self._bridge = self._connect()
+            self._bridge = self._connect(is_again=True)
         self._number += 1
         number, bridge = self._number, self._bridge
         process = RayProcess(lambda what: bridge.tell({"id": number, "do": what}), log)

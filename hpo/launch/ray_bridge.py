@@ -2,7 +2,7 @@
 
     python -P -m hpo.launch.ray_bridge    # started by `hpo.launch.ray`, ends with its input
 
-    in    {"runtime_env": {...} | null, "version": ...}              the first line
+    in    {"runtime_env": {...} | null, "version": ..., "is_again": false}    the first line
           {"id": 1, "argv": [...], "environment": {...}, "gpus": 1.0,
            "is_bound": false}    start a worker, on this host alone if it is bound to it
           {"id": 1, "do": "stop" | "kill"}
@@ -21,7 +21,9 @@ import asyncio
 import codecs
 import json
 import os
+import socket
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TextIO
@@ -38,6 +40,8 @@ from hpo.launch.children import ABANDONED_S
 _NEWS_S = 20.0
 # A host that does not answer is asked again; Ray decides when it is gone.
 _AGAIN_S = 1.0
+# Actors of a node that has ended are noticed as soon as Ray does. A driver of a dead node is not.
+_WATCH_S = 2.0
 # A killed worker is gone within milliseconds; its host may not answer.
 _KILLED_S = 5.0
 # The code of a worker that was killed from outside, as SIGKILL gives.
@@ -153,8 +157,9 @@ class Bridge:
             self._out.write(json.dumps(message) + "\n")
             self._out.flush()
 
-    async def serve(self, version: str | None) -> None:
+    async def serve(self, version: str | None, socket_name: str) -> None:
         """Obey the run until it closes the input, then have the workers save their states."""
+        watch = asyncio.create_task(self._watch(socket_name))
         while line := await asyncio.to_thread(sys.stdin.readline):
             message = json.loads(line)
             placed = self._placed.get(message["id"])
@@ -164,11 +169,20 @@ class Bridge:
                 placed.stop()
             elif placed is not None:
                 self._spawn(placed.kill())
+        watch.cancel()
         for placed in self._placed.values():
             placed.stop()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=ABANDONED_S)
         await asyncio.gather(*(placed.kill() for placed in self._placed.values()))
+
+    async def _watch(self, socket_name: str) -> None:
+        """End this process when the cluster's node on this host has ended: Ray does not."""
+        while is_alive(socket_name):
+            await asyncio.sleep(_WATCH_S)
+        self.say(failed="its node on this host has ended")
+        # Leaving a cluster that is gone may hang.
+        os._exit(RunFailed.exit_code)
 
     def _place(self, asked: Mapping[str, Any], version: str | None) -> None:
         number = asked["id"]
@@ -187,8 +201,12 @@ class Bridge:
         task.add_done_callback(self._tasks.discard)
 
 
-def connect(runtime_env: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Join the cluster of RAY_ADDRESS or of this host, else start one; what a run asks of it."""
+def connect(runtime_env: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
+    """Join the cluster of RAY_ADDRESS or of this host, else start one.
+
+    Returns:
+        What a run asks of it, and the socket of its node on this host.
+    """
     ray.init(
         # Unless it is named, a running one is looked for, and a new one is started without.
         runtime_env=None if runtime_env is None else dict(runtime_env),
@@ -200,7 +218,30 @@ def connect(runtime_env: Mapping[str, Any] | None) -> dict[str, Any]:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     own = {node["NodeManagerAddress"] for node in nodes if node["NodeID"] == here}
     others = sorted({node["NodeManagerAddress"] for node in nodes} - own)
-    return {"gpus": ray.cluster_resources().get("GPU", 0.0), "elsewhere": others}
+    (socket_name,) = (node["RayletSocketName"] for node in nodes if node["NodeID"] == here)
+    ready = {"gpus": ray.cluster_resources().get("GPU", 0.0), "elsewhere": others}
+    return ready, socket_name
+
+
+def connect_again(runtime_env: Mapping[str, Any] | None) -> str:
+    """Wait for a cluster in the place of one that went away; the socket of its node here."""
+    run = os.getppid()
+    while os.getppid() == run:
+        with suppress(Exception):
+            return connect(runtime_env)[1]
+        ray.shutdown()
+        time.sleep(_AGAIN_S)
+    raise SystemExit
+
+
+def is_alive(socket_name: str) -> bool:
+    """Return whether the cluster's node on this host answers."""
+    with socket.socket(socket.AF_UNIX) as raylet:
+        try:
+            raylet.connect(socket_name)
+        except OSError:
+            return False
+    return True
 
 
 def main() -> None:
@@ -211,14 +252,18 @@ def main() -> None:
     bridge, first = Bridge(out), json.loads(sys.stdin.readline())
     # A host may have no `hpo`, or another one, and is to say so itself.
     cloudpickle.register_pickle_by_value(ray_actor)
-    try:
-        found = connect(first["runtime_env"])
-    except Exception as error:
-        # Ray raises ConnectionError, RuntimeError, ValueError and others; the cause comes last.
-        bridge.say(failed=_lines(error)[-1][:_MOST_LETTERS])
-        return
-    bridge.say(ready=found)
-    asyncio.run(bridge.serve(first["version"]))
+    if first["is_again"]:
+        socket_name = connect_again(first["runtime_env"])
+        bridge.say(ready={})
+    else:
+        try:
+            found, socket_name = connect(first["runtime_env"])
+        except Exception as error:
+            # Ray raises ConnectionError, RuntimeError, ValueError and others; the cause comes last.
+            bridge.say(failed=_lines(error)[-1][:_MOST_LETTERS])
+            return
+        bridge.say(ready=found)
+    asyncio.run(bridge.serve(first["version"], socket_name))
     ray.shutdown()
 
 

@@ -6,6 +6,7 @@ Border: hears and tells; `ray` starts workers through it, and `ray_bridge` is it
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -27,8 +28,9 @@ _KILLED = -9
 class RayProcess:
     """A worker in the cluster, as its bridge tells of it."""
 
-    def __init__(self, tell: Callable[[str], None], log: Path) -> None:
+    def __init__(self, tell: Callable[[str], bool], log: Path) -> None:
         self._tell, self._log = tell, log
+        self._killed_at = math.inf
         self._code: int | None = None
         self._has_ended = threading.Event()
         self.began_at: float | None = None
@@ -54,16 +56,21 @@ class RayProcess:
         return self._code
 
     def stop(self) -> None:
-        self._tell("stop")
+        if not self._tell("stop"):
+            # There is no cluster in which it could have begun.
+            self.end(0)
 
     def wait(self) -> int:
-        # After a kill, as the bridge itself may hang.
-        self._has_ended.wait(_KILLED_S)
+        # After a kill, as the bridge itself may hang. All are killed before one is waited for.
+        left_s = self._killed_at + _KILLED_S - time.monotonic()
+        self._has_ended.wait(None if left_s == math.inf else max(0.0, left_s))
         return _KILLED if self._code is None else self._code
 
     def kill(self) -> None:
         if self._code is None:
-            self._tell("kill")
+            self._killed_at = time.monotonic()
+            if not self._tell("kill"):
+                self.end(_KILLED)
 
     def answer(self, line: str, *, is_last: bool = True) -> None:
         raise NotImplementedError("a worker in a cluster has no job")
@@ -102,18 +109,25 @@ class Link:
         self._heard.wait()
         return self._connected
 
-    def last_error(self) -> str:
-        """The last line that Ray has written; empty without one."""
+    def failure(self) -> str:
+        """Why there is no cluster, or none any longer."""
         self._errors.seek(0)
-        lines = [line.strip() for line in self._errors.read().splitlines()]
-        return next((line for line in reversed(lines) if line), "")
+        lines = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
+        why = self._connected.get("failed") or (lines[-1] if lines else "its driver has ended")
+        if any("InvalidAuthToken" in line for line in lines):
+            why += " (it asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH)"
+        return str(why)
 
-    def tell(self, message: Mapping[str, Any]) -> None:
-        """Send a message; a bridge that has gone has ended all its workers."""
+    def tell(self, message: Mapping[str, Any]) -> bool:
+        """Send a message; return False if it is not connected with a cluster.
+
+        A bridge that has gone has ended all its workers.
+        """
         assert self._process.stdin is not None
         with self._lock, suppress(OSError, ValueError):
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
+        return "ready" in self._connected
 
     def start(self, number: int, process: RayProcess, message: Mapping[str, Any]) -> None:
         """Start a worker."""
@@ -135,7 +149,7 @@ class Link:
                 self._heard.set()
         self._heard.set()
         self._process.wait()
-        why = self._connected.get("failed") or self.last_error() or "its driver has ended"
+        why = self.failure()
         for process in list(self._processes.values()):
             process.hear({"text": f"ray | the cluster is gone: {why}\n", "code": _KILLED})
 

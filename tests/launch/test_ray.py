@@ -195,7 +195,7 @@ def test_a_node_that_is_killed_costs_no_trial_and_doubles_none(
     run = program.start(
         *("--objective", str(path), "--study_name", "s", "--n_trials", "9", "--pruner", "none"),
         *("--epochs_per_trial", "3", "--launcher", "ray", "--workers", "4"),
-        *("--gpus_per_worker", "0"),
+        *("--gpus_per_worker", "0", "--range", "lr=0.001,0.1,log"),
     )
     epochs = tmp_path / "epochs"
     wait_until(lambda: len(cluster.actors()) == 3 or run.poll() is not None)
@@ -232,9 +232,7 @@ def test_a_host_that_cannot_reach_the_storage_is_refused_also_when_it_joins_late
     engine = Engine(launcher=launcher, slots=[], elsewhere=["127.0.0.2"])
 
     assert ended(process) == 2
-    assert (
-        "cannot reach the storage, which is on '127.0.0.1' alone" in (tmp_path / "log").read_text()
-    )
+    assert "cannot reach the storage, which is on" in (tmp_path / "log").read_text()
     assert launcher.cluster.elsewhere == []
     surroundings = environment(URL, tmp_path / "home") | cluster.environment
     later = RayLauncher(surroundings, runtime_env=None)
