@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -171,6 +172,36 @@ def test_a_password_is_nowhere_but_in_the_workers_environment(
     for text in (listed, told, (tmp_path / "log").read_text()):
         assert PASSWORD not in text
     assert not kept
+
+
+def test_a_runtime_environment_brings_the_objective_and_a_host_without_hpo_says_so(
+    cluster: Cluster, tmp_path: Path
+):
+    code, log = tmp_path / "code", tmp_path / "log"
+    (code / "hpo").mkdir(parents=True)
+    (code / "hpo" / "__init__.py").write_text("raise ImportError('none here')")
+    (code / "mine.py").write_text("brought along")
+    file = tmp_path / "environment.json"
+    reading = "import pathlib, sys; print(pathlib.Path(sys.argv[-1]).read_text())"
+    argv = [PYTHON, "-P", "-c", reading, "--objective", str(code / "mine.py")]
+    variables = [{}, {"PYTHONPATH": str(code)}]
+    codes = []
+
+    for env_vars in variables:
+        file.write_text(
+            json.dumps({"working_dir": str(code), "env_vars": env_vars, "excludes": ["hpo"]})
+        )
+        launcher = RayLauncher(
+            environment(URL, tmp_path / "home") | cluster.environment, runtime_env=file
+        )
+        process = launcher.start(argv, environment={"HPO_STORAGE": URL}, log=log)
+        codes.append(ended(process))
+        launcher.close()
+
+    assert codes == [0, 2]
+    lines = log.read_text().splitlines()
+    assert lines[1] == "brought along"
+    assert "cannot import hpo (none here); install the same version for" in lines[2]
 
 
 def test_a_worker_ends_with_its_actor_and_was_killed_from_outside(
