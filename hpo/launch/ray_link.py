@@ -158,6 +158,9 @@ class Link:
         assert self._process.stdin is not None
         with self._lock, suppress(OSError):
             self._process.stdin.close()
+        if "ready" not in self._connected:
+            # It may try for a long time yet, and has started nothing.
+            self._process.kill()
         try:
             self._process.wait(_CLOSED_S)
         except subprocess.TimeoutExpired:
