@@ -63,7 +63,6 @@ class Engine:
             )
 
 
-
 def engine_of(
     request: RunRequest, *, say: Callable[[str], object], stop: threading.Event
 ) -> Engine:
