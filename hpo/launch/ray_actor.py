@@ -50,38 +50,15 @@ class WorkerActor:
         import platform
         import sys
         import tempfile
-        from importlib import metadata
         from pathlib import Path
 
-        import ray
-
         host = platform.node()
-        if only_on not in (None, ray.util.get_node_ip_address()):
-            return {
-                "code": 2,
-                "refused": f"host '{host}' cannot reach the storage, which is on '{only_on}' "
-                "alone; name a database that all hosts reach (--storage or HPO_STORAGE)",
-            }
-        try:
-            from hpo import environ
-            from hpo.errors import ConfigurationError, HpoError
-            from hpo.launch.local import LocalLauncher
-        except ImportError as error:
-            return {
-                "code": 2,
-                "refused": f"host '{host}' cannot import hpo ({error}); install the same version "
-                f"for '{sys.executable}' there, or bring it along (--runtime_env)",
-            }
-        try:
-            found = metadata.version("hpo")
-        except metadata.PackageNotFoundError:
-            found = None
-        if version is not None and found is not None and found != version:
-            return {
-                "code": 2,
-                "refused": f"host '{host}' has hpo {found} and the run has {version}; install one "
-                "version on all hosts",
-            }
+        if refused := refusal(version, only_on):
+            return {"code": 2, "refused": f"host '{host}' {refused}"}
+        from hpo import environ
+        from hpo.errors import HpoError
+        from hpo.launch.local import LocalLauncher
+
         filled = {PYTHON: sys.executable, PARENT: str(os.getpid())}
         folder = Path(tempfile.mkdtemp(prefix="hpo-"))
         log = folder / "log"
@@ -91,7 +68,7 @@ class WorkerActor:
             )
             self._log = log.open("rb")
         except HpoError as error:
-            return {"code": ConfigurationError.exit_code, "refused": f"host '{host}': {error}"}
+            return {"code": error.exit_code, "refused": f"host '{host}': {error}"}
         finally:
             # Both hold it open. A worker that outlives this process may go on writing to it.
             log.unlink(missing_ok=True)
@@ -128,3 +105,32 @@ class WorkerActor:
     def kill(self) -> None:
         """Kill the worker, and all that it has started."""
         self._process.kill()
+
+
+def refusal(version: str | None, only_on: str | None) -> str | None:
+    """What keeps this host from running a worker, after its name; None if nothing does."""
+    import sys
+    from importlib import metadata
+
+    import ray
+
+    if only_on not in (None, ray.util.get_node_ip_address()):
+        return (
+            f"cannot reach the storage, which is on '{only_on}' alone; name a database that all "
+            "hosts reach (--storage or HPO_STORAGE)"
+        )
+    try:
+        import hpo  # noqa: F401
+
+        found = metadata.version("hpo")
+    except ImportError as error:
+        # A package without metadata is a clone, whose version nobody knows.
+        if isinstance(error, metadata.PackageNotFoundError):
+            return None
+        return (
+            f"cannot import hpo ({error}); install the same version for '{sys.executable}' there, "
+            "or bring it along (--runtime_env)"
+        )
+    if version not in (None, found):
+        return f"has hpo {found} and the run has {version}; install one version on all hosts"
+    return None
