@@ -21,6 +21,8 @@ VARIABLES = {
     "HPO_HOME": "the folder of the embedded server, checkpoints and logs (default: hpo below "
     "XDG_DATA_HOME, else ~/.local/share/hpo)",
     "XDG_DATA_HOME": "the user's data folder, where HPO_HOME is not set",
+    "RAY_ADDRESS": "the cluster of --launcher ray, which Ray itself reads (default: one that runs "
+    "on this host, else a new one)",
     "CUDA_VISIBLE_DEVICES": "the GPUs that may be used; empty: none, train on the CPU",
 }
 

@@ -83,12 +83,14 @@ class Course:
         attempts: Epochs of each attempt that trained at least one, in order of their beginnings.
         first: Time of its first line, in s of the monotonic clock.
         ended: Times at which its last epoch was done.
+        epochs: Times at which an epoch was done, each with the process that trained it.
     """
 
     x: float
     attempts: Sequence[Sequence[int]]
     first: float
     ended: Sequence[float]
+    epochs: Sequence[tuple[float, int]] = ()
 
     @property
     def repeated(self) -> int:
@@ -147,4 +149,5 @@ def _course(x: float, lines: Sequence[dict[str, Any]]) -> Course:
         attempts=list(attempts.values()),
         first=lines[0]["at"],
         ended=[line["at"] for line in lines if line["event"] == "end"],
+        epochs=[(line["at"], line["pid"]) for line in lines if line["epoch"] > 0],
     )

@@ -67,6 +67,25 @@ for _seconds in (1, 5):
     )(_kill(_seconds))
 
 
+@_row(
+    "ray",
+    "workers on a Ray cluster of three nodes: `kill -9` of a node, and of an actor every 5 s",
+    nodes=(2, 2, 2),
+)
+def _ray(stage: Stage) -> None:
+    chosen = random.Random(0)
+    with stage.fault():
+        until = time.monotonic() + _FOR_S
+        node_at = until - _FOR_S / 2
+        while time.monotonic() < until and not stage.is_over:
+            if node_at and time.monotonic() > node_at:
+                node_at = 0.0
+                stage.kill_node()
+            else:
+                stage.kill_actor(chosen)
+            stage.hold(5.0)
+
+
 @_row("stop", "`SIGSTOP` of three workers beyond the lease: one whole, of two one process each")
 def _stop(stage: Stage) -> None:
     # They wake while others train their trials, and not after the study's end.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -14,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from faults.database import Database
-from faults.host import Host, namespaces
+from faults.host import Host, namespaces, send
 from faults.objective import EPOCHS, Diary
+from faults.ray_cluster import Cluster, tree
 from faults.relay import listener_at, relay
 
 TRIALS = 80
@@ -48,6 +51,7 @@ class Row:
         is_separate: True if the last host has a network, processes and a name of its own.
         small: Which folder lies on a small disk: `server` or `home`.
         settings: Settings of the server.
+        nodes: Cores of each node of a Ray cluster that holds the workers; none for this machine.
         runs: Number of commands of each host, the last of which must end with 0.
         checks_times: True if the times of trials are compared with the diary's.
     """
@@ -60,6 +64,7 @@ class Row:
     is_separate: bool = False
     small: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    nodes: Sequence[int] = ()
     runs: int = 1
     checks_times: bool = False
 
@@ -74,6 +79,7 @@ class Stage:
     Attributes:
         ended_before: Number of trials that had ended when the fault began.
         blows: Number of kills or restarts in a fault that repeats them.
+        deaths: Times of kills, each with the processes that were killed.
         began, ended: Times of the fault by the monotonic clock; None without a fault.
     """
 
@@ -85,11 +91,19 @@ class Stage:
         self.ended: float | None = None
         self.database = Database(folder / "server")
         self.hosts: list[Host] = []
+        self.deaths: list[tuple[float, set[int]]] = []
+        self.cluster: Cluster | None = None
 
     def begin(self) -> None:
         """Start the row's runs."""
         if self.row.settings:
             self.database.settings(**self.row.settings)
+        if self.row.nodes:
+            first, *others = self.row.nodes
+            self.cluster = Cluster(head=(f"--num-cpus={first}",))
+            for cores in others:
+                self.cluster.add(f"--num-cpus={cores}")
+            self.cluster.ready()
         for number, environment in enumerate(self.row.hosts):
             name = f"host-{'abc'[number]}"
             is_separate = self.row.is_separate and number == len(self.row.hosts) - 1
@@ -101,7 +115,10 @@ class Stage:
                 home=home,
                 url=self.database.url,
                 log=self.folder / f"{name}.log",
-                environment={k: v.format(folder=self.folder) for k, v in environment.items()},
+                environment={
+                    **{k: v.format(folder=self.folder) for k, v in environment.items()},
+                    **(self.cluster.environment if self.cluster else {}),
+                },
                 prefix=self._separated(name) if is_separate else (),
             )
             self.hosts.append(host)
@@ -112,6 +129,7 @@ class Stage:
             *("--objective", str(self.diary.path), "--study_name", STUDY),
             *("--n_trials", str(TRIALS), "--workers", str(self.row.workers)),
             *("--epochs_per_trial", str(EPOCHS), "--pruner", "benchmarks.faults.reading:pruner"),
+            *(("--launcher", "ray", "--gpus_per_worker", "0") if self.row.nodes else ()),
         ]
 
     def _separated(self, name: str) -> list[str]:
@@ -156,6 +174,25 @@ class Stage:
         yield
         self.ended = time.monotonic()
 
+    def kill_actor(self, chosen: random.Random) -> None:
+        """kill -9 of an actor of the cluster, whose worker ends with it."""
+        assert self.cluster is not None
+        if actors := self.cluster.actors():
+            actor = chosen.choice(actors)
+            self._note_death(actor.pid)
+            send(signal.SIGKILL, [actor])
+
+    def kill_node(self) -> None:
+        """kill -9 of all processes of the cluster's last node at once."""
+        assert self.cluster is not None
+        node = self.cluster.nodes[-1]
+        self._note_death(node.pid)
+        self.cluster.kill(node)
+
+    def _note_death(self, pid: int) -> None:
+        self.deaths.append((time.monotonic(), {process.pid for process in tree(pid)}))
+        self.blows += 1
+
     def finish(self) -> bool:
         """Wait for the runs; return False if one had to be ended."""
         deadline = time.monotonic() + _HANGS_S
@@ -178,6 +215,8 @@ class Stage:
         """End what is left."""
         for host in self.hosts:
             host.end(grace_s=0.0)
+        if self.cluster is not None:
+            self.cluster.close()
         self.database.stop()
 
 

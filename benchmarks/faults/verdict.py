@@ -57,6 +57,7 @@ def judge(stage: Stage, *, has_ended: bool) -> dict[str, Any]:
         "blows": stage.blows,
         "next_epoch_s": next_epoch_s,
         "next_end_s": next_end_s,
+        "resumed_s": _resumed(stage, courses),
         "interrupted": sum(attempts) - sum(attempt > 0 for attempt in attempts),
         "losses": sum(int(str(losses)) for *_, losses, _ in tickets),
         "silences": sum(int(str(silences)) for *_, silences in tickets),
@@ -157,6 +158,23 @@ def _recovery(stage: Stage, trials: Sequence[FrozenTrial]) -> tuple[float | None
     epochs = [float(str(at)) for run_uid, at in rows if run_uid in uids]
     ends = [_seconds(trial.datetime_complete) for trial in own if trial.datetime_complete]
     return _first(epochs, since), _first(ends, since)
+
+
+def _resumed(stage: Stage, courses: Sequence[Course]) -> list[float]:
+    """Times from each kill to the next epoch of the trial that it interrupted, in s."""
+    found = []
+    for at, killed in stage.deaths:
+        for course in courses:
+            epochs = sorted(course.epochs)
+            before = [pid for when, pid in epochs if when <= at]
+            later = [when for when, pid in epochs if when > at and pid not in killed]
+            if before and before[-1] in killed and later and not _is_over(course, at):
+                found.append(round(later[0] - at, 1))
+    return found
+
+
+def _is_over(course: Course, at: float) -> bool:
+    return any(ended <= at for ended in course.ended)
 
 
 def _first(times: Sequence[float], since: float) -> float | None:

@@ -117,6 +117,7 @@ def _run_on(
     named = environ.named_storage(storage)
     # A named one that cannot work ends this run, and so the worker, before it is used.
     url = named or environ.storage_url(home_folder=folder)
+    engine.refuse_unreachable(url)
     first_worker = FirstWorker(
         here.launcher,
         partial(below, of=here),

@@ -80,7 +80,7 @@ def _type_of(flag: Flag) -> Any:
             return Whole(min=1)
         case "integer":
             return int
-        case "seconds":
+        case "seconds" | "number":
             return Number(min=flag.at_least or 0)
         case "choice":
             return click.Choice(flag.choices)

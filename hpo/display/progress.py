@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from optuna.trial import FrozenTrial
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -25,9 +25,12 @@ def picture(progress: Progress) -> Group:
         time_left(progress),
         f"best {best_in_short(progress.best)}",
     )
-    head_and_counts = (head, Text(counts(budget, progress.reasons)))
+    head_and_counts: list[RenderableType] = [head, Text(counts(budget, progress.reasons))]
+    if progress.waiting:
+        head_and_counts.append(Text(waiting(progress), style="dim"))
     if not progress.leases:
-        return Group(*head_and_counts, Text("workers are starting", style="dim"))
+        starting = "" if progress.waiting == progress.workers else "workers are starting"
+        return Group(*head_and_counts, Text(starting, style="dim"))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("device", "trial", "epoch", "step", "metric", "time"):
         table.add_column(column, justify="left" if column == "device" else "right")
@@ -41,6 +44,15 @@ def picture(progress: Progress) -> Group:
             duration(lease.held_s),
         )
     return Group(*head_and_counts, table)
+
+
+def waiting(progress: Progress) -> str:
+    """How many workers a cluster has no place for yet, in words."""
+    runs = progress.workers - progress.waiting
+    return (
+        f"{runs} of {progress.workers} workers run, {progress.waiting} "
+        f"{'wait' if progress.waiting > 1 else 'waits'} for the cluster"
+    )
 
 
 def time_left(progress: Progress) -> str:

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from hpo.display.console import Redrawn, duration, errors, labelled, results
-from hpo.display.progress import best_in_short, lease_figures, picture, time_left
+from hpo.display.progress import best_in_short, lease_figures, picture, time_left, waiting
 from hpo.display.study import counts, print_trial, running
 from hpo.display.terminal import refuse_hung_up
 from hpo.engine.checkpoint_files import file_of
@@ -167,7 +167,7 @@ class Display(Redrawn):
             # Another thread writes it, and would end alone.
             refuse_hung_up()
             self._live.update(picture(progress))
-        elif budget.ended != self._ended or (is_due and progress.leases):
+        elif budget.ended != self._ended or (is_due and (progress.leases or progress.waiting)):
             self._said_at = time.monotonic()
             parts = [
                 f"{budget.ended}/{budget.total} trials",
@@ -175,6 +175,8 @@ class Display(Redrawn):
                 f"best {best_in_short(progress.best)}",
                 time_left(progress),
             ]
+            if progress.waiting:
+                parts.append(waiting(progress))
             if budget.ended == self._ended:
                 parts += [running(lease) for lease in progress.leases]
             self.say(" | ".join(parts))
@@ -183,6 +185,8 @@ class Display(Redrawn):
                 "progress",
                 **vars(budget),
                 prune_reasons=dict(progress.reasons),
+                workers=progress.workers,
+                waiting=progress.waiting,
                 best=best and {"trial": best.number, "value": best.value},
                 running=[lease_figures(lease) for lease in progress.leases],
                 seconds=round(progress.seconds, 1),

@@ -78,8 +78,10 @@ def _constraints() -> Iterator[Finding]:
     if not CONSTRAINTS.exists():
         return
     lines = (line.partition("#")[0].strip() for line in CONSTRAINTS.read_text().splitlines())
-    pinned = [Requirement(line) for line in lines if line]
-    versions = {pin.name: _version(pin.name) for pin in pinned}
+    every = [Requirement(line) for line in lines if line]
+    versions = {pin.name: _version(pin.name) for pin in every}
+    # Ray is there for those who use it; a missing package that all need is found by `_packages`.
+    pinned = [pin for pin in every if versions[pin.name]]
     others = [
         f"{pin.name} {versions[pin.name] or '-'} instead of {pin.specifier}"
         for pin in pinned

@@ -76,6 +76,8 @@ class Progress:
         reasons: Numbers of pruned trials by prune reason.
         hopeless: Sentences on the values with which every trial fails, by value.
         ended: The trials that ended since the last event.
+        workers: Workers that were started and have not ended.
+        waiting: Those of them for which a cluster has no place yet.
         seconds: Wall time of this run.
         left_s: Estimated wall time of the remaining trials; None without an estimate.
         trial_s: Estimated wall time of a trial; None without an estimate.
@@ -87,6 +89,8 @@ class Progress:
     reasons: Mapping[str, int]
     hopeless: Mapping[str, str]
     ended: Sequence[FrozenTrial]
+    workers: int
+    waiting: int
     seconds: float
     left_s: float | None
     trial_s: float | None

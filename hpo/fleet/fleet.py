@@ -130,6 +130,7 @@ class Fleet:
 
     def _is_finishing(self) -> bool:
         """Return whether to wait for a worker that may still compute the objective's references."""
+        self._supervisor.withdraw(most=0)
         if self._supervisor.is_idle:
             return False
         try:
@@ -165,6 +166,8 @@ class Fleet:
                 reasons=tally.reasons,
                 hopeless={str(one): one.sentence() for one in tally.hopeless},
                 ended=ended,
+                workers=len(self._supervisor.running),
+                waiting=len(self._supervisor.waiting),
                 seconds=self.seconds,
                 left_s=tally.left_s(spent, leases),
                 trial_s=tally.trial_s(leases),
@@ -200,6 +203,7 @@ class Fleet:
         """Start a worker on each empty slot while there is work."""
         supervisor = self._supervisor
         left, now = spent.open + spent.leased, time.monotonic()
+        supervisor.withdraw(most=left)
         for name, seat in self._seats.items():
             # More workers than trials would only wait.
             is_free = name not in supervisor.running and len(supervisor.running) < left
@@ -229,7 +233,7 @@ class Fleet:
             return
         name, reason = process.slot.name, process.last_line()
         seat = self._seats[name]
-        seat.note_end(code, lived_s=time.monotonic() - process.started_at)
+        seat.note_end(code, lived_s=process.lived_s)
         self._emit(
             WorkerEnded(
                 slot=name, code=code, log=process.log, reason=reason, is_retired=seat.is_retired

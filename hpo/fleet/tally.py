@@ -132,6 +132,10 @@ class Tally:
         if not lease.epoch or not lease.epochs:
             return None
         epoch, held_s = self._paces.setdefault(lease.ticket, (lease.epoch, lease.held_s))
+        if lease.held_s < held_s:
+            # Another worker goes on with the trial.
+            self._paces[lease.ticket] = (lease.epoch, lease.held_s)
+            return None
         if lease.epoch <= epoch:
             return None
         return (lease.held_s - held_s) / (lease.epoch - epoch) * lease.epochs

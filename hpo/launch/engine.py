@@ -15,8 +15,9 @@ from hpo import environ
 from hpo.errors import ConfigurationError, RunInterrupted
 from hpo.launch.launcher import Launcher
 from hpo.launch.local import LocalLauncher
+from hpo.launch.reach import is_loopback
 from hpo.machine.reservations import Reservations
-from hpo.machine.slots import Slot, find_slots
+from hpo.machine.slots import Slot, cpu_slots, find_slots
 from hpo.study.request import RunRequest
 
 # A GPU that another run gives back is taken within this time.
@@ -30,12 +31,14 @@ class Engine:
     Attributes:
         is_local: True if its workers run on this host, and share its files.
         reservations: The GPUs that it holds for them.
+        elsewhere: Hosts other than this one, as far as they are known.
     """
 
     launcher: Launcher
     slots: Sequence[Slot]
     is_local: bool = True
     reservations: Reservations = field(default_factory=Reservations)
+    elsewhere: Sequence[str] = ()
 
     @property
     def on_gpu(self) -> bool:
@@ -45,6 +48,19 @@ class Engine:
         """Leave the engine, and give its GPUs back."""
         self.launcher.close()
         self.reservations.close()
+
+    def refuse_unreachable(self, url: str) -> None:
+        """Refuse a storage that other hosts cannot reach.
+
+        Raises:
+            ConfigurationError: It is on this host alone, and some workers would be elsewhere.
+        """
+        if self.elsewhere and is_loopback(url):
+            hosts = ", ".join(self.elsewhere[:3]) + (", ..." if len(self.elsewhere) > 3 else "")
+            raise ConfigurationError(
+                f"the storage is on this host alone, and the cluster has other hosts ({hosts}); "
+                "name a database that they reach (--storage or HPO_STORAGE)"
+            )
 
 
 def engine_of(
@@ -62,6 +78,14 @@ def engine_of(
         ConfigurationError: It cannot be used, or has fewer slots than requested.
         RunInterrupted: The run was stopped while it waited.
     """
+    if request.launcher == "ray":
+        return _ray_engine(request)
+    if request.launcher != "local":
+        raise ConfigurationError(f"no launcher '{request.launcher}' here; use local or ray")
+    clusters = {"--gpus_per_worker": request.gpus_per_worker, "--runtime_env": request.runtime_env}
+    given = [flag for flag, value in clusters.items() if value is not None]
+    if given:
+        raise ConfigurationError(f"{given[0]} belongs to a cluster; write --launcher ray too")
     slots = find_slots(
         visible=environ.visible_gpus(),
         workers=request.workers,
@@ -110,6 +134,28 @@ def reserved(
     return list(slots)
 
 
+def _ray_engine(request: RunRequest) -> Engine:
+    """Workers in a Ray cluster, each with its share of a GPU, or with a core."""
+    from hpo.launch.ray import RayLauncher
+
+    gpus = request.gpus_per_worker
+    # What is wrong with the flags is said before a cluster is looked for.
+    slots = remote_slots("ray", request, gpus=1 if gpus is None else gpus)
+    if gpus is not None and gpus > 1 and gpus != int(gpus):
+        raise ConfigurationError(f"--gpus_per_worker {gpus:g}: above 1 it is a whole number")
+    launcher = RayLauncher(environ.variables(), runtime_env=request.runtime_env)
+    if gpus is None and not launcher.cluster.gpus:
+        launcher.close()
+        raise ConfigurationError(
+            "the Ray cluster has no GPU; write --gpus_per_worker 0 to train on CPUs, or "
+            "--gpus_per_worker 1 to wait until it has one"
+        )
+    launcher.gpus = 1.0 if gpus is None else gpus
+    return Engine(
+        launcher=launcher, slots=slots, is_local=False, elsewhere=launcher.cluster.elsewhere
+    )
+
+
 def local_engine(slots: Sequence[Slot]) -> Engine:
     """Child processes on slots of this host."""
     return Engine(launcher=LocalLauncher(environ.variables()), slots=slots)
@@ -138,4 +184,9 @@ def remote_slots(name: str, request: RunRequest, *, gpus: float) -> list[Slot]:
             "write --gpus_per_worker, as .5 for two workers that share one"
         )
     device = "cuda" if gpus else "cpu"
-    return [Slot(name=f"{name}:{i}", device=device) for i in range(request.workers)]
+    # As on this host, a worker on a CPU has one thread.
+    environment = () if gpus else cpu_slots(1)[0].environment
+    return [
+        Slot(name=f"{name}:{i}", device=device, environment=environment)
+        for i in range(request.workers)
+    ]

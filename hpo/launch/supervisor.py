@@ -36,6 +36,12 @@ class Process:
     started_at: float
     launched: Launched
 
+    @property
+    def lived_s(self) -> float:
+        """Seconds since it began, without the time for which it waited for a place."""
+        began_at = self.launched.began_at
+        return 0.0 if began_at is None else time.monotonic() - began_at
+
     def last_line(self) -> str:
         """The last non-empty line of its log; empty without one."""
         with suppress(OSError):
@@ -99,6 +105,21 @@ class Supervisor:
     def is_idle(self) -> bool:
         """True if all started processes have ended."""
         return all(process.launched.poll() is not None for process in self.running.values())
+
+    @property
+    def waiting(self) -> Sequence[Process]:
+        """The processes for which their engine has no place yet."""
+        running = self.running.values()
+        return [one for one in running if one.launched.began_at is None]
+
+    def withdraw(self, *, most: int) -> None:
+        """Stop processes that wait for a place, until no more than so many are left in all.
+
+        A cluster that grows by itself would bring hosts for them.
+        """
+        surplus = max(0, len(self.running) - most)
+        for process in self.waiting[:surplus]:
+            process.launched.stop()
 
     def take(self) -> News:
         """Return the news since the last call; drop ended processes from `running`."""

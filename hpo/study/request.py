@@ -26,6 +26,7 @@ Kind = Literal[
     "text",
     "count",
     "integer",
+    "number",
     "seconds",
     "choice",
     "plugin",
@@ -190,6 +191,26 @@ class RunRequest:
     workers_per_gpu: int = _flag(
         1, "count", "workers that share a GPU (default: {usual})", metavar="K"
     )
+    launcher: str = _flag(
+        "local",
+        "choice",
+        "what keeps the workers running: this host, a Ray cluster, or Slurm (default: {usual})",
+        choices=("local", "ray", "slurm"),
+    )
+    gpus_per_worker: float | None = _flag(
+        None,
+        "number",
+        "GPUs of a worker on a cluster, as .5 for two that share one, 0 to train on CPUs (default: "
+        "1 if the cluster has GPUs)",
+        metavar="G",
+        at_least=0,
+    )
+    runtime_env: Path | None = _flag(  # noqa: RUF009
+        None,
+        "file",
+        "a runtime environment for --launcher ray, passed on as it is: what brings code to hosts",
+        metavar="FILE.json",
+    )
     gpus: Sequence[str] = _flag(
         (), "names", "the GPUs to use (default: all that are visible)", metavar="0,2"
     )
@@ -273,8 +294,9 @@ class RunRequest:
         if isinstance(values.get("gpus"), str):
             names = (name.strip() for name in values["gpus"].split(","))
             values["gpus"] = [name for name in names if name]
-        if "checkpoint_dir" in values:
-            values["checkpoint_dir"] = Path(values["checkpoint_dir"])
+        for name in ("checkpoint_dir", "runtime_env"):
+            if name in values:
+                values[name] = Path(values[name])
         return cls(**values, options=given.get("options", {}))
 
     @property
@@ -298,6 +320,8 @@ def _check(flag: Flag, value: Any) -> None:
         raise ConfigurationError(f"{flag.name} {value!r} is no whole number of at least 1")
     if flag.kind == "integer" and not isinstance(value, int):
         raise ConfigurationError(f"{flag.name} {value!r} is no whole number")
+    if flag.kind == "number" and not (isinstance(value, int | float) and value >= 0):
+        raise ConfigurationError(f"{flag.name} {value!r} is no number of at least 0")
     if flag.kind == "seconds" and not (isinstance(value, int | float) and value >= 0):
         raise ConfigurationError(f"{flag.name} {value!r} is no number of seconds")
     if flag.kind == "choice" and value not in flag.choices:
