@@ -229,7 +229,9 @@ class Fleet:
             return
         name, reason = process.slot.name, process.last_line()
         seat = self._seats[name]
-        seat.note_end(code, lived_s=time.monotonic() - process.started_at)
+        began_at = process.launched.began_at
+        lived_s = 0.0 if began_at is None else time.monotonic() - began_at
+        seat.note_end(code, lived_s=lived_s)
         self._emit(
             WorkerEnded(
                 slot=name, code=code, log=process.log, reason=reason, is_retired=seat.is_retired

@@ -6,14 +6,19 @@ PostgreSQL holds all state, and an engine only keeps workers running. Border: ma
 
 from __future__ import annotations
 
+import ipaddress
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpo import environ
 from hpo.errors import ConfigurationError
+from hpo.launch import slurm_queue
 from hpo.launch.launcher import Launcher
 from hpo.launch.local import LocalLauncher
-from hpo.machine.slots import Slot, find_slots
+from hpo.launch.slurm import SlurmLauncher
+from hpo.launch.slurm_script import asks_for_gpus, checked
+from hpo.machine.slots import Slot, cpu_slots, find_slots
 from hpo.study.request import RunRequest
 
 
@@ -23,15 +28,31 @@ class Engine:
 
     Attributes:
         is_local: True if its workers run on this host, and share its files.
+        elsewhere: Hosts other than this one, as far as they are known.
     """
 
     launcher: Launcher
     slots: Sequence[Slot]
     is_local: bool = True
+    elsewhere: Sequence[str] = ()
 
     @property
     def on_gpu(self) -> bool:
         return self.slots[0].device == "cuda"
+
+    def refuse_unreachable(self, url: str) -> None:
+        """Refuse a storage that other hosts cannot reach.
+
+        Raises:
+            ConfigurationError: It is on this host alone, and some workers would be elsewhere.
+        """
+        if self.elsewhere and is_loopback(url):
+            self.launcher.close()
+            hosts = ", ".join(self.elsewhere[:3]) + (", ..." if len(self.elsewhere) > 3 else "")
+            raise ConfigurationError(
+                f"the storage is on this host alone, and the cluster has other hosts ({hosts}); "
+                "name a database that they reach (--storage or HPO_STORAGE)"
+            )
 
 
 def engine_of(request: RunRequest) -> Engine:
@@ -40,6 +61,12 @@ def engine_of(request: RunRequest) -> Engine:
     Raises:
         ConfigurationError: It cannot be used, or has fewer slots than requested.
     """
+    if request.launcher == "slurm":
+        return _slurm_engine(request)
+    if request.slurm:
+        raise ConfigurationError(
+            f"--slurm_{next(iter(request.slurm))} belongs to --launcher slurm; write that, too"
+        )
     slots = find_slots(
         visible=environ.visible_gpus(),
         workers=request.workers,
@@ -47,6 +74,56 @@ def engine_of(request: RunRequest) -> Engine:
         gpus=request.gpus,
     )
     return local_engine(slots)
+
+
+def _slurm_engine(request: RunRequest) -> Engine:
+    """Tasks of Slurm's job arrays, with the GPUs that the request or its options ask for."""
+    slurm_queue.require()
+    options = checked(request.slurm)
+    own = asks_for_gpus(options)
+    gpus = 1.0 if request.gpus_per_worker is None else request.gpus_per_worker
+    slots = remote_slots("slurm", request, gpus=gpus)
+    if own is not None and request.gpus_per_worker is not None:
+        raise ConfigurationError(
+            f"--slurm_{own} and --gpus_per_worker both ask for GPUs; write one of them"
+        )
+    if gpus != int(gpus):
+        raise ConfigurationError(
+            f"Slurm gives whole GPUs, and --gpus_per_worker is {gpus:g}; where its administrator "
+            "lets jobs share one, write --slurm_gres shard:1"
+        )
+    partition = slurm_queue.partition(options.get("partition"))
+    if own is None and request.gpus_per_worker is None and partition.is_without_gpus:
+        raise ConfigurationError(
+            f"{partition.name} has no GPU; write --gpus_per_worker 0 to train on CPUs, or "
+            "--slurm_partition for another one"
+        )
+    if own is None and gpus:
+        options["gres"] = f"gpu:{gpus:g}"
+    own_name = platform.node().partition(".")[0]
+    return Engine(
+        launcher=SlurmLauncher(environ.variables(), options),
+        slots=slots,
+        is_local=False,
+        elsewhere=[name for name in partition.hosts if name != own_name],
+    )
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether a storage's URL means the host that reads it."""
+    from hpo.database.connection import parse_url
+
+    parsed = parse_url(url)
+    hosts = parsed.query.get("host") or parsed.host or ""
+    for host in (hosts,) if isinstance(hosts, str) else hosts:
+        try:
+            is_own = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            # A folder is that of a Unix socket.
+            is_own = host in ("", "localhost") or host.startswith("/")
+        if not is_own:
+            return False
+    return True
 
 
 def local_engine(slots: Sequence[Slot]) -> Engine:
@@ -77,4 +154,9 @@ def remote_slots(name: str, request: RunRequest, *, gpus: float) -> list[Slot]:
             "write --gpus_per_worker, as .5 for two workers that share one"
         )
     device = "cuda" if gpus else "cpu"
-    return [Slot(name=f"{name}:{i}", device=device) for i in range(request.workers)]
+    # As on this host, a worker on a CPU has one thread.
+    environment = () if gpus else cpu_slots(1)[0].environment
+    return [
+        Slot(name=f"{name}:{i}", device=device, environment=environment)
+        for i in range(request.workers)
+    ]

@@ -17,6 +17,10 @@ LOST = 3
 class Launched(Protocol):
     """A started process, on this host or another."""
 
+    @property
+    def began_at(self) -> float | None:
+        """Monotonic time at which it began; None while its engine has no place for it."""
+
     def poll(self) -> int | None:
         """Return its exit code; None while it runs or some of its lines are not yet read."""
 

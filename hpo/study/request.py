@@ -26,6 +26,7 @@ Kind = Literal[
     "text",
     "count",
     "integer",
+    "number",
     "seconds",
     "choice",
     "plugin",
@@ -80,6 +81,7 @@ class RunRequest:
 
     Attributes:
         options: The objective's own options.
+        slurm: Options of sbatch, by names with underscores.
     """
 
     n_trials: int | None = _flag(
@@ -190,6 +192,20 @@ class RunRequest:
     workers_per_gpu: int = _flag(
         1, "count", "workers that share a GPU (default: {usual})", metavar="K"
     )
+    launcher: str = _flag(
+        "local",
+        "choice",
+        "what keeps the workers running: this host, a Ray cluster, or Slurm (default: {usual})",
+        choices=("local", "ray", "slurm"),
+    )
+    gpus_per_worker: float | None = _flag(
+        None,
+        "number",
+        "GPUs of a worker on a cluster, as .5 for two that share one, 0 to train on CPUs (default: "
+        "1 if the cluster has GPUs)",
+        metavar="G",
+        at_least=0,
+    )
     gpus: Sequence[str] = _flag(
         (), "names", "the GPUs to use (default: all that are visible)", metavar="0,2"
     )
@@ -250,6 +266,7 @@ class RunRequest:
         "epoch", "text", "how often they are kept (default: {usual})", metavar="epoch|STEPS"
     )
     options: Mapping[str, str] = field(default_factory=dict)
+    slurm: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for flag in FLAGS:
@@ -262,7 +279,7 @@ class RunRequest:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> RunRequest:
-        """Create a request from values keyed by flag, and `options`.
+        """Create a request from values keyed by flag, `options` and `slurm`.
 
         Texts are accepted as on the command line: `auto` workers, GPUs separated by commas.
         """
@@ -275,7 +292,7 @@ class RunRequest:
             values["gpus"] = [name for name in names if name]
         if "checkpoint_dir" in values:
             values["checkpoint_dir"] = Path(values["checkpoint_dir"])
-        return cls(**values, options=given.get("options", {}))
+        return cls(**values, options=given.get("options", {}), slurm=given.get("slurm", {}))
 
     @property
     def recording(self) -> Recording:
@@ -298,6 +315,8 @@ def _check(flag: Flag, value: Any) -> None:
         raise ConfigurationError(f"{flag.name} {value!r} is no whole number of at least 1")
     if flag.kind == "integer" and not isinstance(value, int):
         raise ConfigurationError(f"{flag.name} {value!r} is no whole number")
+    if flag.kind == "number" and not (isinstance(value, int | float) and value >= 0):
+        raise ConfigurationError(f"{flag.name} {value!r} is no number of at least 0")
     if flag.kind == "seconds" and not (isinstance(value, int | float) and value >= 0):
         raise ConfigurationError(f"{flag.name} {value!r} is no number of seconds")
     if flag.kind == "choice" and value not in flag.choices:

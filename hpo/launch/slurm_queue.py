@@ -1,0 +1,243 @@
+"""Slurm's commands: submit a script, read the states of tasks, signal and cancel them.
+
+Border: runs `sbatch`, `squeue`, `sacct`, `scancel` and `sinfo`, and reads what they print; what a
+state means for a fleet is said here, and `slurm` acts on it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hpo.errors import ConfigurationError, RunFailed
+from hpo.launch.launcher import LOST
+
+# A controller under load answers within seconds; its commands give up by themselves only after a
+# minute or more.
+_ANSWER_S = 20.0
+# The controller may take a minute to write a job down; what is given up here may still be queued.
+_SUBMIT_S = 120.0
+_FIELDS = "ArrayJobID:|,ArrayTaskID:|,State:|,Reason:|,exit_code:|"
+# Ends of a task that Slurm chose. All other words are of tasks that run, or will.
+_ENDS: Mapping[str, int] = {
+    "BOOT_FAIL": -9,
+    "CANCELLED": -15,
+    "COMPLETED": 0,
+    "DEADLINE": -15,
+    "FAILED": 1,
+    "LAUNCH_FAILED": -9,
+    "NODE_FAIL": -9,
+    # Its trial took more memory than the task has.
+    "OUT_OF_MEMORY": LOST,
+    "PREEMPTED": -15,
+    "REVOKED": -9,
+    "TIMEOUT": -15,
+}
+# The signal by which Slurm says that it could not open a task's output.
+_NO_OUTPUT = 53
+_PASSING = re.compile(r"unable to contact|timed out|temporarily|try again|not responding|connect")
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What Slurm says of a task.
+
+    Attributes:
+        word: Its state in Slurm's words.
+        reason: Why it waits, in Slurm's words.
+        code: Its exit code, or the negative number of a signal; None while it runs or waits.
+    """
+
+    word: str
+    reason: str = ""
+    code: int | None = None
+
+    @property
+    def has_started(self) -> bool:
+        return self.word not in ("PENDING", "CONFIGURING")
+
+    @property
+    def sentence(self) -> str:
+        """Why Slurm ended it, for a task that did not end by itself."""
+        if self.code == ConfigurationError.exit_code and self.word == "FAILED" and self.reason:
+            return self.reason
+        return "" if self.word in ("COMPLETED", "FAILED") else f"Slurm ended the task: {self.word}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partition:
+    """A partition of a cluster.
+
+    Attributes:
+        name: What it is called in a sentence.
+        hosts: The host names of its nodes, as far as they are known.
+        has_gpus: True if a node is known to have GPUs.
+    """
+
+    name: str
+    hosts: Sequence[str] = ()
+    has_gpus: bool = False
+
+    @property
+    def is_without_gpus(self) -> bool:
+        """True if its nodes are known, and none has a GPU."""
+        return bool(self.hosts) and not self.has_gpus
+
+
+class Busy(RunFailed):
+    """Slurm does not answer, or takes no job at present."""
+
+
+def require() -> None:
+    """Check that Slurm's commands are on this host.
+
+    Raises:
+        ConfigurationError: They are not.
+    """
+    missing = [name for name in ("sbatch", "squeue", "scancel") if shutil.which(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"--launcher slurm needs Slurm's commands, and '{missing[0]}' is not on PATH; start "
+            "the run on a login node of the cluster"
+        )
+
+
+def submit(script: str, environment: Mapping[str, str]) -> int:
+    """Submit a script; return the number of its job.
+
+    Args:
+        environment: sbatch's, which the job gets. It is in no argument and no file of the user's.
+
+    Raises:
+        ConfigurationError: Slurm refuses the job.
+        Busy: Slurm does not answer.
+    """
+    done = _run(
+        ["sbatch", "--parsable", "--export=ALL"], script, environment=environment, limit_s=_SUBMIT_S
+    )
+    found = re.match(r"\d+", done.stdout.strip())
+    if done.returncode == 0 and found is not None:
+        return int(found[0])
+    said = _last(done.stderr) or _last(done.stdout) or f"it ended with code {done.returncode}"
+    if _PASSING.search(said.lower()):
+        raise Busy(f"Slurm takes no job now: {said}")
+    raise ConfigurationError(f"Slurm refuses the job: {said}; change --slurm_* or --workers")
+
+
+def states() -> dict[str, State]:
+    """The states of this user's tasks, also of those that ended in the last minutes.
+
+    Raises:
+        Busy: Slurm does not answer.
+    """
+    user = str(os.getuid())
+    done = _run(
+        ["squeue", "--noheader", "--array", "--states=all", f"--user={user}", "-O", _FIELDS]
+    )
+    if done.returncode != 0:
+        raise Busy(f"squeue: {_last(done.stderr)}")
+    return parsed(done.stdout)
+
+
+def recorded(tasks: Iterable[str]) -> dict[str, State]:
+    """The states of ended tasks in Slurm's records; none where no records are kept."""
+    words = ["sacct", "--noheader", "--parsable2", "--allocations"]
+    found = {}
+    if shutil.which("sacct") is not None:
+        done = _run([*words, f"--jobs={','.join(tasks)}", "--format=JobID,State,ExitCode"])
+        for line in done.stdout.splitlines():
+            fields = line.split("|")
+            if done.returncode == 0 and len(fields) == 3:
+                # 'CANCELLED by 1000'
+                found[fields[0]] = state(fields[1].split()[0], "", fields[2])
+    return found
+
+
+def parsed(printed: str) -> dict[str, State]:
+    """States by `JOB_TASK`, of the lines that squeue prints."""
+    found = {}
+    for line in printed.splitlines():
+        fields = [field.strip() for field in line.split("|")]
+        if len(fields) >= 5 and fields[1].isdecimal():
+            found[f"{fields[0]}_{fields[1]}"] = state(*fields[2:5])
+    return found
+
+
+def state(word: str, reason: str, status: str) -> State:
+    """A task's state, of its word and of `CODE:SIGNAL`."""
+    if word not in _ENDS:
+        return State(word=word, reason=reason)
+    numbers = [int(number) for number in re.findall(r"\d+", status)] or [0]
+    code, signal = numbers[0], numbers[1] if len(numbers) > 1 else 0
+    if signal == _NO_OUTPUT:
+        why = (
+            "Slurm could not open the worker's log on its host; the folder must be one that all "
+            "hosts share (HPO_HOME)"
+        )
+        return State(word=word, reason=why, code=ConfigurationError.exit_code)
+    if word in ("COMPLETED", "FAILED") and (code or signal):
+        return State(word=word, code=code or -signal)
+    return State(word=word, code=_ENDS[word])
+
+
+def stop(tasks: Sequence[str]) -> None:
+    """Ask the scripts of tasks that run to stop; take the others from the queue."""
+    # With --full the processes of a trial would get it too, whose end would fail the trial.
+    _run(["scancel", "--state=PENDING", *tasks])
+    _run(["scancel", "--batch", "--signal=TERM", *tasks])
+
+
+def cancel(tasks: Sequence[str]) -> None:
+    """End tasks, or take them from the queue."""
+    _run(["scancel", *tasks])
+
+
+def partition(name: str | None) -> Partition:
+    """A partition, the default one for None; without hosts if Slurm does not say."""
+    chosen = [] if name is None else [f"--partition={name}"]
+    shown = f"partition '{name}'" if name else "the default partition"
+    if shutil.which("sinfo") is None:
+        return Partition(name=shown)
+    done = _run(["sinfo", "--noheader", "--Node", "--format=%P|%n|%G", *chosen])
+    rows = [[field.strip() for field in line.split("|")] for line in done.stdout.splitlines()]
+    # A star marks the default partition.
+    nodes = [row[1:] for row in rows if len(row) == 3 and (name or row[0].endswith("*"))]
+    has_gpus = any(re.search(r"\bgpu\b", resources) for _, resources in nodes)
+    return Partition(name=shown, hosts=[host for host, _ in nodes], has_gpus=has_gpus)
+
+
+def _run(
+    argv: Sequence[str],
+    script: str | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    limit_s: float = _ANSWER_S,
+) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            list(argv),
+            input=script,
+            stdin=subprocess.DEVNULL if script is None else None,
+            env=None if environment is None else dict(environment),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=limit_s,
+            check=False,
+            # Ctrl-C at a terminal is for the run alone.
+            start_new_session=True,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Busy(f"{argv[0]} did not answer within {limit_s:g} s") from error
+    except OSError as error:
+        raise Busy(f"{argv[0]} cannot be started: {error.strerror}") from error
+
+
+def _last(text: str) -> str:
+    """The last line that says something, without the program's name."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return re.sub(r"^\w+: (error|fatal): ", "", lines[-1]) if lines else ""
