@@ -168,11 +168,12 @@ def parsed(printed: str) -> dict[str, State]:
 
 
 def state(word: str, reason: str, status: str) -> State:
-    """A task's state, of its word and of `CODE:SIGNAL`."""
+    """A task's state, of its word and of its status: `CODE:SIGNAL`, or a number as `wait` has it."""
     if word not in _ENDS:
         return State(word=word, reason=reason)
-    numbers = [int(number) for number in re.findall(r"\d+", status)] or [0]
-    code, signal = numbers[0], numbers[1] if len(numbers) > 1 else 0
+    given, has_both, by = status.partition(":")
+    number = int(given) if given.isdecimal() else 0
+    code, signal = (number, int(by or 0)) if has_both else (number >> 8, number & 0x7F)
     if signal == _NO_OUTPUT:
         why = (
             "Slurm could not open the worker's log on its host; the folder must be one that all "

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
 _START_S = 20.0
 _CONFIGURATION = """\
@@ -126,6 +128,27 @@ class Cluster:
             check=False,
         )
         return done.stdout
+
+    def tasks(self, states: str = "running") -> list[str]:
+        """The tasks in some states, as `12_3`."""
+        printed = self.said("squeue", "--noheader", "--array", f"--states={states}", "-o", "%F_%K")
+        return sorted(printed.split())
+
+    def kill_worker(self, task: str) -> None:
+        """kill -9 of all processes of a task's worker, but not of its script."""
+        number = task.rpartition("_")[2]
+        for process in psutil.process_iter(["cmdline", "environ"]):
+            with suppress(psutil.Error):
+                has_number = process.info["environ"].get("SLURM_ARRAY_TASK_ID") == number
+                if has_number and "worker" in process.info["cmdline"]:
+                    process.kill()
+
+    def readable_by(self, user: str) -> str:
+        """All files of the cluster, and all environments of processes, that a user may read."""
+        code = f"cat $(find {self.folder} -type f) /proc/[0-9]*/environ 2> /dev/null"
+        words = ["setpriv", f"--reuid={user}", "--clear-groups", "sh", "-c", code]
+        done = subprocess.run(words, capture_output=True, check=False)
+        return done.stdout.decode(errors="replace")
 
     def stop(self) -> None:
         """End all tasks, and then the daemons."""
