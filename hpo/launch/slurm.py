@@ -28,6 +28,8 @@ from hpo.start import PROGRAM
 _LOOK_S = 2.0
 # A controller that does not answer is asked again after this time.
 _RETRY_S = 10.0
+# What is asked of several tasks one after the other is collected for so long.
+_POLL_S = 0.2
 # An array that is refused after others were taken, as over a limit of jobs, is submitted again.
 _SUBMIT_AGAIN_S = 30.0
 # sbatch takes these from the environment, and prefers them to the script's own lines.
@@ -62,7 +64,7 @@ class SlurmLauncher:
         self._live: dict[str, SlurmTask] = {}
         self._asked: dict[bool, list[SlurmTask]] = {False: [], True: []}
         self._missing: set[str] = set()
-        self._look_at = self._submit_at = 0.0
+        self._look_at = self._submit_at = self._ask_at = 0.0
         self._has_submitted = False
 
     @property
@@ -115,7 +117,9 @@ class SlurmLauncher:
         """
         if self._new and time.monotonic() >= self._submit_at:
             self._submit()
-        if self._asked[False] or self._asked[True]:
+        is_asked = bool(self._asked[False] or self._asked[True])
+        if is_asked and time.monotonic() >= self._ask_at:
+            self._ask_at = time.monotonic() + _POLL_S
             self._pass_on()
         if self._live and time.monotonic() >= self._look_at:
             self._look()
@@ -160,23 +164,29 @@ class SlurmLauncher:
                 self._live[task.key] = task
 
     def _pass_on(self) -> None:
-        keys = {
-            kind: [task.key for task in tasks if task.key and task.state.code is None]
-            for kind, tasks in self._asked.items()
-        }
+        # What is asked of a task depends on whether it runs by now.
+        if not self._look():
+            return
+        stopped, killed = (
+            [task for task in tasks if task.key and task.state.code is None]
+            for tasks in (self._asked[False], self._asked[True])
+        )
+        to_cancel = [*killed, *(task for task in stopped if not task.state.has_started)]
+        to_signal = [task for task in stopped if task not in to_cancel]
         try:
-            if keys[True]:
-                slurm_queue.cancel(keys[True])
-            elif keys[False]:
-                slurm_queue.stop(keys[False])
+            if to_cancel:
+                slurm_queue.cancel([task.key for task in to_cancel if task.key])
+            if to_signal:
+                slurm_queue.ask_to_stop([task.key for task in to_signal if task.key])
         except Busy as error:
             _logger.warning("%s", error)
             return
         for tasks in self._asked.values():
             tasks.clear()
-        self._look_at = min(self._look_at, time.monotonic() + _LOOK_S / 4)
+        self._look_at = time.monotonic() + _LOOK_S / 4
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Read the states of all tasks; return False if Slurm does not answer."""
         self._look_at = time.monotonic() + _LOOK_S
         try:
             found = slurm_queue.states()
@@ -188,13 +198,14 @@ class SlurmLauncher:
         except Busy as error:
             self._look_at = time.monotonic() + _RETRY_S
             _logger.info("%s", error)
-            return
+            return False
         self._missing = missing - lost
         for key, task in list(self._live.items()):
             if key in found:
                 task.note(found[key])
             if task.state.code is not None:
                 del self._live[key]
+        return True
 
 
 def _without_own_job(environment: Mapping[str, str]) -> dict[str, str]:

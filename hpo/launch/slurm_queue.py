@@ -61,6 +61,11 @@ class State:
         return self.word not in ("PENDING", "CONFIGURING")
 
     @property
+    def is_leaving(self) -> bool:
+        """True if Slurm ends its processes, which may take as long as the cluster's KillWait."""
+        return self.word == "COMPLETING"
+
+    @property
     def sentence(self) -> str:
         """Why Slurm ended it, for a task that did not end by itself."""
         if self.code == ConfigurationError.exit_code and self.word == "FAILED" and self.reason:
@@ -168,12 +173,13 @@ def parsed(printed: str) -> dict[str, State]:
 
 
 def state(word: str, reason: str, status: str) -> State:
-    """A task's state, of its word and of its status: `CODE:SIGNAL`, or a number as `wait` has it."""
+    """A task's state, of its word and its status: `CODE:SIGNAL`, or a number as `wait` has it."""
     if word not in _ENDS:
         return State(word=word, reason=reason)
     given, has_both, by = status.partition(":")
     number = int(given) if given.isdecimal() else 0
-    code, signal = (number, int(by or 0)) if has_both else (number >> 8, number & 0x7F)
+    signal = int(by or 0) if has_both else number & 0x7F
+    code = 0 if signal else number if has_both else number >> 8
     if signal == _NO_OUTPUT:
         why = (
             "Slurm could not open the worker's log on its host; the folder must be one that all "
@@ -185,15 +191,18 @@ def state(word: str, reason: str, status: str) -> State:
     return State(word=word, code=_ENDS[word])
 
 
-def stop(tasks: Sequence[str]) -> None:
-    """Ask the scripts of tasks that run to stop; take the others from the queue."""
+def ask_to_stop(tasks: Sequence[str]) -> None:
+    """Send SIGTERM to the scripts of tasks that run.
+
+    None may be waiting: Slurm has one record for all waiting tasks of an array, with the number of
+    the array, and other tasks got the signal that one of these was sent (seen with 22.05).
+    """
     # With --full the processes of a trial would get it too, whose end would fail the trial.
-    _run(["scancel", "--state=PENDING", *tasks])
     _run(["scancel", "--batch", "--signal=TERM", *tasks])
 
 
 def cancel(tasks: Sequence[str]) -> None:
-    """End tasks, or take them from the queue."""
+    """Take tasks from the queue, or end them: SIGTERM to all their processes, later SIGKILL."""
     _run(["scancel", *tasks])
 
 

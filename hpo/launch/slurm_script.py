@@ -62,8 +62,9 @@ pause() { sleep "$1" & wait "$!"; }
 # Seconds to the end of the allocation; 0 where Slurm does not answer.
 left_s() {
     local end
-    end=$(squeue --noheader --jobs="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" --format=%e) &&
-        end=$(date --date="$end" +%s) || end=0
+    end=$(squeue --noheader --jobs="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" --format=%e)
+    # It is NONE where there is no limit.
+    end=$(date --date="${end/NONE/tomorrow}" +%s) && [ -n "$end" ] || end=0
     echo $((end - $(date +%s)))
 }
 

@@ -14,8 +14,8 @@ from typing import Protocol
 from hpo.launch.slurm_queue import State
 from hpo.launch.slurm_script import log_pattern, numbered
 
-# Slurm kills what does not end 30 s after it was cancelled, unless its administrator has set more.
-_CANCELLED_S = 60.0
+# A controller that has not noted a cancellation by then is down.
+_CANCELLED_S = 30.0
 _POLL_S = 0.2
 
 
@@ -78,8 +78,11 @@ class SlurmTask:
         self._launcher.ask(self, is_kill=True)
 
     def wait(self) -> int:
+        """Wait until it has ended, or until Slurm ends it and nothing more is to be done."""
         deadline = time.monotonic() + _CANCELLED_S
         while (code := self.poll()) is None and time.monotonic() < deadline:
+            if self.state.is_leaving:
+                break
             time.sleep(_POLL_S)
         return -9 if code is None else code
 

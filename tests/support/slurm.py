@@ -139,8 +139,8 @@ class Cluster:
         number = task.rpartition("_")[2]
         for process in psutil.process_iter(["cmdline", "environ"]):
             with suppress(psutil.Error):
-                has_number = process.info["environ"].get("SLURM_ARRAY_TASK_ID") == number
-                if has_number and "worker" in process.info["cmdline"]:
+                own = (process.info["environ"] or {}).get("SLURM_ARRAY_TASK_ID")
+                if own == number and "worker" in process.info["cmdline"]:
                     process.kill()
 
     def readable_by(self, user: str) -> str:
