@@ -92,7 +92,18 @@ def submitting(program: Program, cluster: Cluster) -> Program:
 def arguments(diary: Diary, trials: int, *more: str) -> tuple[str, ...]:
     return (
         *("run", "--objective", str(diary.path), "--study_name", "s", "--n_trials", str(trials)),
-        *("--epochs_per_trial", "3", "--pruner", "none", "--launcher", "slurm", "--workers", "2"),
+        *(
+            "--epochs_per_trial",
+            "3",
+            "--pruner",
+            "none",
+            "--set",
+            "lr=0.01",
+            "--launcher",
+            "slurm",
+            "--workers",
+            "2",
+        ),
         *("--gpus_per_worker", "0", "--slurm_partition", "debug", *more),
     )
 
