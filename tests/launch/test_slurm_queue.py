@@ -6,11 +6,36 @@ import pytest
 
 from hpo.errors import ConfigurationError
 from hpo.launch.launcher import LOST
-from hpo.launch.slurm_queue import state
+from hpo.launch.slurm_queue import parsed, state
 
-# As squeue 22.05 printed it for tasks that waited, ran, and had ended in six ways.
+# As squeue 22.05 printed it for an array of tasks that waited, ran, and had ended in five ways, for
+# waiting tasks of another that were cancelled together, for a task without its output's folder, and
+# for a job that is no array.
 PRINTED = """\
+1|0|COMPLETED|None|0|
+1|1|FAILED|NonZeroExitCode|512|
+1|2|FAILED|JobLaunchFailure|9|
+1|3|CANCELLED|None|15|
+1|4|FAILED|JobLaunchFailure|15|
+1|11|PENDING|Resources|0|
+1|8|RUNNING|None|0|
+1|9|COMPLETING|None|0|
+2|N/A|CANCELLED|Resources|0|
+3|0|FAILED|JobLaunchFailure|4021|
+15|N/A|FAILED|NonZeroExitCode|32512|
 """
+
+
+def test_squeues_lines_are_tasks_with_their_ends():
+    found = parsed(PRINTED)
+
+    codes = {key: one.code for key, one in found.items()}
+    ended = {"1_0": 0, "1_1": 2, "1_2": -9, "1_3": -15, "1_4": -15, "3_0": 2}
+    assert codes == {**ended, "1_11": None, "1_8": None, "1_9": None}
+    assert [key for key, one in found.items() if not one.has_started] == ["1_11"]
+    assert [key for key, one in found.items() if one.is_leaving] == ["1_9"]
+    assert found["1_11"].reason == "Resources"
+    assert "HPO_HOME" in found["3_0"].sentence
 
 
 @pytest.mark.parametrize("word", ["PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED"])
