@@ -89,6 +89,21 @@ def test_the_workers_shell_passes_on_how_the_worker_ended(tmp_path: Path):
     assert "--study_name" in done.stderr
 
 
+def test_a_worker_that_was_stopped_has_not_finished_for_kubernetes(tmp_path: Path):
+    shell = pod("hpo-workers")["containers"][0]["command"][2]
+    # In place of the worker, which saves its trial and ends with 0 on SIGTERM.
+    own = f"trap 'sleep .5; touch {tmp_path}/saved; exit 0' TERM; touch {tmp_path}/ready; sleep 9"
+    assert "python -m hpo worker " in shell
+    shell = shell.replace("python -m hpo worker", f"sh -c '{own.replace(chr(39), chr(34))} & wait'")
+    process = subprocess.Popen(["sh", "-c", shell, "worker"], stdin=subprocess.DEVNULL)
+    wait_until((tmp_path / "ready").exists)
+
+    process.terminate()
+
+    assert process.wait(30) == 143
+    assert (tmp_path / "saved").exists()
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="it needs systemd-analyze")
 def test_systemd_takes_the_unit(tmp_path: Path):
     text = (DEPLOY / "hpo-worker@.service").read_text()
