@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,10 +40,14 @@ def note(word, x):
     os.close(file)
 
 class NotedTask(QuadraticTask):
-    epoch = 0
+    epoch, is_begun = 0, False
 
     def batch(self, step):
         time.sleep({step_s})
+        # A run's first look at an objective ends before.
+        if step > 1 and not self.is_begun:
+            self.is_begun = True
+            note("begun", self.x)
         self.epoch = 1 + step // self.steps_per_epoch
         return super().batch(step)
 
@@ -57,7 +62,6 @@ class Noted(Quadratic):
     def build(self, params, context):
         task = NotedTask(params, context)
         task.x, task.epochs = dict(params), context.epochs
-        note("begun", task.x)
         return task
 
 objective = Noted()
@@ -137,6 +141,28 @@ def test_a_study_ends_exactly_though_a_task_is_signalled_and_a_worker_killed(
     # Nothing of this has the password, which the tasks had in their environment alone.
     assert password not in shown + logs + "".join(output)
     assert "#SBATCH --time=30" in shown
+
+
+def test_ctrl_c_ends_the_tasks_and_the_same_command_goes_on(
+    submitting: Program, cluster: Cluster, url: str, diary: Diary
+):
+    # There is a place for one of the two: the other task waits in the queue.
+    command = arguments(diary, 2, "--slurm_cpus_per_task", "5")
+    process = submitting.start(*command)
+    wait_until(lambda: len(diary.count("begun")) == 1)
+    waiting = cluster.tasks("pending")
+
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=HANGS_S)
+    left = cluster.tasks()
+    again = submitting(*command)
+
+    assert (process.returncode, again.returncode) == (130, 0), (output, again.stderr)
+    assert (len(waiting), left) == (1, [])
+    done = diary.count("done")
+    assert (len(done), set(done.values())) == (2, {1})
+    # The interrupted one went on from its checkpoint, with a further line at its second beginning.
+    assert sorted(diary.count("begun").values()) == [1, 2]
 
 
 def test_a_storage_on_this_host_is_refused_where_the_partition_has_others(
