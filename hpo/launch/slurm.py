@@ -19,8 +19,9 @@ from typing import Any
 
 from hpo.errors import ConfigurationError
 from hpo.launch import slurm_queue
-from hpo.launch.slurm_queue import Busy, State
+from hpo.launch.slurm_queue import Busy
 from hpo.launch.slurm_script import script
+from hpo.launch.slurm_states import State
 from hpo.launch.slurm_task import SlurmTask
 from hpo.start import PROGRAM
 

@@ -1,7 +1,7 @@
 """Slurm's commands: submit a script, read the states of tasks, signal and cancel them.
 
-Border: runs `sbatch`, `squeue`, `sacct`, `scancel` and `sinfo`, and reads what they print; what a
-state means for a fleet is said here, and `slurm` acts on it.
+Border: runs `sbatch`, `squeue`, `sacct`, `scancel` and `sinfo`; `slurm_states` reads what they say
+of tasks.
 """
 
 from __future__ import annotations
@@ -14,63 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpo.errors import ConfigurationError, RunFailed
-from hpo.launch.launcher import LOST
+from hpo.launch.slurm_states import State, parsed, state
 
 # A controller under load answers within seconds; its commands give up by themselves only after a
 # minute or more.
 _ANSWER_S = 20.0
 # The controller may take a minute to write a job down; what is given up here may still be queued.
 _SUBMIT_S = 120.0
-_FIELDS = "ArrayJobID:|,ArrayTaskID:|,State:|,Reason:|,exit_code:|"
-# Ends of a task that Slurm chose. All other words are of tasks that run, or will.
-_ENDS: Mapping[str, int] = {
-    "BOOT_FAIL": -9,
-    "CANCELLED": -15,
-    "COMPLETED": 0,
-    "DEADLINE": -15,
-    "FAILED": 1,
-    "LAUNCH_FAILED": -9,
-    "NODE_FAIL": -9,
-    # Its trial took more memory than the task has.
-    "OUT_OF_MEMORY": LOST,
-    "PREEMPTED": -15,
-    "REVOKED": -9,
-    "TIMEOUT": -15,
-}
-# The signal by which Slurm says that it could not open a task's output.
-_NO_OUTPUT = 53
 _PASSING = re.compile(r"unable to contact|timed out|temporarily|try again|not responding|connect")
-
-
-@dataclass(frozen=True, kw_only=True)
-class State:
-    """What Slurm says of a task.
-
-    Attributes:
-        word: Its state in Slurm's words.
-        reason: Why it waits, in Slurm's words.
-        code: Its exit code, or the negative number of a signal; None while it runs or waits.
-    """
-
-    word: str
-    reason: str = ""
-    code: int | None = None
-
-    @property
-    def has_started(self) -> bool:
-        return self.word not in ("PENDING", "CONFIGURING")
-
-    @property
-    def is_leaving(self) -> bool:
-        """True if Slurm ends its processes, which may take as long as the cluster's KillWait."""
-        return self.word == "COMPLETING"
-
-    @property
-    def sentence(self) -> str:
-        """Why Slurm ended it, for a task that did not end by itself."""
-        if self.code == ConfigurationError.exit_code and self.word == "FAILED" and self.reason:
-            return self.reason
-        return "" if self.word in ("COMPLETED", "FAILED") else f"Slurm ended the task: {self.word}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,10 +90,9 @@ def states() -> dict[str, State]:
     Raises:
         Busy: Slurm does not answer.
     """
-    user = str(os.getuid())
-    done = _run(
-        ["squeue", "--noheader", "--array", "--states=all", f"--user={user}", "-O", _FIELDS]
-    )
+    # One line for each task, whether it waits, runs or has ended.
+    words = ["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}"]
+    done = _run([*words, f"--Format={FIELDS}"])
     if done.returncode != 0:
         raise Busy(f"squeue: {_last(done.stderr)}")
     return parsed(done.stdout)
@@ -160,35 +110,6 @@ def recorded(tasks: Iterable[str]) -> dict[str, State]:
                 # 'CANCELLED by 1000'
                 found[fields[0]] = state(fields[1].split()[0], "", fields[2])
     return found
-
-
-def parsed(printed: str) -> dict[str, State]:
-    """States by `JOB_TASK`, of the lines that squeue prints."""
-    found = {}
-    for line in printed.splitlines():
-        fields = [field.strip() for field in line.split("|")]
-        if len(fields) >= 5 and fields[1].isdecimal():
-            found[f"{fields[0]}_{fields[1]}"] = state(*fields[2:5])
-    return found
-
-
-def state(word: str, reason: str, status: str) -> State:
-    """A task's state, of its word and its status: `CODE:SIGNAL`, or a number as `wait` has it."""
-    if word not in _ENDS:
-        return State(word=word, reason=reason)
-    given, has_both, by = status.partition(":")
-    number = int(given) if given.isdecimal() else 0
-    signal = int(by or 0) if has_both else number & 0x7F
-    code = 0 if signal else number if has_both else number >> 8
-    if signal == _NO_OUTPUT:
-        why = (
-            "Slurm could not open the worker's log on its host; the folder must be one that all "
-            "hosts share (HPO_HOME)"
-        )
-        return State(word=word, reason=why, code=ConfigurationError.exit_code)
-    if word in ("COMPLETED", "FAILED") and (code or signal):
-        return State(word=word, code=code or -signal)
-    return State(word=word, code=_ENDS[word])
 
 
 def ask_to_stop(tasks: Sequence[str]) -> None:

@@ -19,9 +19,11 @@ from typing import Any
 from hpo.errors import ConfigurationError
 from hpo.launch.launcher import LOST
 
-# Slurm sends the signal up to a minute early, and a trial that is asked to stop ends its step and
-# writes its checkpoint: together seconds for most, and a worker's own limit on a step is 300 s.
+# A trial that is asked to stop ends its step and writes its checkpoint: seconds for most.
 _SIGNAL = "B:USR1@120"
+# Slurm sends the signal of the limit once, up to 60 s early. A worker that was started after it
+# would hear of no limit, and one that has a minute or two left has hardly started.
+_MARGIN_S = 180
 # These hold the launcher's own values, or would start something else than one worker a task.
 _OWN = {
     "array": "--workers is the number of tasks",
@@ -69,8 +71,8 @@ left_s() {
 }
 
 while [ -z "$leave" ]; do
-    # A worker takes ten seconds to start; a shorter rest of the allocation is left to the next one.
-    [ -z "$asked" ] || [ "$(left_s)" -gt 300 ] || break
+    # Before its end the allocation is left to the next task.
+    [ -z "$asked" ] || [ "$(left_s)" -gt WORTH_S ] || break
     asked= began=$SECONDS
     "$@" &
     worker=$!
@@ -121,7 +123,10 @@ def script(
         "signal": _SIGNAL,
         "requeue": True,
     }
-    lines = [f"#SBATCH {line}" for line in directives({**ours, **options})]
+    given = {**ours, **options}
+    lines = [f"#SBATCH {line}" for line in directives(given)]
+    # Without a time of its own it comes 60 s before the limit.
+    ahead_s = int(str(given["signal"]).partition("@")[2] or 60)
     command = " ".join(map(_word, argv))
     return "\n".join(
         [
@@ -129,7 +134,7 @@ def script(
             *lines,
             "# One worker of a study; the study's HPO_STORAGE is in the environment.",
             f"set -- {command}",
-            _LOOP.replace("LOST)", f"{LOST})"),
+            _LOOP.replace("LOST)", f"{LOST})").replace("WORTH_S", str(ahead_s + _MARGIN_S)),
         ]
     )
 

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from hpo.launch.slurm_queue import State
 from hpo.launch.slurm_script import log_pattern, numbered
+from hpo.launch.slurm_states import State
 
 # A controller that has not noted a cancellation by then is down.
 _CANCELLED_S = 30.0

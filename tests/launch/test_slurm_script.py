@@ -62,6 +62,12 @@ def test_an_option_that_would_break_a_task_is_refused(given: dict, said: str):
         checked(given)
 
 
+@pytest.mark.parametrize(("given", "left_s"), [({}, 300), ({"signal": "B:USR1@600"}, 780)])
+def test_no_worker_is_started_after_the_signal_of_the_limit(given: dict, left_s: int):
+    # Slurm sends it once, and up to 60 s early.
+    assert f'"$(left_s)" -gt {left_s} ]' in written(**given)
+
+
 def test_an_option_for_gpus_is_known_as_one():
     assert asks_for_gpus({"gres": "gpu:a100:2"}) == "gres"
     assert asks_for_gpus({"gpus_per_task": 1}) == "gpus_per_task"

@@ -6,7 +6,7 @@ import pytest
 
 from hpo.errors import ConfigurationError
 from hpo.launch.launcher import LOST
-from hpo.launch.slurm_queue import parsed, state
+from hpo.launch.slurm_states import parsed, state
 
 # As squeue 22.05 printed it for an array of tasks that waited, ran, and had ended in five ways, for
 # waiting tasks of another that were cancelled together, for a task without its output's folder, and
