@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpo.errors import ConfigurationError, RunFailed
-from hpo.launch.slurm_states import State, parsed, state
+from hpo.launch.slurm_states import FIELDS, State, parsed, state
 
 # A controller under load answers within seconds; its commands give up by themselves only after a
 # minute or more.

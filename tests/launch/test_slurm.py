@@ -117,7 +117,7 @@ def test_a_study_ends_exactly_though_a_task_is_signalled_and_a_worker_killed(
 ):
     password = url.partition("@")[0].rpartition(":")[2]
     process = submitting.start(*arguments(diary, 8, "--slurm_time", "30"))
-    wait_until(lambda: len(diary.count("begun")) == 2)
+    wait_until(lambda: len(diary.count("begun")) == 2 or process.poll() is not None)
     tasks = cluster.tasks()
 
     # What Slurm and this host show to others while the workers run.
@@ -149,7 +149,7 @@ def test_ctrl_c_ends_the_tasks_and_the_same_command_goes_on(
     # There is a place for one of the two: the other task waits in the queue.
     command = arguments(diary, 2, "--slurm_cpus_per_task", "5")
     process = submitting.start(*command)
-    wait_until(lambda: len(diary.count("begun")) == 1)
+    wait_until(lambda: len(diary.count("begun")) == 1 or process.poll() is not None)
     waiting = cluster.tasks("pending")
 
     process.send_signal(signal.SIGINT)
