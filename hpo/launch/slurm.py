@@ -203,10 +203,18 @@ class SlurmLauncher:
         self._missing = missing - lost
         for key, task in list(self._live.items()):
             if key in found:
-                task.note(found[key])
+                self._note(key, task, found[key])
             if task.state.code is not None:
                 del self._live[key]
         return True
+
+    def _note(self, key: str, task: SlurmTask, state: State) -> None:
+        if task.is_queued_again(state):
+            # Slurm lets it wait for two minutes at least, while a new task may start at once.
+            with suppress(Busy):
+                slurm_queue.cancel([key])
+            state = State(word="REQUEUED", code=-15)
+        task.note(state)
 
 
 def _without_own_job(environment: Mapping[str, str]) -> dict[str, str]:

@@ -35,7 +35,7 @@ _OWN = {
     "get_user_env": "the workers get the environment of the run",
     "input": "a worker reads no input",
     "nodes": "a worker uses one host, and Slurm chooses it",
-    "no_requeue": "a task whose host died is queued again",
+    "no_requeue": "without a run a task whose host died is queued again",
     "ntasks": "--workers is the number of tasks",
     "open_mode": "the logs are appended to",
     "output": "the logs are in the folder that 'run' names at its start (HPO_HOME)",

@@ -28,6 +28,7 @@ _ENDS: Mapping[str, int] = {
     "REVOKED": -9,
     "TIMEOUT": -15,
 }
+_WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 # The signal by which Slurm says that it could not open a task's output.
 _NO_OUTPUT = 53
 
@@ -48,7 +49,7 @@ class State:
 
     @property
     def has_started(self) -> bool:
-        return self.word not in ("PENDING", "CONFIGURING")
+        return self.word not in _WAITING
 
     @property
     def is_leaving(self) -> bool:

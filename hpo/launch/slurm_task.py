@@ -54,12 +54,13 @@ class SlurmTask:
         self.state = State(word="PENDING")
         self.began_at: float | None = None
 
+    def is_queued_again(self, state: State) -> bool:
+        """Return whether it had started and waits again, as after the death of its host."""
+        return self.began_at is not None and not state.has_started
+
     def note(self, state: State) -> None:
         """Take over what Slurm says."""
-        if not state.has_started:
-            # It may have been queued again.
-            self.began_at = None
-        elif self.began_at is None:
+        if state.has_started and self.began_at is None:
             self.began_at = time.monotonic()
         if state.code is not None and state.sentence:
             # An end that Slurm chose leaves no word of the worker's.
