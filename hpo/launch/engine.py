@@ -105,7 +105,7 @@ def _slurm_engine(request: RunRequest) -> Engine:
         launcher=SlurmLauncher(environ.variables(), options),
         slots=slots,
         is_local=False,
-        elsewhere=[name for name in partition.hosts if name != own_name],
+        elsewhere=[name for name in partition.hosts if name.partition(".")[0] != own_name],
     )
 
 

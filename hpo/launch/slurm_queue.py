@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpo.errors import ConfigurationError, RunFailed
-from hpo.launch.slurm_states import FIELDS, State, parsed, state
+from hpo.launch.slurm_states import FIELDS, State, parsed, records
 
 # A controller under load answers within seconds; its commands give up by themselves only after a
 # minute or more.
@@ -100,16 +100,11 @@ def states() -> dict[str, State]:
 
 def recorded(tasks: Iterable[str]) -> dict[str, State]:
     """The states of ended tasks in Slurm's records; none where no records are kept."""
-    words = ["sacct", "--noheader", "--parsable2", "--allocations"]
-    found = {}
-    if shutil.which("sacct") is not None:
-        done = _run([*words, f"--jobs={','.join(tasks)}", "--format=JobID,State,ExitCode"])
-        for line in done.stdout.splitlines():
-            fields = line.split("|")
-            if done.returncode == 0 and len(fields) == 3:
-                # 'CANCELLED by 1000'
-                found[fields[0]] = state(fields[1].split()[0], "", fields[2])
-    return found
+    if shutil.which("sacct") is None:
+        return {}
+    words = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode"]
+    done = _run([*words, f"--jobs={','.join(tasks)}"])
+    return records(done.stdout) if done.returncode == 0 else {}
 
 
 def ask_to_stop(tasks: Sequence[str]) -> None:

@@ -74,6 +74,17 @@ def parsed(printed: str) -> dict[str, State]:
     return found
 
 
+def records(printed: str) -> dict[str, State]:
+    """States by `JOB_TASK`, of the lines `JobID|State|ExitCode` that sacct prints."""
+    found = {}
+    for line in printed.splitlines():
+        fields = line.split("|")
+        if len(fields) == 3 and fields[1]:
+            # 'CANCELLED by 1000'
+            found[fields[0]] = state(fields[1].split()[0], "", fields[2])
+    return found
+
+
 def state(word: str, reason: str, status: str) -> State:
     """A task's state, of its word and its status: `CODE:SIGNAL`, or a number as `wait` has it."""
     if word not in _ENDS:

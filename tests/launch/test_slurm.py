@@ -175,6 +175,17 @@ def test_a_storage_on_this_host_is_refused_where_the_partition_has_others(
     assert "far1" in done.stderr
 
 
+def test_workers_with_gpus_are_refused_where_the_partition_has_none(
+    submitting: Program, diary: Diary
+):
+    words = [word for word in arguments(diary, 1) if word not in ("--gpus_per_worker", "0")]
+
+    done = submitting(*words)
+
+    assert done.returncode == 2
+    assert "partition 'debug' has no GPU; write --gpus_per_worker 0" in done.stderr
+
+
 def test_what_slurm_refuses_is_said_and_no_trial_is_begun(
     submitting: Program, cluster: Cluster, diary: Diary
 ):

@@ -6,7 +6,7 @@ import pytest
 
 from hpo.errors import ConfigurationError
 from hpo.launch.launcher import LOST
-from hpo.launch.slurm_states import parsed, state
+from hpo.launch.slurm_states import parsed, records, state
 
 # As squeue 22.05 printed it for an array of tasks that waited, ran, and had ended in five ways, for
 # waiting tasks of another that were cancelled together, for a task without its output's folder, and
@@ -36,6 +36,13 @@ def test_squeues_lines_are_tasks_with_their_ends():
     assert [key for key, one in found.items() if one.is_leaving] == ["1_9"]
     assert found["1_11"].reason == "Resources"
     assert "HPO_HOME" in found["3_0"].sentence
+
+
+def test_saccts_lines_are_ended_tasks():
+    # In the form of sacct's manual; no real database of jobs has printed them.
+    found = records("12_0|COMPLETED|0:0\n12_1|CANCELLED by 1000|0:15\n12_2|TIMEOUT|0:0\n")
+
+    assert {key: one.code for key, one in found.items()} == {"12_0": 0, "12_1": -15, "12_2": -15}
 
 
 @pytest.mark.parametrize("word", ["PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED"])
