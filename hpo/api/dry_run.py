@@ -9,8 +9,8 @@ from pathlib import Path
 
 from hpo.errors import ConfigurationError
 from hpo.fleet.config import FleetConfig
-from hpo.launch.engine import engine_of
 from hpo.launch.slurm import SlurmLauncher
+from hpo.launch.slurm_engine import slurm_engine
 from hpo.search.plugins import is_plugin
 from hpo.study.request import DEFAULT_TRIALS, DEFAULTS, RunRequest, usual
 from hpo.study.resolve import absolute
@@ -28,7 +28,7 @@ def script(request: RunRequest, *, home: Path) -> str:
     """
     if request.launcher != "slurm":
         raise ConfigurationError("--dry_run shows the script of --launcher slurm; write that, too")
-    engine = engine_of(request)
+    engine = slurm_engine(request)
     launcher, config = engine.launcher, FleetConfig.below(home, request, _UID, engine)
     assert isinstance(launcher, SlurmLauncher)
     objective = absolute(request.objective) or DEFAULT

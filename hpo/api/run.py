@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from hpo import environ
 from hpo.errors import ConfigurationError
 from hpo.fleet.config import FleetConfig
-from hpo.fleet.events import Connected, Event, RunResult, Starting
+from hpo.fleet.events import Connected, Event, RunResult, Starting, Waiting
 from hpo.fleet.first import FirstWorker
 from hpo.launch.engine import Engine, engine_of, local_engine
 from hpo.machine.slots import cpu_slots
@@ -89,7 +90,25 @@ def run(
     )
     folder = Path(home).absolute() if home is not None else environ.home()
     emit, stop = on_event or _ignore, threading.Event() if stop is None else stop
-    engine = engine_of(request)
+    opened = engine_of(request, say=lambda what: emit(Waiting(what=what)), stop=stop)
+    with closing(opened) as engine:
+        return _run_on(engine, request, storage, folder, emit=emit, stop=stop)
+
+
+def _run_on(
+    engine: Engine,
+    request: RunRequest,
+    storage: str | None,
+    folder: Path,
+    *,
+    emit: Callable[[Event], None],
+    stop: threading.Event,
+) -> RunResult:
+    """Run a request on an engine.
+
+    Args:
+        folder: Of the embedded server, checkpoints and logs.
+    """
     # Wherever the workers run, the first look at the objective is taken on this host.
     here = engine if engine.is_local else local_engine(cpu_slots(1))
 
@@ -132,7 +151,6 @@ def run(
             emit(_starting(prepared, config, request, storage=shown))
             return run_fleet(prepared, config, engine.launcher, emit=emit, stop=stop, first=first)
         finally:
-            engine.launcher.close()
             reset()
 
 

@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """The run waits for GPUs or hosts, or goes on with fewer.
+
+    Attributes:
+        what: A sentence on what it lacks.
+    """
+
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Connected:
     """The database has answered.
 
@@ -123,7 +134,9 @@ class Finishing:
     """All trials have ended, and a worker still computes the objective's references."""
 
 
-Event = Connected | Looking | Starting | Progress | WorkerEnded | Grown | Stopping | Finishing
+Event = (
+    Waiting | Connected | Looking | Starting | Progress | WorkerEnded | Grown | Stopping | Finishing
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,19 +7,21 @@ PostgreSQL holds all state, and an engine only keeps workers running. Border: ma
 from __future__ import annotations
 
 import ipaddress
-import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from hpo import environ
-from hpo.errors import ConfigurationError
-from hpo.launch import slurm_queue
+from hpo.errors import ConfigurationError, RunInterrupted
 from hpo.launch.launcher import Launcher
 from hpo.launch.local import LocalLauncher
-from hpo.launch.slurm import SlurmLauncher
-from hpo.launch.slurm_script import asks_for_gpus, checked
+from hpo.machine.reservations import Reservations
 from hpo.machine.slots import Slot, cpu_slots, find_slots
 from hpo.study.request import RunRequest
+
+# A GPU that another run gives back is taken within this time.
+_POLL_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +31,14 @@ class Engine:
     Attributes:
         is_local: True if its workers run on this host, and share its files.
         elsewhere: Hosts other than this one, as far as they are known.
+        reservations: The GPUs that it holds for them.
     """
 
     launcher: Launcher
     slots: Sequence[Slot]
     is_local: bool = True
     elsewhere: Sequence[str] = ()
+    reservations: Reservations = field(default_factory=Reservations)
 
     @property
     def on_gpu(self) -> bool:
@@ -54,15 +58,31 @@ class Engine:
                 "name a database that they reach (--storage or HPO_STORAGE)"
             )
 
+    def close(self) -> None:
+        """Leave the engine, and give its GPUs back."""
+        self.launcher.close()
+        self.reservations.close()
 
-def engine_of(request: RunRequest) -> Engine:
+
+def engine_of(
+    request: RunRequest, *, say: Callable[[str], object], stop: threading.Event
+) -> Engine:
     """The engine that a run asks for.
+
+    GPUs that another run of this host holds are left to it. If it holds all, they are waited for.
+
+    Args:
+        say: Called with a sentence on that.
+        stop: Set to end the wait.
 
     Raises:
         ConfigurationError: It cannot be used, or has fewer slots than requested.
+        RunInterrupted: The run was stopped while it waited.
     """
     if request.launcher == "slurm":
-        return _slurm_engine(request)
+        from hpo.launch.slurm_engine import slurm_engine
+
+        return slurm_engine(request)
     if request.slurm:
         raise ConfigurationError(
             f"--slurm_{next(iter(request.slurm))} belongs to --launcher slurm; write that, too"
@@ -73,40 +93,46 @@ def engine_of(request: RunRequest) -> Engine:
         per_gpu=request.workers_per_gpu,
         gpus=request.gpus,
     )
-    return local_engine(slots)
+    reservations = Reservations()
+    try:
+        free = reserved(slots, reservations, say=say, stop=stop, timeout_s=request.timeout_s)
+    except BaseException:
+        reservations.close()
+        raise
+    return replace(local_engine(free), reservations=reservations)
 
 
-def _slurm_engine(request: RunRequest) -> Engine:
-    """Tasks of Slurm's job arrays, with the GPUs that the request or its options ask for."""
-    slurm_queue.require()
-    options = checked(request.slurm)
-    own = asks_for_gpus(options)
-    gpus = 1.0 if request.gpus_per_worker is None else request.gpus_per_worker
-    slots = remote_slots("slurm", request, gpus=gpus)
-    if own is not None and request.gpus_per_worker is not None:
-        raise ConfigurationError(
-            f"--slurm_{own} and --gpus_per_worker both ask for GPUs; write one of them"
+def reserved(
+    slots: Sequence[Slot],
+    reservations: Reservations,
+    *,
+    say: Callable[[str], object],
+    stop: threading.Event,
+    timeout_s: float | None = None,
+) -> list[Slot]:
+    """The slots whose GPUs no other run of this host has; these are reserved. Waits for one.
+
+    Raises:
+        RunInterrupted: It was stopped, or the time was over, before one was free.
+    """
+    began_at, has_said = time.monotonic(), False
+    gpus = {slot.gpu: slot for slot in slots if slot.gpu is not None}
+    while taken := reservations.take(gpus):
+        held = ", ".join(
+            f"{dict(gpus[gpu].environment)['CUDA_VISIBLE_DEVICES']} (process {pid or 'unknown'})"
+            for gpu, pid in taken.items()
         )
-    if gpus != int(gpus):
-        raise ConfigurationError(
-            f"Slurm gives whole GPUs, and --gpus_per_worker is {gpus:g}; where its administrator "
-            "lets jobs share one, write --slurm_gres shard:1"
-        )
-    partition = slurm_queue.partition(options.get("partition"))
-    if own is None and request.gpus_per_worker is None and partition.is_without_gpus:
-        raise ConfigurationError(
-            f"{partition.name} has no GPU; write --gpus_per_worker 0 to train on CPUs, or "
-            "--slurm_partition for another one"
-        )
-    if own is None and gpus:
-        options["gres"] = f"gpu:{gpus:g}"
-    own_name = platform.node().partition(".")[0]
-    return Engine(
-        launcher=SlurmLauncher(environ.variables(), options),
-        slots=slots,
-        is_local=False,
-        elsewhere=[name for name in partition.hosts if name.partition(".")[0] != own_name],
-    )
+        if len(taken) < len(gpus):
+            say(f"GPUs that other runs of this host use are left to them: {held}")
+            return [slot for slot in slots if slot.gpu not in taken]
+        if not has_said:
+            say(f"waiting for a GPU; other runs of this host use all of them: {held}")
+            has_said = True
+        if stop.wait(_POLL_S):
+            raise RunInterrupted("the run was stopped while it waited for a GPU")
+        if timeout_s is not None and time.monotonic() - began_at > timeout_s:
+            raise RunInterrupted(f"{timeout_s:g} s are over, and no GPU has become free")
+    return list(slots)
 
 
 def is_loopback(url: str) -> bool:

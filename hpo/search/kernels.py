@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.samplers._tpe import _truncnorm
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.samplers._tpe.probability_distributions import (
     _BatchedCategoricalDistributions,
+    _BatchedTruncLogNormDistributions,
+    _BatchedTruncNormDistributions,
     _MixtureOfProductDistribution,
 )
 
@@ -35,6 +36,8 @@ from hpo.database.history import Floats, Ints
 
 # Up to so many kernels Optuna's own figures are as fast.
 EXACT = 60
+# Beyond so many, widths are found without their order, unless more than a few are not the least.
+_SPARSE, _FEW = 200, 16
 # Gains that differ by less are Optuna's to compare. The figures here are off by 10⁻¹¹ at most: each
 # parameter adds terms of up to 1,250, a double has 2⁻⁵³ of that as error, and 50 may add up.
 _TIE = 1e-9
@@ -47,8 +50,57 @@ _BLOCK = 400
 _ROOT_2 = math.sqrt(2)
 _LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
 
-# A loop in C over the C library's function, of which numpy has none.
-_erfc: Any = np.frompyfunc(math.erfc, 1, 1)
+# From so many numbers on torch's vectorized function is faster than a loop over the C library's.
+_MANY = 200
+
+
+class Estimator(_ParzenEstimator):
+    """Optuna's estimator, with the same widths of kernels in a fraction of the time.
+
+    A width is the distance to the farther neighbor, but at least a hundredth of the range. Among
+    thousands of kernels few have a neighbor so far away, and only these are looked up. Optuna finds
+    the neighbors of each, by two sorts of indices.
+    """
+
+    def _calculate_numerical_distributions(
+        self, observations: Floats, search_space: Any, parameters: Any
+    ) -> Any:
+        is_usual = parameters.consider_magic_clip and not parameters.consider_endpoints
+        sigma_N = None
+        if is_usual and search_space.step is None and len(observations) > _SPARSE:
+            is_log = search_space.log
+            low, high = (
+                (np.log(edge) if is_log else edge) for edge in (search_space.low, search_space.high)
+            )
+            mu_N = np.log(observations) if is_log else observations
+            sigma_N = _widths(mu_N, high - low)
+        if sigma_N is None:
+            return super()._calculate_numerical_distributions(
+                observations, search_space, parameters
+            )
+        kind = _BatchedTruncLogNormDistributions if is_log else _BatchedTruncNormDistributions
+        # The last kernel is the prior.
+        mu_N = np.append(mu_N, [0.5 * (low + high)])
+        sigma_N = np.append(sigma_N, [high - low])
+        return kind(mu_N, sigma_N, search_space.low, search_space.high)
+
+
+def _widths(mu_N: Floats, width: float) -> Floats | None:
+    """Optuna's widths of kernels in a range of this width; None if it has to find them itself."""
+    least = width / min(100.0, 2.0 + len(mu_N))
+    sorted_N = np.sort(mu_N)
+    gaps = sorted_N[1:] - sorted_N[:-1]
+    wide = np.flatnonzero(gaps > least)
+    sigma_N: Floats = np.full(len(mu_N), least)
+    if len(wide) > _FEW:
+        return None
+    for place in np.union1d(wide, wide + 1):
+        around = gaps[max(0, place - 1) : place + 1]
+        if not around.all():
+            # Which of several kernels at one value gets the distance is a matter of their order.
+            return None
+        sigma_N[mu_N == sorted_N[place]] = min(around.max(), width)
+    return sigma_N
 
 
 def gain(
@@ -114,6 +166,8 @@ def _log_sum(mixture: _MixtureOfProductDistribution, x_CD: Floats) -> Floats:
             log_p_CN += columns[place_C]
         before_C, largest_C = largest_C, np.maximum(largest_C, log_p_CN.max(axis=1))
         log_p_CN -= largest_C[:, np.newaxis]
+        # Against a sum of 1 less than e⁻⁷⁰⁰ is nothing, and `exp` is five times as slow there.
+        np.maximum(log_p_CN, -700.0, out=log_p_CN)
         sum_C *= np.exp(before_C - largest_C)
         sum_C += np.exp(log_p_CN, out=log_p_CN).sum(axis=1)
     found: Floats = np.log(sum_C) + largest_C
@@ -145,7 +199,7 @@ def _log_inside(one: Any) -> Floats:
     high_N = (one.adapted_high - one.mu) / one.sigma
     found: Floats = np.zeros(len(low_N))
     cut = np.flatnonzero((low_N > -_WHOLE) | (high_N < _WHOLE))
-    found[cut] = _truncnorm._log_gauss_mass(low_N[cut], high_N[cut])
+    found[cut] = _log_mass(low_N[cut], high_N[cut])
     return found
 
 
@@ -191,4 +245,15 @@ def _log_mass(low: Floats, high: Floats) -> Floats:
     mass[some] = _erfc(-high[some] / _ROOT_2) - _erfc(-low[some] / _ROOT_2)
     with np.errstate(divide="ignore"):
         found: Floats = np.log(0.5 * mass)
+    return found
+
+
+def _erfc(x: Floats) -> Floats:
+    """1 − erf(x), with all digits in its tail; numpy has no such function."""
+    if x.size < _MANY:
+        return np.array([math.erfc(one) for one in x.ravel().tolist()]).reshape(x.shape)
+    # A worker has it loaded; the process of a run, which checks a sampler, has not.
+    import torch
+
+    found: Floats = torch.special.erfc(torch.from_numpy(np.ascontiguousarray(x))).numpy()
     return found

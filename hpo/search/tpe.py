@@ -16,14 +16,13 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
-from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.samplers._tpe.sampler import default_gamma
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from hpo.database.history import Ints
 from hpo.search.columns import Shown, history_of, observations
-from hpo.search.kernels import gain
+from hpo.search.kernels import Estimator, gain
 
 
 class ColumnTPESampler(TPESampler):
@@ -97,6 +96,6 @@ class ColumnTPESampler(TPESampler):
 
     def _estimator(
         self, shown: Shown, numbers: Ints, space: dict[str, BaseDistribution]
-    ) -> _ParzenEstimator:
+    ) -> Estimator:
         found = observations(shown.history, numbers, space)
-        return _ParzenEstimator(found, space, self._parzen_estimator_parameters)
+        return Estimator(found, space, self._parzen_estimator_parameters)

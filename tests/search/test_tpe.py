@@ -187,6 +187,48 @@ def test_the_density_of_many_kernels_is_optunas(seed, count, names):
     np.testing.assert_allclose(found, meant, rtol=0, atol=1e-11)
 
 
+@given(
+    seed=SEEDS,
+    count=st.integers(2, 600),
+    is_log=st.booleans(),
+    decimals=st.sampled_from([1, 3, 16]),
+    clusters=st.integers(0, 30),
+)
+@settings(max_examples=200, deadline=None)
+def test_the_widths_of_many_kernels_are_optunas_to_the_bit(seed, count, is_log, decimals, clusters):
+    rng = np.random.default_rng(seed)
+    # Crowds with gaps between them, and by rounding several kernels at one value.
+    x = (
+        rng.random(count)
+        if not clusters
+        else rng.random(clusters)[rng.integers(0, clusters, count)]
+    )
+    x = np.clip(np.round(x + rng.normal(0, 0.003, count), decimals), 0, 1)
+    low, high = (1e-5, 1e-1) if is_log else (-2.0, 5.0)
+    given = {"x": low * (high / low) ** x if is_log else low + (high - low) * x}
+    space = {"x": FloatDistribution(low, high, log=is_log)}
+    parameters = ColumnTPESampler()._parzen_estimator_parameters
+
+    found, meant = (
+        one(given, space, parameters)._mixture_distribution.distributions[0]
+        for one in (kernels.Estimator, _ParzenEstimator)
+    )
+
+    assert type(found) is type(meant)
+    for own, optunas in zip(found, meant, strict=True):
+        np.testing.assert_array_equal(own, optunas)
+
+
+def test_few_kernels_far_from_all_others_are_found_without_their_order():
+    # Else the test above would hold of a function that always leaves it to Optuna.
+    x = np.append(np.random.default_rng(0).uniform(0.4, 0.6, 5000), [0.0, 0.02, 0.9])
+
+    widths = kernels._widths(x, 1.0)
+
+    assert widths is not None
+    assert (widths == 0.01).sum() == 4998
+
+
 def test_candidates_that_the_prior_alone_reaches_are_told_apart_by_optunas_rounding():
     rng = np.random.default_rng(0)
     space = {name: FloatDistribution(0.0, 1.0) for name in "ab"}
