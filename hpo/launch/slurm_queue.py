@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from hpo.errors import ConfigurationError, RunFailed
 from hpo.launch.slurm_states import FIELDS, State, parsed, records
 
-# A controller under load answers within seconds; its commands give up by themselves only after a
-# minute or more.
-_ANSWER_S = 20.0
+# The commands of a controller that does not answer give up after a minute or more. A run waits for
+# them, and so does a Ctrl-C.
+_ANSWER_S = 10.0
 # The controller may take a minute to write a job down; what is given up here may still be queued.
 _SUBMIT_S = 120.0
 _PASSING = re.compile(r"unable to contact|timed out|temporarily|try again|not responding|connect")
