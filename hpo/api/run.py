@@ -68,8 +68,9 @@ def run(
         on_event: Called with each event of the run, for example `hpo.fleet.events.Progress`.
         stop: An event; setting it ends the run, as Ctrl-C does on the command line. It is cleared
             when the workers are asked to end, and set again it ends them at once.
-        settings: Further flags by their names, for example `workers=2` or `timeout=600`, and
-            `options`, a mapping of the objective's own options.
+        settings: Further flags by their names, for example `workers=2` or `timeout=600`;
+            `options`, a mapping of the objective's own options; and with `launcher="slurm"`
+            `slurm`, a mapping of sbatch's, for example `{"time": "4:00:00"}`.
 
     Raises:
         HpoError: An error for which the command line would exit with 1 or 2.
@@ -169,7 +170,7 @@ def _requested(objective: Any, named: Mapping[str, Any], settings: Mapping[str, 
             f"objective {objective!r} lives in this process, and workers are processes of their "
             "own; write it to a file and give the file's path"
         )
-    known = [*(flag.name for flag in SETTINGS), "options"]
+    known = [*(flag.name for flag in SETTINGS), "options", "slurm"]
     unknown = [name for name in settings if name not in known]
     if unknown:
         raise ConfigurationError(f"hpo.run has no '{unknown[0]}'; it has {', '.join(known)}")

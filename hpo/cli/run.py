@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpo.cli.objective_flags import given_options
-from hpo.cli.run_flags import RunCommand, run_flags
+from hpo.cli.run_flags import SLURM, RunCommand, run_flags
 from hpo.cli.shared import INTERRUPTED, stop_on_signals, workers_of
 from hpo.errors import ConfigurationError, HpoError, RunFailed
 from hpo.study.request import FLAGS
@@ -40,6 +40,9 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
         python -m hpo run --objective mine.py --set width=64 --range lr=1e-4,1e-2,log
         python -m hpo run --config study.toml --export_csv trials.csv
         HPO_STORAGE=postgresql+psycopg2://me:secret@db/hpo python -m hpo run --n_trials 500
+        python -m hpo run --launcher slurm --workers 16 --slurm_partition gpu --slurm_time 4:00:00
+
+    With --launcher slurm each --slurm_NAME VALUE becomes the line '#SBATCH --NAME=VALUE'.
 
     With --objective, --help shows the objective's own flags, too.
     """
@@ -57,6 +60,13 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
         from hpo.search import configurations
 
         given["enqueue"] = configurations.read(given["enqueue"])
+    own = {"options": given_options(ctx, flags), "slurm": ctx.meta[SLURM]}
+    if flags["dry_run"]:
+        from hpo.api.dry_run import script
+        from hpo.study.request import RunRequest
+
+        click.echo(script(RunRequest.of({**given, **own}), home=home()), nl=False)
+        return
     if is_embedded and not (flags["quiet"] or flags["log_json"]):
         from hpo.display.console import errors, labelled
 
@@ -72,9 +82,9 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
                 study=given.pop("study_name"),
                 enqueue=given.pop("enqueue") or (),
                 storage=flags["storage"],
-                options=given_options(ctx, flags),
                 on_event=shown.show,
                 stop=stop,
+                **own,
                 **given,
             )
         except HpoError as error:

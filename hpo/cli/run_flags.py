@@ -8,10 +8,14 @@ from typing import Any
 
 import click
 
+from hpo.cli import slurm_options
 from hpo.cli.config_file import flag_value, read_config, refuse_unknown
 from hpo.cli.objective_flags import Declared, ObjectiveCommand, options_elsewhere
 from hpo.cli.shared import Number, Whole, json_option, storage_option
 from hpo.study.request import FLAGS, Flag
+
+# Where a command's context keeps the options for sbatch.
+SLURM = "hpo.slurm"
 
 
 class RunCommand(ObjectiveCommand):
@@ -20,7 +24,9 @@ class RunCommand(ObjectiveCommand):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given = flag_value(args, "config")
         path = Path(given) if given else None
-        config = read_config(path) if path else {}
+        args, slurm = slurm_options.taken_out(args)
+        config, also = slurm_options.of_file(read_config(path) if path else {})
+        ctx.meta[SLURM] = {**also, **slurm}
         objective = flag_value(args, "objective") or config.get("objective")
         self.take_flags(ctx, objective, [*args, *(f"--{name}" for name in config)])
         if path:
@@ -105,6 +111,11 @@ _CONFIG = click.option(
     help="flags from a file, its keys their names; flags on the command line win",
 )
 _OUTPUT: Sequence[Callable[[Any], Any]] = (
+    click.option(
+        "--dry_run",
+        is_flag=True,
+        help="print the script of --launcher slurm; no job is submitted and no study created",
+    ),
     click.option(
         "--export_csv",
         type=click.Path(path_type=Path),

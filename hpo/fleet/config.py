@@ -70,12 +70,22 @@ class FleetConfig:
 
     def argv(self, slot: Slot, prepared: Prepared) -> list[str]:
         """The command line of a worker on a slot."""
-        named = self.plugins(prepared.opened.config)
+        return self.worker_argv(
+            slot,
+            objective=prepared.objective,
+            study_name=prepared.opened.name,
+            plugins=self.plugins(prepared.opened.config),
+        )
+
+    def worker_argv(
+        self, slot: Slot, *, objective: str, study_name: str, plugins: Mapping[str, str]
+    ) -> list[str]:
+        """The command line of a worker of a study by its name."""
         return [
             *self._command(slot),
-            *("--objective", prepared.objective),
-            *(part for kind, spec in named.items() for part in (f"--{kind}", spec)),
-            *("--study_name", prepared.opened.name, "--checkpoint_dir", str(self.checkpoints)),
+            *("--objective", objective),
+            *(part for kind, spec in plugins.items() for part in (f"--{kind}", spec)),
+            *("--study_name", study_name, "--checkpoint_dir", str(self.checkpoints)),
         ]
 
     def first_argv(self, slot: Slot) -> list[str]:

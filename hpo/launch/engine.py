@@ -30,24 +30,19 @@ class Engine:
 
     Attributes:
         is_local: True if its workers run on this host, and share its files.
-        reservations: The GPUs that it holds for them.
         elsewhere: Hosts other than this one, as far as they are known.
+        reservations: The GPUs that it holds for them.
     """
 
     launcher: Launcher
     slots: Sequence[Slot]
     is_local: bool = True
-    reservations: Reservations = field(default_factory=Reservations)
     elsewhere: Sequence[str] = ()
+    reservations: Reservations = field(default_factory=Reservations)
 
     @property
     def on_gpu(self) -> bool:
         return self.slots[0].device == "cuda"
-
-    def close(self) -> None:
-        """Leave the engine, and give its GPUs back."""
-        self.launcher.close()
-        self.reservations.close()
 
     def refuse_unreachable(self, url: str) -> None:
         """Refuse a storage that other hosts cannot reach.
@@ -61,6 +56,11 @@ class Engine:
                 f"the storage is on this host alone, and the cluster has other hosts ({hosts}); "
                 "name a database that they reach (--storage or HPO_STORAGE)"
             )
+
+    def close(self) -> None:
+        """Leave the engine, and give its GPUs back."""
+        self.launcher.close()
+        self.reservations.close()
 
 
 def engine_of(
@@ -78,10 +78,16 @@ def engine_of(
         ConfigurationError: It cannot be used, or has fewer slots than requested.
         RunInterrupted: The run was stopped while it waited.
     """
+    if request.slurm and request.launcher != "slurm":
+        raise ConfigurationError(
+            f"--slurm_{next(iter(request.slurm))} belongs to --launcher slurm; write that, too"
+        )
+    if request.launcher == "slurm":
+        from hpo.launch.slurm_engine import slurm_engine
+
+        return slurm_engine(request)
     if request.launcher == "ray":
         return _ray_engine(request)
-    if request.launcher != "local":
-        raise ConfigurationError(f"no launcher '{request.launcher}' here; use local or ray")
     clusters = {"--gpus_per_worker": request.gpus_per_worker, "--runtime_env": request.runtime_env}
     given = [flag for flag, value in clusters.items() if value is not None]
     if given:

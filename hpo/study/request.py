@@ -81,6 +81,7 @@ class RunRequest:
 
     Attributes:
         options: The objective's own options.
+        slurm: Options of sbatch, by names with underscores.
     """
 
     n_trials: int | None = _flag(
@@ -271,6 +272,7 @@ class RunRequest:
         "epoch", "text", "how often they are kept (default: {usual})", metavar="epoch|STEPS"
     )
     options: Mapping[str, str] = field(default_factory=dict)
+    slurm: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for flag in FLAGS:
@@ -283,7 +285,7 @@ class RunRequest:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> RunRequest:
-        """Create a request from values keyed by flag, and `options`.
+        """Create a request from values keyed by flag, `options` and `slurm`.
 
         Texts are accepted as on the command line: `auto` workers, GPUs separated by commas.
         """
@@ -297,7 +299,7 @@ class RunRequest:
         for name in ("checkpoint_dir", "runtime_env"):
             if name in values:
                 values[name] = Path(values[name])
-        return cls(**values, options=given.get("options", {}))
+        return cls(**values, options=given.get("options", {}), slurm=given.get("slurm", {}))
 
     @property
     def recording(self) -> Recording:
