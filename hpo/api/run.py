@@ -24,6 +24,7 @@ from hpo.fleet.events import Connected, Event, RunResult, Starting
 from hpo.fleet.first import FirstWorker
 from hpo.launch.engine import Engine, engine_of, local_engine
 from hpo.machine.slots import cpu_slots
+from hpo.study.place import Place
 from hpo.study.request import FLAGS, RunRequest
 from objectives import Params, is_importing
 
@@ -89,6 +90,11 @@ def run(
     folder = Path(home).absolute() if home is not None else environ.home()
     emit, stop = on_event or _ignore, threading.Event() if stop is None else stop
     engine = engine_of(request)
+    place = Place.of(request.checkpoint_dir)
+    if engine.is_local and place.url is not None:
+        from hpo.study import objects
+
+        objects.require(place.url)
     # Wherever the workers run, the first look at the objective is taken on this host.
     here = engine if engine.is_local else local_engine(cpu_slots(1))
 
