@@ -119,7 +119,9 @@ class Depot:
         deadline = time.monotonic() + 2 * self._store.patience_s
         while time.monotonic() < deadline:
             with suppress(queue.Empty):
-                return answers.get(timeout=_POLL_S)
+                lacking = answers.get(timeout=_POLL_S)
+                if lacking is None or not stop.is_set():
+                    return lacking
             if stop.is_set():
                 raise StopRequested("stopped before its checkpoint was here")
         return f"{self._store} does not answer"
