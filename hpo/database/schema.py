@@ -46,7 +46,8 @@ tickets = sa.Table(
     # have ended, and those that ended from outside or fell silent.
     sa.Column("losses", sa.Integer, nullable=False, server_default="0"),
     sa.Column("silences", sa.Integer, nullable=False, server_default="0"),
-    # The step of the newest checkpoint at the last loss, and the last loss in words.
+    # The step of the newest checkpoint at the last loss, and the last loss in words. Where workers
+    # copy checkpoints for other hosts, it is the step of the newest copy.
     sa.Column("saved_step", sa.Integer, nullable=False, server_default="0"),
     sa.Column("cause", sa.Text),
     # The ticket's current trial repeats this one's configuration in a wider precision.
@@ -77,7 +78,7 @@ leases = sa.Table(
     sa.Column("step", sa.Integer),
     sa.Column("steps", sa.Integer),
     sa.Column("value", sa.Float),
-    # The step of the newest checkpoint, the current phase of the training, and the time since the
+    # The step of the newest checkpoint, or of its newest copy for other hosts, the current phase of the training, and the time since the
     # last step or phase began, in s.
     sa.Column("saved_step", sa.Integer),
     sa.Column("phase", sa.Text),

@@ -15,54 +15,28 @@ import time
 from collections import deque
 from collections.abc import Callable, Container
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from hpo.database.checkpoints import Origin, Refused
+from hpo.database.checkpoints import Refused
 from hpo.database.faults import reason
 from hpo.engine import checkpoint_files
 from hpo.errors import LeaseLost, StopRequested
 from hpo.tickets.ticket import Ticket
-from hpo.worker.transfer import Gone, Store, Unwritable, bring, send
+from hpo.worker.transfer import Gone, Owner, Store, Unwritable, bring, send
 
 # A copy takes at most a fifth of the time, so that a slow network is left to others.
 _SHARE = 5.0
 _RETRY_S = 10.0
 # Of the grace so much is for the last copy; the step before it and the exit need some, too.
 _GRACE_SHARE = 0.7
+# The best trial's last checkpoint, of some GB perhaps, is waited for at the end of a study.
+_FINISH_S = 120.0
 _POLL_S = 0.1
 # Trying again helps against none of these.
 _LASTING = (PermissionError, ImportError, Unwritable)
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Owner:
-    """The attempt whose checkpoints are copied.
-
-    Attributes:
-        path: Its local file.
-        steps: The trial's last step, whose checkpoint is copied for the best trial alone.
-        on_copied: Called with the step from which another host can go on.
-    """
-
-    ticket: Ticket
-    number: int
-    path: Path
-    steps: int
-    on_copied: Callable[[int], None]
-
-    def origin(self, step: int) -> Origin:
-        """The source of a copy of its file."""
-        return Origin(
-            run_uid=self.ticket.run_uid,
-            ticket=self.ticket.ticket,
-            number=self.number,
-            attempt=self.ticket.attempt,
-            step=step,
-        )
 
 
 class Depot:
@@ -78,7 +52,7 @@ class Depot:
         self._wait_s = _GRACE_SHARE * grace_s
         self._changed = threading.Condition()
         self._jobs: deque[Callable[[], None]] = deque()
-        self._owner: _Owner | None = None
+        self._owner: Owner | None = None
         self._pending: int | None = None
         self._copied: int | None = None
         # The first checkpoint of a process goes out at once.
@@ -97,7 +71,7 @@ class Depot:
         """Copy the checkpoints of this attempt from now on."""
         path = checkpoint_files.file_of(self._folder, number, ticket.attempt)
         with self._changed:
-            self._owner = _Owner(
+            self._owner = Owner(
                 ticket=ticket, number=number, path=path, steps=steps, on_copied=on_copied
             )
             self._pending = self._copied = None
@@ -126,11 +100,11 @@ class Depot:
                 raise StopRequested("stopped before its checkpoint was here")
         return f"{self._store} does not answer"
 
-    def _brought(self, owner: _Owner, stop: threading.Event) -> str | None:
+    def _brought(self, owner: Owner, stop: threading.Event) -> str | None:
         began = time.monotonic()
         while True:
             try:
-                found = bring(self._store, owner.path, owner.origin(0))
+                found = bring(self._store, owner)
                 break
             except Exception as error:
                 left_s = began + self._store.patience_s - time.monotonic()
@@ -207,12 +181,18 @@ class Depot:
             self._jobs.append(job)
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """Finish what is to be done, for as long as a worker has to stop."""
+    def close(self, stop: threading.Event) -> None:
+        """Finish what is to be done, within the grace once `stop` is set."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-        self._thread.join(self._wait_s)
+        began = time.monotonic()
+        while self._thread.is_alive():
+            passed_s = time.monotonic() - began
+            if passed_s > (self._wait_s if stop.is_set() else max(_FINISH_S, self._wait_s)):
+                _logger.warning("not all checkpoints have come to %s", self._store)
+                return
+            self._thread.join(_POLL_S)
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
@@ -239,11 +219,11 @@ class Depot:
             self._is_busy = True
             return self._jobs.popleft()
 
-    def _copy(self, owner: _Owner, step: int) -> None:
+    def _copy(self, owner: Owner, step: int) -> None:
         """Copy the local file of an attempt, which holds this step or a later one."""
         began, is_stored = time.monotonic(), False
         try:
-            send(self._store, owner.path, owner.origin(step))
+            send(self._store, owner, step)
             is_stored = True
             self._note_back()
         except (Gone, LeaseLost):
@@ -263,7 +243,7 @@ class Depot:
                 # Where no copy is taken, this host alone can go on, and that counts.
                 owner.on_copied(step)
 
-    def _try_again(self, owner: _Owner, step: int) -> None:
+    def _try_again(self, owner: Owner, step: int) -> None:
         with self._changed:
             self._due_at = time.monotonic() + _RETRY_S
             # Who is giving the trial back does not wait for a store that is away.

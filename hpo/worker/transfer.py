@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from hpo import files
 from hpo.database.checkpoints import Copy, Origin
 from hpo.engine import checkpoint_files
+from hpo.tickets.ticket import Ticket
 
 
 class Store(Protocol):
@@ -42,6 +44,33 @@ class Store(Protocol):
         """Delete the copies of ended trials, except that of one trial's attempt."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """The attempt whose checkpoints are copied.
+
+    Attributes:
+        path: Its local file.
+        steps: The trial's last step, whose checkpoint is copied for the best trial alone.
+        on_copied: Called with the step from which another host can go on.
+    """
+
+    ticket: Ticket
+    number: int
+    path: Path
+    steps: int
+    on_copied: Callable[[int], None]
+
+    def origin(self, step: int) -> Origin:
+        """The source of a copy of its file."""
+        return Origin(
+            run_uid=self.ticket.run_uid,
+            ticket=self.ticket.ticket,
+            number=self.number,
+            attempt=self.ticket.attempt,
+            step=step,
+        )
+
+
 class Gone(Exception):
     """A local file that is there no more, because its trial has ended."""
 
@@ -64,8 +93,10 @@ class Found(NamedTuple):
     damaged: int = 0
 
 
-def send(store: Store, path: Path, origin: Origin) -> None:
-    """Store a copy of a local file, which a newer one may replace meanwhile.
+def send(store: Store, owner: Owner, step: int) -> None:
+    """Store a copy of the local file, which holds this step or a later one.
+
+    A newer one may replace it meanwhile.
 
     Raises:
         Gone: It is there no more.
@@ -73,7 +104,7 @@ def send(store: Store, path: Path, origin: Origin) -> None:
         LeaseLost: The trial has another owner by now.
     """
     try:
-        opened = path.open("rb")
+        opened = owner.path.open("rb")
     except FileNotFoundError as error:
         raise Gone from error
     with opened as file:
@@ -81,25 +112,23 @@ def send(store: Store, path: Path, origin: Origin) -> None:
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        store.put(file, origin, size=size, sha256=sha256)
+        store.put(file, owner.origin(step), size=size, sha256=sha256)
 
 
-def bring(store: Store, path: Path, origin: Origin) -> Found:
+def bring(store: Store, owner: Owner) -> Found:
     """Bring in the newest whole copy of earlier attempts, unless a local file is as new.
-
-    Args:
-        path: The file that this attempt will write.
 
     Raises:
         Unwritable: The local file cannot be written.
     """
     # A file whose end is missing has no directory; it may have been cut off by a power failure.
-    local = (file for file in checkpoint_files.earlier(path) if zipfile.is_zipfile(file))
+    local = (file for file in checkpoint_files.earlier(owner.path) if zipfile.is_zipfile(file))
     newest = next(local, None)
     above = -1 if newest is None else checkpoint_files.attempt_of(newest)
     damaged = 0
-    for copy in store.copies(origin.number, below=origin.attempt, above=above):
-        if _fetch(copy, checkpoint_files.file_of(path.parent, origin.number, copy.attempt)):
+    for copy in store.copies(owner.number, below=owner.ticket.attempt, above=above):
+        folder = owner.path.parent
+        if _fetch(copy, checkpoint_files.file_of(folder, owner.number, copy.attempt)):
             return Found(True, copy, damaged)
         damaged += 1
     return Found(newest is not None, None, damaged)

@@ -140,7 +140,7 @@ class Worker:
             return self._work()
         finally:
             if self._context.depot is not None:
-                self._context.depot.close()
+                self._context.depot.close(self._stop)
 
     def _work(self) -> bool:
         with Idle(self._tickets, self._stop) as idle:

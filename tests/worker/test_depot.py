@@ -265,7 +265,7 @@ def test_of_ended_trials_the_best_alone_keeps_a_copy(one: Host):
     one.depot.release()
     one.begin(2)
     one.depot.end(is_best=False, before=17)
-    one.depot.close()
+    one.depot.close(threading.Event())
 
     assert kept == last
     assert one.stored() == []
@@ -277,6 +277,6 @@ def test_a_trial_that_needs_no_copy_makes_none(one: Host):
     one.save(100)
 
     one.depot.end(is_best=False, before=None)
-    one.depot.close()
+    one.depot.close(threading.Event())
 
     assert (one.copied, one.stored()) == ([], [])
