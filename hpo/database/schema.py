@@ -78,8 +78,8 @@ leases = sa.Table(
     sa.Column("step", sa.Integer),
     sa.Column("steps", sa.Integer),
     sa.Column("value", sa.Float),
-    # The step of the newest checkpoint, or of its newest copy for other hosts, the current phase of the training, and the time since the
-    # last step or phase began, in s.
+    # The step of the newest checkpoint, or of its newest copy for other hosts, the current phase of
+    # the training, and the time since the last step or phase began, in s.
     sa.Column("saved_step", sa.Integer),
     sa.Column("phase", sa.Text),
     sa.Column("phase_s", sa.Float),
