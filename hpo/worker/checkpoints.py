@@ -40,7 +40,8 @@ def keep_best(
     if is_best and before is not None:
         checkpoint_files.discard(folder, *before)
     if context.depot is not None:
-        context.depot.end(is_best=is_best, before=None if before is None else before[0])
+        first = None if before is None else before[0]
+        context.depot.end(number, attempt, is_best=is_best, before=first)
     if time.monotonic() - context.swept_at > _SWEEP_S:
         context.swept_at = time.monotonic()
         _sweep(context, history, keep=(number, attempt) if is_best else before)

@@ -30,6 +30,7 @@ _SHARE = 5.0
 _RETRY_S = 10.0
 # Of the grace so much is for the last copy; the step before it and the exit need some, too.
 _GRACE_SHARE = 0.7
+_AWAY_S = 5.0
 # The best trial's last checkpoint, of some GB perhaps, is waited for at the end of a study.
 _FINISH_S = 120.0
 _POLL_S = 0.1
@@ -139,34 +140,37 @@ class Depot:
         with self._changed:
             owner, newest, self._is_hasty = self._owner, self._pending, True
             self._changed.notify_all()
-            is_done = self._changed.wait_for(self._is_idle, self._wait_s)
+            # A store that was away a moment ago gets one short try.
+            wait_s = min(_AWAY_S, self._wait_s) if self._is_away else self._wait_s
+            is_done = self._changed.wait_for(self._is_idle, wait_s)
             copied, self._owner, self._pending = self._copied, None, None
             self._is_hasty = False
         if owner is not None and newest is not None and not is_done:
             text = "ticket %d | its last checkpoint was not copied to %s within %.0f s"
-            _logger.warning(text, owner.ticket.ticket, self._store, self._wait_s)
+            _logger.warning(text, owner.ticket.ticket, self._store, wait_s)
         return copied
 
     def _is_idle(self) -> bool:
         return self._pending is None and not self._is_busy and not self._jobs
 
-    def end(self, *, is_best: bool, before: int | None) -> None:
+    def end(self, number: int, attempt: int, *, is_best: bool, before: int | None) -> None:
         """Keep the last checkpoint of a trial that has ended as the best, or none of it.
 
         Args:
+            attempt: The attempt that ended it, which may have trained nothing.
             before: The best trial so far, whose copy goes then.
         """
         with self._changed:
             owner, has_copies = self._owner, self._copied is not None or self._is_busy
             self._owner = self._pending = None
-        if owner is None:
-            return
-        if is_best:
+        # An attempt that lost its lease has left what another worker goes on with.
+        is_own = owner is not None and (owner.number, owner.ticket.attempt) == (number, attempt)
+        if owner is not None and is_own and is_best:
             self._do(partial(self._copy, owner, owner.steps))
             if before is not None:
                 self.discard(before)
-        elif has_copies or owner.ticket.attempt > 1:
-            self.discard(owner.number)
+        elif (is_own and has_copies) or attempt > 1:
+            self.discard(number)
 
     def discard(self, number: int) -> None:
         """Delete the copies of a trial."""

@@ -256,7 +256,7 @@ def test_of_ended_trials_the_best_alone_keeps_a_copy(one: Host):
     one.save(200)
     last = one.path.read_bytes()
 
-    one.depot.end(is_best=True, before=None)
+    one.depot.end(17, 1, is_best=True, before=None)
     wait_until(lambda: one.stored() == [(1, 200)])
     (copy,) = one.store.copies(17, below=99, above=-1)
     kept = b"".join(copy.read())
@@ -264,7 +264,7 @@ def test_of_ended_trials_the_best_alone_keeps_a_copy(one: Host):
     one.save(10)
     one.depot.release()
     one.begin(2)
-    one.depot.end(is_best=False, before=17)
+    one.depot.end(17, 2, is_best=False, before=None)
     one.depot.close(threading.Event())
 
     assert kept == last
@@ -276,7 +276,19 @@ def test_a_trial_that_needs_no_copy_makes_none(one: Host):
     one.begin(1, steps=100)
     one.save(100)
 
-    one.depot.end(is_best=False, before=None)
+    one.depot.end(17, 1, is_best=False, before=None)
     one.depot.close(threading.Event())
 
     assert (one.copied, one.stored()) == ([], [])
+
+
+def test_an_attempt_that_lost_its_trial_leaves_the_copies_to_the_next(one: Host):
+    one.begin(1)
+    one.save(100)
+    wait_until(lambda: one.copied == [100])
+
+    # Its lease was lost, and the worker ends another trial without training it.
+    one.depot.end(18, 1, is_best=False, before=None)
+    one.depot.close(threading.Event())
+
+    assert one.stored() == [(1, 100)]
