@@ -7,7 +7,6 @@ of it, and no outage of the place ends a trial. Border: when; `transfer` does on
 
 from __future__ import annotations
 
-import logging
 import math
 import queue
 import threading
@@ -23,6 +22,7 @@ from hpo.database.faults import reason
 from hpo.engine import checkpoint_files
 from hpo.errors import LeaseLost, StopRequested
 from hpo.tickets.ticket import Ticket
+from hpo.worker.depot_log import DepotLog
 from hpo.worker.transfer import Gone, Owner, Store, Unwritable, bring, send
 
 # A copy takes at most a fifth of the time, so that a slow network is left to others.
@@ -36,8 +36,6 @@ _FINISH_S = 120.0
 _POLL_S = 0.1
 # Trying again helps against none of these.
 _LASTING = (PermissionError, ImportError, Unwritable)
-
-_logger = logging.getLogger(__name__)
 
 
 class Depot:
@@ -58,8 +56,9 @@ class Depot:
         self._copied: int | None = None
         # The first checkpoint of a process goes out at once.
         self._due_at = -math.inf
-        self._is_busy = self._is_hasty = self._is_closed = self._is_away = False
-        self._refusals: set[str] = set()
+        self._waited_s = 0.0
+        self._is_busy = self._is_hasty = self._is_closed = False
+        self._log = DepotLog(store)
         self._thread = threading.Thread(target=self._run, name="depot", daemon=True)
         self._thread.start()
 
@@ -113,15 +112,8 @@ class Depot:
                 is_lasting = isinstance(error, _LASTING) or not 0 < left_s < math.inf
                 if is_lasting or stop.wait(_RETRY_S):
                     return f"no copy can be had of {self._store}: {reason(error)}"
-                self._note_away(error)
-        log = f"ticket {owner.ticket.ticket} | trial {owner.number}"
-        if found.damaged:
-            text = "%s | %d copies in %s are not whole, looking further back"
-            _logger.warning(text, log, found.damaged, self._store)
-        if found.brought is not None:
-            text = "%s | step %d, copied by attempt %d, came from %s in %.1f s"
-            copy, passed_s = found.brought, time.monotonic() - began
-            _logger.info(text, log, copy.step, copy.attempt, self._store, passed_s)
+                self._log.away(error)
+        self._log.found(owner, found, seconds=time.monotonic() - began)
         return None if found.is_whole else f"{self._store} has no whole copy of one"
 
     def note(self, step: int) -> None:
@@ -141,13 +133,14 @@ class Depot:
             owner, newest, self._is_hasty = self._owner, self._pending, True
             self._changed.notify_all()
             # A store that was away a moment ago gets one short try.
-            wait_s = min(_AWAY_S, self._wait_s) if self._is_away else self._wait_s
+            wait_s = min(_AWAY_S, self._wait_s) if self._log.is_away else self._wait_s
+            began = time.monotonic()
             is_done = self._changed.wait_for(self._is_idle, wait_s)
+            self._waited_s = time.monotonic() - began
             copied, self._owner, self._pending = self._copied, None, None
             self._is_hasty = False
         if owner is not None and newest is not None and not is_done:
-            text = "ticket %d | its last checkpoint was not copied to %s within %.0f s"
-            _logger.warning(text, owner.ticket.ticket, self._store, wait_s)
+            self._log.left_behind(owner, wait_s)
         return copied
 
     def _is_idle(self) -> bool:
@@ -192,9 +185,10 @@ class Depot:
             self._changed.notify_all()
         began = time.monotonic()
         while self._thread.is_alive():
-            passed_s = time.monotonic() - began
-            if passed_s > (self._wait_s if stop.is_set() else max(_FINISH_S, self._wait_s)):
-                _logger.warning("not all checkpoints have come to %s", self._store)
+            # A release has waited within the same grace.
+            left_s = self._wait_s - self._waited_s if stop.is_set() else _FINISH_S
+            if time.monotonic() - began > left_s:
+                self._log.unfinished()
                 return
             self._thread.join(_POLL_S)
 
@@ -203,7 +197,7 @@ class Depot:
             try:
                 job()
             except Exception as error:
-                self._note_away(error)
+                self._log.away(error)
             with self._changed:
                 self._is_busy = False
                 self._changed.notify_all()
@@ -229,14 +223,14 @@ class Depot:
         try:
             send(self._store, owner, step)
             is_stored = True
-            self._note_back()
+            self._log.back()
         except (Gone, LeaseLost):
             # The trial has ended, here or elsewhere.
             return
         except Refused as refusal:
-            self._note_refusal(str(refusal))
+            self._log.refused(str(refusal))
         except Exception as error:
-            self._note_away(error)
+            self._log.away(error)
             self._try_again(owner, step)
             return
         now = time.monotonic()
@@ -253,20 +247,3 @@ class Depot:
             # Who is giving the trial back does not wait for a store that is away.
             if owner is self._owner and self._pending is None and not self._is_hasty:
                 self._pending = step
-
-    def _note_away(self, error: Exception) -> None:
-        if not self._is_away:
-            self._is_away = True
-            text = "%s takes or gives no checkpoint, and training goes on: %s"
-            _logger.warning(text, self._store, reason(error))
-
-    def _note_back(self) -> None:
-        if self._is_away:
-            self._is_away = False
-            _logger.warning("%s takes checkpoints again", self._store)
-
-    def _note_refusal(self, text: str) -> None:
-        if text not in self._refusals:
-            self._refusals.add(text)
-            cure = "name a folder that all hosts share, or a URL (--checkpoint_dir)"
-            _logger.warning("%s, so no other host could go on with the trial; %s", text, cure)
