@@ -36,6 +36,7 @@ _TABLES = {
     "predictions": "What the networks made of some validation samples, by trial and step.",
     "environments": "What each worker ran on: host, Python, packages, device.",
     "divergences": "Why the guard ended a trial, with all figures in `evidence`.",
+    "checkpoints": "Copies of checkpoints, in parts of 1 MiB, for a trial to go on elsewhere.",
     "artifacts": "Files of trials, in parts of 1 MiB: the step that shows a divergence.",
 }
 

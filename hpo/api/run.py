@@ -25,6 +25,7 @@ from hpo.fleet.events import Connected, Event, RunResult, Starting, Waiting
 from hpo.fleet.first import FirstWorker
 from hpo.launch.engine import Engine, engine_of, local_engine
 from hpo.machine.slots import cpu_slots
+from hpo.study.place import Place
 from hpo.study.request import FLAGS, RunRequest
 from objectives import Params, is_importing
 
@@ -90,8 +91,13 @@ def run(
     )
     folder = Path(home).absolute() if home is not None else environ.home()
     emit, stop = on_event or _ignore, threading.Event() if stop is None else stop
+    place = Place.of(request.checkpoint_dir)
     opened = engine_of(request, say=lambda what: emit(Waiting(what=what)), stop=stop)
     with closing(opened) as engine:
+        if engine.is_local and place.url is not None:
+            from hpo.study import objects
+
+            objects.require(place.url)
         return _run_on(engine, request, storage, folder, emit=emit, stop=stop)
 
 

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from hpo.cli.shared import Command, checkpoints_of, storage_option, study_option
+from hpo.cli.shared import Command, checkpoints_of, place_of, storage_option, study_option
 from hpo.errors import ConfigurationError
 
 _TO = "--to"
@@ -54,7 +54,20 @@ def copy(to: str, study_name: str | None, new_name: str | None, storage: str | N
             checkpoints=folder,
             progress=shown.show,
         )
+    url = place_of(opened).url
+    if url is not None:
+        _copy_objects(url, opened.uid, result.uid)
     print_copied(opened.name, result, url=target.url.render_as_string(hide_password=False))
+
+
+def _copy_objects(url: str, old: str, new: str) -> None:
+    """Copy the checkpoints at a URL; without them the copy's open trials start over."""
+    from hpo.study.objects import Objects
+
+    try:
+        Objects(url, old).copy_to(new)
+    except Exception as error:
+        click.echo(f"note: the checkpoints at '{url}' were not copied: {error}", err=True)
 
 
 def _read_url() -> str:

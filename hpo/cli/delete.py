@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from hpo.cli.shared import Command, checkpoints_of, storage_option, study_option
-from hpo.errors import ConfigurationError
+from hpo.cli.shared import Command, checkpoints_of, place_of, storage_option, study_option
+from hpo.errors import ConfigurationError, StorageError
+
+if TYPE_CHECKING:
+    from hpo.study.objects import Objects
 
 
 @click.command(cls=Command)
@@ -37,6 +41,9 @@ def delete(study_name: str | None, storage: str | None, yes: bool) -> None:
     own = None if whole.uid is None or whole.is_gone else open_study(db, whole.name)
     folders = Folders(checkpoints=checkpoints_of(own), logs=home() / "logs")
     print_content(whole.name, content(db, whole, folders))
+    objects = _objects(place_of(own).url, whole.uid)
+    if objects is not None:
+        click.echo(f"objects    all below {objects}", err=True)
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigurationError(
@@ -45,4 +52,21 @@ def delete(study_name: str | None, storage: str | None, yes: bool) -> None:
             )
         click.confirm(f"delete study '{whole.name}'?", abort=True, err=True)
     deleted(db, whole, folders)
+    if objects is not None:
+        try:
+            objects.clear()
+        except Exception as error:
+            raise StorageError(
+                f"the study is deleted, but not all objects below '{objects}': {error}; remove "
+                "them by hand"
+            ) from error
     click.echo(f"study '{whole.name}' is deleted", err=True)
+
+
+def _objects(url: str | None, uid: str | None) -> Objects | None:
+    """The objects of a study whose checkpoints are at a URL."""
+    if url is None or uid is None:
+        return None
+    from hpo.study.objects import Objects
+
+    return Objects(url, uid)

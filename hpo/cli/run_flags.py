@@ -94,8 +94,6 @@ def _type_of(flag: Flag) -> Any:
             return _NameOrAttribute(flag.choices)
         case "file":
             return click.Path(path_type=Path)
-        case "folder":
-            return click.Path(file_okay=False, path_type=Path)
     return str
 
 

@@ -17,6 +17,7 @@ from hpo.errors import ConfigurationError
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from hpo.study.place import Place
     from hpo.study.study import OpenStudy
 
 INTERRUPTED = 130
@@ -111,12 +112,18 @@ def open_study(study_name: str | None, storage: str | None) -> tuple[OpenStudy, 
 
 
 def checkpoints_of(opened: OpenStudy | None) -> Path:
-    """Return the checkpoint folder of a study's latest run, else the home's."""
+    """Return this host's checkpoint folder of a study's latest run, else the home's."""
     from hpo.environ import home
+
+    return place_of(opened).folder or home() / "checkpoints"
+
+
+def place_of(opened: OpenStudy | None) -> Place:
+    """Return where the checkpoints of a study's latest run are."""
+    from hpo.study.place import Place
     from hpo.study.study import last_run
 
-    named = last_run(opened).get("checkpoint_dir") if opened else None
-    return Path(named) if named else home() / "checkpoints"
+    return Place.of(last_run(opened).get("checkpoint_dir") if opened else None)
 
 
 def stop_on_signals(

@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 @click.option("--threads", type=Whole(min=1), default=1, help="CPU threads of torch (default: 1)")
 @click.option(
     "--checkpoint_dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="where checkpoints go; the fleet's workers share one (default: below HPO_HOME)",
+    metavar="FOLDER|URL|database",
+    help="where checkpoints go, for other hosts, too: a folder that they share, a URL as "
+    "s3://BUCKET/FOLDER, or the database (default: database; with the embedded server, "
+    "below HPO_HOME)",
 )
+@click.option("--checkpoint_folder", type=click.Path(file_okay=False, path_type=Path), hidden=True)
 @click.option(
     "--objective",
     metavar="NAME|module:attr|path.py",
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 @named("stall")
 @named("trial_timeout")
 @named("patience")
+@named("grace")
 @named("fresh_process")
 @click.option(
     "--with_parent", type=int, metavar="PID", help="stop when this parent process is gone"
@@ -132,7 +136,8 @@ def _joined(pulse: Pulse, run: Run, parent: int, **flags: Any) -> dict[str, Any]
     return {
         "study_name": found["study_name"],
         "objective": found["objective"],
-        "checkpoint_dir": Path(found["checkpoint_dir"]),
+        "checkpoint_dir": found["checkpoint_dir"],
+        "checkpoint_folder": found["checkpoint_folder"] and Path(found["checkpoint_folder"]),
     }
 
 
@@ -173,12 +178,14 @@ def _train(
     slot: str,
     device: str,
     threads: int,
-    checkpoint_dir: Path | None,
+    checkpoint_dir: str | None,
+    checkpoint_folder: Path | None,
     objective: str | None,
     predictions: str,
     predictions_every: str,
     trial_timeout: float | None,
     patience: float,
+    grace: float,
     fresh_process: bool,
 ) -> bool:
     """Be the process that trains; return True if the next trial is to have another one."""
@@ -192,8 +199,9 @@ def _train(
         from hpo.database.connection import connect
         from hpo.database.patience import set_patience, with_retries
         from hpo.engine.recording import Recording
-        from hpo.environ import home, storage_url
+        from hpo.environ import home, named_storage, storage_url
         from hpo.launch import children
+        from hpo.study.place import DATABASE, Place
         from hpo.study.study import claimed, open_study
         from hpo.task import compiler
         from hpo.tickets.leases import process_id
@@ -206,10 +214,15 @@ def _train(
     compiler.defer()
     torch.set_num_threads(threads)
     set_patience(patience)
+    # Of several hosts none shares the embedded server.
+    usual = DATABASE if named_storage(storage) else None
+    place = Place.of(checkpoint_dir or usual)
+    # A copy to the database takes some seconds, in which trial and beats need theirs.
+    most = 3 if place.copies == DATABASE else 2
     url = storage_url(storage)
     try:
         db = with_retries(
-            lambda: connect(url, application=slot, needs_writes=True, connections=2, kept=2)
+            lambda: connect(url, application=slot, needs_writes=True, connections=most, kept=2)
         )
         opened = with_retries(lambda: claimed(open_study(db, study_name)))
     except StorageError as error:
@@ -221,7 +234,9 @@ def _train(
         device=device,
         objective=objective,
         recording=Recording.of(predictions, predictions_every),
-        checkpoints=checkpoint_dir or home() / "checkpoints" / opened.uid,
+        checkpoints=checkpoint_folder or place.folder_of(opened.uid, home=home()),
+        copies=place.copies,
+        grace_s=grace,
         trial_timeout_s=trial_timeout,
         # The supervisor first notes why this process has ended; only then is its ticket given back.
         process=process_id(parent) or process_id(),

@@ -3,7 +3,7 @@
 Keys are the study's uid, the ticket 1…N and the attempt; `run_uid` identifies one attempt. The uid
 is an attribute of the study, because renaming a study in the dashboard re-creates its trials under
 new ids. All times are of the database's clock. Border: definitions alone. Rows are written by
-`records`, `artifacts`, `retention` and the package `tickets`.
+`records`, `artifacts`, `checkpoints`, `retention` and the package `tickets`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSON, JSONB, UUID
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 # The schedulers that were tried noticed a partitioned host only after 56 s. A lease must outlive
 # the outage that a trial waits out (45 s) and a beat or two (5 s each).
 LEASE_S = 90.0
@@ -46,7 +46,8 @@ tickets = sa.Table(
     # have ended, and those that ended from outside or fell silent.
     sa.Column("losses", sa.Integer, nullable=False, server_default="0"),
     sa.Column("silences", sa.Integer, nullable=False, server_default="0"),
-    # The step of the newest checkpoint at the last loss, and the last loss in words.
+    # The step of the newest checkpoint at the last loss, and the last loss in words. Where workers
+    # copy checkpoints for other hosts, it is the step of the newest copy.
     sa.Column("saved_step", sa.Integer, nullable=False, server_default="0"),
     sa.Column("cause", sa.Text),
     # The ticket's current trial repeats this one's configuration in a wider precision.
@@ -77,8 +78,8 @@ leases = sa.Table(
     sa.Column("step", sa.Integer),
     sa.Column("steps", sa.Integer),
     sa.Column("value", sa.Float),
-    # The step of the newest checkpoint, the current phase of the training, and the time since the
-    # last step or phase began, in s.
+    # The step of the newest checkpoint, or of its newest copy for other hosts, the current phase of
+    # the training, and the time since the last step or phase began, in s.
     sa.Column("saved_step", sa.Integer),
     sa.Column("phase", sa.Text),
     sa.Column("phase_s", sa.Float),
@@ -160,5 +161,22 @@ artifacts = sa.Table(
     sa.Column("part", sa.Integer, primary_key=True),
     sa.Column("body", sa.LargeBinary, nullable=False),
     # `gc` spares a file that no trial refers to yet, because it has just been uploaded.
+    sa.Column("at", sa.DateTime(timezone=True), server_default=sa.func.now()),
+)
+
+# Copies of checkpoints, from which a trial goes on where another host's files are out of reach.
+# Each part repeats what is said of the whole file: its number of parts, its size and checksum, and
+# the step that it was written after.
+checkpoints = sa.Table(
+    "checkpoints",
+    OWN,
+    sa.Column("study_uid", UUID(as_uuid=False), primary_key=True),
+    sa.Column("trial_number", sa.Integer, primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("part", sa.Integer, primary_key=True),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("at", sa.DateTime(timezone=True), server_default=sa.func.now()),
 )

@@ -10,15 +10,20 @@ from hpo.study.leftovers import Leftovers
 def print_content(study: str, content: Content) -> None:
     """Print on stderr the content that would be deleted."""
     rows = content.rows
-    checkpoints_mb, artifacts_mb = (
-        sum(sizes) / 1e6
-        for sizes in ((path.stat().st_size for path in content.checkpoints), content.artifacts)
+    sizes = [path.stat().st_size for path in content.checkpoints]
+    checkpoints_mb, artifacts_mb, stored_mb = (
+        sum(each) / 1e6 for each in (sizes, content.artifacts, content.stored)
     )
     lines = {
         "study": study,
         "trials": f"{rows['trials']:,}",
         "records": f"{rows['metrics']:,} of epochs, {rows['divergences']:,} of divergences",
         "artifacts": f"{len(content.artifacts):,} ({artifacts_mb:.1f} MB)",
+        **(
+            {"copies": f"{len(content.stored):,} checkpoints in the database ({stored_mb:.1f} MB)"}
+            if content.stored
+            else {}
+        ),
         "files": f"{len(content.checkpoints):,} checkpoints ({checkpoints_mb:.1f} MB), "
         f"{len(content.logs):,} logs, on this host",
     }

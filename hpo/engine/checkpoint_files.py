@@ -40,6 +40,12 @@ def earlier(path: Path) -> list[Path]:
     return sorted(same, key=lambda file: same[file].attempt, reverse=True)
 
 
+def attempt_of(path: Path) -> int:
+    """The attempt whose file this is; 0 for that of an earlier version."""
+    owner = _owner(path)
+    return 0 if owner is None else owner.attempt
+
+
 def sweep(folder: Path, ended: Container[int], *, keep: tuple[int, int] | None) -> None:
     """Delete the checkpoints of ended trials, temporary files too.
 

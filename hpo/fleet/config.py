@@ -13,6 +13,7 @@ from hpo.launch.engine import Engine
 from hpo.machine.slots import Slot
 from hpo.search.plugins import is_plugin
 from hpo.start import PROGRAM
+from hpo.study.place import DATABASE, Place
 from hpo.study.request import RunRequest
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class FleetConfig:
         program: The first words of a worker's command line.
         tether: Flags by which a worker ends with the process that started it.
         is_local: True if the workers run on this host, and share its files.
+        copies: Where the workers copy checkpoints to: a URL, or the database; None for nowhere.
     """
 
     slots: Sequence[Slot]
@@ -43,6 +45,7 @@ class FleetConfig:
     program: Sequence[str] = PROGRAM
     tether: Sequence[str] = ()
     is_local: bool = True
+    copies: str | None = None
 
     @classmethod
     def below(cls, home: Path, request: RunRequest, uid: str, engine: Engine) -> FleetConfig:
@@ -51,13 +54,16 @@ class FleetConfig:
         Args:
             uid: The study's, which names its folders.
         """
-        checkpoints = (request.checkpoint_dir or home / "checkpoints") / uid
+        # Elsewhere a host's folder ends with the host.
+        usual = None if engine.is_local else DATABASE
+        place = Place.of(request.checkpoint_dir or usual)
         return cls(
             slots=engine.slots,
             program=engine.launcher.program,
             tether=engine.launcher.tether,
             is_local=engine.is_local,
-            checkpoints=checkpoints.absolute(),
+            checkpoints=place.folder_of(uid, home=home),
+            copies=place.copies,
             logs=home / "logs" / uid,
             grace_s=request.grace_s,
             timeout_s=request.timeout_s,
@@ -85,8 +91,17 @@ class FleetConfig:
             *self._command(slot),
             *("--objective", objective),
             *(part for kind, spec in plugins.items() for part in (f"--{kind}", spec)),
-            *("--study_name", study_name, "--checkpoint_dir", str(self.checkpoints)),
+            *("--study_name", study_name),
+            *(part for name, value in self.places().items() for part in (f"--{name}", value)),
         ]
+
+    def places(self) -> Mapping[str, str]:
+        """Where a worker's checkpoints go, by its flags."""
+        if self.copies is None:
+            return {"checkpoint_dir": str(self.checkpoints)}
+        # On another host the folder is below that host's home.
+        here = {"checkpoint_folder": str(self.checkpoints)} if self.is_local else {}
+        return {"checkpoint_dir": self.copies, **here}
 
     def first_argv(self, slot: Slot) -> list[str]:
         """The command line of the worker that starts before the study exists."""
@@ -115,7 +130,7 @@ class FleetConfig:
         return [
             *(*self.program, "worker", "--slot", slot.name, "--device", slot.device),
             *("--predictions", predictions, "--predictions_every", every),
-            *("--patience", str(self.patience_s)),
+            *("--patience", str(self.patience_s), "--grace", str(self.grace_s)),
             *(part for flag, s in limits.items() if s for part in (flag, str(s))),
             *(("--fresh_process",) if self.fresh_process else ()),
             *self.tether,

@@ -197,7 +197,8 @@ class FirstWorker:
         about = {
             "study_name": prepared.opened.name,
             "objective": prepared.objective,
-            "checkpoint_dir": str(config.checkpoints),
+            "checkpoint_folder": None,
+            **config.places(),
             "log": [str(process.log), str(log)],
             "sampler": plugins.get("sampler"),
             "pruner": plugins.get("pruner"),

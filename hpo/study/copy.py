@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from hpo.database.connection import lock, mask, stay
 from hpo.database.migrations import create_tables
-from hpo.database.schema import artifacts, leases, metrics, tickets
+from hpo.database.schema import artifacts, checkpoints, leases, metrics, tickets
 from hpo.errors import ConfigurationError, RunFailed, StorageError
 from hpo.study.deletion import TABLES, Whole, count, lacks_right
 from hpo.study.identity import STUDIES, TRIALS
@@ -31,9 +31,10 @@ from hpo.study.study import OpenStudy
 # Leases and heartbeats are not copied, because their workers work on the source.
 _NOT_COPIED = (leases, models.TrialHeartbeatModel.__table__)
 _COPIED = [table for table in TABLES if table not in _NOT_COPIED]
+_FILES = (artifacts, checkpoints)
 _ID_LENGTH = 36
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-# This many rows are in memory at a time. A row of artifacts has 1 MiB, and several copies of it
+# This many rows are in memory at a time. A row of a file's has 1 MiB, and several copies of it
 # exist on its way.
 _ROWS, _PARTS = 1000, 4
 
@@ -180,7 +181,7 @@ class _Move:
         columns = [_raw(column).label(column.name) for column in table.columns]
         found = self._reader.execute(
             sa.select(*columns).where(self._study.rows(table)).order_by(*table.primary_key),
-            execution_options={"yield_per": _PARTS if table is artifacts else _ROWS},
+            execution_options={"yield_per": _PARTS if table in _FILES else _ROWS},
         )
         # The target numbers those rows of Optuna's itself that no other row refers to.
         given = {c.name for c in table.primary_key if table.schema is None} - set(self._numbers)
@@ -220,7 +221,7 @@ class _Move:
 def _insert(writer: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows of one table, with values as `_raw` reads them."""
     names = list(rows[0])
-    if table is artifacts:
+    if table in _FILES:
         # As text, a file would be held in memory twice as large.
         into = sa.table(table.name, *map(sa.column, names), schema=table.schema)
         writer.execute(sa.insert(into), rows)

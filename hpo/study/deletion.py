@@ -19,7 +19,15 @@ from optuna.storages._rdb import models
 from sqlalchemy.exc import DBAPIError
 
 from hpo.database.migrations import create_tables
-from hpo.database.schema import LEASE_S, OWN, artifacts, divergences, identities, tickets
+from hpo.database.schema import (
+    LEASE_S,
+    OWN,
+    artifacts,
+    checkpoints,
+    divergences,
+    identities,
+    tickets,
+)
 from hpo.errors import ConfigurationError, StorageError
 from hpo.study import identity
 from hpo.study.config import check_name
@@ -109,10 +117,12 @@ class Content:
     Attributes:
         rows: Number of rows by table.
         artifacts: Size of each artifact in the database, in bytes.
+        stored: Size of each checkpoint in the database, in bytes.
     """
 
     rows: Mapping[str, int]
     artifacts: Sequence[int]
+    stored: Sequence[int]
     checkpoints: Sequence[Path]
     logs: Sequence[Path]
 
@@ -157,10 +167,12 @@ def content(engine: sa.Engine, whole: Whole, folders: Folders) -> Content:
     """Count the rows and list the files of a study."""
     size = sa.func.sum(sa.func.octet_length(artifacts.c.body))
     sizes = sa.select(size).where(whole.rows_to_delete(artifacts)).group_by(artifacts.c.artifact_id)
+    stored = sa.select(checkpoints.c.size).where(whole.rows(checkpoints), checkpoints.c.part == 0)
     with engine.connect() as connection:
         return Content(
             rows={table.name: count(connection, whole, table) for table in TABLES},
             artifacts=list(connection.scalars(sizes)),
+            stored=list(connection.scalars(stored)),
             checkpoints=_files(folders.checkpoints, whole),
             logs=_files(folders.logs, whole),
         )

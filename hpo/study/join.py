@@ -20,6 +20,7 @@ from hpo.study import compare, study
 from hpo.study.config import StudyConfig, check_name, forced
 from hpo.study.declared import declared
 from hpo.study.objective import faulty, named_objective
+from hpo.study.place import Place
 from hpo.study.request import DEFAULT_TRIALS, DEFAULTS, FLAGS, RunRequest, usual
 from hpo.study.resolve import absolute, settled
 from hpo.study.study import OpenStudy
@@ -223,7 +224,7 @@ def _refuse_too_many(
 
 def _effective(request: RunRequest, opened: OpenStudy, *, total: int) -> dict[str, Any]:
     """The effective configuration of a run as plain data, keyed by flag."""
-    config, folder = opened.config, request.checkpoint_dir
+    config = opened.config
     values = {
         one.field: getattr(config if one.is_of_study else request, one.field) for one in FLAGS
     }
@@ -237,7 +238,7 @@ def _effective(request: RunRequest, opened: OpenStudy, *, total: int) -> dict[st
         "enqueue": [dict(one) for one in request.enqueue],
         "workers": request.workers or "auto",
         "gpus": list(request.gpus) or "all",
-        "checkpoint_dir": folder and str(folder.absolute()),
+        "checkpoint_dir": Place.of(request.checkpoint_dir).stored(),
         "predictions": samples,
         "predictions_every": every,
     }

@@ -14,7 +14,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from hpo.database.schema import LEASE_S, artifacts, divergences, identities, leases, tickets
+from hpo.database.schema import (
+    LEASE_S,
+    artifacts,
+    checkpoints,
+    divergences,
+    identities,
+    leases,
+    tickets,
+)
 from hpo.study import deletion, identity
 from hpo.study.deletion import Folders
 from hpo.study.inheritance import ROWS
@@ -108,9 +116,10 @@ def _of(table: sa.Table, uids: Sequence[str]) -> sa.ColumnElement[bool]:
 
 
 def _counted(table: sa.Table, uids: Sequence[str]) -> sa.Select[Any]:
-    """The number of rows of each gone study in a table."""
+    """The number of rows of each gone study in a table; a checkpoint counts once."""
     uid = table.c.study_uid
-    return sa.select(uid, sa.func.count()).where(_of(table, uids)).group_by(uid)
+    is_counted = table.c.part == 0 if table is checkpoints else sa.true()
+    return sa.select(uid, sa.func.count()).where(_of(table, uids), is_counted).group_by(uid)
 
 
 def _unreferenced(uids: Sequence[str]) -> sa.ColumnElement[bool]:

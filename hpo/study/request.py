@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from hpo.engine.recording import DEFAULT_SAMPLES, Recording
 from hpo.errors import ConfigurationError
+from hpo.study.place import Place
 from objectives import DEFAULT, Params
 
 # Trials of a new study.
@@ -33,7 +34,6 @@ Kind = Literal[
     "switch",
     "pairs",
     "file",
-    "folder",
     "workers",
     "names",
 ]
@@ -256,10 +256,12 @@ class RunRequest:
         name="grace",
         metavar="S",
     )
-    checkpoint_dir: Path | None = _flag(  # noqa: RUF009
+    checkpoint_dir: str | Path | None = _flag(  # noqa: RUF009
         None,
-        "folder",
-        "checkpoints of running trials and of the best (default: below HPO_HOME)",
+        "text",
+        "checkpoints of running trials and of the best: a folder, a URL as s3://BUCKET/FOLDER, or "
+        "'database' (default: below HPO_HOME; on hosts that a launcher chooses: database)",
+        metavar="FOLDER|URL|database",
     )
     predictions: int | str = _flag(
         DEFAULT_SAMPLES,
@@ -282,6 +284,7 @@ class RunRequest:
                 f"n_trials {self.n_trials} is more than a study holds ({MOST_TRIALS:,})"
             )
         Recording.of(self.predictions, self.predictions_every)
+        Place.of(self.checkpoint_dir)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> RunRequest:
@@ -296,9 +299,8 @@ class RunRequest:
         if isinstance(values.get("gpus"), str):
             names = (name.strip() for name in values["gpus"].split(","))
             values["gpus"] = [name for name in names if name]
-        for name in ("checkpoint_dir", "runtime_env"):
-            if name in values:
-                values[name] = Path(values[name])
+        if "runtime_env" in values:
+            values["runtime_env"] = Path(values["runtime_env"])
         return cls(**values, options=given.get("options", {}), slurm=given.get("slurm", {}))
 
     @property

@@ -64,7 +64,8 @@ WITH chosen AS (
     INSERT INTO hpo.leases (run_uid, study_uid, ticket, attempt, worker, host, process, slot)
     SELECT :run_uid, study_uid, ticket, attempt, :worker, :host, :process, :slot FROM taken
 )
-SELECT ticket, attempt, losses, silences, cause, trial_number, rerun_of, params FROM taken
+SELECT ticket, attempt, losses, silences, saved_step, cause, trial_number, rerun_of, params
+FROM taken
 """)
 
 

@@ -26,6 +26,7 @@ class Ticket:
     Attributes:
         losses: Workers lost in a row without a newer checkpoint, if the trial may have ended them.
         silences: The same for workers that ended from outside or fell silent.
+        saved_step: The step of the newest checkpoint when the last worker gave the trial back.
         cause: The last loss in words.
         trial_number: The ticket's Optuna trial, once it has one.
         run_uid: Identifier of this attempt.
@@ -43,6 +44,7 @@ class Ticket:
     run_uid: str
     rerun_of: int | None = None
     params: Mapping[str, Any] | None = None
+    saved_step: int = 0
 
     def check(self, session: orm.Session) -> None:
         """Raise `LeaseLost` unless the lease is ours; lock out a takeover until the commit."""

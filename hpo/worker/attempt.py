@@ -262,12 +262,36 @@ class Attempt:
         )
         _logger.info("%s | %s", self._log, dict(params))
         steps = config.epochs_per_trial * task.steps_per_epoch
+        with context.pulse.outside():
+            self._reporter.lacking = self._lacking(plan.checkpoint, steps)
         self._beat.note(epoch=0, epochs=config.epochs_per_trial, step=0, steps=steps)
         started_s = time.process_time()
         try:
             return train(task, plan, self._reporter)
         finally:
             context.training_cpu_s += time.process_time() - started_s
+
+    def _lacking(self, path: Path | None, steps: int) -> str | None:
+        """Have a checkpoint here that an interrupted trial goes on from.
+
+        Returns:
+            Why there is none, or none that can be used; None for a trial that begins.
+        """
+        ticket, depot, why = self._ticket, self._context.depot, None
+        is_begun = ticket.attempt > 1 and ticket.trial_number is not None
+        if depot is not None:
+            on_copied = self._reporter.on_copied
+            depot.begin(ticket, self._trial.number, steps=steps, on_copied=on_copied)
+            why = depot.bring(self._context.stop) if is_begun else None
+        if not is_begun or path is None:
+            return None
+        if checkpoint_files.earlier(path):
+            return "none of its checkpoints can be used"
+        step = ticket.saved_step
+        what = f"its checkpoint of step {step} is not" if step else "there is no checkpoint of it"
+        if why is not None:
+            return f"{what} in '{path.parent}', and {why}"
+        return f"{what} in '{path.parent}' on this host (--checkpoint_dir)"
 
     def _end(
         self, state: TrialState, *, reason: str = "-", detail: str = "-", value: float | None = None

@@ -1,6 +1,6 @@
 """The checkpoints of ended trials: of all of them only the best one's stays.
 
-Border: which files go; `engine.checkpoint_files` knows their names.
+Border: which files and copies go; `engine.checkpoint_files` knows their names, `depot` the copies.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ def keep_best(
     checkpoint_files.discard(folder, number, attempt, but=attempt if is_best else None)
     if is_best and before is not None:
         checkpoint_files.discard(folder, *before)
+    if context.depot is not None:
+        first = None if before is None else before[0]
+        context.depot.end(number, attempt, is_best=is_best, before=first)
     if time.monotonic() - context.swept_at > _SWEEP_S:
         context.swept_at = time.monotonic()
         _sweep(context, history, keep=(number, attempt) if is_best else before)
@@ -62,3 +65,5 @@ def _best(history: History, *, maximize: bool, but: int | None = None) -> tuple[
 def _sweep(context: WorkerContext, history: History, *, keep: tuple[int, int] | None) -> None:
     ended = set((~np.isin(history.rows["state"], _OPEN)).nonzero()[0].tolist())
     checkpoint_files.sweep(context.checkpoints, ended, keep=keep)
+    if context.depot is not None:
+        context.depot.sweep(ended, keep=keep)

@@ -14,6 +14,7 @@ from hpo.database.records import Records
 from hpo.engine.recording import Recording
 from hpo.study.study import OpenStudy
 from hpo.task.process import ProcessState
+from hpo.worker.depot import Depot
 from hpo.worker.pulse import Pulse
 from objectives import Objective
 
@@ -30,6 +31,7 @@ class WorkerContext:
         pulse: The phase of the training, which the supervisor reads.
         process_state: The settings of this process as the objective's import left them.
         trial_timeout_s: Wall time of a trial; None for no limit.
+        depot: The copies of its checkpoints that other hosts reach; None if it makes none.
         training_cpu_s: CPU seconds of this process in training and validation so far.
         swept_at: The time of the last listing of the checkpoints.
     """
@@ -47,5 +49,6 @@ class WorkerContext:
     pulse: Pulse
     process_state: ProcessState = field(default_factory=ProcessState)
     trial_timeout_s: float | None = None
+    depot: Depot | None = None
     training_cpu_s: float = 0.0
     swept_at: float = -math.inf

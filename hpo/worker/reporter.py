@@ -31,6 +31,7 @@ class TrialReporter(Reporter):
 
     Attributes:
         skipped: Steps withheld from the weights so far.
+        lacking: Why a trial that was interrupted has no checkpoint; None for a new one.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class TrialReporter(Reporter):
         self._kept: list[dict[str, Any]] = []
         self._reads_running = reads_running(trial.study.pruner)
         self.skipped = 0
+        self.lacking: str | None = None
 
     def must_stop(self) -> bool:
         is_over = self._beat.is_lost or self._beat.is_over or self._context.stop.is_set()
@@ -61,6 +63,13 @@ class TrialReporter(Reporter):
         self._context.pulse.begin(phase)
 
     def on_saved(self, step: int) -> None:
+        if self._context.depot is None:
+            self.on_copied(step)
+        else:
+            self._context.depot.note(step)
+
+    def on_copied(self, step: int) -> None:
+        """Note the step that an interruption would go back to."""
         self._beat.note(saved_step=step)
 
     def on_epoch(self, epoch: Epoch) -> bool:
@@ -72,8 +81,8 @@ class TrialReporter(Reporter):
         self._beat.note(epoch=epoch.epoch, step=epoch.step, value=shown)
         if epoch.epoch:
             _logger.info("%s | %s", self._log, epoch.line())
-        elif shown is None:
-            _logger.warning("%s | before the first step the metric is %s", self._log, value)
+        else:
+            self._note_start(value)
         # Epoch 0 is noted, and after the last one the trial ends in any case.
         is_decided = 0 < epoch.epoch < epoch.epochs
         is_written = self._keep(
@@ -92,6 +101,13 @@ class TrialReporter(Reporter):
         # The time for reports is not training time.
         self._context.training_cpu_s -= time.process_time() - started_s
         return is_pruned
+
+    def _note_start(self, value: float) -> None:
+        """Log what is worth a line of an attempt that begins before the first step."""
+        if self.lacking is not None:
+            _logger.warning("%s | it starts over: %s", self._log, self.lacking)
+        if not math.isfinite(value):
+            _logger.warning("%s | before the first step the metric is %s", self._log, value)
 
     def _refresh(self) -> None:
         # Of trials that run, a pruner in columns asks for their rungs alone.

@@ -10,6 +10,7 @@ import gc
 import logging
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hpo.database import records
 from hpo.database.artifacts import DatabaseArtifacts
+from hpo.database.checkpoints import StoredCheckpoints
 from hpo.database.connection import alone
 from hpo.engine import checkpoint_files
 from hpo.engine.recording import Recording
@@ -27,6 +29,8 @@ from hpo.launch import children
 from hpo.machine.provenance import environment, git_sha
 from hpo.study import study
 from hpo.study.objective import named_objective
+from hpo.study.objects import Objects
+from hpo.study.place import DATABASE
 from hpo.study.resolve import check_search
 from hpo.task.build import context_of
 from hpo.task.memory import resident_bytes
@@ -36,6 +40,7 @@ from hpo.tickets.ticket import Ticket
 from hpo.worker import checkpoints
 from hpo.worker.attempt import Attempt
 from hpo.worker.context import WorkerContext
+from hpo.worker.depot import Depot
 from hpo.worker.heartbeat import Beat
 from hpo.worker.idle import Idle
 from hpo.worker.pulse import Pulse
@@ -56,6 +61,8 @@ class WorkerConfig:
         objective: The study's objective as named on this host; None for the study's own name.
         recording: Settings of the predictions that its trials record.
         trial_timeout_s: Wall time of a trial; None for no limit.
+        copies: Where checkpoints are copied to: a URL, or `DATABASE`; None for nowhere.
+        grace_s: The time that this worker has to stop.
         process: The process with which its leases end, the supervisor; None for this one.
         is_for_one: True if this process trains one trial, and the next has a process of its own.
     """
@@ -67,6 +74,8 @@ class WorkerConfig:
     objective: str | None = None
     recording: Recording = field(default_factory=Recording)
     trial_timeout_s: float | None = None
+    copies: str | None = None
+    grace_s: float = 30.0
     process: str | None = None
     is_for_one: bool = False
 
@@ -105,6 +114,7 @@ class Worker:
             recording=config.recording,
             pulse=pulse or Pulse(),
             trial_timeout_s=config.trial_timeout_s,
+            depot=_depot(config, db, opened.uid),
         )
 
     @property
@@ -126,6 +136,13 @@ class Worker:
         )
         self._context.records.save_environment(self._context.name, found)
         self._memory.settle()
+        try:
+            return self._work()
+        finally:
+            if self._context.depot is not None:
+                self._context.depot.close(self._stop)
+
+    def _work(self) -> bool:
         with Idle(self._tickets, self._stop) as idle:
             while not self._stop.is_set():
                 idle.sweep()
@@ -198,7 +215,11 @@ class Worker:
                 while current is not None:
                     opened = self._context.opened
                     opened.storage.hold(current, (opened.name, opened.study_id))
-                    current = Attempt(self._context, current, beat).run()
+                    try:
+                        current = Attempt(self._context, current, beat).run()
+                    except StopRequested:
+                        self._release_checkpoint(ticket, beat)
+                        raise
         except StopRequested as stopped:
             why = "another program ended its trial" if beat.is_over else ""
             why = "the lease has run out" if beat.is_lost else why
@@ -234,6 +255,16 @@ class Worker:
         if ended:
             _logger.info("ticket %d | ended %d processes of its trial", ticket.ticket, ended)
 
+    def _release_checkpoint(self, ticket: Ticket, beat: Beat) -> None:
+        """Have the last checkpoint of a trial where other workers find it, while it is ours."""
+        depot = self._context.depot
+        if depot is None or beat.is_over or beat.is_lost:
+            return
+        step = depot.release()
+        if step is not None:
+            with suppress(SQLAlchemyError):
+                self._tickets.beat(ticket.run_uid, {"saved_step": step})
+
     def _settle(self, ticket: Ticket) -> None:
         """Close the ticket of a trial that another program ended or deleted."""
         if self._has_moved():
@@ -243,6 +274,8 @@ class Worker:
         if number is not None:
             # The ticket's next trial may get the same number, and starts anew.
             checkpoint_files.discard(self._context.checkpoints, number, ticket.attempt)
+            if self._context.depot is not None:
+                self._context.depot.discard(number)
         try:
             self._opened.storage.settle(ticket, self._context.opened.study_id)
         except LeaseLost as lost:
@@ -265,6 +298,14 @@ class Worker:
             RunFailed: It was deleted.
         """
         return study.refreshed(self._opened).study_id != self._context.opened.study_id
+
+
+def _depot(config: WorkerConfig, db: sa.Engine, uid: str) -> Depot | None:
+    """The copies of a worker's checkpoints; None if it makes none."""
+    if config.copies is None:
+        return None
+    store = StoredCheckpoints(db, uid) if config.copies == DATABASE else Objects(config.copies, uid)
+    return Depot(store, config.checkpoints, grace_s=config.grace_s)
 
 
 def _device_name(device: torch.device) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import signal
 import uuid
@@ -19,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo import cli
 from hpo.database.artifacts import DatabaseArtifacts
+from hpo.database.checkpoints import Origin, StoredCheckpoints
 from hpo.database.connection import connect
 from hpo.database.migrations import create_tables
 from hpo.database.records import Records
@@ -182,7 +184,10 @@ def create(url: str, name: str, folder: Path, *, uid: str | None = None) -> Open
     where = {"run_uid": ticket.run_uid, "epoch": 0, "step": 8}
     keep_metrics(db, records.epoch(**where, ticket=1, values={"error": 1e-7, "nan": math.nan}))
     keep(db, records.predicted([vars(one) for one in samples], **where, trial_number=4))
-    (folder / "step.pt").write_bytes(bytes(range(256)) * 5000)
+    body = bytes(range(256)) * 5000
+    origin = Origin(run_uid=ticket.run_uid, ticket=1, number=4, attempt=1, step=8)
+    StoredCheckpoints(db, uid).put(io.BytesIO(body), origin, size=len(body), sha256="-")
+    (folder / "step.pt").write_bytes(body)
     _, artifact_id = (
         upload_artifact(
             artifact_store=DatabaseArtifacts(db),

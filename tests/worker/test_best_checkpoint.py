@@ -43,3 +43,22 @@ def test_at_the_end_of_a_run_of_several_workers_only_the_best_checkpoint_is_left
     best = optuna.load_study(study_name="s", storage=url).best_trial
     (file,) = program.home.rglob("trial_*.pt")
     assert file.name == f"trial_{best.number:05d}-1.pt"
+
+
+def test_of_the_copies_in_the_database_the_best_trials_alone_is_left_and_is_its_last_state(
+    program: Program, url: str
+):
+    flags = ("--objective", "quadratic", "--study_name", "s", "--workers", "2", "--n_trials", "12")
+
+    ran = program(
+        *flags, "--pruner", "none", "--epochs_per_trial", "2", "--checkpoint_dir", "database"
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    best = optuna.load_study(study_name="s", storage=url).best_trial
+    (file,) = program.home.rglob("trial_*.pt")
+    with connect(url).begin() as connection:
+        rows = connection.exec_driver_sql("SELECT trial_number, step, body FROM hpo.checkpoints")
+        (number, step, body) = rows.one()
+    assert (number, step) == (best.number, 16)
+    assert bytes(body) == file.read_bytes()
