@@ -12,7 +12,15 @@ import click
 
 from hpo.cli.first_look import Run, serve
 from hpo.cli.run_flags import named
-from hpo.cli.shared import STOPS, Command, Whole, stop_on_signals, storage_option, uncollected
+from hpo.cli.shared import (
+    STOPS,
+    Command,
+    Number,
+    Whole,
+    stop_on_signals,
+    storage_option,
+    uncollected,
+)
 from hpo.errors import RunFailed, StorageError
 
 if TYPE_CHECKING:
@@ -44,6 +52,13 @@ if TYPE_CHECKING:
 @named("trial_timeout")
 @named("patience")
 @named("fresh_process")
+@click.option(
+    "--gpu_share",
+    type=Number(min=0, max=64),
+    default=1.0,
+    help="GPUs that count for --max_gpu_hours while it trains on one; .5 where two workers share "
+    "it (default: 1)",
+)
 @click.option(
     "--with_parent", type=int, metavar="PID", help="stop when this parent process is gone"
 )
@@ -180,6 +195,7 @@ def _train(
     trial_timeout: float | None,
     patience: float,
     fresh_process: bool,
+    gpu_share: float,
 ) -> bool:
     """Be the process that trains; return True if the next trial is to have another one."""
     import platform
@@ -226,6 +242,7 @@ def _train(
         # The supervisor first notes why this process has ended; only then is its ticket given back.
         process=process_id(parent) or process_id(),
         is_for_one=fresh_process,
+        gpus=gpu_share if device.startswith("cuda") else 0.0,
     )
     runner = Worker(config, opened, db, stop, pulse)
     started_cpu_s = time.process_time()

@@ -28,6 +28,7 @@ class FleetConfig:
         program: The first words of a worker's command line.
         tether: Flags by which a worker ends with the process that started it.
         is_local: True if the workers run on this host, and share its files.
+        gpu_share: GPUs of a worker on a GPU; a share where several have one.
     """
 
     slots: Sequence[Slot]
@@ -43,6 +44,7 @@ class FleetConfig:
     program: Sequence[str] = PROGRAM
     tether: Sequence[str] = ()
     is_local: bool = True
+    gpu_share: float = 1.0
 
     @classmethod
     def below(cls, home: Path, request: RunRequest, uid: str, engine: Engine) -> FleetConfig:
@@ -57,6 +59,7 @@ class FleetConfig:
             program=engine.launcher.program,
             tether=engine.launcher.tether,
             is_local=engine.is_local,
+            gpu_share=1 / request.workers_per_gpu,
             checkpoints=checkpoints.absolute(),
             logs=home / "logs" / uid,
             grace_s=request.grace_s,
@@ -106,6 +109,7 @@ class FleetConfig:
             *(*self.program, "worker", "--slot", slot.name, "--device", slot.device),
             *("--predictions", predictions, "--predictions_every", every),
             *("--patience", str(self.patience_s)),
+            *(("--gpu_share", f"{self.gpu_share:g}") if self.gpu_share != 1 else ()),
             *(part for flag, s in limits.items() if s for part in (flag, str(s))),
             *(("--fresh_process",) if self.fresh_process else ()),
             *self.tether,

@@ -27,6 +27,7 @@ Kind = Literal[
     "count",
     "integer",
     "seconds",
+    "hours",
     "choice",
     "plugin",
     "switch",
@@ -88,6 +89,19 @@ class RunRequest:
         "the study's total of trials, over all workers and runs (default: the study's, else "
         f"{DEFAULT_TRIALS})",
         metavar="N",
+    )
+    max_hours: float | None = _flag(
+        None,
+        "hours",
+        "the most hours in which the study's trials train, over all workers and runs; then running "
+        "trials end, and no other begins; inf for no limit (default: the study's, else none)",
+        metavar="H",
+    )
+    max_gpu_hours: float | None = _flag(
+        None,
+        "hours",
+        "the same of each GPU's hours (default: the study's, else none)",
+        metavar="H",
     )
     objective: str | None = _flag(
         None,
@@ -300,6 +314,8 @@ def _check(flag: Flag, value: Any) -> None:
         raise ConfigurationError(f"{flag.name} {value!r} is no whole number")
     if flag.kind == "seconds" and not (isinstance(value, int | float) and value >= 0):
         raise ConfigurationError(f"{flag.name} {value!r} is no number of seconds")
+    if flag.kind == "hours" and not (isinstance(value, int | float) and value > 0):
+        raise ConfigurationError(f"{flag.name} {value!r} is no number of hours above 0")
     if flag.kind == "choice" and value not in flag.choices:
         raise ConfigurationError(f"{flag.name} {value!r} is none of {', '.join(flag.choices)}")
 
