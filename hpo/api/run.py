@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from hpo.study.request import FLAGS, RunRequest
 from objectives import Params, is_importing
 
 if TYPE_CHECKING:
+    from hpo.fleet.metrics import Metrics
     from hpo.study.join import Prepared
 
 # These flags are named parameters of `run`; all others are its further settings.
@@ -88,6 +90,20 @@ def run(
     )
     folder = Path(home).absolute() if home is not None else environ.home()
     emit, stop = on_event or _ignore, threading.Event() if stop is None else stop
+    # A port that is taken ends this run before anything is started or created.
+    with _metrics(request) as metrics:
+        return _run(request, folder, storage, emit=emit, stop=stop, metrics=metrics)
+
+
+def _run(
+    request: RunRequest,
+    folder: Path,
+    storage: str | None,
+    *,
+    emit: Callable[[Event], None],
+    stop: threading.Event,
+    metrics: Metrics | None,
+) -> RunResult:
     engine = engine_of(request)
     # Wherever the workers run, the first look at the objective is taken on this host.
     here = engine if engine.is_local else local_engine(cpu_slots(1))
@@ -127,11 +143,24 @@ def run(
                 db, request, on_gpu=engine.on_gpu, look=first.look, find=first.find
             )
             config = below(prepared.opened.uid)
+            if metrics is not None:
+                from hpo.tickets.figures import read_figures
+
+                metrics.follow(partial(read_figures, prepared.db, prepared.opened.uid))
             emit(_starting(prepared, config, request, storage=shown))
             return run_fleet(prepared, config, engine.launcher, emit=emit, stop=stop, first=first)
         finally:
             engine.launcher.close()
             reset()
+
+
+def _metrics(request: RunRequest) -> AbstractContextManager[Metrics | None]:
+    """The metrics that a run serves, if it does; nothing of them is imported if not."""
+    if request.metrics_port is None:
+        return nullcontext()
+    from hpo.fleet.metrics import Metrics
+
+    return Metrics(request.metrics_host, request.metrics_port)
 
 
 def _given(enqueue: Params | Sequence[Params] | str | Path) -> Sequence[Params]:

@@ -263,6 +263,18 @@ class RunRequest:
     predictions_every: int | str = _flag(
         "epoch", "text", "how often they are kept (default: {usual})", metavar="epoch|STEPS"
     )
+    metrics_port: int | None = _flag(
+        None,
+        "count",
+        "serve the study's metrics for Prometheus on this port (default: none)",
+        metavar="P",
+    )
+    metrics_host: str = _flag(
+        "127.0.0.1",
+        "text",
+        "the address of that port; 0.0.0.0 or :: for all (default: {usual})",
+        metavar="HOST",
+    )
     options: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
