@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.database.patience import end_with, give_up_at, set_patience
 from hpo.errors import RunFailed
 from hpo.fleet.config import FleetConfig
-from hpo.fleet.events import BudgetSpent, Event, Finishing, Grown, Progress, Stopping, WorkerEnded
+from hpo.fleet.events import Event, Finishing, Grown, Progress, Stopping, WorkerEnded
+from hpo.fleet.hours import Hours
 from hpo.fleet.seats import Seat
 from hpo.fleet.tally import MOST_FAILURES
 from hpo.fleet.watch import Watch
@@ -26,7 +27,6 @@ from hpo.launch.supervisor import Process, Supervisor
 from hpo.study import study
 from hpo.study.join import Prepared
 from hpo.tickets.budget import Budget
-from hpo.tickets.spent import Spent
 
 _POLL_S = 0.2
 _PROGRESS_S = 0.5
@@ -64,7 +64,7 @@ class Fleet:
         self._seen_ended = -1
         self._finishing_since: float | None = None
         self._has_announced = False
-        self._is_over = False
+        self._hours = Hours(prepared.tickets, emit)
         self._looked_at = 0.0
 
     def adopt(self, first: Process) -> None:
@@ -93,8 +93,8 @@ class Fleet:
                     next_progress_at = _next_after(began_at)
                     is_done = spent.ended == spent.total and not self._grow()
                     self._note_deaths(is_done=is_done)
-                    if self._is_over and not is_done:
-                        if self._is_left(spent):
+                    if self._hours.is_over and not is_done:
+                        if self._hours.has_ended(spent):
                             return False
                     elif not is_done:
                         self._tend_workers(spent)
@@ -133,21 +133,6 @@ class Fleet:
             self._emit(Grown(added=added, total=self._prepared.tickets.count().total))
         return added
 
-    def _is_left(self, spent: Budget) -> bool:
-        """Return whether the last running trial of a study has ended whose hours are spent."""
-        if not spent.leased:
-            return True
-        # No worker may be left that would give a lost one's ticket back.
-        self._prepared.tickets.sweep()
-        return False
-
-    def _note_spent(self, spent: Spent, budget: Budget) -> None:
-        """Have no trial begin once the study's hours are spent; say so once."""
-        is_over = spent.reached is not None and budget.open > 0
-        if is_over and not self._is_over:
-            self._emit(BudgetSpent(sentence=spent.sentence(left=budget.open)))
-        self._is_over = is_over
-
     def _is_finishing(self) -> bool:
         """Return whether to wait for a worker that may still compute the objective's references."""
         if self._supervisor.is_idle:
@@ -177,7 +162,6 @@ class Fleet:
                 self._follow()
             self._note_trained(ended)
         leases, tally = self._prepared.tickets.live(), self._watch.tally
-        hours = self._prepared.tickets.spent()
         self._emit(
             Progress(
                 budget=spent,
@@ -189,10 +173,9 @@ class Fleet:
                 seconds=self.seconds,
                 left_s=tally.left_s(spent, leases),
                 trial_s=tally.trial_s(leases),
-                spent=hours,
+                spent=self._hours.read(spent),
             )
         )
-        self._note_spent(hours, spent)
         failed = tally.failures
         if len(failed) >= MOST_FAILURES and spent.ended < spent.total:
             raise RunFailed(
