@@ -10,9 +10,9 @@ lost workers took counts, up to a lease's life after their last beat. Border: li
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -45,25 +45,17 @@ class Spent:
     @property
     def reached(self) -> str | None:
         """The flag of the limit that was reached; None if the study may go on."""
-        limits = {
-            "--max_gpu_hours": (self.gpu_hours, self.max_gpu_hours),
-            "--max_hours": (self.hours, self.max_hours),
-        }
-        over = (flag for flag, (used, most) in limits.items() if most is not None and used >= most)
+        over = (one.flag for one in self._kinds() if one.most is not None and one.used >= one.most)
         return next(over, None)
 
     def parts(self) -> list[str]:
         """What was spent in words, as '0.31 of 2 GPU hours'; GPU hours only where there are any."""
-        found = []
-        if self.gpu_hours or self.max_gpu_hours is not None:
-            found.append(f"{_of(self.gpu_hours, self.max_gpu_hours)} GPU hours")
-        return [*found, f"{_of(self.hours, self.max_hours)} hours"]
+        kinds = self._kinds()
+        return [str(one) for one in kinds if one.used or one.most is not None or one is kinds[-1]]
 
     def limited(self) -> list[str]:
         """The same of what has a limit."""
-        limits = {"GPU hours": self.max_gpu_hours, "hours": self.max_hours}
-        is_of = {name for name, most in limits.items() if most is not None}
-        return [part for part in self.parts() if part.split(" ", 3)[-1] in is_of]
+        return [str(one) for one in self._kinds() if one.most is not None]
 
     def sentence(self, *, left: int) -> str:
         """The sentence for a study whose budget is spent.
@@ -71,12 +63,15 @@ class Spent:
         Args:
             left: The number of its tickets that stay open.
         """
-        flag = self.reached or ""
-        used = f"{_of(self.gpu_hours, self.max_gpu_hours)} GPU hours"
-        if flag == "--max_hours":
-            used = f"{_of(self.hours, self.max_hours)} hours"
+        used = next((str(one) for one in self._kinds() if one.flag == self.reached), "")
         stay = f"{left} trial{' stays' if left == 1 else 's stay'} open"
-        return f"the study's budget is spent ({used}): {stay}, and a larger {flag} goes on"
+        return f"the study's budget is spent ({used}): {stay}, and a larger {self.reached} goes on"
+
+    def _kinds(self) -> Sequence[_Kind]:
+        return (
+            _Kind("GPU hours", "--max_gpu_hours", self.gpu_hours, self.max_gpu_hours),
+            _Kind("hours", "--max_hours", self.hours, self.max_hours),
+        )
 
     def flat(self) -> dict[str, Any]:
         """All fields as plain data for JSON."""
@@ -84,9 +79,18 @@ class Spent:
         return asdict(self) | rounded
 
 
-def _of(used: float, most: float | None) -> str:
-    shown = f"{used:.2f}" if used >= 0.01 or not used else f"{used:.2g}"
-    return shown if most is None else f"{shown} of {most:g}"
+class _Kind(NamedTuple):
+    """A kind of hours: its name and flag, what was used, and the most."""
+
+    name: str
+    flag: str
+    used: float
+    most: float | None
+
+    def __str__(self) -> str:
+        small = 0 < self.used < 0.01
+        shown = f"{self.used:.2g}" if small else f"{self.used:.2f}"
+        return f"{shown}{'' if self.most is None else f' of {self.most:g}'} {self.name}"
 
 
 def read_spent(connection: sa.Connection, study_uid: str) -> Spent:
