@@ -178,6 +178,11 @@ def create(url: str, name: str, folder: Path, *, uid: str | None = None) -> Open
         )
     budget = Tickets(db, uid)
     budget.grow(3)
+    budget.limit(max_hours=9, max_gpu_hours=None)
+    with db.begin() as connection:
+        now = sa.func.now()
+        span = {"run_uid": str(uuid.uuid4()), "study_uid": uid, "began": now, "ended": now}
+        connection.execute(spans.insert().values(**span, gpus=0, lost=0))
     ticket = budget.take(worker="host:cpu:0", slot="cpu:0")
     storage.hold(ticket)
     storage.create_trial(study._study_id, user_attrs={"prune_reason": "-"}, system_attrs={})
