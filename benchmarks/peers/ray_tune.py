@@ -15,10 +15,10 @@ import tempfile
 import time
 from typing import Any
 
-import ray  # type: ignore[import-not-found]
+import ray
 import torch
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler  # type: ignore[import-not-found]
+from ray.tune.schedulers import ASHAScheduler
 
 from objectives import Choice, Float
 from peers.plain import attributes, epochs

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from hpo import environ
 from hpo.errors import ConfigurationError
 from hpo.fleet.config import FleetConfig
-from hpo.fleet.events import Connected, Event, RunResult, Starting
+from hpo.fleet.events import Connected, Event, RunResult, Starting, Waiting
 from hpo.fleet.first import FirstWorker
 from hpo.launch.engine import Engine, engine_of, local_engine
 from hpo.machine.slots import cpu_slots
@@ -92,19 +92,27 @@ def run(
     emit, stop = on_event or _ignore, threading.Event() if stop is None else stop
     # A port that is taken ends this run before anything is started or created.
     with _metrics(request) as metrics:
-        return _run(request, folder, storage, emit=emit, stop=stop, metrics=metrics)
+        opened = engine_of(request, say=lambda what: emit(Waiting(what=what)), stop=stop)
+        with closing(opened) as engine:
+            return _run_on(engine, request, storage, folder, emit=emit, stop=stop, metrics=metrics)
 
 
-def _run(
+def _run_on(
+    engine: Engine,
     request: RunRequest,
-    folder: Path,
     storage: str | None,
+    folder: Path,
     *,
     emit: Callable[[Event], None],
     stop: threading.Event,
     metrics: Metrics | None,
 ) -> RunResult:
-    engine = engine_of(request)
+    """Run a request on an engine.
+
+    Args:
+        folder: Of the embedded server, checkpoints and logs.
+        metrics: What serves the study's metrics; None for none.
+    """
     # Wherever the workers run, the first look at the objective is taken on this host.
     here = engine if engine.is_local else local_engine(cpu_slots(1))
 
@@ -150,7 +158,6 @@ def _run(
             emit(_starting(prepared, config, request, storage=shown))
             return run_fleet(prepared, config, engine.launcher, emit=emit, stop=stop, first=first)
         finally:
-            engine.launcher.close()
             reset()
 
 

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,9 +99,8 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
 
 
 class _Shown:
-    """The display of a run, made once the database answers, so that an error comes first."""
+    """The display of a run, made for its first event, so that an error comes first."""
 
-    display: Display
     opened: OpenStudy | None = None
 
     def __init__(
@@ -115,15 +115,18 @@ class _Shown:
     def __exit__(self, *error: Any) -> None:
         self._stack.close()
 
+    @cached_property
+    def display(self) -> Display:
+        from hpo.display.run import Display, Level
+
+        return Display(Level.of(self._flags))
+
     def show(self, event: Event) -> None:
         """Show an event of the run."""
-        from hpo.display.run import Display, Level
         from hpo.fleet.events import Connected, Starting
 
-        if isinstance(event, Connected):
-            self.display = Display(Level.of(self._flags))
-            if self._is_embedded:
-                return
+        if isinstance(event, Connected) and self._is_embedded:
+            return
         self.display.show(event)
         if isinstance(event, Starting):
             self.opened = event.opened

@@ -29,6 +29,7 @@ from hpo.fleet.events import (
     Progress,
     RunResult,
     Starting,
+    Waiting,
     WorkerEnded,
 )
 from hpo.launch.launcher import LOST
@@ -125,6 +126,9 @@ class Display(Redrawn):
         """Show an event of the run."""
         if isinstance(event, Connected):
             self.say(labelled("storage", event.storage))
+        elif isinstance(event, Waiting):
+            self.say(labelled("note", event.what, style="yellow"))
+            self._log("waiting", what=event.what)
         elif isinstance(event, Looking):
             self.say(labelled("check", f"building the default configuration of {event.objective}"))
             self._log("look", objective=event.objective)

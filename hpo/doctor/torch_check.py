@@ -14,7 +14,7 @@ from importlib import metadata
 import torch
 
 from hpo.doctor.finding import Finding, failed, guarded, ok, warning
-from hpo.machine.slots import gpu_count
+from hpo.machine.gpus import named, usable_gpus
 
 _CUDA_BUILD = "install torch's build for CUDA 12.8 or 13 (docs/installation.md)"
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -33,15 +33,16 @@ def gpus(visible: str | None) -> Iterator[Finding]:
         ConfigurationError: torch's build does not fit the machine.
     """
     build = f"torch {metadata.version('torch')}"
-    if visible == "":
-        yield ok("gpu", f"{build}; CUDA_VISIBLE_DEVICES is empty, so it trains on the CPU")
+    if visible is not None and not named(visible):
+        what = f"CUDA_VISIBLE_DEVICES={visible} names no GPU, so it trains on the CPU"
+        yield ok("gpu", f"{build}; {what}")
         return
-    count = gpu_count(visible=visible)
-    if count == 0:
+    if not usable_gpus(visible=visible):
         found = "no NVIDIA device seen: it trains on the CPU, at size tiny in fp32, which is fine"
         yield ok("gpu", f"{build}; {found}")
         return
-    for index in range(count):
+    # Of several MIG devices a process sees the first alone.
+    for index in range(torch.cuda.device_count()):
         yield from guarded(f"gpu {index}", partial(_gpu, index))
 
 

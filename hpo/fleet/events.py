@@ -19,6 +19,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """The run waits for GPUs or hosts, or goes on with fewer.
+
+    Attributes:
+        what: A sentence on what it lacks.
+    """
+
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Connected:
     """The database has answered.
 
@@ -139,7 +150,8 @@ class Finishing:
 
 
 Event = (
-    Connected
+    Waiting
+    | Connected
     | Looking
     | Starting
     | Progress

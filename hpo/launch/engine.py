@@ -6,15 +6,21 @@ PostgreSQL holds all state, and an engine only keeps workers running. Border: ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from hpo import environ
-from hpo.errors import ConfigurationError
+from hpo.errors import ConfigurationError, RunInterrupted
 from hpo.launch.launcher import Launcher
 from hpo.launch.local import LocalLauncher
+from hpo.machine.reservations import Reservations
 from hpo.machine.slots import Slot, find_slots
 from hpo.study.request import RunRequest
+
+# A GPU that another run gives back is taken within this time.
+_POLL_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,22 +29,38 @@ class Engine:
 
     Attributes:
         is_local: True if its workers run on this host, and share its files.
+        reservations: The GPUs that it holds for them.
     """
 
     launcher: Launcher
     slots: Sequence[Slot]
     is_local: bool = True
+    reservations: Reservations = field(default_factory=Reservations)
 
     @property
     def on_gpu(self) -> bool:
         return self.slots[0].device == "cuda"
 
+    def close(self) -> None:
+        """Leave the engine, and give its GPUs back."""
+        self.launcher.close()
+        self.reservations.close()
 
-def engine_of(request: RunRequest) -> Engine:
+
+def engine_of(
+    request: RunRequest, *, say: Callable[[str], object], stop: threading.Event
+) -> Engine:
     """The engine that a run asks for.
+
+    GPUs that another run of this host holds are left to it. If it holds all, they are waited for.
+
+    Args:
+        say: Called with a sentence on that.
+        stop: Set to end the wait.
 
     Raises:
         ConfigurationError: It cannot be used, or has fewer slots than requested.
+        RunInterrupted: The run was stopped while it waited.
     """
     slots = find_slots(
         visible=environ.visible_gpus(),
@@ -46,7 +68,46 @@ def engine_of(request: RunRequest) -> Engine:
         per_gpu=request.workers_per_gpu,
         gpus=request.gpus,
     )
-    return local_engine(slots)
+    reservations = Reservations()
+    try:
+        free = reserved(slots, reservations, say=say, stop=stop, timeout_s=request.timeout_s)
+    except BaseException:
+        reservations.close()
+        raise
+    return replace(local_engine(free), reservations=reservations)
+
+
+def reserved(
+    slots: Sequence[Slot],
+    reservations: Reservations,
+    *,
+    say: Callable[[str], object],
+    stop: threading.Event,
+    timeout_s: float | None = None,
+) -> list[Slot]:
+    """The slots whose GPUs no other run of this host has; these are reserved. Waits for one.
+
+    Raises:
+        RunInterrupted: It was stopped, or the time was over, before one was free.
+    """
+    began_at, has_said = time.monotonic(), False
+    gpus = {slot.gpu: slot for slot in slots if slot.gpu is not None}
+    while taken := reservations.take(gpus):
+        held = ", ".join(
+            f"{dict(gpus[gpu].environment)['CUDA_VISIBLE_DEVICES']} (process {pid or 'unknown'})"
+            for gpu, pid in taken.items()
+        )
+        if len(taken) < len(gpus):
+            say(f"GPUs that other runs of this host use are left to them: {held}")
+            return [slot for slot in slots if slot.gpu not in taken]
+        if not has_said:
+            say(f"waiting for a GPU; other runs of this host use all of them: {held}")
+            has_said = True
+        if stop.wait(_POLL_S):
+            raise RunInterrupted("the run was stopped while it waited for a GPU")
+        if timeout_s is not None and time.monotonic() - began_at > timeout_s:
+            raise RunInterrupted(f"{timeout_s:g} s are over, and no GPU has become free")
+    return list(slots)
 
 
 def local_engine(slots: Sequence[Slot]) -> Engine:

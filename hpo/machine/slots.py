@@ -1,30 +1,24 @@
 """Slots for workers on this machine, from its GPUs, cores and memory.
 
-Border: reads the machine and changes nothing; `gpus` has torch count its GPUs.
+Border: reads the machine and changes nothing; `gpus` finds its GPUs.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpo.errors import ConfigurationError
-from hpo.machine.gpus import torchs_gpus
+from hpo.machine.gpus import Gpu, usable_gpus
 
 if TYPE_CHECKING:
     import torch
 
 # The largest worker seen on one core held well below 1 GiB; the rest is left to the system.
 _WORKER_BYTES = 1 << 30
-
-# nvidia-smi takes 1 to 5 s on a machine of eight GPUs whose driver sleeps.
-_DRIVER_S = 20.0
 
 # Each library gets one thread. glibc keeps freed memory, because returning a step's tensors to the
 # kernel and faulting them in again took a fifth of a worker's CPU time.
@@ -38,11 +32,16 @@ _ONE_CORE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """The place of one worker: a name for people, a device, and environment variables."""
+    """The place of one worker: a name for people, a device, and environment variables.
+
+    Attributes:
+        gpu: What identifies its GPU on this host; None without one.
+    """
 
     name: str
     device: str
     environment: tuple[tuple[str, str], ...] = ()
+    gpu: str | None = None
 
 
 def cpu_slots(count: int) -> list[Slot]:
@@ -50,77 +49,22 @@ def cpu_slots(count: int) -> list[Slot]:
     return [Slot(name=f"cpu:{i}", device="cpu", environment=_ONE_CORE) for i in range(count)]
 
 
-def gpu_slots(count: int, *, visible: str | None = None, per_gpu: int = 1) -> list[Slot]:
+def gpu_slots(gpus: Sequence[Gpu], *, per_gpu: int = 1) -> list[Slot]:
     """Slots of one GPU each; each worker sees its own GPU alone, as cuda:0.
 
     Args:
-        count: The number of GPUs that torch sees.
-        visible: CUDA_VISIBLE_DEVICES, whose names (numbers, UUIDs, MIG ids) are passed on.
         per_gpu: The number of workers that share a GPU.
     """
-    names = [name for name in (visible or "").split(",") if name]
-    names = names or [str(i) for i in range(count)]
     return [
         Slot(
-            name=f"gpu:{name}" if per_gpu == 1 else f"gpu:{name}.{share}",
+            name=f"gpu:{gpu.name}" if per_gpu == 1 else f"gpu:{gpu.name}.{share}",
             device="cuda",
-            environment=(("CUDA_VISIBLE_DEVICES", name),),
+            environment=(("CUDA_VISIBLE_DEVICES", gpu.name),),
+            gpu=gpu.uuid,
         )
-        for name in names[:count]
+        for gpu in gpus
         for share in range(per_gpu)
     ]
-
-
-def gpu_count(*, visible: str | None = None) -> int:
-    """The number of GPUs that torch can use here.
-
-    Args:
-        visible: CUDA_VISIBLE_DEVICES; empty means that none is wanted.
-
-    Raises:
-        ConfigurationError: There is an NVIDIA device, but torch cannot use it.
-    """
-    if visible == "" or not has_nvidia_device():
-        return 0
-    cuda, count = torchs_gpus()
-    if cuda is None:
-        raise ConfigurationError(
-            f"this machine has an NVIDIA GPU, but torch {metadata.version('torch')} is a CPU "
-            "build; install a CUDA build of the same version (docs/installation.md), or "
-            "set CUDA_VISIBLE_DEVICES= to train on the CPU"
-        )
-    if count == 0:
-        raise ConfigurationError(
-            f"this machine has an NVIDIA GPU, but torch's CUDA {cuda} can use none; "
-            "bring the driver up to date (nvidia-smi shows its CUDA version), name one that exists "
-            "in CUDA_VISIBLE_DEVICES, or set CUDA_VISIBLE_DEVICES= to train on the CPU"
-        )
-    return count
-
-
-def has_nvidia_device() -> bool:
-    """Return whether the kernel's driver or nvidia-smi sees an NVIDIA GPU.
-
-    Raises:
-        ConfigurationError: The driver hangs.
-    """
-    if any(Path("/dev").glob("nvidia[0-9]*")):
-        return True
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return False
-    try:
-        listed = subprocess.run(
-            [tool, "-L"], capture_output=True, text=True, timeout=_DRIVER_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ConfigurationError(
-            f"'{tool}' has not answered for {_DRIVER_S:.0f} s: the NVIDIA driver hangs; mend that, "
-            "or set CUDA_VISIBLE_DEVICES= to train on the CPU"
-        ) from error
-    except OSError:
-        return False
-    return listed.returncode == 0 and "GPU" in listed.stdout
 
 
 def usable_cores() -> int:
@@ -184,15 +128,15 @@ def find_slots(
     Raises:
         ConfigurationError: There are fewer GPUs or slots than requested.
     """
-    count = gpu_count(visible=visible)
-    if not count:
+    usable = usable_gpus(visible=visible)
+    if not usable:
         if gpus:
             raise ConfigurationError(
                 f"--gpus {','.join(gpus)}: torch sees no GPU here; leave --gpus out to "
                 "train on the CPU ('python -m hpo doctor' looks for the reason)"
             )
         return cpu_slots(workers or usable_cores())
-    found = gpu_slots(count, visible=visible, per_gpu=per_gpu)
+    found = gpu_slots(usable, per_gpu=per_gpu)
     if gpus:
         found = chosen(found, gpus)
     if workers is not None and workers > len(found):
@@ -221,9 +165,13 @@ def slots_on(device: str | None, workers: int | None, *, visible: str | None) ->
         found = find_slots(workers=workers, visible=visible)
         if device is None or found[0].device == "cuda":
             return found
-    name, count = str(torch_device(str(device))), workers or 1
+    found_device, count = torch_device(str(device)), workers or 1
+    name = str(found_device)
     names = [name] if count == 1 else [f"{name}.{share}" for share in range(count)]
-    return [Slot(name=each, device=name) for each in names]
+    gpu = None
+    if found_device.type == "cuda":
+        gpu = usable_gpus(visible=visible)[found_device.index or 0].uuid
+    return [Slot(name=each, device=name, gpu=gpu) for each in names]
 
 
 def chosen(found: Sequence[Slot], gpus: Sequence[str]) -> list[Slot]:

@@ -12,15 +12,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hpo.errors import ConfigurationError, RunFailed
+from hpo.launch.engine import reserved
 from hpo.launch.launcher import Launcher
 from hpo.launch.supervisor import News, Process, Supervisor
 from hpo.machine.provenance import environment, git_sha
+from hpo.machine.reservations import Reservations
 from hpo.machine.slots import Slot
 from hpo.refit.events import (
     Remark,
@@ -86,7 +88,13 @@ def train(
     """
     folder = TrainingFolder(config.folder, recipe)
     environment = _environment(config)
-    with folder.held(force=config.force):
+
+    def say(what: str) -> None:
+        emit(Remark(label="note", text=what))
+
+    with folder.held(force=config.force), closing(Reservations()) as reservations:
+        free = reserved(config.slots, reservations, say=say, stop=stop)
+        config = replace(config, slots=free)
         if others := folder.of_other_source():
             which = ", ".join(label_of(name) for name in others)
             changed = in_words(sorted({file for files in others.values() for file in files}))

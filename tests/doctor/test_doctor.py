@@ -16,7 +16,7 @@ from hpo.doctor import database, diagnose, machine, torch_check
 from hpo.doctor.finding import Finding, guarded
 from hpo.embedded import server
 from hpo.errors import ConfigurationError
-from hpo.machine import slots
+from hpo.machine import gpus
 from tests.support.program import ROOT, Command, Program, environment
 from tests.support.servers import open_folder
 
@@ -173,13 +173,13 @@ def test_an_nvidia_driver_that_hangs_or_a_build_without_cuda_fails_with_the_cure
         pytest.skip("a CUDA build or an NVIDIA device is here")
     tool = tmp_path / "nvidia-smi"
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(slots, "_DRIVER_S", 0.1)
+    monkeypatch.setattr(gpus, "_DRIVER_S", 0.1)
 
     tool.write_text("#!/bin/sh\nexec sleep 5\n")
     tool.chmod(0o755)
     with pytest.raises(ConfigurationError, match=r"driver hangs.*CUDA_VISIBLE_DEVICES="):
-        slots.gpu_count()
-    monkeypatch.setattr(slots, "_DRIVER_S", 20.0)
+        gpus.usable_gpus()
+    monkeypatch.setattr(gpus, "_DRIVER_S", 20.0)
     tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-1)'\n")
     found = by_name(guarded("gpu", lambda: torch_check.gpus(None)))
     unwanted = by_name(torch_check.gpus(""))
