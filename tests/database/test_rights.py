@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -81,10 +83,17 @@ def test_a_study_runs_to_its_end_under_a_workers_role(url, role, command: Comman
     program = Program(without, tmp_path / "theirs")
     program.environment["HPO_STORAGE_PASSWORD_FILE"] = str(file)
 
-    ran = program(*QUADRATIC, "--n_trials", "6", "--workers", "2", "--json", "--verbose")
+    run = program.start(*QUADRATIC, "--n_trials", "6", "--workers", "2", "--json", "--verbose")
+    arguments = set()
+    while run.poll() is None:
+        arguments.add(subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout)
+        time.sleep(0.1)
+    ran = subprocess.CompletedProcess(run.args, run.returncode, *run.communicate())
 
     assert granted.returncode == 0, granted.stderr
     assert ran.returncode == 0, ran.stderr
+    assert any("hpo worker" in one for one in arguments)
+    assert not any(PASSWORD in one for one in arguments)
     assert sum(states(url).values()) == 6
     logs = "".join(path.read_text() for path in (tmp_path / "theirs").rglob("*.log"))
     assert "worker of study" in logs
