@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
@@ -95,12 +96,26 @@ class Metrics:
             # A try would make Prometheus wait, too.
             return
         try:
-            self._figures = self._read()
+            self._figures = _grown(self._figures, self._read())
             self._is_up = True
         except Exception as error:
             # Nothing that a monitor asks for ends a run.
             _logger.warning("the metrics cannot be read: %s", str(error).partition("\n")[0])
         self._read_at = time.monotonic()
+
+
+def _grown(before: Figures | None, now: Figures | None) -> Figures | None:
+    """The figures of now, with no less spent than before.
+
+    A trial that is ending counts until its transaction began, and until now before its commit: up
+    to some ms more. A counter that goes down would be taken for one that began anew.
+    """
+    if before is None or now is None:
+        return now
+    earlier = before.spent
+    hours = max(now.spent.hours, earlier.hours)
+    gpu_hours = max(now.spent.gpu_hours, earlier.gpu_hours)
+    return replace(now, spent=replace(now.spent, hours=hours, gpu_hours=gpu_hours))
 
 
 def _of_study(found: Figures) -> Iterator[Metric]:

@@ -125,6 +125,19 @@ def test_the_last_figures_are_served_while_the_database_is_away(served: Metrics,
     assert values(second["hpo_tickets"])[("open",)] == 4
 
 
+def test_counters_never_go_down(served: Metrics, port: int):
+    # Milliseconds less, as where a sample met a trial in the middle of its end.
+    hours = [0.99999, 1.0]
+    served.follow(lambda: Figures(study="s", tickets={}, leases=(), spent=Spent(hours=hours.pop())))
+    first = scrape(port)
+    served._read_at = -math.inf
+
+    second = scrape(port)
+
+    assert hours == []
+    assert values(first["hpo_busy_seconds"]) == values(second["hpo_busy_seconds"]) == {(): 3600}
+
+
 def test_many_scrapes_read_once(served: Metrics, port: int):
     reads = []
 
