@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
 
+from hpo.database.connection import connect
 from hpo.database.schema import LEASE_S, leases, spans
 from hpo.tickets.budget import Tickets
 from hpo.tickets.ticket import Ticket
@@ -109,6 +112,49 @@ def test_every_end_of_many_leases_is_counted_once_in_few_rows(db, tickets):
     assert seconds(tickets) == pytest.approx(before)
     # A statement between a lease's beginning and its end takes some ms, 100 times.
     assert before[1] == pytest.approx(300, abs=3)
+
+
+def test_workers_that_end_at_the_same_time_are_counted_exactly(db, url, tickets):
+    with db.begin() as connection:
+        # Every span that was ever there, in a table that nobody adds up.
+        connection.exec_driver_sql("CREATE TABLE public.seen AS SELECT * FROM hpo.spans")
+        connection.exec_driver_sql(
+            "CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS"
+            " $$ BEGIN INSERT INTO public.seen SELECT NEW.*; RETURN NULL; END $$"
+        )
+        connection.exec_driver_sql(
+            "CREATE TRIGGER see AFTER INSERT ON hpo.spans FOR EACH ROW EXECUTE FUNCTION see()"
+        )
+
+    def work(_: int) -> None:
+        mine = Tickets(connect(url), tickets._study_uid)
+        for number in range(40):
+            ticket = mine.take(worker="w", slot="s", gpus=0.5)
+            assert ticket is not None
+            # A trial: longer than the transactions around it.
+            time.sleep(0.02)
+            mine.release(ticket.run_uid)
+            if number % 8 == 0:
+                fold(db, tickets)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    with db.connect() as connection:
+        count, total, union = connection.execute(
+            sa.text("""
+            SELECT count(*), sum(0.5 * extract(epoch FROM ended - began))::float8,
+            (SELECT sum(extract(epoch FROM upper(one) - lower(one)))::float8 FROM (
+                SELECT unnest(range_agg(tstzrange(began, ended))) AS one FROM public.seen
+            ) AS parts)
+            FROM public.seen""")
+        ).one()
+
+    busy_s, gpu_s = seconds(tickets)
+    assert count == 4 * 40
+    assert gpu_s == pytest.approx(total, abs=1e-6)
+    # A fold that meets a lease in the middle of its end counts it until then, some ms more; one
+    # that begins meanwhile is seen by the next.
+    assert busy_s == pytest.approx(union, rel=0.05)
 
 
 def test_no_ticket_is_taken_once_a_limit_is_reached_and_a_larger_one_goes_on(db, tickets):
