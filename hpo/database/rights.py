@@ -101,14 +101,19 @@ def grant(engine: sa.Engine, role: str, password: str | None) -> bool:
             verifier made of it, so that its logs never hold the password.
 
     Raises:
-        StorageError: The role is one that owns tables or may do everything, or is new and has no
-            password.
+        StorageError: The role is one that owns tables or may do everything; or it is new, and has
+            no password, or may not be created.
     """
     with engine.begin() as connection:
         _refuse(connection, role)
         is_new = connection.scalar(sa.text(_EXISTS), {"role": role}) is None
         if is_new and password is None:
             raise StorageError(f"role '{role}' does not exist yet; give its password")
+        if is_new and not connection.scalar(sa.text(_MAY_CREATE)):
+            raise StorageError(
+                f"role '{role}' does not exist, and this one may not create roles; have an "
+                f"administrator write: CREATE ROLE \"{role}\" LOGIN PASSWORD '...', and repeat this"
+            )
         for statement in _login(connection, role, password, is_new=is_new):
             connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         for statement in granted(engine, role):
@@ -117,6 +122,7 @@ def grant(engine: sa.Engine, role: str, password: str | None) -> bool:
 
 
 _EXISTS = "SELECT 1 FROM pg_roles WHERE rolname = :role"
+_MAY_CREATE = "SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user"
 _MAY_ALL = """
 SELECT rolsuper OR EXISTS (
     SELECT FROM pg_class c WHERE c.relowner = r.oid AND c.oid = 'hpo.leases'::regclass

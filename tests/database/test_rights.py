@@ -145,3 +145,11 @@ def test_the_owner_is_no_workers_role_and_a_new_one_needs_a_password(url, db, ro
         grant(db, owner, None)
     with pytest.raises(StorageError, match="does not exist yet; give its password"):
         grant(db, role, None)
+
+
+def test_an_owner_that_may_create_no_role_is_told_what_to_have_written(url, db, role):
+    other = f"{role}b"
+    grant(db, role, PASSWORD)
+
+    with pytest.raises(StorageError, match=f'CREATE ROLE "{other}" LOGIN PASSWORD'):
+        grant(connect(of(url, role)), other, PASSWORD)
