@@ -37,9 +37,9 @@ def open_folder() -> Path:
     return path
 
 
-def query(server: Server, sql: str) -> list[tuple[object, ...]]:
+def query(server: Server, sql: str, *, as_superuser: bool = False) -> list[tuple[object, ...]]:
     """The result of a statement."""
-    connection = psycopg2.connect(server.libpq_url)
+    connection = psycopg2.connect(server.superuser_url if as_superuser else server.libpq_url)
     try:
         with connection, connection.cursor() as cursor:
             cursor.execute(sql)
