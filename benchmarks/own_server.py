@@ -25,7 +25,8 @@ def own_server() -> Iterator[postgres.Server]:
     home = Path(tempfile.mkdtemp(prefix="hpo-waiting-"))
     home.chmod(0o755)
     try:
-        ask(postgres.start(home), f"ALTER SYSTEM SET max_connections = {_CONNECTIONS}")
+        server = postgres.start(home)
+        ask(server.superuser_url, f"ALTER SYSTEM SET max_connections = {_CONNECTIONS}")
         postgres.stop(home)
         yield postgres.start(home)
     finally:
@@ -33,9 +34,13 @@ def own_server() -> Iterator[postgres.Server]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def ask(server: postgres.Server, statement: str) -> Any:
-    """The value of a statement, in a session of its own."""
-    connection = psycopg2.connect(server.libpq_url.rsplit("/", 1)[0] + "/postgres")
+def ask(url: str, statement: str) -> Any:
+    """The value of a statement, in a session of its own.
+
+    Args:
+        url: A URL of the server for libpq.
+    """
+    connection = psycopg2.connect(url.rsplit("/", 1)[0] + "/postgres")
     connection.autocommit = True
     try:
         with connection.cursor() as cursor:
@@ -60,7 +65,7 @@ class Load:
                 cpu_s += sum(process.cpu_times()[:2])
             except psutil.Error:
                 continue
-        return int(ask(self._server, _XACTS)), cpu_s
+        return int(ask(self._server.libpq_url, _XACTS)), cpu_s
 
     def since(self) -> dict[str, float]:
         """The rates since then."""

@@ -135,9 +135,9 @@ class Scene:
 
 def _started_s(found: Mapping[str, Any]) -> float:
     """The time from the start of a line's worker, its supervisor, to its first epoch."""
-    trainer = psutil.Process(found["pid"])
     # The supervisor is the trainer's parent; psutil's times are of the other clock.
-    begun = trainer.parent().create_time() - (time.time() - time.monotonic())
+    supervisor = psutil.Process(psutil.Process(found["pid"]).ppid())
+    begun = supervisor.create_time() - (time.time() - time.monotonic())
     return float(found["begun_at"] - begun)
 
 
@@ -170,11 +170,11 @@ def run(scene: Scene) -> dict[str, Any]:
 
 
 def actor(scene: Scene) -> dict[str, Any]:
-    scene.cluster = Cluster(head=("--num-cpus=1",))
-    scene.cluster.add("--num-cpus=1")
-    scene.cluster.ready()
+    scene.cluster = cluster = Cluster(head=("--num-cpus=1",))
+    cluster.add("--num-cpus=1")
+    cluster.ready()
     scene.start("host-a", "--launcher", "ray", "--gpus_per_worker", "0", trials=1)
-    found = scene.broken(None, lambda _: send(signal.SIGKILL, scene.cluster.actors()))
+    found = scene.broken(None, lambda _: send(signal.SIGKILL, cluster.actors()))
     found["start_s"] = _started_s(found)
     return found
 

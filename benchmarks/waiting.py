@@ -131,7 +131,7 @@ def beating(tickets: Tickets, held: Sequence[Ticket]) -> Iterator[None]:
 
 def settle(server: postgres.Server, workers: int) -> None:
     """Wait until all workers have looked, and listen."""
-    while ask(server, _IDLE) < workers:
+    while ask(server.libpq_url, _IDLE) < workers:
         time.sleep(0.5)
     time.sleep(_FLUSHED_S)
 

@@ -32,6 +32,8 @@ _TABLES = {
     "identities": "A row per study: the study of Optuna that its uid belongs to.",
     "tickets": "The study's budget: a row is a trial that is to be made, or was.",
     "leases": "Who works on which ticket now; a row goes when its trial ends.",
+    "spending": "A row per study: the most that it may spend, and the time of its ended leases.",
+    "spans": "Ended leases that are not in the sums of `spending` yet.",
     "metrics": "What each epoch measured; epoch 0 is the untrained network.",
     "predictions": "What the networks made of some validation samples, by trial and step.",
     "environments": "What each worker ran on: host, Python, packages, device.",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 HASH_SEED = "0"
 VARIABLES = {
     "HPO_STORAGE": "the PostgreSQL database, as --storage takes it; keeps a password out of argv",
+    "HPO_STORAGE_PASSWORD_FILE": "a file with the password of a storage URL that has none, as a "
+    "container's secret",
     "HPO_HOME": "the folder of the embedded server, checkpoints and logs (default: hpo below "
     "XDG_DATA_HOME, else ~/.local/share/hpo)",
     "XDG_DATA_HOME": "the user's data folder, where HPO_HOME is not set",
@@ -38,8 +40,35 @@ def home() -> Path:
 
 
 def named_storage(storage: str | None = None) -> str | None:
-    """The given URL, else the one in HPO_STORAGE; None for the embedded server."""
-    return storage or os.environ.get("HPO_STORAGE") or None
+    """The given URL, else the one in HPO_STORAGE; None for the embedded server.
+
+    Raises:
+        ConfigurationError: HPO_STORAGE_PASSWORD_FILE cannot be read, or the URL cannot be used.
+    """
+    named = storage or os.environ.get("HPO_STORAGE") or None
+    file = os.environ.get("HPO_STORAGE_PASSWORD_FILE")
+    return named if named is None or not file else _with_password(named, file)
+
+
+def _with_password(url: str, file: str) -> str:
+    """The URL with the password that is the first line of a file, unless it has one itself."""
+    from hpo.database.connection import parse_url
+    from hpo.errors import ConfigurationError
+
+    parsed = parse_url(url)
+    if parsed.password is not None:
+        return url
+    try:
+        with open(file, encoding="utf-8") as opened:  # noqa: PTH123
+            password = opened.readline().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise ConfigurationError(
+            f"cannot read '{file}': {why} (HPO_STORAGE_PASSWORD_FILE)"
+        ) from error
+    if not password:
+        raise ConfigurationError(f"the first line of '{file}' is empty (HPO_STORAGE_PASSWORD_FILE)")
+    return parsed.set(password=password).render_as_string(hide_password=False)
 
 
 def storage_url(storage: str | None = None, *, home_folder: Path | None = None) -> str:

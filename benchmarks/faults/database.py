@@ -63,7 +63,7 @@ class Database:
         while True:
             try:
                 connection = psycopg2.connect(
-                    self._server.libpq_url,
+                    self._server.superuser_url,
                     application_name="campaign",
                     options="-c default_transaction_read_only=off",
                 )

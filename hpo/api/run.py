@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from hpo.study.request import FLAGS, RunRequest
 from objectives import Params, is_importing
 
 if TYPE_CHECKING:
+    from hpo.fleet.metrics import Metrics
     from hpo.study.join import Prepared
 
 # These flags are named parameters of `run`; all others are its further settings.
@@ -92,13 +93,15 @@ def run(
     folder = Path(home).absolute() if home is not None else environ.home()
     emit, stop = on_event or _ignore, threading.Event() if stop is None else stop
     place = Place.of(request.checkpoint_dir)
-    opened = engine_of(request, say=lambda what: emit(Waiting(what=what)), stop=stop)
-    with closing(opened) as engine:
-        if engine.is_local and place.url is not None:
-            from hpo.study import objects
+    # A port that is taken ends this run before anything is started or created.
+    with _metrics(request) as metrics:
+        opened = engine_of(request, say=lambda what: emit(Waiting(what=what)), stop=stop)
+        with closing(opened) as engine:
+            if engine.is_local and place.url is not None:
+                from hpo.study import objects
 
-            objects.require(place.url)
-        return _run_on(engine, request, storage, folder, emit=emit, stop=stop)
+                objects.require(place.url)
+            return _run_on(engine, request, storage, folder, emit=emit, stop=stop, metrics=metrics)
 
 
 def _run_on(
@@ -109,11 +112,13 @@ def _run_on(
     *,
     emit: Callable[[Event], None],
     stop: threading.Event,
+    metrics: Metrics | None,
 ) -> RunResult:
     """Run a request on an engine.
 
     Args:
         folder: Of the embedded server, checkpoints and logs.
+        metrics: What serves the study's metrics; None for none.
     """
     # Wherever the workers run, the first look at the objective is taken on this host.
     here = engine if engine.is_local else local_engine(cpu_slots(1))
@@ -154,10 +159,23 @@ def _run_on(
                 db, request, on_gpu=engine.on_gpu, look=first.look, find=first.find
             )
             config = below(prepared.opened.uid)
+            if metrics is not None:
+                from hpo.tickets.figures import read_figures
+
+                metrics.follow(partial(read_figures, prepared.db, prepared.opened.uid))
             emit(_starting(prepared, config, request, storage=shown))
             return run_fleet(prepared, config, engine.launcher, emit=emit, stop=stop, first=first)
         finally:
             reset()
+
+
+def _metrics(request: RunRequest) -> AbstractContextManager[Metrics | None]:
+    """The metrics that a run serves, if it does; nothing of them is imported if not."""
+    if request.metrics_port is None:
+        return nullcontext()
+    from hpo.fleet.metrics import Metrics
+
+    return Metrics(request.metrics_host, request.metrics_port)
 
 
 def _given(enqueue: Params | Sequence[Params] | str | Path) -> Sequence[Params]:

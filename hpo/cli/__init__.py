@@ -31,7 +31,7 @@ _SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Objectives": {"objectives": "objectives", "check": "objectives", "scenes": "scenes"},
     "Storage": {
         **{"url": "server", "stop": "server", "copy": "copy", "delete": "delete"},
-        **{"gc": "predictions"},
+        **{"gc": "predictions", "grant": "grant"},
     },
     "When something is wrong": {"doctor": "doctor"},
 }

@@ -88,6 +88,8 @@ def _type_of(flag: Flag) -> Any:
             return int
         case "seconds" | "number":
             return Number(min=flag.at_least or 0)
+        case "hours":
+            return Number(min=0, min_open=True)
         case "choice":
             return click.Choice(flag.choices)
         case "plugin":

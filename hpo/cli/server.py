@@ -70,16 +70,33 @@ def dashboard(
     default="sqlalchemy",
     help="who will read it (default: sqlalchemy)",
 )
-def url(storage: str | None, form: str) -> None:
+@click.option(
+    "--superuser",
+    is_flag=True,
+    help="that of the embedded server's superuser, for psql: as for ALTER SYSTEM",
+)
+def url(storage: str | None, form: str, superuser: bool) -> None:
     """Print the storage's URL, password included; starts the embedded server.
 
     \b
     Examples:
         python -m hpo url
         psql "$(python -m hpo url --for psql)"
+        psql "$(python -m hpo url --superuser)" -c "ALTER SYSTEM SET max_connections = 500"
     """
     from hpo.database.connection import parse_url
-    from hpo.environ import storage_url
+    from hpo.environ import home, named_storage, storage_url
+
+    if superuser:
+        from hpo.embedded.server import start
+
+        if named_storage(storage) is not None:
+            raise ConfigurationError(
+                "--superuser is of the embedded server, and another one is named; leave out "
+                "--storage and HPO_STORAGE"
+            )
+        click.echo(start(home()).superuser_url)
+        return
 
     found = parse_url(storage_url(storage))
     if form == "psql":

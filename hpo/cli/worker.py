@@ -12,7 +12,15 @@ import click
 
 from hpo.cli.first_look import Run, serve
 from hpo.cli.run_flags import named
-from hpo.cli.shared import STOPS, Command, Whole, stop_on_signals, storage_option, uncollected
+from hpo.cli.shared import (
+    STOPS,
+    Command,
+    Number,
+    Whole,
+    stop_on_signals,
+    storage_option,
+    uncollected,
+)
 from hpo.errors import RunFailed, StorageError
 
 if TYPE_CHECKING:
@@ -48,6 +56,13 @@ if TYPE_CHECKING:
 @named("patience")
 @named("grace")
 @named("fresh_process")
+@click.option(
+    "--gpu_share",
+    type=Number(min=0, max=64),
+    default=1.0,
+    help="GPUs that count for --max_gpu_hours while it trains on one; .5 where two workers share "
+    "it (default: 1)",
+)
 @click.option(
     "--with_parent", type=int, metavar="PID", help="stop when this parent process is gone"
 )
@@ -187,6 +202,7 @@ def _train(
     patience: float,
     grace: float,
     fresh_process: bool,
+    gpu_share: float,
 ) -> bool:
     """Be the process that trains; return True if the next trial is to have another one."""
     import platform
@@ -241,6 +257,7 @@ def _train(
         # The supervisor first notes why this process has ended; only then is its ticket given back.
         process=process_id(parent) or process_id(),
         is_for_one=fresh_process,
+        gpus=gpu_share if device.startswith("cuda") else 0.0,
     )
     runner = Worker(config, opened, db, stop, pulse)
     started_cpu_s = time.process_time()

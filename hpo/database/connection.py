@@ -46,6 +46,30 @@ _SETTINGS = (
     " SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
 )
 
+# What libpq says of TLS, and what to write in the URL.
+_TLS = (
+    (
+        "does not match host name",
+        "name the host as its certificate does, or write sslmode=verify-ca in the URL",
+    ),
+    (
+        "certificate verify failed",
+        "name the certificate of the authority that signed the server's: sslrootcert=FILE",
+    ),
+    (
+        "root certificate file .* does not exist",
+        "name the file with the authority's certificate: sslrootcert=FILE, or =system",
+    ),
+    (
+        "no encryption$",
+        "if it takes TLS alone, write ?sslmode=verify-full&sslrootcert=FILE in the URL",
+    ),
+    (
+        "server does not support SSL",
+        "have it offer TLS, or leave sslmode out on a network that you trust",
+    ),
+)
+
 T = TypeVar("T")
 
 
@@ -147,7 +171,8 @@ def _refusal(shown: str, error: DBAPIError) -> str:
             f"storage '{shown}' is behind PgBouncer, which does not pass options on: {said}; "
             "leave them out of the URL and write ALTER ROLE ... SET search_path = ..."
         )
-    return f"storage '{shown}' does not answer: {said}"
+    cure = next((f"; {text}" for pattern, text in _TLS if re.search(pattern, said)), "")
+    return f"storage '{shown}' does not answer: {said}{cure}"
 
 
 def _set_up(connection: Any, _: object) -> None:

@@ -94,7 +94,7 @@ BEGIN
     ELSE
         UPDATE hpo.tickets SET state = p_end->>'outcome'
             WHERE study_uid = v_study AND ticket = v_ticket;
-        DELETE FROM hpo.leases WHERE run_uid = p_run;
+        PERFORM hpo.end_leases(ARRAY[p_run], 0);
     END IF;
 END $$
 """

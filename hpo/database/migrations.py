@@ -14,7 +14,9 @@ from hpo.database.functions import FUNCTIONS
 from hpo.database.patience import with_retries
 from hpo.database.preconditions import Found, foreign, look, missing_right
 from hpo.database.reading import READING
+from hpo.database.rights import hand_on
 from hpo.database.schema import LEASE_S, OWN, SCHEMA_VERSION, version_table
+from hpo.database.spending import SPENDING
 from hpo.database.triggers import TRIGGERS
 from hpo.errors import StorageError
 
@@ -38,6 +40,10 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
         "ALTER TABLE IF EXISTS hpo.identities ADD COLUMN last_trial_id integer,"
         " ADD COLUMN next_number integer",
         "CREATE INDEX open_tickets ON hpo.tickets (study_uid, ticket) WHERE state = 'open'",
+    ),
+    7: (
+        "ALTER TABLE hpo.leases ADD COLUMN gpus double precision NOT NULL DEFAULT '0',"
+        " ADD COLUMN step_s double precision, ADD COLUMN gpu_bytes bigint",
     ),
 }
 
@@ -96,8 +102,9 @@ def _bring_along(connection: sa.Connection, version: int | None) -> None:
     OWN.create_all(connection)
     # Without parameters a percent sign stands for itself.
     plain = connection.execution_options(no_parameters=True)
-    for statement in (*FUNCTIONS, *READING, *TRIGGERS):
+    for statement in (*SPENDING, *FUNCTIONS, *READING, *TRIGGERS):
         plain.exec_driver_sql(statement)
+    hand_on(connection)
     connection.execute(version_table.delete())
     connection.execute(version_table.insert().values(version=SCHEMA_VERSION))
 

@@ -41,6 +41,7 @@ class _Outages:
         self._lock = threading.Lock()
         self._waiting = 0
         self._began_at = self._told_at = self._ended_at = self._revived_at = -math.inf
+        self.count, self.seconds = 0, 0.0
         self.revive: Callable[[], object] | None = None
 
     def enter(self, began_at: float) -> None:
@@ -53,9 +54,11 @@ class _Outages:
         with self._lock:
             self._waiting -= 1
             now, is_told = time.monotonic(), self._told_at > self._began_at
+            is_last = not self._waiting
             if now - self._began_at >= _BRIEF_S:
                 self._ended_at = now
-            is_last = not self._waiting
+                self.count += is_last
+                self.seconds += (now - self._began_at) if is_last else 0.0
         if is_over and is_told and is_last:
             _logger.warning("the database is back after %.0f s", now - self._began_at)
 
@@ -142,6 +145,11 @@ def on_outage(revive: Callable[[], object] | None) -> None:
 def since_outage_s() -> float:
     """Seconds since this process last saw the database away: 0 during an outage, inf without."""
     return _outages.since_s()
+
+
+def outages() -> tuple[int, float]:
+    """The number of outages that this process has waited out, and their time in s."""
+    return _outages.count, _outages.seconds
 
 
 def with_retries(work: Callable[[], T]) -> T:

@@ -154,7 +154,8 @@ def grants(found: Found) -> str:
     return (
         f'GRANT USAGE ON SCHEMA hpo TO "{found.role}"; '
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES {where}; "
-        f"GRANT USAGE ON ALL SEQUENCES {where}"
+        f"GRANT USAGE ON ALL SEQUENCES {where}; "
+        f'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA hpo TO "{found.role}"'
     )
 
 

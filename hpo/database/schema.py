@@ -83,10 +83,42 @@ leases = sa.Table(
     sa.Column("saved_step", sa.Integer),
     sa.Column("phase", sa.Text),
     sa.Column("phase_s", sa.Float),
+    # GPUs that its slot takes: 1, a share of one, or 0 on a CPU.
+    sa.Column("gpus", sa.Float, nullable=False, server_default="0"),
+    # The median time of the latest steps, in s, and the GPU memory that the trainer holds.
+    sa.Column("step_s", sa.Float),
+    sa.Column("gpu_bytes", sa.BigInteger),
     sa.UniqueConstraint("study_uid", "ticket"),
     sa.ForeignKeyConstraint(
         ["study_uid", "ticket"], ["hpo.tickets.study_uid", "hpo.tickets.ticket"]
     ),
+)
+
+# What a study may cost and has cost, by ended leases; see `spending`. The times are those before
+# `counted_until`, and the spans below are not in them yet.
+spending = sa.Table(
+    "spending",
+    OWN,
+    sa.Column("study_uid", UUID(as_uuid=False), primary_key=True),
+    sa.Column("max_hours", sa.Float),
+    sa.Column("max_gpu_hours", sa.Float),
+    sa.Column("busy_s", sa.Float, nullable=False, server_default="0"),
+    sa.Column("gpu_s", sa.Float, nullable=False, server_default="0"),
+    sa.Column("lost", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("counted_until", sa.DateTime(timezone=True)),
+)
+
+# The lives of leases that have ended, until they are added to the sums in `spending`. A row for
+# each, so that trials which end at the same time do not wait for one row of their study.
+spans = sa.Table(
+    "spans",
+    OWN,
+    sa.Column("run_uid", UUID(as_uuid=False), primary_key=True),
+    sa.Column("study_uid", UUID(as_uuid=False), nullable=False, index=True),
+    sa.Column("began", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("ended", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("gpus", sa.Float, nullable=False),
+    sa.Column("lost", sa.Integer, nullable=False),
 )
 
 metrics = sa.Table(

@@ -24,6 +24,7 @@ def picture(progress: Progress) -> Group:
         ProgressBar(total=max(1, budget.total), completed=budget.ended, width=24),
         time_left(progress),
         f"best {best_in_short(progress.best)}",
+        *progress.spent.limited(),
     )
     head_and_counts: list[RenderableType] = [head, Text(counts(budget, progress.reasons))]
     if progress.waiting:

@@ -20,6 +20,7 @@ from hpo.display.study import counts, print_trial, running
 from hpo.display.terminal import refuse_hung_up
 from hpo.engine.checkpoint_files import file_of
 from hpo.fleet.events import (
+    BudgetSpent,
     Connected,
     Event,
     Finishing,
@@ -146,6 +147,9 @@ class Display(Redrawn):
             some = "a trial was" if event.added == 1 else f"{event.added} trials were"
             self.say(f"{some} enqueued by another program: {event.total} in all now")
             self._log("grown", **vars(event))
+        elif isinstance(event, BudgetSpent):
+            self.say(Text(f"{event.sentence}; running trials end first", style="yellow"))
+            self._log("budget_spent", detail=event.sentence)
         elif isinstance(event, Finishing):
             self.say(
                 "all trials are done; what other methods reach is still being found, to stand "
@@ -174,6 +178,7 @@ class Display(Redrawn):
                 counts(budget, progress.reasons),
                 f"best {best_in_short(progress.best)}",
                 time_left(progress),
+                *progress.spent.limited(),
             ]
             if progress.waiting:
                 parts.append(waiting(progress))
@@ -191,6 +196,7 @@ class Display(Redrawn):
                 running=[lease_figures(lease) for lease in progress.leases],
                 seconds=round(progress.seconds, 1),
                 left_s=progress.left_s and round(progress.left_s, 1),
+                spent=progress.spent.flat(),
             )
         self._ended = budget.ended
 
@@ -231,8 +237,10 @@ class Display(Redrawn):
         budget = result.budget
         self.say(
             f"{budget.ended} of {budget.total} trials done in {duration(result.seconds)}: "
-            f"{counts(budget, result.reasons)}"
+            f"{counts(budget, result.reasons)}; {', '.join(result.spent.parts())} in all"
         )
+        if result.spent.reached is not None and budget.open:
+            self.say(result.spent.sentence(left=budget.open))
         if budget.failed:
             self.say(
                 f"{budget.failed} trials failed: their attributes prune_detail and traceback say "

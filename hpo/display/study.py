@@ -47,6 +47,7 @@ def status_lines(found: Status) -> list[str]:
         "trials": f"{budget.ended} of {budget.total} ended: {counts(budget, found.reasons)}; "
         f"{budget.leased} running",
         "precision": _lost(found.lost),
+        "spent": ", ".join(found.spent.parts()),
         "best": f"{best.value:.6g} {found.metric} (trial {best.number})" if best else "-",
     }
     if found.left_out is not None:

@@ -22,6 +22,15 @@ logger = logging.getLogger(__name__)
 
 ROLE = "hpo"
 DATABASE = "hpo"
+SUPERUSER = "postgres"
+# The service's role owns its database and is no superuser: it may create databases and roles, as
+# for workers, and has the rights of the roles that it creates. A cluster of before this version has
+# it as its superuser, and goes on so.
+_SET_UP = (
+    "CREATE ROLE {role} LOGIN CREATEDB CREATEROLE PASSWORD '{password}'",
+    "ALTER ROLE {role} SET createrole_self_grant = 'set, inherit'",
+    "CREATE DATABASE {database} OWNER {role}",
+)
 
 # initdb writes these into postgresql.conf, where an owner may tune them. fsync stays on.
 SETTINGS = {
@@ -86,6 +95,8 @@ def initialise(folder: Folder, programs: Path, account: Account | None, *, guard
     if password is None:
         password = secrets.token_urlsafe(24)
         write(folder.root / "password", password)
+    of_superuser = secrets.token_urlsafe(24)
+    write(folder.superuser, of_superuser)
 
     def must(*command: str | Path, text: str = "") -> None:
         done = binaries.run(command, account=account, text=text, keep=[guard])
@@ -103,14 +114,17 @@ def initialise(folder: Folder, programs: Path, account: Account | None, *, guard
     settings = [f"--set={name}={value}" for name, value in SETTINGS.items()]
     must("mkdir", aside)
     try:
-        must("sh", "-c", 'cat > "$0"', pwfile, text=password)
+        must("sh", "-c", 'cat > "$0"', pwfile, text=of_superuser)
         must(
-            *(programs / "initdb", f"--pgdata={data}", f"--username={ROLE}", f"--pwfile={pwfile}"),
+            *(programs / "initdb", f"--pgdata={data}", f"--username={SUPERUSER}"),
+            f"--pwfile={pwfile}",
             *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-instructions"),
             *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", *settings),
         )
-        create = f"CREATE DATABASE {DATABASE}\n"
-        must(programs / "postgres", "--single", "-D", data, "postgres", text=create)
+        # Each line is a statement, and no process's arguments hold the password.
+        given = {"role": ROLE, "database": DATABASE, "password": password.replace("'", "''")}
+        statements = "".join(f"{line.format(**given)}\n" for line in _SET_UP)
+        must(programs / "postgres", "--single", "-D", data, "postgres", text=statements)
         must("mv", data, folder.data)
     finally:
         binaries.run(["rm", "-rf", aside], account=account)

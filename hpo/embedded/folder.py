@@ -5,6 +5,7 @@
         alive        held (flock) by every process of the server: the kernel itself knows whether
                      one is left, unlike a pid file or another container's process table
         password     of the role 'hpo', readable by the caller only
+        superuser    the password of the role 'postgres', which no program of ours uses
         port, host   the last port; the machine that the server runs on, gone after a clean stop
         place        the path of root's account's data, if it cannot reach this folder
         server.log
@@ -92,6 +93,10 @@ class Folder:
                 f"'{self.root}' belongs to uid {owner}, and you are uid {os.geteuid()}; run as "
                 "that user, or write another home folder in HPO_HOME"
             )
+
+    @property
+    def superuser(self) -> Path:
+        return self.root / "superuser"
 
     def password(self) -> str | None:
         return read(self.root / "password")

@@ -16,11 +16,11 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from hpo.embedded.cluster import DATABASE, ROLE, stored_password
+from hpo.embedded.cluster import DATABASE, ROLE, SUPERUSER, stored_password
 from hpo.embedded.cures import cure, is_lasting, telling_line
 from hpo.embedded.folder import Folder, hold, is_held, locked, read
 from hpo.embedded.postmaster import HOST, START_S, launch, postmaster
@@ -54,6 +54,17 @@ class Server:
         """URL for psql and other programs of PostgreSQL, with the password."""
         login = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}"
         return f"postgresql://{login}@{self.host}:{self.port}/{quote(self.database, safe='')}"
+
+    @property
+    def superuser_url(self) -> str:
+        """The same of the server's superuser: for what the service's role may not do.
+
+        In a cluster that an earlier version made, the service's role is the superuser.
+        """
+        password = read(Folder.of(self.home).superuser)
+        if password is None:
+            return self.libpq_url
+        return replace(self, user=SUPERUSER, password=password).libpq_url
 
 
 def default_home(environ: Mapping[str, str] | None = None) -> Path:

@@ -30,6 +30,7 @@ class FleetConfig:
         tether: Flags by which a worker ends with the process that started it.
         is_local: True if the workers run on this host, and share its files.
         copies: Where the workers copy checkpoints to: a URL, or the database; None for nowhere.
+        gpu_share: GPUs of a worker on a GPU; a share where several have one.
     """
 
     slots: Sequence[Slot]
@@ -46,6 +47,7 @@ class FleetConfig:
     tether: Sequence[str] = ()
     is_local: bool = True
     copies: str | None = None
+    gpu_share: float = 1.0
 
     @classmethod
     def below(cls, home: Path, request: RunRequest, uid: str, engine: Engine) -> FleetConfig:
@@ -62,6 +64,7 @@ class FleetConfig:
             program=engine.launcher.program,
             tether=engine.launcher.tether,
             is_local=engine.is_local,
+            gpu_share=request.gpus_per_worker or 1 / request.workers_per_gpu,
             checkpoints=place.folder_of(uid, home=home),
             copies=place.copies,
             logs=home / "logs" / uid,
@@ -131,6 +134,7 @@ class FleetConfig:
             *(*self.program, "worker", "--slot", slot.name, "--device", slot.device),
             *("--predictions", predictions, "--predictions_every", every),
             *("--patience", str(self.patience_s), "--grace", str(self.grace_s)),
+            *(("--gpu_share", f"{self.gpu_share:g}") if self.gpu_share != 1 else ()),
             *(part for flag, s in limits.items() if s for part in (flag, str(s))),
             *(("--fresh_process",) if self.fresh_process else ()),
             *self.tether,

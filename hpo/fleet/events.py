@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from hpo.tickets.spent import Spent
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -81,6 +83,7 @@ class Progress:
         seconds: Wall time of this run.
         left_s: Estimated wall time of the remaining trials; None without an estimate.
         trial_s: Estimated wall time of a trial; None without an estimate.
+        spent: Hours and GPU hours that the study has taken, over all runs.
     """
 
     budget: Budget
@@ -94,6 +97,7 @@ class Progress:
     seconds: float
     left_s: float | None
     trial_s: float | None
+    spent: Spent = field(default_factory=Spent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,12 +138,32 @@ class Stopping:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BudgetSpent:
+    """The study's hours are spent: running trials end, and no other begins.
+
+    Attributes:
+        sentence: What was reached, and what goes on.
+    """
+
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finishing:
     """All trials have ended, and a worker still computes the objective's references."""
 
 
 Event = (
-    Waiting | Connected | Looking | Starting | Progress | WorkerEnded | Grown | Stopping | Finishing
+    Waiting
+    | Connected
+    | Looking
+    | Starting
+    | Progress
+    | WorkerEnded
+    | Grown
+    | BudgetSpent
+    | Stopping
+    | Finishing
 )
 
 
@@ -155,6 +179,7 @@ class RunResult:
         default_value: Value of the default configuration; None unless its trial is complete.
         references: Metric of the objective's reference methods, by name.
         seconds: Wall time of this run.
+        spent: Hours and GPU hours that the study has taken, over all runs.
     """
 
     study: str
@@ -168,6 +193,7 @@ class RunResult:
     references: Mapping[str, float]
     seconds: float
     is_interrupted: bool
+    spent: Spent = field(default_factory=Spent)
 
     def flat(self) -> dict[str, Any]:
         """The result as plain data for JSON."""
@@ -175,5 +201,6 @@ class RunResult:
         return {
             **{name: value for name, value in vars(self).items() if name != "budget"},
             "budget": asdict(self.budget),
+            "spent": self.spent.flat(),
             "best": best and {"trial": best.number, "value": best.value, "params": best.params},
         }

@@ -18,6 +18,7 @@ from hpo.database.patience import end_with, give_up_at, set_patience
 from hpo.errors import RunFailed
 from hpo.fleet.config import FleetConfig
 from hpo.fleet.events import Event, Finishing, Grown, Progress, Stopping, WorkerEnded
+from hpo.fleet.hours import Hours
 from hpo.fleet.seats import Seat
 from hpo.fleet.tally import MOST_FAILURES
 from hpo.fleet.watch import Watch
@@ -63,6 +64,7 @@ class Fleet:
         self._seen_ended = -1
         self._finishing_since: float | None = None
         self._has_announced = False
+        self._hours = Hours(prepared.tickets, emit)
         self._looked_at = 0.0
 
     def adopt(self, first: Process) -> None:
@@ -91,7 +93,10 @@ class Fleet:
                     next_progress_at = _next_after(began_at)
                     is_done = spent.ended == spent.total and not self._grow()
                     self._note_deaths(is_done=is_done)
-                    if not is_done:
+                    if self._hours.is_over and not is_done:
+                        if self._hours.has_ended(spent):
+                            return False
+                    elif not is_done:
                         self._tend_workers(spent)
                         if time.monotonic() - self._looked_at > _LOOK_S:
                             self._grow()
@@ -171,6 +176,7 @@ class Fleet:
                 seconds=self.seconds,
                 left_s=tally.left_s(spent, leases),
                 trial_s=tally.trial_s(leases),
+                spent=self._hours.read(spent),
             )
         )
         failed = tally.failures

@@ -67,7 +67,7 @@ def run(
     # Its name may be another by now.
     opened = study.refreshed(prepared.opened)
     opened_study = opened.load()
-    spent = prepared.tickets.count()
+    budget = prepared.tickets.count()
     last, groups, hopeless, diverged, default = ended.read(
         opened.storage.engine,
         opened.study_id,
@@ -80,15 +80,15 @@ def run(
         ),
     )
     best, remark = best_and_remark(opened_study)
-    if not is_interrupted and spent.failed == spent.total:
+    if not is_interrupted and budget.failed == budget.total:
         detail = "-" if last is None else last.user_attrs.get("prune_detail", "-")
         raise RunFailed(
-            f"all {spent.total} trials failed, the last with: {detail}; the tracebacks are in the "
+            f"all {budget.total} trials failed, the last with: {detail}; the tracebacks are in the "
             f"workers' logs in '{config.logs}'"
         )
     return RunResult(
         study=opened.name,
-        budget=spent,
+        budget=budget,
         reasons=dict(prune_reasons(groups).most_common()),
         hopeless=[one.sentence() for one in hopeless],
         diverged=diverged,
@@ -98,4 +98,5 @@ def run(
         references=opened_study.user_attrs.get(study.REFERENCES, {}),
         seconds=fleet.seconds,
         is_interrupted=is_interrupted,
+        spent=prepared.tickets.spent(),
     )

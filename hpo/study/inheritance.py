@@ -14,12 +14,21 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import UUID
 
 from hpo.database.outside import NUMBER
-from hpo.database.schema import OWN, environments, identities, leases, metrics, tickets
+from hpo.database.schema import (
+    OWN,
+    environments,
+    identities,
+    leases,
+    metrics,
+    spans,
+    spending,
+    tickets,
+)
 
 # These tables hold a study's rows. An identity outlives its study and is none of them.
 ROWS = [t for t in OWN.sorted_tables if "study_uid" in t.c and t is not identities]
 # A table of these has records of trials, which a copy takes along.
-_RECORDS = [table for table in ROWS if table not in (tickets, leases)]
+_RECORDS = [table for table in ROWS if table not in (tickets, leases, spending, spans)]
 _CLOSED = "was running when the study was copied"
 
 # The trials of a copy, under the numbers of before and of now.
@@ -59,19 +68,23 @@ AND coalesce(o.trial_number, o.rerun_of) IS NOT NULL
 
 # A key must not be there twice at any time, so that a row takes its number in two steps. A row of a
 # deleted trial leaves its place.
-_MOVE = tuple(
-    sa.text(f"WITH renumbered AS ({_RENUMBERED}) {statement}")
-    for table in _RECORDS
-    if "trial_number" in table.c
-    for statement in (
-        f"DELETE FROM {table} r USING renumbered m WHERE r.study_uid = :uid"
-        " AND r.trial_number = m.number AND m.was <> m.number"
-        " AND r.trial_number NOT IN (SELECT was FROM renumbered)",
-        f"UPDATE {table} r SET trial_number = -1 - m.number FROM renumbered m"
-        " WHERE r.study_uid = :uid AND r.trial_number = m.was AND m.was <> m.number",
-        f"UPDATE {table} r SET trial_number = -1 - trial_number"
-        " WHERE r.study_uid = :uid AND r.trial_number < 0",
-    )
+_MOVE = (
+    # A function of the owner deletes for a worker, whose role may not.
+    sa.text(
+        f"WITH renumbered AS ({_RENUMBERED}) SELECT hpo.clear_records(:uid, array_agg(number))"
+        " FROM renumbered WHERE was <> number AND number NOT IN (SELECT was FROM renumbered)"
+    ),
+    *(
+        sa.text(f"WITH renumbered AS ({_RENUMBERED}) {statement}")
+        for table in _RECORDS
+        if "trial_number" in table.c
+        for statement in (
+            f"UPDATE {table} r SET trial_number = -1 - m.number FROM renumbered m"
+            " WHERE r.study_uid = :uid AND r.trial_number = m.was AND m.was <> m.number",
+            f"UPDATE {table} r SET trial_number = -1 - trial_number"
+            " WHERE r.study_uid = :uid AND r.trial_number < 0",
+        )
+    ),
 )
 
 # A trial is the same in both studies if its start is. Another program may have added some. The

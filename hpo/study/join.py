@@ -26,6 +26,7 @@ from hpo.study.resolve import absolute, settled
 from hpo.study.study import OpenStudy
 from hpo.tickets.budget import Tickets
 from hpo.tickets.queue import found_in
+from hpo.tickets.spent import Spent
 from objectives import DEFAULT, Objective, Params
 
 
@@ -122,6 +123,7 @@ def prepare_study(
                 )
     tickets = Tickets(db, opened.uid)
     total = tickets.grow(request.n_trials or tickets.count().total or DEFAULT_TRIALS)
+    tickets.limit(max_hours=request.max_hours, max_gpu_hours=request.max_gpu_hours)
     if request.n_trials is not None and request.n_trials < total:
         notes.append(
             f"the study has {total} trials already; --n_trials {request.n_trials} adds none"
@@ -132,7 +134,8 @@ def prepare_study(
         )
     if request.enqueue:
         notes.append(_enqueue(opened, tickets, objective, request))
-    study.note_run(opened, _effective(request, opened, total=total))
+    spent = tickets.spent()
+    study.note_run(opened, _effective(request, opened, spent, total=total))
     sizes = list(objective.sizes)
     return Prepared(
         url=url,
@@ -222,7 +225,9 @@ def _refuse_too_many(
             raise _too_few(request, total + grown + lacking)
 
 
-def _effective(request: RunRequest, opened: OpenStudy, *, total: int) -> dict[str, Any]:
+def _effective(
+    request: RunRequest, opened: OpenStudy, spent: Spent, *, total: int
+) -> dict[str, Any]:
     """The effective configuration of a run as plain data, keyed by flag."""
     config = opened.config
     values = {
@@ -232,6 +237,9 @@ def _effective(request: RunRequest, opened: OpenStudy, *, total: int) -> dict[st
     values |= {
         "study_name": opened.name,
         "n_trials": total,
+        # Infinity, which removes a limit, is no JSON.
+        "max_hours": spent.max_hours,
+        "max_gpu_hours": spent.max_gpu_hours,
         "objective": config.objective,
         "fixed": dict(config.fixed),
         "ranges": {name: list(bounds) for name, bounds in config.ranges.items()},

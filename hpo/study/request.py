@@ -29,6 +29,7 @@ Kind = Literal[
     "integer",
     "number",
     "seconds",
+    "hours",
     "choice",
     "plugin",
     "switch",
@@ -90,6 +91,19 @@ class RunRequest:
         "the study's total of trials, over all workers and runs (default: the study's, else "
         f"{DEFAULT_TRIALS})",
         metavar="N",
+    )
+    max_hours: float | None = _flag(
+        None,
+        "hours",
+        "the most hours in which the study's trials train, over all workers and runs; then running "
+        "trials end, and no other begins; inf for no limit (default: the study's, else none)",
+        metavar="H",
+    )
+    max_gpu_hours: float | None = _flag(
+        None,
+        "hours",
+        "the same of each GPU's hours (default: the study's, else none)",
+        metavar="H",
     )
     objective: str | None = _flag(
         None,
@@ -273,6 +287,18 @@ class RunRequest:
     predictions_every: int | str = _flag(
         "epoch", "text", "how often they are kept (default: {usual})", metavar="epoch|STEPS"
     )
+    metrics_port: int | None = _flag(
+        None,
+        "count",
+        "serve the study's metrics for Prometheus on this port (default: none)",
+        metavar="P",
+    )
+    metrics_host: str = _flag(
+        "127.0.0.1",
+        "text",
+        "the address of that port; 0.0.0.0 or :: for all (default: {usual})",
+        metavar="HOST",
+    )
     options: Mapping[str, str] = field(default_factory=dict)
     slurm: Mapping[str, Any] = field(default_factory=dict)
 
@@ -328,6 +354,8 @@ def _check(flag: Flag, value: Any) -> None:
         raise ConfigurationError(f"{flag.name} {value!r} is no number of at least 0")
     if flag.kind == "seconds" and not (isinstance(value, int | float) and value >= 0):
         raise ConfigurationError(f"{flag.name} {value!r} is no number of seconds")
+    if flag.kind == "hours" and not (isinstance(value, int | float) and value > 0):
+        raise ConfigurationError(f"{flag.name} {value!r} is no number of hours above 0")
     if flag.kind == "choice" and value not in flag.choices:
         raise ConfigurationError(f"{flag.name} {value!r} is none of {', '.join(flag.choices)}")
 

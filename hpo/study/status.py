@@ -25,6 +25,7 @@ from hpo.study.outcomes import (
 from hpo.study.study import OpenStudy, last_run
 from hpo.tickets.budget import Budget, Tickets
 from hpo.tickets.leases import Lease
+from hpo.tickets.spent import Spent
 
 _PRECISION = "precision_range"
 
@@ -51,6 +52,7 @@ class Status:
     """The status of a study.
 
     Attributes:
+        spent: Hours and GPU hours that it has taken, and their limits.
         reasons: Numbers of pruned trials by prune reason.
         gpu_seconds: GPU seconds by outcome: complete, a prune reason or fail.
         left_out: Remark on a better value that another program told; None without one.
@@ -64,6 +66,7 @@ class Status:
     copy_of: str | None
     metric: str
     budget: Budget
+    spent: Spent
     reasons: Mapping[str, int]
     gpu_seconds: Mapping[str, float]
     lost: Lost
@@ -82,6 +85,7 @@ class Status:
             "copy_of": self.copy_of,
             "metric": self.metric,
             "trials": {**asdict(self.budget), "total": self.budget.total},
+            "spent": self.spent.flat(),
             "prune_reasons": dict(self.reasons),
             "gpu_seconds": dict(self.gpu_seconds),
             "lost_to_precision": asdict(self.lost),
@@ -122,6 +126,7 @@ def status(opened: OpenStudy, db: sa.Engine) -> Status:
         metric=opened.config.metric,
         # The tickets and leases of its uid are the original's.
         budget=as_budget(groups) if is_copy else tickets.count(),
+        spent=Spent() if is_copy else tickets.spent(),
         reasons=dict(prune_reasons(groups).most_common()),
         gpu_seconds={name: round(total, 1) for name, total in seconds.items()},
         lost=_lost(groups, opened.config.precision),

@@ -22,6 +22,7 @@ from hpo.database.connection import held
 from hpo.database.notices import Notices
 from hpo.database.patience import since_outage_s, with_retries
 from hpo.database.schema import LEASE_S, leases, tickets
+from hpo.database.spending import OVER
 from hpo.database.trial_writer import autocommit
 from hpo.tickets.counting import Budget, Counted, budgets
 from hpo.tickets.leases import (
@@ -35,6 +36,7 @@ from hpo.tickets.leases import (
 )
 from hpo.tickets.losses import give_back
 from hpo.tickets.queue import Queue
+from hpo.tickets.spent import Spent, limit, spent
 from hpo.tickets.ticket import Ticket
 
 __all__ = ["BEAT_S", "Budget", "Tickets", "budgets"]
@@ -51,18 +53,19 @@ _SILENT = """beat_at < now() - make_interval(secs => :lease_s)
 
 # This is one statement, so that two workers never get the same ticket: choosing a row locks it, and
 # other workers skip locked rows.
-_TAKE = sa.text("""
+_TAKE = sa.text(f"""
 WITH chosen AS (
     SELECT study_uid, ticket FROM hpo.tickets
-    WHERE study_uid = :study_uid AND state = 'open'
+    WHERE study_uid = :study_uid AND state = 'open' AND NOT {OVER}
     ORDER BY ticket LIMIT 1 FOR UPDATE SKIP LOCKED
 ), taken AS (
     UPDATE hpo.tickets t SET state = 'leased', attempt = t.attempt + 1
     FROM chosen c WHERE t.study_uid = c.study_uid AND t.ticket = c.ticket
     RETURNING t.*
 ), leased AS (
-    INSERT INTO hpo.leases (run_uid, study_uid, ticket, attempt, worker, host, process, slot)
-    SELECT :run_uid, study_uid, ticket, attempt, :worker, :host, :process, :slot FROM taken
+    INSERT INTO hpo.leases (run_uid, study_uid, ticket, attempt, worker, host, process, slot,
+        gpus)
+    SELECT :run_uid, study_uid, ticket, attempt, :worker, :host, :process, :slot, :gpus FROM taken
 )
 SELECT ticket, attempt, losses, silences, saved_step, cause, trial_number, rerun_of, params
 FROM taken
@@ -107,11 +110,14 @@ class Tickets:
         with held(self._engine, lambda c: c.execute(statement.with_for_update()).close()):
             yield self.live()
 
-    def take(self, *, worker: str, slot: str, process: str | None = None) -> Ticket | None:
-        """Lease the lowest open ticket; return None if there is none.
+    def take(
+        self, *, worker: str, slot: str, process: str | None = None, gpus: float = 0.0
+    ) -> Ticket | None:
+        """Lease the lowest open ticket; None if there is none, or the study's budget is spent.
 
         Args:
             process: The process whose end is the lease's; None for this one.
+            gpus: GPUs of the slot, which count for the study's budget; a share of a shared one.
         """
         values = {
             "study_uid": self._study_uid,
@@ -119,6 +125,7 @@ class Tickets:
             "slot": slot,
             "host": host_name(),
             "process": process or process_id(),
+            "gpus": gpus,
         }
 
         def once() -> Ticket | None:
@@ -206,6 +213,15 @@ class Tickets:
     def count(self) -> Budget:
         """The number of tickets in each state."""
         return with_retries(self._counted.read)
+
+    def spent(self) -> Spent:
+        """What the study has spent, and may spend."""
+        return spent(self._engine, self._study_uid)
+
+    def limit(self, *, max_hours: float | None, max_gpu_hours: float | None) -> None:
+        """Limit what the study may spend; None leaves a limit as it is, infinity removes it."""
+        given = {"max_hours": max_hours, "max_gpu_hours": max_gpu_hours}
+        limit(self._engine, self._study_uid, given)
 
     def outlook(self, notices: Notices | None = None) -> Outlook:
         """The prospects of a worker without a ticket, read where it listens, if it does."""

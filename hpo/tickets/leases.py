@@ -19,6 +19,7 @@ from hpo.database.faults import is_outage
 from hpo.database.notices import Notices
 from hpo.database.patience import with_retries
 from hpo.database.schema import LEASE_S, leases, tickets
+from hpo.database.spending import OVER
 
 
 def host_name() -> str:
@@ -108,12 +109,14 @@ class Outlook:
         is_leased: True if others hold tickets, which they may give back.
         is_silent: True if a lease has had no beat for `LEASE_S`.
         processes: The processes of this machine that hold leases.
+        is_over: True if the study's budget is spent, so that no ticket can be taken.
     """
 
     is_open: bool
     is_leased: bool
     is_silent: bool
     processes: Sequence[str]
+    is_over: bool = False
 
     @property
     def is_spent(self) -> bool:
@@ -126,11 +129,12 @@ class Outlook:
 
 
 # One statement, so that a ticket on its way from one state to the next is seen in one of them.
-_OUTLOOK = sa.text("""
+_OUTLOOK = sa.text(f"""
 SELECT EXISTS (SELECT FROM hpo.tickets WHERE study_uid = :study_uid AND state = 'open') AS is_open,
+{OVER} AS is_over,
 count(*) > 0 AS is_leased,
 coalesce(bool_or(beat_at < now() - make_interval(secs => :lease_s)), false) AS is_silent,
-coalesce(array_agg(process) FILTER (WHERE starts_with(process, :machine)), '{}') AS processes
+coalesce(array_agg(process) FILTER (WHERE starts_with(process, :machine)), '{{}}') AS processes
 FROM hpo.leases WHERE study_uid = :study_uid
 """)
 

@@ -28,8 +28,9 @@ MAX_SILENCES = 20
 _GIVE_BACK = """
 WITH chosen AS (SELECT run_uid FROM hpo.leases WHERE {which} FOR UPDATE {skip}),
 gone AS (
-    DELETE FROM hpo.leases l USING chosen c WHERE l.run_uid = c.run_uid
-    RETURNING l.study_uid, l.ticket, coalesce(l.saved_step, 0) AS saved_step
+    SELECT study AS study_uid, number AS ticket, saved AS saved_step
+    FROM (SELECT array_agg(run_uid) AS runs FROM chosen) AS c,
+    hpo.end_leases(coalesce(c.runs, '{{}}'), :lost + :silent)
 )
 UPDATE hpo.tickets t SET state = 'open',
     losses = CASE WHEN g.saved_step > t.saved_step THEN 0 ELSE t.losses END + :lost,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,13 +30,23 @@ class Beat:
 
     Each beat also asks for the state of the trial, which another program may have ended.
 
+    Args:
+        measure: Called at each beat; what it returns is stored with the progress, by columns.
+
     Attributes:
         is_away: True if the last beat failed, so that the database is better not waited for.
         is_over: True once the trial was ended or deleted by another program.
     """
 
-    def __init__(self, tickets: Tickets, ticket: Ticket, pulse: Pulse) -> None:
+    def __init__(
+        self,
+        tickets: Tickets,
+        ticket: Ticket,
+        pulse: Pulse,
+        measure: Callable[[], Mapping[str, float | None]] = dict,
+    ) -> None:
         self._tickets, self._ticket, self._pulse = tickets, ticket, pulse
+        self._measure = measure
         self._progress: dict[str, float | int | None] = {}
         self._wake, self._done = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
@@ -99,7 +110,8 @@ class Beat:
             "phase": self._pulse.phase or None,
             "phase_s": round(self._pulse.phase_s, 1),
         }
-        renewed = self._tickets.beat(self._ticket.run_uid, {**self._progress, **phase}, state)
+        told = {**self._progress, **phase, **self._measure()}
+        renewed = self._tickets.beat(self._ticket.run_uid, told, state)
         self._is_taken, self.is_away = renewed is None, False
         if renewed is not None:
             self._renewed_at = now

@@ -68,7 +68,8 @@ class Idle:
             # What is opened between the look and the notices would not be seen.
             self._notices.listen()
             found = self._look()
-            if found.is_open or found.is_spent or self._stop.is_set():
+            is_over = found.is_over or found.is_spent
+            if found.is_open or is_over or self._stop.is_set():
                 # What follows has this connection: at the server's limit there may be no other.
                 self._notices.rest()
                 self._in_vain = self._in_vain + 1 if found.is_open else 0

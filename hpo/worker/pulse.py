@@ -11,7 +11,7 @@ import os
 import statistics
 import struct
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,6 +74,7 @@ class Pulse:
         self._phase, self._began_at = "", time.monotonic()
         self._durations: Mapping[str, deque[float]] = defaultdict(lambda: deque(maxlen=_KEPT))
         self._limits: dict[str, float] = {}
+        self._counts: Counter[str] = Counter()
 
     def hold(self, ticket: int, attempt: int = 0, study_uid: str = "") -> None:
         """Note the ticket whose trial is trained from now on; 0 for none."""
@@ -100,6 +101,7 @@ class Pulse:
         """Add a duration of a phase, and update its limit now and then."""
         kept = self._durations[phase]
         kept.append(duration_s)
+        self._counts[phase] += 1
         if self._stall_s is None and (len(kept) < _EVERY or self._beginnings % _EVERY == 0):
             self._limits[phase] = max(_LEAST_S, _MEDIANS * statistics.median(kept))
 
@@ -139,6 +141,18 @@ class Pulse:
     def phase_s(self) -> float:
         """The time since it began, in s."""
         return time.monotonic() - self._began_at
+
+    def step_s(self) -> float | None:
+        """The mean time of the latest steps, in s; None without one.
+
+        On a GPU a step is only queued, and every few steps a diagnosis waits for all of them. So
+        its time is theirs, too.
+        """
+        if not self._counts["step"]:
+            return None
+        mean = {name: statistics.fmean(list(self._durations[name])) for name in self._counts}
+        waits = self._counts["diagnosis"] / self._counts["step"]
+        return mean["step"] + waits * mean.get("diagnosis", 0.0)
 
     def ask_to_stop(self) -> None:
         """Note that the trainer is asked to stop from outside."""

@@ -10,6 +10,7 @@ import gc
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,6 +66,7 @@ class WorkerConfig:
         grace_s: The time that this worker has to stop.
         process: The process with which its leases end, the supervisor; None for this one.
         is_for_one: True if this process trains one trial, and the next has a process of its own.
+        gpus: GPUs that its trials take, which count for the study's budget.
     """
 
     name: str
@@ -78,6 +80,7 @@ class WorkerConfig:
     grace_s: float = 30.0
     process: str | None = None
     is_for_one: bool = False
+    gpus: float = 0.0
 
 
 class Worker:
@@ -94,6 +97,7 @@ class Worker:
         self._process, self._is_for_one = config.process, config.is_for_one
         self._is_spent = False
         self._slot, self._stop, self._opened = config.slot, stop, opened
+        self._gpus = config.gpus
         self._source, self._db = opened.config.source, db
         self._tickets = Tickets(db, opened.uid)
         # Code that nobody named here is refused before a ticket is taken for it.
@@ -155,6 +159,10 @@ class Worker:
                         self._save_references()
                     continue
                 outlook = idle.wait()
+                if outlook.is_over and not outlook.is_spent:
+                    spent, left = self._tickets.spent(), self._tickets.count().open
+                    _logger.info("%s", spent.sentence(left=left))
+                    return False
                 if self._is_spent and outlook.is_open:
                     return True
                 if outlook.is_spent and not self._stop.is_set():
@@ -167,7 +175,15 @@ class Worker:
         return False
 
     def _take(self) -> Ticket | None:
-        return self._tickets.take(worker=self._context.name, slot=self._slot, process=self._process)
+        return self._tickets.take(
+            worker=self._context.name, slot=self._slot, process=self._process, gpus=self._gpus
+        )
+
+    def _measured(self) -> Mapping[str, float | None]:
+        """What a beat tells of the training beside its progress."""
+        device = self._context.device
+        gpu_bytes = torch.cuda.memory_reserved(device) if device.type == "cuda" else None
+        return {"step_s": self._context.pulse.step_s(), "gpu_bytes": gpu_bytes}
 
     def _save_references(self) -> None:
         """Store in the study the metric of reference methods on the same validation set."""
@@ -206,7 +222,7 @@ class Worker:
         pulse, earlier = self._context.pulse, children.living()
         pulse.hold(ticket.ticket, ticket.attempt, ticket.study_uid)
         try:
-            with Beat(self._tickets, ticket, pulse) as beat:
+            with Beat(self._tickets, ticket, pulse, self._measured) as beat:
                 # The lease blocks changes of the study from here on, so it is read now.
                 self._context.opened = study.refreshed(self._opened)
                 if self._context.opened.config.source != self._source:

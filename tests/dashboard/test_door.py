@@ -5,11 +5,10 @@ from __future__ import annotations
 from wsgiref.simple_server import WSGIServer
 
 import pytest
-import yaml
 
 from hpo import cli
 from hpo.dashboard.server import DashboardServer
-from tests.support.program import ROOT
+from tests.support.compose import composed
 from tests.support.requests import PAGE, Start, ask, delete, reason, studies
 
 
@@ -74,7 +73,7 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_compose_files_dashboard_answers_to_the_published_name_alone(
     start: Start, url: str, place: str, loopback: None
 ):
-    service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["dashboard"]
+    service = composed()["services"]["dashboard"]
     command = cli.commands.commands["dashboard"]
     given = command.make_context("dashboard", service["command"][1:]).params
 

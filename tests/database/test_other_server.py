@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import socket
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,46 +9,16 @@ import optuna
 import pytest
 
 from tests.support.program import Program
+from tests.support.system_server import system_server
 
 pytestmark = pytest.mark.acceptance
-SYSTEM = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 
 
 @pytest.fixture
 def system_url() -> Iterator[str]:
     """A database of the system's PostgreSQL, with a password and a role that is no superuser."""
-    if not SYSTEM:
-        pytest.skip("no PostgreSQL server of the system here")
-    if os.getuid() == 0 and "postgres" not in {entry.pw_name for entry in pwd.getpwall()}:
-        pytest.skip("no account to run the system's PostgreSQL as")
-    as_server = {"user": "postgres"} if os.getuid() == 0 else {}
-    programs = SYSTEM[-1].parent
-    folder = Path(tempfile.mkdtemp(prefix="hpo-system-"))
-    if os.getuid() == 0:
-        shutil.chown(folder, "postgres")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-
-    def run(*command: str, text: str | None = None) -> None:
-        subprocess.run(
-            command, check=True, cwd=folder, input=text, text=True, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, **as_server,
-        )  # fmt: skip
-
-    data = str(folder / "data")
-    run(str(programs / "initdb"), "-D", data, "-U", "admin", "--auth=trust")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
-    run(str(programs / "pg_ctl"), "-D", data, "-o", options, "-w", "-l", f"{data}/log", "start")
-    try:
-        psql = (str(programs / "psql"), "-h", "127.0.0.1", "-p", str(port), "-U", "admin")
-        run(*psql, "-d", "postgres", text="CREATE ROLE me LOGIN PASSWORD 'a@b/c';")
-        run(*psql, "-d", "postgres", text="CREATE DATABASE mine OWNER me;")
-        # Quoted as a URL demands it.
-        yield f"postgresql+psycopg2://me:a%40b%2Fc@127.0.0.1:{port}/mine"
-    finally:
-        run(str(programs / "pg_ctl"), "-D", data, "-m", "immediate", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
+    with system_server() as server:
+        yield server.url
 
 
 def test_a_study_runs_on_a_server_that_only_a_url_names(system_url: str, tmp_path: Path):

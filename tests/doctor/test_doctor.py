@@ -102,7 +102,7 @@ def test_a_roles_missing_rights_are_named_and_the_cure_cures_them(url, tmp_path)
         cured = rights()
         sql(url, "REVOKE DELETE ON studies FROM guest")
         no_delete = rights()
-        sql(url, "REVOKE DELETE ON hpo.leases FROM guest")
+        sql(url, "REVOKE EXECUTE ON FUNCTION hpo.end_leases FROM guest")
         no_lease = rights()
         sql(url, no_lease.cure, "DELETE FROM hpo.schema_version")
         no_tables = rights()
@@ -111,8 +111,8 @@ def test_a_roles_missing_rights_are_named_and_the_cure_cures_them(url, tmp_path)
 
     assert closed.state == "failed" and "no SELECT on" in closed.found
     assert cured.state == "ok", cured
-    assert no_delete.state == "warning" and "public.studies" in no_delete.found
-    assert no_lease.state == "failed" and "no DELETE on hpo.leases" in no_lease.found
+    assert no_delete.state == "ok" and "may not delete one (public.studies)" in no_delete.found
+    assert no_lease.state == "failed" and "no EXECUTE on hpo.end_leases" in no_lease.found
     assert no_tables.state == "failed" and "may not create tables in schema hpo" in no_tables.found
 
 

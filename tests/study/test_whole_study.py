@@ -24,7 +24,16 @@ from hpo.database.checkpoints import Origin, StoredCheckpoints
 from hpo.database.connection import connect
 from hpo.database.migrations import create_tables
 from hpo.database.records import Records
-from hpo.database.schema import OWN, artifacts, divergences, leases, metrics, tickets
+from hpo.database.schema import (
+    OWN,
+    artifacts,
+    divergences,
+    leases,
+    metrics,
+    spans,
+    spending,
+    tickets,
+)
 from hpo.database.storage import open_storage
 from hpo.engine.reports import Sample
 from hpo.errors import ConfigurationError, RunFailed, StorageError
@@ -171,6 +180,11 @@ def create(url: str, name: str, folder: Path, *, uid: str | None = None) -> Open
         )
     budget = Tickets(db, uid)
     budget.grow(3)
+    budget.limit(max_hours=9, max_gpu_hours=None)
+    with db.begin() as connection:
+        now = sa.func.now()
+        span = {"run_uid": str(uuid.uuid4()), "study_uid": uid, "began": now, "ended": now}
+        connection.execute(spans.insert().values(**span, gpus=0, lost=0))
     ticket = budget.take(worker="host:cpu:0", slot="cpu:0")
     storage.hold(ticket)
     storage.create_trial(study._study_id, user_attrs={"prune_reason": "-"}, system_attrs={})
@@ -250,7 +264,9 @@ def test_a_copy_has_every_row_of_its_source_and_of_no_other_study(
 
     assert content(trials(empty_url, "s")) == content(trials(url, "s"))
     here, there = dump(url), dump(empty_url)
-    for table in (t for t in OWN.sorted_tables if "study_uid" in t.c and t is not leases):
+    # What the source's workers hold and have spent is the source's.
+    left = (leases, spans, spending)
+    for table in (t for t in OWN.sorted_tables if "study_uid" in t.c and t not in left):
         mine = [
             row.replace(two[0].uid, copied.uid).replace("leased", "open")
             for row in here[table.fullname]
@@ -258,7 +274,7 @@ def test_a_copy_has_every_row_of_its_source_and_of_no_other_study(
         ]
         assert mine, table
         assert there[table.fullname] == mine
-    assert there["hpo.leases"] == []
+    assert [there[table.fullname] for table in left] == [[], [], []]
     # Of this study alone: the other one has as many parts.
     assert 2 * len(there["hpo.artifacts"]) == len(here["hpo.artifacts"])
     assert len(there["trials"]) == 5
@@ -532,7 +548,7 @@ def test_every_table_of_ours_is_a_studys_or_known_not_to_be():
 
     assert not_of_a_study == {"schema_version"}
     # Two copies of one study would have these in common; `study_copy` gives them other names.
-    assert named_alone == {leases.name, metrics.name, artifacts.name}
+    assert named_alone == {leases.name, spans.name, metrics.name, artifacts.name}
     assert {c.name for c in artifacts.primary_key} == {"artifact_id", "part"}
 
 

@@ -37,9 +37,9 @@ def open_folder() -> Path:
     return path
 
 
-def query(server: Server, sql: str) -> list[tuple[object, ...]]:
+def query(server: Server, sql: str, *, as_superuser: bool = False) -> list[tuple[object, ...]]:
     """The result of a statement."""
-    connection = psycopg2.connect(server.libpq_url)
+    connection = psycopg2.connect(server.superuser_url if as_superuser else server.libpq_url)
     try:
         with connection, connection.cursor() as cursor:
             cursor.execute(sql)
@@ -101,9 +101,10 @@ def stop_session_server(shared: Path) -> None:
         place.unlink()
 
 
-def admin(server: Server, statement: str) -> None:
+def admin(server: Server, statement: str, *, as_superuser: bool = False) -> None:
     """Run a statement outside of every database that a test uses."""
-    connection = psycopg2.connect(server.libpq_url.rsplit("/", 1)[0] + "/postgres")
+    login = server.superuser_url if as_superuser else server.libpq_url
+    connection = psycopg2.connect(login.rsplit("/", 1)[0] + "/postgres")
     connection.autocommit = True
     try:
         connection.cursor().execute(statement)
@@ -126,7 +127,8 @@ def database(server: Server, *, template: str | None = None) -> Iterator[str]:
     name = f"t{uuid.uuid4().hex[:12]}"
     admin(server, f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
     yield url_of(server, name)
-    admin(server, f"DROP DATABASE {name} WITH (FORCE)")
+    # Sessions of a role that a test has dropped meanwhile are nobody's, and the superuser's to end.
+    admin(server, f"DROP DATABASE {name} WITH (FORCE)", as_superuser=True)
 
 
 def url_of(server: Server, database: str) -> str:
