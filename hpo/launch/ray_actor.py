@@ -120,7 +120,7 @@ def refusal(version: str | None, only_on: str | None) -> str | None:
             "hosts reach (--storage or HPO_STORAGE)"
         )
     try:
-        import hpo  # noqa: F401
+        from hpo import environ  # noqa: F401
 
         found = metadata.version("hpo")
     except ImportError as error:

@@ -115,7 +115,7 @@ class Link:
         lines = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
         why = self._connected.get("failed") or (lines[-1] if lines else "its driver has ended")
         if any("InvalidAuthToken" in line for line in lines):
-            why += " (it asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH)"
+            why += " (it asks for a token: RAY_AUTH_MODE=token, and its file)"
         return str(why)
 
     def tell(self, message: Mapping[str, Any]) -> bool:
