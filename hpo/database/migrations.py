@@ -39,6 +39,7 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
         " ADD COLUMN next_number integer",
         "CREATE INDEX open_tickets ON hpo.tickets (study_uid, ticket) WHERE state = 'open'",
     ),
+    7: ("ALTER TABLE hpo.tickets ADD COLUMN cancelled integer",),
 }
 
 _WORKING = "SELECT count(*) FROM hpo.leases WHERE beat_at > now() - make_interval(secs => :life)"

@@ -68,6 +68,7 @@ class Progress:
         seconds: Wall time of this run.
         left_s: Estimated wall time of the remaining trials; None without an estimate.
         trial_s: Estimated wall time of a trial; None without an estimate.
+        paused: The study's pause in a sentence; None without one.
     """
 
     budget: Budget
@@ -79,6 +80,7 @@ class Progress:
     seconds: float
     left_s: float | None
     trial_s: float | None
+    paused: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,13 @@ class WorkerEnded:
     log: Path
     reason: str = ""
     is_retired: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerLeft:
+    """A worker was drained and has left; no other is started on its slot."""
+
+    slot: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +132,17 @@ class Finishing:
     """All trials have ended, and a worker still computes the objective's references."""
 
 
-Event = Connected | Looking | Starting | Progress | WorkerEnded | Grown | Stopping | Finishing
+Event = (
+    Connected
+    | Looking
+    | Starting
+    | Progress
+    | WorkerEnded
+    | WorkerLeft
+    | Grown
+    | Stopping
+    | Finishing
+)
 
 
 @dataclass(frozen=True, kw_only=True)

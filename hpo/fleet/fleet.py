@@ -17,7 +17,15 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.database.patience import end_with, give_up_at, set_patience
 from hpo.errors import RunFailed
 from hpo.fleet.config import FleetConfig
-from hpo.fleet.events import Event, Finishing, Grown, Progress, Stopping, WorkerEnded
+from hpo.fleet.events import (
+    Event,
+    Finishing,
+    Grown,
+    Progress,
+    Stopping,
+    WorkerEnded,
+    WorkerLeft,
+)
 from hpo.fleet.seats import Seat
 from hpo.fleet.tally import MOST_FAILURES
 from hpo.fleet.watch import Watch
@@ -26,6 +34,9 @@ from hpo.launch.supervisor import Process, Supervisor
 from hpo.study import study
 from hpo.study.join import Prepared
 from hpo.tickets.budget import Budget
+from hpo.tickets.crew import Crew
+from hpo.tickets.leases import host_name
+from hpo.tickets.orders import Pause, paused
 
 _POLL_S = 0.2
 _PROGRESS_S = 0.5
@@ -64,6 +75,8 @@ class Fleet:
         self._finishing_since: float | None = None
         self._has_announced = False
         self._looked_at = 0.0
+        self._crew = Crew(prepared.db, prepared.opened.uid)
+        self._pause: Pause | None = None
 
     def adopt(self, first: Process) -> None:
         """Take over a worker that runs already, on one of the slots; `work` ends it."""
@@ -91,8 +104,12 @@ class Fleet:
                     next_progress_at = _next_after(began_at)
                     is_done = spent.ended == spent.total and not self._grow()
                     self._note_deaths(is_done=is_done)
-                    if not is_done:
+                    if not is_done and self._has_left():
+                        self._emit(Stopping(reason="all of its workers were drained"))
+                        return True
+                    if not is_done and self._pause is None:
                         self._tend_workers(spent)
+                    if not is_done:
                         if time.monotonic() - self._looked_at > _LOOK_S:
                             self._grow()
                 if is_done and not self._is_finishing():
@@ -157,6 +174,7 @@ class Fleet:
                 self._follow()
             self._note_trained(ended)
         leases, tally = self._prepared.tickets.live(), self._watch.tally
+        self._pause = paused(self._prepared.db, self._prepared.opened.uid)
         self._emit(
             Progress(
                 budget=spent,
@@ -168,6 +186,7 @@ class Fleet:
                 seconds=self.seconds,
                 left_s=tally.left_s(spent, leases),
                 trial_s=tally.trial_s(leases),
+                paused=self._pause and self._pause.sentence(self._prepared.opened.name),
             )
         )
         failed = tally.failures
@@ -203,7 +222,7 @@ class Fleet:
         for name, seat in self._seats.items():
             # More workers than trials would only wait.
             is_free = name not in supervisor.running and len(supervisor.running) < left
-            if is_free and not seat.is_retired and now >= seat.starts_at:
+            if is_free and seat.is_open and now >= seat.starts_at:
                 supervisor.start(
                     name,
                     seat.slot,
@@ -217,7 +236,27 @@ class Fleet:
         """Report the workers that ended, also where others have ended their trials meanwhile."""
         for process, code in self._supervisor.take().ended:
             self._prepared.tickets.sweep()
+            if not is_done:
+                self._note_drained(process)
             self._note_death(process, code, is_done=is_done)
+            self._crew.sweep()
+
+    def _note_drained(self, process: Process) -> None:
+        """Leave the seat of a worker empty that an operator has drained."""
+        name = process.slot.name
+        # Elsewhere an engine has chosen the host, and the slots have its name.
+        host = host_name() if self._config.is_local else None
+        if self._crew.has_drained(name, host):
+            self._seats[name].is_drained = True
+            self._emit(WorkerLeft(slot=name))
+
+    def _has_left(self) -> bool:
+        """Return whether no worker runs, and none is started any more, as they were drained."""
+        seats = self._seats.values()
+        return not self._supervisor.running and (
+            any(one.is_drained for one in seats)
+            and all(one.is_drained or one.is_retired for one in seats)
+        )
 
     def _note_death(self, process: Process, code: int, *, is_done: bool) -> None:
         if code == 0:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from hpo.database.connection import lock, mask, stay
 from hpo.database.migrations import create_tables
-from hpo.database.schema import artifacts, leases, metrics, tickets
+from hpo.database.schema import artifacts, controls, hosts, leases, metrics, tickets, workers
 from hpo.errors import ConfigurationError, RunFailed, StorageError
 from hpo.study.deletion import TABLES, Whole, count, lacks_right
 from hpo.study.identity import STUDIES, TRIALS
@@ -29,7 +29,7 @@ from hpo.study.staging import staged
 from hpo.study.study import OpenStudy
 
 # Leases and heartbeats are not copied, because their workers work on the source.
-_NOT_COPIED = (leases, models.TrialHeartbeatModel.__table__)
+_NOT_COPIED = (leases, workers, hosts, controls, models.TrialHeartbeatModel.__table__)
 _COPIED = [table for table in TABLES if table not in _NOT_COPIED]
 _ID_LENGTH = 36
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -14,12 +14,22 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import UUID
 
 from hpo.database.outside import NUMBER
-from hpo.database.schema import OWN, environments, identities, leases, metrics, tickets
+from hpo.database.schema import (
+    OWN,
+    controls,
+    environments,
+    hosts,
+    identities,
+    leases,
+    metrics,
+    tickets,
+    workers,
+)
 
 # These tables hold a study's rows. An identity outlives its study and is none of them.
 ROWS = [t for t in OWN.sorted_tables if "study_uid" in t.c and t is not identities]
 # A table of these has records of trials, which a copy takes along.
-_RECORDS = [table for table in ROWS if table not in (tickets, leases)]
+_RECORDS = [t for t in ROWS if t not in (tickets, leases, workers, hosts, controls)]
 _CLOSED = "was running when the study was copied"
 
 # The trials of a copy, under the numbers of before and of now.

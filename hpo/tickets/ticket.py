@@ -31,6 +31,7 @@ class Ticket:
         run_uid: Identifier of this attempt.
         rerun_of: The earlier trial that this one repeats, because its precision alone failed it.
         params: All or some parameters of the trial; the sampler chooses the others.
+        cancelled: The number of its trial that an operator has cancelled; None for none.
     """
 
     study_uid: str
@@ -43,6 +44,7 @@ class Ticket:
     run_uid: str
     rerun_of: int | None = None
     params: Mapping[str, Any] | None = None
+    cancelled: int | None = None
 
     def check(self, session: orm.Session) -> None:
         """Raise `LeaseLost` unless the lease is ours; lock out a takeover until the commit."""

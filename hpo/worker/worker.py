@@ -10,7 +10,9 @@ import gc
 import logging
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -25,15 +27,17 @@ from hpo.engine.recording import Recording
 from hpo.errors import LeaseLost, RunFailed, StopRequested, TrialEnded, TrialGone
 from hpo.launch import children
 from hpo.machine.provenance import environment, git_sha
+from hpo.machine.version import code_version
 from hpo.study import study
-from hpo.study.objective import named_objective
+from hpo.study.objective import named_objective, source_hash
 from hpo.study.resolve import check_search
 from hpo.task.build import context_of
 from hpo.task.memory import resident_bytes
 from hpo.task.random_state import seed_all
 from hpo.tickets.budget import Tickets
+from hpo.tickets.crew import Crew
 from hpo.tickets.ticket import Ticket
-from hpo.worker import checkpoints
+from hpo.worker import checkpoints, entry
 from hpo.worker.attempt import Attempt
 from hpo.worker.context import WorkerContext
 from hpo.worker.heartbeat import Beat
@@ -58,6 +62,9 @@ class WorkerConfig:
         trial_timeout_s: Wall time of a trial; None for no limit.
         process: The process with which its leases end, the supervisor; None for this one.
         is_for_one: True if this process trains one trial, and the next has a process of its own.
+        is_launched: True if a run on this host has started it.
+        is_mixed: True if workers with other versions of the code are allowed beside it.
+        log: The file that it logs to; None if somebody else chose it.
     """
 
     name: str
@@ -69,6 +76,9 @@ class WorkerConfig:
     trial_timeout_s: float | None = None
     process: str | None = None
     is_for_one: bool = False
+    is_launched: bool = False
+    is_mixed: bool = False
+    log: Path | None = None
 
 
 class Worker:
@@ -83,7 +93,8 @@ class Worker:
         pulse: Pulse | None = None,
     ) -> None:
         self._process, self._is_for_one = config.process, config.is_for_one
-        self._is_spent = False
+        self._is_spent, self._is_drained = False, False
+        self._is_mixed, self._crew = config.is_mixed, Crew(db, opened.uid)
         self._slot, self._stop, self._opened = config.slot, stop, opened
         self._source, self._db = opened.config.source, db
         self._tickets = Tickets(db, opened.uid)
@@ -106,6 +117,14 @@ class Worker:
             pulse=pulse or Pulse(),
             trial_timeout_s=config.trial_timeout_s,
         )
+        self._member = entry.member(
+            slot=config.slot,
+            process=config.process,
+            device=self._context.device,
+            version=code_version(source_hash(self._context.objective)),
+            is_launched=config.is_launched,
+            log=config.log,
+        )
 
     @property
     def training_cpu_s(self) -> float:
@@ -119,15 +138,22 @@ class Worker:
             True if another process is to take the next ticket, as this one has trained its trial.
 
         Raises:
+            ConfigurationError: The study's other workers have another version of the code.
             RunFailed: The study was deleted, or its objective was changed.
         """
+        version, folder = self._member.version, self._context.checkpoints
+        self._crew.sweep()
+        self._crew.join(
+            self._member, entry.facts(self._db, version, folder), is_mixed=self._is_mixed
+        )
         found = environment(
             device=_device_name(self._context.device), threads=torch.get_num_threads()
         )
         self._context.records.save_environment(self._context.name, found)
         self._memory.settle()
-        with Idle(self._tickets, self._stop) as idle:
-            while not self._stop.is_set():
+        renew = partial(self._crew.renew, self._member)
+        with Idle(self._tickets, self._stop, self._member.keys, renew) as idle:
+            while not (self._stop.is_set() or self._is_drained):
                 idle.sweep()
                 ticket = None if self._is_spent else self._take()
                 if ticket is not None:
@@ -138,7 +164,8 @@ class Worker:
                         self._save_references()
                     continue
                 outlook = idle.wait()
-                if self._is_spent and outlook.is_open:
+                self._is_drained = outlook.is_drained
+                if self._is_spent and outlook.is_open and not self._is_drained:
                     return True
                 if outlook.is_spent and not self._stop.is_set():
                     waiting = study.refreshed(self._opened).waiting()
@@ -147,7 +174,15 @@ class Worker:
                         self._save_references()
                         checkpoints.sweep(self._context, study.refreshed(self._opened))
                         break
+        self._leave()
         return False
+
+    def _leave(self) -> None:
+        """Leave the crew; a database that is away finds out by itself."""
+        if self._is_drained:
+            _logger.info("asked to leave by 'workers --drain'; leaving")
+        with suppress(SQLAlchemyError):
+            self._crew.leave(self._member)
 
     def _take(self) -> Ticket | None:
         return self._tickets.take(worker=self._context.name, slot=self._slot, process=self._process)
@@ -201,6 +236,7 @@ class Worker:
                     current = Attempt(self._context, current, beat).run()
         except StopRequested as stopped:
             why = "another program ended its trial" if beat.is_over else ""
+            why = "the study is paused" if beat.gives_back and not why else why
             why = "the lease has run out" if beat.is_lost else why
             _logger.info("ticket %d | %s%s", ticket.ticket, stopped, why and f": {why}")
             if beat.is_over:
@@ -228,6 +264,7 @@ class Worker:
             raise
         finally:
             self._opened.storage.hold(None)
+        self._is_drained = beat.is_drained
         pulse.hold(0)
         self._memory.release()
         ended = children.end(earlier=earlier, spare_services=True)
