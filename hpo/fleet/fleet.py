@@ -26,6 +26,7 @@ from hpo.fleet.events import (
     WorkerEnded,
     WorkerLeft,
 )
+from hpo.fleet.orders import Orders
 from hpo.fleet.seats import Seat
 from hpo.fleet.tally import MOST_FAILURES
 from hpo.fleet.watch import Watch
@@ -34,9 +35,6 @@ from hpo.launch.supervisor import Process, Supervisor
 from hpo.study import study
 from hpo.study.join import Prepared
 from hpo.tickets.budget import Budget
-from hpo.tickets.crew import Crew
-from hpo.tickets.leases import host_name
-from hpo.tickets.orders import Pause, paused
 
 _POLL_S = 0.2
 _PROGRESS_S = 0.5
@@ -75,8 +73,7 @@ class Fleet:
         self._finishing_since: float | None = None
         self._has_announced = False
         self._looked_at = 0.0
-        self._crew = Crew(prepared.db, prepared.opened.uid)
-        self._pause: Pause | None = None
+        self._orders = Orders(prepared, self._seats, is_local=config.is_local)
 
     def adopt(self, first: Process) -> None:
         """Take over a worker that runs already, on one of the slots; `work` ends it."""
@@ -104,12 +101,11 @@ class Fleet:
                     next_progress_at = _next_after(began_at)
                     is_done = spent.ended == spent.total and not self._grow()
                     self._note_deaths(is_done=is_done)
-                    if not is_done and self._has_left():
-                        self._emit(Stopping(reason="all of its workers were drained"))
-                        return True
-                    if not is_done and self._pause is None:
-                        self._tend_workers(spent)
                     if not is_done:
+                        if self._orders.all_drained() and not self._supervisor.running:
+                            self._emit(Stopping(reason="all of its workers were drained"))
+                            return True
+                        self._tend_workers(spent)
                         if time.monotonic() - self._looked_at > _LOOK_S:
                             self._grow()
                 if is_done and not self._is_finishing():
@@ -174,7 +170,7 @@ class Fleet:
                 self._follow()
             self._note_trained(ended)
         leases, tally = self._prepared.tickets.live(), self._watch.tally
-        self._pause = paused(self._prepared.db, self._prepared.opened.uid)
+        self._orders.look(self._prepared.opened.name)
         self._emit(
             Progress(
                 budget=spent,
@@ -186,7 +182,7 @@ class Fleet:
                 seconds=self.seconds,
                 left_s=tally.left_s(spent, leases),
                 trial_s=tally.trial_s(leases),
-                paused=self._pause and self._pause.sentence(self._prepared.opened.name),
+                paused=self._orders.pause,
             )
         )
         failed = tally.failures
@@ -216,7 +212,9 @@ class Fleet:
                 self._seats[name].note_trained()
 
     def _tend_workers(self, spent: Budget) -> None:
-        """Start a worker on each empty slot while there is work."""
+        """Start a worker on each empty slot while there is work, and no pause."""
+        if self._orders.pause is not None:
+            return
         supervisor = self._supervisor
         left, now = spent.open + spent.leased, time.monotonic()
         for name, seat in self._seats.items():
@@ -236,27 +234,9 @@ class Fleet:
         """Report the workers that ended, also where others have ended their trials meanwhile."""
         for process, code in self._supervisor.take().ended:
             self._prepared.tickets.sweep()
-            if not is_done:
-                self._note_drained(process)
+            if not is_done and self._orders.has_drained(process.slot.name):
+                self._emit(WorkerLeft(slot=process.slot.name))
             self._note_death(process, code, is_done=is_done)
-            self._crew.sweep()
-
-    def _note_drained(self, process: Process) -> None:
-        """Leave the seat of a worker empty that an operator has drained."""
-        name = process.slot.name
-        # Elsewhere an engine has chosen the host, and the slots have its name.
-        host = host_name() if self._config.is_local else None
-        if self._crew.has_drained(name, host):
-            self._seats[name].is_drained = True
-            self._emit(WorkerLeft(slot=name))
-
-    def _has_left(self) -> bool:
-        """Return whether no worker runs, and none is started any more, as they were drained."""
-        seats = self._seats.values()
-        return not self._supervisor.running and (
-            any(one.is_drained for one in seats)
-            and all(one.is_drained or one.is_retired for one in seats)
-        )
 
     def _note_death(self, process: Process, code: int, *, is_done: bool) -> None:
         if code == 0:

@@ -26,7 +26,6 @@ from hpo.study.resolve import absolute, settled
 from hpo.study.study import OpenStudy
 from hpo.tickets.budget import Tickets
 from hpo.tickets.crew import Crew
-from hpo.tickets.orders import paused
 from hpo.tickets.queue import found_in
 from objectives import DEFAULT, Objective, Params
 
@@ -139,8 +138,6 @@ def prepare_study(
         )
     if request.enqueue:
         notes.append(_enqueue(opened, tickets, objective, request))
-    if (pause := paused(db, opened.uid)) is not None:
-        notes.append(pause.sentence(opened.name))
     study.note_run(opened, _effective(request, opened, total=total))
     sizes = list(objective.sizes)
     return Prepared(

@@ -176,6 +176,17 @@ def cancel(engine: sa.Engine, study_uid: str, trial: int, *, study: str) -> str 
     return worker
 
 
+def state_of(engine: sa.Engine, study_uid: str, trial: int) -> str | None:
+    """The state of a trial's ticket; None without one, as while it is repeated."""
+    mine = (tickets.c.study_uid == study_uid, tickets.c.trial_number == trial)
+
+    def once() -> str | None:
+        with engine.connect() as connection:
+            return connection.scalar(sa.select(tickets.c.state).where(*mine))
+
+    return with_retries(once)
+
+
 def _changed(engine: sa.Engine, statement: sa.Executable, study_uid: str) -> int:
     """Execute an order and notify those that wait; return the number of rows."""
     notice = sa.select(sa.func.pg_notify(f"hpo {study_uid}", "order"))

@@ -74,9 +74,8 @@ def _rotate(own: os.stat_result) -> None:
     lock = os.open(log, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        now = os.stat(log)
-        if os.path.samestat(now, own):
-            os.replace(log, log.with_name(log.name.removesuffix(".log") + _OLD))
+        if os.path.samestat(log.stat(), own):
+            log.replace(log.with_name(log.name.removesuffix(".log") + _OLD))
     finally:
         os.close(lock)
     _follow(own)
