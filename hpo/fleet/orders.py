@@ -37,7 +37,7 @@ class Orders:
         self.pause = None if found is None else found.sentence(study)
 
     def has_drained(self, slot: str) -> bool:
-        """Return whether the worker that ended on a slot was drained; if so, keep its seat empty."""
+        """Return whether the worker that ended on a slot was drained; keep its seat empty then."""
         is_drained = self._crew.has_drained(slot, self._host)
         self._seats[slot].is_drained |= is_drained
         self._crew.sweep()

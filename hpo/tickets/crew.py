@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from hpo.database.connection import lock
 from hpo.database.patience import with_retries
-from hpo.database.schema import LEASE_S, controls, hosts, leases, workers
+from hpo.database.schema import LEASE_S, controls, hosts, workers
 from hpo.errors import ConfigurationError
 from hpo.machine.version import Version, differences
 from hpo.tickets.leases import is_dead

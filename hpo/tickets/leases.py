@@ -137,7 +137,8 @@ _OUTLOOK = """
 {first}SELECT open AND NOT paused AS is_open, open AND paused AS is_paused,
 count(run_uid) > 0 AS is_leased,
 coalesce(bool_or(beat_at < now() - make_interval(secs => :lease_s)), false) AS is_silent,
-coalesce(array_agg(process) FILTER (WHERE starts_with(process, :machine)), '{}') AS processes{also}
+coalesce(array_agg(process) FILTER (WHERE starts_with(process, :machine)), '{{}}') AS processes
+{also}
 FROM (SELECT EXISTS (SELECT FROM hpo.tickets WHERE study_uid = :study_uid AND state = 'open')
     AS open, EXISTS (SELECT FROM hpo.controls WHERE study_uid = :study_uid
     AND paused_at IS NOT NULL) AS paused) AS study

@@ -46,7 +46,7 @@ def path() -> Path | None:
         if not stat.S_ISREG(os.fstat(2).st_mode):
             return None
         # The name of a file that was renamed meanwhile is the new one.
-        found = os.readlink("/proc/self/fd/2").removesuffix(" (deleted)")
+        found = str(Path("/proc/self/fd/2").readlink()).removesuffix(" (deleted)")
     except OSError:
         return None
     found = found.removesuffix(_OLD) + ".log" if found.endswith(_OLD) else found
