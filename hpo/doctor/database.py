@@ -174,8 +174,8 @@ def _rights(db: _Database) -> Iterator[Finding]:
     role, lacking = found.role, None if is_complete(found) else missing_right(found)
     missing = {str(what): str(names).split() for what, names in db.rows(_MISSING)}
     needed = [what for what in missing if what != "DELETE"]
-    # A worker ends a lease by deleting its row.
-    if "hpo.leases" in missing.get("DELETE", ()):
+    # A worker ends a lease, and leaves the crew, by deleting a row.
+    if {"hpo.leases", "hpo.workers"} & set(missing.get("DELETE", ())):
         needed.append("DELETE")
     if needed:
         text = "; ".join(

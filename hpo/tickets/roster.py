@@ -5,6 +5,7 @@ Border: reads alone; `crew` writes the rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo.database.patience import with_retries
-from hpo.database.schema import LEASE_S, identities, leases, tickets, workers
+from hpo.database.schema import LEASE_S, hosts, identities, leases, tickets, workers
 from hpo.machine.version import Version
 from hpo.tickets.leases import is_dead
 
@@ -62,6 +63,36 @@ class Manned:
     def flat(self) -> dict[str, Any]:
         """The worker as plain data for JSON."""
         return {**asdict(self), "started_at": self.started_at.isoformat(timespec="seconds")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """A host of a study's workers, with the facts that the last one to start there has read."""
+
+    host: str
+    facts: Mapping[str, Any]
+    at: datetime
+
+
+def hosts_of(engine: sa.Engine, study_uid: str, *, days: int) -> list[Host]:
+    """The hosts on which a worker of a study has started in the last days, or works."""
+    age = sa.func.make_interval(0, 0, 0, days)
+    is_working = sa.exists(
+        sa.select(workers.c.slot).where(
+            workers.c.study_uid == hosts.c.study_uid, workers.c.host == hosts.c.host
+        )
+    )
+    statement = (
+        sa.select(hosts.c.host, hosts.c.facts, hosts.c.at)
+        .where(hosts.c.study_uid == study_uid, (hosts.c.at > sa.func.now() - age) | is_working)
+        .order_by(hosts.c.host)
+    )
+
+    def once() -> list[Host]:
+        with engine.connect() as connection:
+            return [Host(**row) for row in connection.execute(statement).mappings()]
+
+    return with_retries(once)
 
 
 def manned(engine: sa.Engine, study_uid: str | None = None) -> list[Manned]:
