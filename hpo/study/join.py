@@ -90,6 +90,8 @@ def prepare_study(
     spec = absolute(request.objective) or (known.config.objective if known else DEFAULT)
     _name_plugins(request)
     given = None if request.objective is None else spec
+    # Our sources take 10 ms, in which the first worker imports torch.
+    code_version(None)
     objective = find(given, spec, what=f"study '{request.study_name}'")
     faults = [finding.detail for finding in declared(objective) if finding.state == "failed"]
     if faults:

@@ -18,7 +18,6 @@ import sqlalchemy as sa
 import torch
 
 from hpo.database.patience import with_retries
-from hpo.machine.provenance import git_sha
 from hpo.machine.version import Version
 from hpo.tickets.crew import Member
 from hpo.tickets.leases import host_name, process_id
@@ -65,10 +64,12 @@ def _gpu(device: torch.device) -> str | None:
     return f"{found.name} GPU-{found.uuid}" if hasattr(found, "uuid") else str(found.name)
 
 
-def facts(db: sa.Engine, version: Version, checkpoints: Path) -> Mapping[str, Any]:
+def facts(
+    db: sa.Engine, version: Version, checkpoints: Path, *, git: str
+) -> Mapping[str, Any]:
     """The facts of this host that a study's hosts should have in common."""
     return {
-        "git": git_sha(),
+        "git": git,
         "version": dict(version),
         "python": platform.python_version(),
         "cuda": torch.version.cuda or "-",

@@ -141,11 +141,7 @@ class Worker:
             ConfigurationError: The study's other workers have another version of the code.
             RunFailed: The study was deleted, or its objective was changed.
         """
-        version, folder = self._member.version, self._context.checkpoints
-        self._crew.sweep()
-        self._crew.join(
-            self._member, entry.facts(self._db, version, folder), is_mixed=self._is_mixed
-        )
+        self._join()
         found = environment(
             device=_device_name(self._context.device), threads=torch.get_num_threads()
         )
@@ -176,6 +172,15 @@ class Worker:
                         break
         self._leave()
         return False
+
+    def _join(self) -> None:
+        """Enter the crew, with the facts of this host."""
+        context = self._context
+        facts = entry.facts(
+            self._db, self._member.version, context.checkpoints, git=context.git_sha
+        )
+        self._crew.sweep()
+        self._crew.join(self._member, facts, is_mixed=self._is_mixed)
 
     def _leave(self) -> None:
         """Leave the crew; a database that is away finds out by itself."""
