@@ -10,7 +10,6 @@ import platform
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,11 @@ from hpo.machine.version import Version
 from hpo.tickets.crew import Member
 from hpo.tickets.leases import host_name, process_id
 
-# Hosts that find the same text in this file of their checkpoint folders share one folder.
+# Hosts that find the same name in this folder of their checkpoint folders share one. It holds no
+# file, which would be counted as a checkpoint.
 _MARK = ".folder"
+# Another host has made the mark, and gives it a name within this time.
+_MARKED_S = 1.0
 
 
 def member(
@@ -64,9 +66,7 @@ def _gpu(device: torch.device) -> str | None:
     return f"{found.name} GPU-{found.uuid}" if hasattr(found, "uuid") else str(found.name)
 
 
-def facts(
-    db: sa.Engine, version: Version, checkpoints: Path, *, git: str
-) -> Mapping[str, Any]:
+def facts(db: sa.Engine, version: Version, checkpoints: Path, *, git: str) -> Mapping[str, Any]:
     """The facts of this host that a study's hosts should have in common."""
     return {
         "git": git,
@@ -95,17 +95,22 @@ def _clock_s(db: sa.Engine) -> float:
 
 def _folder(folder: Path) -> Mapping[str, Any]:
     """The mark of a folder, which is made if it has none, and whether it can be written."""
-    mark = folder / _MARK
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            # Its text comes with its name, as another host may read it at the same time.
-            new = mark.with_name(f"{_MARK}.{uuid.uuid4()}")
-            new.write_text(str(uuid.uuid4()))
-            try:
-                os.link(new, mark)
-            finally:
-                new.unlink()
-        return {"mark": mark.read_text(), "is_writable": os.access(folder, os.W_OK)}
+        return {"mark": _mark(folder / _MARK), "is_writable": os.access(folder, os.W_OK)}
     except OSError as error:
         return {"mark": "", "is_writable": False, "why": str(error.strerror)}
+
+
+def _mark(mark: Path) -> str:
+    """The name of the only folder in a mark; whoever makes the mark gives it one."""
+    try:
+        mark.mkdir()
+    except FileExistsError:
+        deadline = time.monotonic() + _MARKED_S
+        while time.monotonic() < deadline:
+            if found := next(mark.iterdir(), None):
+                return found.name
+            time.sleep(_MARKED_S / 20)
+    (mark / str(uuid.uuid4())).mkdir()
+    return next(mark.iterdir()).name

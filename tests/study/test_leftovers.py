@@ -85,7 +85,7 @@ def test_gc_removes_what_a_gone_study_left_and_nothing_of_another(
     assert one["artifact_bytes"] == 2 * 256 * 5000
     assert one["rows"] == {
         **{"tickets": 3, "leases": 1, "metrics": 1, "predictions": 2},
-        **{"environments": 1, "divergences": 1},
+        **{"environments": 1, "divergences": 1, "workers": 1, "hosts": 1, "controls": 1},
     }
     # Predictions are counted, and removed, with the old ones.
     rest = {**one, "rows": {**one["rows"], "predictions": 0}}
