@@ -34,6 +34,8 @@ from hpo.database.connection import connect
 from hpo.database.migrations import create_tables
 from hpo.embedded import server as postgres
 from hpo.tickets.budget import BEAT_S, Tickets
+from hpo.tickets.crew import Crew, Member
+from hpo.tickets.leases import process_id
 from hpo.tickets.ticket import Ticket
 from hpo.worker.heartbeat import Beat
 from hpo.worker.idle import Idle
@@ -50,8 +52,12 @@ def work(url: str, uid: str, trial_s: float, results: Connection, stop: Any) -> 
     db = connect(url, application="simulated", connections=2, kept=2)
     tickets, ended = Tickets(db, uid), threading.Event()
     threading.Thread(target=obey, args=(stop, ended), daemon=True).start()
+    member = Member(
+        worker="w", host="h", slot="s", process=process_id(), launcher="none", version={}
+    )
+    Crew(db, uid).join(member, {}, is_mixed=False)
     free_at = time.monotonic()
-    with Idle(tickets, ended) as idle:
+    with Idle(tickets, ended, member.keys) as idle:
         while not ended.is_set():
             idle.sweep()
             ticket = tickets.take(worker="w", slot="s")

@@ -23,6 +23,7 @@ from hpo.start import restart
 # The commands by their modules, in the order of the help.
 _SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Search": {"run": "run", "worker": "worker"},
+    "Fleet": {"workers": "workers", "pause": "pause", "resume": "pause"},
     "Results": {
         **{"status": "studies", "studies": "studies", "best": "studies", "train": "train"},
         **{"evaluate": "evaluate", "predictions": "predictions", "replay": "replay"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
 @named("patience")
 @named("grace")
 @named("fresh_process")
+@named("allow_mixed")
 @click.option(
     "--gpu_share",
     type=Number(min=0, max=64),
@@ -91,11 +91,15 @@ def worker(
     """
     if flags["study_name"] is None and not first:
         raise click.UsageError("Missing option '--study_name'.", ctx)
+    from hpo.worker import rotation
+
     logging.basicConfig(
         level=logging.INFO,
         format=f"%(asctime)s %(levelname)s {slot} | %(message)s",
-        stream=sys.stderr,
+        handlers=[rotation.Handler()],
     )
+    if with_parent is not None:
+        rotation.begin()
     name = flags["study_name"] or "to be"
     logging.getLogger(__name__).info("worker of study '%s' starts", name)
     from hpo.worker.pulse import Pulse
@@ -109,7 +113,10 @@ def worker(
         if supervisor.fork() == 0:
             if run is not None:
                 flags |= _joined(pulse, run, supervisor.pid, **flags)
-            is_spent = _train(pulse, parent=supervisor.pid, slot=slot, **flags)
+            is_launched = with_parent is not None
+            is_spent = _train(
+                pulse, parent=supervisor.pid, slot=slot, is_launched=is_launched, **flags
+            )
             ctx.exit(SPENT if is_spent else 0)
         if run is not None:
             run.follow_log()
@@ -203,6 +210,8 @@ def _train(
     grace: float,
     fresh_process: bool,
     gpu_share: float,
+    allow_mixed: bool,
+    is_launched: bool,
 ) -> bool:
     """Be the process that trains; return True if the next trial is to have another one."""
     import platform
@@ -221,6 +230,7 @@ def _train(
         from hpo.study.study import claimed, open_study
         from hpo.task import compiler
         from hpo.tickets.leases import process_id
+        from hpo.worker import rotation
         from hpo.worker.supervisor import watch_parent
         from hpo.worker.worker import Worker, WorkerConfig
 
@@ -258,6 +268,9 @@ def _train(
         process=process_id(parent) or process_id(),
         is_for_one=fresh_process,
         gpus=gpu_share if device.startswith("cuda") else 0.0,
+        is_launched=is_launched,
+        is_mixed=allow_mixed,
+        log=rotation.path(),
     )
     runner = Worker(config, opened, db, stop, pulse)
     started_cpu_s = time.process_time()

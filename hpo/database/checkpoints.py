@@ -59,6 +59,14 @@ class Origin:
     step: int
 
 
+# The role of a worker may not delete.
+_DISCARD = sa.text(
+    "SELECT hpo.discard_checkpoints(CAST(:uid AS uuid), CAST(:number AS integer),"
+    " CAST(:first AS integer), CAST(:last AS integer))"
+)
+_LAST = 2**31 - 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Copy:
     """A stored copy of a checkpoint, whole or not.
@@ -113,7 +121,7 @@ class StoredCheckpoints:
         with self._engine.begin() as connection:
             # Nothing is sent that will not fit.
             self._crowd_out(connection, origin.number, size, dry_run=True)
-            connection.execute(self._of(origin.number, checkpoints.c.attempt <= origin.attempt))
+            self._discard(connection, origin.number, last=origin.attempt)
             for part, body in enumerate(iter(lambda: file.read(_PART), b"")):
                 stored = connection.execute(_PUT, {**whole, "part": part, "body": body})
                 if not stored.rowcount:
@@ -122,9 +130,12 @@ class StoredCheckpoints:
             lock(connection, f"hpo checkpoints {self._uid}")
             self._crowd_out(connection, origin.number, size)
 
-    def _of(self, number: int, *conditions: sa.ColumnElement[bool]) -> sa.Delete:
-        mine = (checkpoints.c.study_uid == self._uid, checkpoints.c.trial_number == number)
-        return checkpoints.delete().where(*mine, *conditions)
+    def _discard(
+        self, connection: sa.Connection, number: int, *, first: int = 0, last: int = _LAST
+    ) -> None:
+        """Delete the copies of some of a trial's attempts."""
+        values = {"uid": self._uid, "number": number, "first": first, "last": last}
+        connection.execute(_DISCARD, values).close()
 
     def _crowd_out(
         self, connection: sa.Connection, number: int, size: int, *, dry_run: bool = False
@@ -153,7 +164,8 @@ class StoredCheckpoints:
         for row in found:
             if too_much > 0 and not (row.runs or dry_run):
                 too_much -= row.size
-                connection.execute(self._of(row.trial_number, table.attempt == row.attempt))
+                attempt = row.attempt
+                self._discard(connection, row.trial_number, first=attempt, last=attempt)
 
     def copies(self, number: int, *, below: int, above: int) -> Sequence[Copy]:
         """The copies of a trial by attempts between two, the latest attempt first."""
@@ -192,7 +204,7 @@ class StoredCheckpoints:
     def discard(self, number: int) -> None:
         """Delete the copies of a trial."""
         with self._engine.begin() as connection:
-            connection.execute(self._of(number))
+            self._discard(connection, number)
 
     def sweep(self, ended: Container[int], *, keep: tuple[int, int] | None) -> None:
         """Delete the copies of ended trials.
@@ -207,4 +219,4 @@ class StoredCheckpoints:
         with self._engine.begin() as connection:
             for number, attempt in connection.execute(statement).all():
                 if number in ended and (number, attempt) != keep:
-                    connection.execute(self._of(number, table.attempt == attempt))
+                    self._discard(connection, number, first=attempt, last=attempt)

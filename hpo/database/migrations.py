@@ -16,6 +16,7 @@ from hpo.database.preconditions import Found, foreign, look, missing_right
 from hpo.database.reading import READING
 from hpo.database.rights import hand_on
 from hpo.database.schema import LEASE_S, OWN, SCHEMA_VERSION, version_table
+from hpo.database.removal import REMOVAL
 from hpo.database.spending import SPENDING
 from hpo.database.triggers import TRIGGERS
 from hpo.errors import StorageError
@@ -44,6 +45,7 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
     7: (
         "ALTER TABLE hpo.leases ADD COLUMN gpus double precision NOT NULL DEFAULT '0',"
         " ADD COLUMN step_s double precision, ADD COLUMN gpu_bytes bigint",
+        "ALTER TABLE hpo.tickets ADD COLUMN cancelled integer",
     ),
 }
 
@@ -102,7 +104,7 @@ def _bring_along(connection: sa.Connection, version: int | None) -> None:
     OWN.create_all(connection)
     # Without parameters a percent sign stands for itself.
     plain = connection.execution_options(no_parameters=True)
-    for statement in (*SPENDING, *FUNCTIONS, *READING, *TRIGGERS):
+    for statement in (*SPENDING, *REMOVAL, *FUNCTIONS, *READING, *TRIGGERS):
         plain.exec_driver_sql(statement)
     hand_on(connection)
     connection.execute(version_table.delete())

@@ -1,8 +1,8 @@
 """The rights of a worker's role: to read, add and change what a study needs, and to delete nothing.
 
 A role that runs workers has no rights to create, change or drop tables, and no DELETE on any table,
-Optuna's or ours. What a worker deletes, the leases that end, functions of the owner delete for it
-(`spending`). Border: SQL and its execution as the owner; `cli.grant` is the command.
+Optuna's or ours. What a worker deletes, functions of the owner delete for it (`spending`,
+`removal`). Border: SQL and its execution as the owner; `cli.grant` is the command.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ _AS_OWNER = (
     "hpo.fold_spans(uuid)",
     "hpo.end_leases(uuid[], integer)",
     "hpo.clear_records(uuid, integer[])",
+    "hpo.discard_checkpoints(uuid, integer, integer, integer)",
+    "hpo.forget_workers(uuid, text[], text[])",
 )
 
 # A role that could write the leases before is a worker's. It needs the functions, and the tables

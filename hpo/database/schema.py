@@ -54,6 +54,8 @@ tickets = sa.Table(
     sa.Column("rerun_of", sa.Integer),
     # The trial takes these parameters; the sampler chooses the others, and all if it is NULL.
     sa.Column("params", JSONB),
+    # The number of the trial that an operator has cancelled; the ticket's next one has another.
+    sa.Column("cancelled", sa.Integer),
     sa.CheckConstraint("state IN ('open', 'leased', 'complete', 'pruned', 'failed')"),
     # Among 100,000 tickets of which 10 are open, the lowest open one is found in 0.1 ms by this
     # index, and in 22 ms without it.
@@ -119,6 +121,49 @@ spans = sa.Table(
     sa.Column("ended", sa.DateTime(timezone=True), nullable=False),
     sa.Column("gpus", sa.Float, nullable=False),
     sa.Column("lost", sa.Integer, nullable=False),
+)
+
+# A worker's row, idle or not, from its start to its end; that of a lost one goes after a lease's
+# time. The version of its code is a mapping of names to hashes and versions.
+workers = sa.Table(
+    "workers",
+    OWN,
+    sa.Column("study_uid", UUID(as_uuid=False), primary_key=True),
+    sa.Column("process", sa.Text, primary_key=True),
+    sa.Column("slot", sa.Text, primary_key=True),
+    sa.Column("worker", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("launcher", sa.Text, nullable=False),
+    sa.Column("gpu", sa.Text),
+    sa.Column("log", sa.Text),
+    sa.Column("version", JSONB, nullable=False),
+    sa.Column("started_at", sa.DateTime(timezone=True), server_default=sa.func.now()),
+    sa.Column("seen_at", sa.DateTime(timezone=True), server_default=sa.func.now()),
+    # It is asked to leave after its trial, and has left.
+    sa.Column("is_drained", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("left_at", sa.DateTime(timezone=True)),
+)
+
+# The last worker to start on each host, as `doctor --fleet` compares them.
+hosts = sa.Table(
+    "hosts",
+    OWN,
+    sa.Column("study_uid", UUID(as_uuid=False), primary_key=True),
+    sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("facts", JSONB, nullable=False),
+    sa.Column("at", sa.DateTime(timezone=True), server_default=sa.func.now()),
+)
+
+# What holds for all workers of a study: the version of their code, and a pause.
+controls = sa.Table(
+    "controls",
+    OWN,
+    sa.Column("study_uid", UUID(as_uuid=False), primary_key=True),
+    sa.Column("version", JSONB),
+    sa.Column("paused_at", sa.DateTime(timezone=True)),
+    sa.Column("paused_by", sa.Text),
+    # Running trials are given back at once, too.
+    sa.Column("gives_back", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 metrics = sa.Table(

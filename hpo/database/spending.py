@@ -109,19 +109,10 @@ BEGIN
 END $$
 """
 
-# What another program's renaming leaves in the places that records of trials move to.
-_CLEAR_RECORDS = """
-CREATE OR REPLACE FUNCTION hpo.clear_records(p_study uuid, p_numbers integer[])
-RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    DELETE FROM hpo.predictions WHERE study_uid = p_study AND trial_number = ANY(p_numbers);
-    DELETE FROM hpo.divergences WHERE study_uid = p_study AND trial_number = ANY(p_numbers);
-$$
-"""
-
 # The condition that a study's budget is spent. Without limits it looks up one row.
 OVER = """EXISTS (
     SELECT FROM hpo.spending b WHERE b.study_uid = CAST(:study_uid AS uuid)
     AND (b.max_hours IS NOT NULL OR b.max_gpu_hours IS NOT NULL) AND hpo.is_over(b.study_uid)
 )"""
 
-SPENDING = (_SPENT, _IS_OVER, _FOLD, _END_LEASES, _CLEAR_RECORDS)
+SPENDING = (_SPENT, _IS_OVER, _FOLD, _END_LEASES)

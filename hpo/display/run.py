@@ -31,6 +31,7 @@ from hpo.fleet.events import (
     Starting,
     Waiting,
     WorkerEnded,
+    WorkerLeft,
 )
 from hpo.launch.launcher import LOST
 from hpo.study.outcomes import attempt_of, outcome
@@ -67,6 +68,7 @@ class Display(Redrawn):
         self._said_at = 0.0
         self._has_estimate = False
         self._avoided: set[str] = set()
+        self._paused: str | None = None
 
     @property
     def _is_plain(self) -> bool:
@@ -143,6 +145,9 @@ class Display(Redrawn):
             text = f"worker {event.slot} {ended(event)}; {then} (log: {event.log})"
             self.say(Text(text, style="yellow"))
             self._log("worker_ended", **{**vars(event), "log": str(event.log)})
+        elif isinstance(event, WorkerLeft):
+            self.say(f"worker {event.slot} has left as it was asked to; its slot stays empty")
+            self._log("worker_left", slot=event.slot)
         elif isinstance(event, Grown):
             some = "a trial was" if event.added == 1 else f"{event.added} trials were"
             self.say(f"{some} enqueued by another program: {event.total} in all now")
@@ -163,6 +168,7 @@ class Display(Redrawn):
     def _show_progress(self, progress: Progress) -> None:
         for trial in progress.ended:
             self._show_ended(trial)
+        self._show_pause(progress.paused)
         self._show_estimate(progress)
         self._show_avoided(progress.hopeless)
         budget = progress.budget
@@ -217,6 +223,15 @@ class Display(Redrawn):
                 self._avoided.add(value)
                 self.say(labelled("note", f"{sentence}: no longer proposed", style="yellow"))
                 self._log("hopeless", detail=sentence)
+
+    def _show_pause(self, paused: str | None) -> None:
+        """Print once that the study is paused, and that it goes on."""
+        if paused == self._paused:
+            return
+        self._paused = paused
+        text = paused or "the study goes on after its pause"
+        self.say(labelled("note", text, style="yellow"))
+        self._log("resumed" if paused is None else "paused", detail=text)
 
     def _show_estimate(self, progress: Progress) -> None:
         """Print once how long trial and study will take, after the first epochs."""

@@ -50,6 +50,8 @@ def status_lines(found: Status) -> list[str]:
         "spent": ", ".join(found.spent.parts()),
         "best": f"{best.value:.6g} {found.metric} (trial {best.number})" if best else "-",
     }
+    if found.paused is not None:
+        lines["paused"] = found.paused
     if found.left_out is not None:
         lines["note"] = found.left_out
     if found.failure is not None:

@@ -39,6 +39,23 @@ def diagnose(storage: str | None = None) -> Iterator[Finding]:
     yield from guarded("torch", _torch)
 
 
+def compare_hosts(storage: str | None, study_name: str | None) -> Iterator[Finding]:
+    """Compare the hosts that work or worked on a study.
+
+    Args:
+        storage: The database's URL; None for the one in HPO_STORAGE, else the embedded server.
+        study_name: The study's; None for the only one.
+    """
+
+    def check() -> Iterator[Finding]:
+        from hpo.doctor import fleet
+        from hpo.environ import storage_url
+
+        yield from fleet.examine(storage_url(storage), study_name)
+
+    yield from guarded("fleet", check)
+
+
 def _python() -> Iterator[Finding]:
     from packaging.specifiers import SpecifierSet
 

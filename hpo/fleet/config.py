@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +44,7 @@ class FleetConfig:
     stall_s: float | None = None
     patience_s: float = 86_400.0
     fresh_process: bool = False
+    allow_mixed: bool = False
     recording: Recording = field(default_factory=Recording)
     program: Sequence[str] = PROGRAM
     tether: Sequence[str] = ()
@@ -74,6 +77,7 @@ class FleetConfig:
             stall_s=request.stall_s,
             patience_s=request.patience_s,
             fresh_process=request.fresh_process,
+            allow_mixed=request.allow_mixed,
             recording=request.recording,
         )
 
@@ -124,8 +128,9 @@ class FleetConfig:
         }
 
     def log_of(self, slot: Slot) -> Path:
-        """The log of the workers on a slot."""
-        return self.logs / f"worker-{slot.name.replace(':', '-')}.log"
+        """The log of the workers on a slot; hosts that share the folder write one each."""
+        host = re.sub(r"[^\w.-]", "-", platform.node()) or "host"
+        return self.logs / f"worker-{host}-{slot.name.replace(':', '-')}.log"
 
     def _command(self, slot: Slot) -> list[str]:
         predictions, every = self.recording.flags()
@@ -137,5 +142,6 @@ class FleetConfig:
             *(("--gpu_share", f"{self.gpu_share:g}") if self.gpu_share != 1 else ()),
             *(part for flag, s in limits.items() if s for part in (flag, str(s))),
             *(("--fresh_process",) if self.fresh_process else ()),
+            *(("--allow_mixed",) if self.allow_mixed else ()),
             *self.tether,
         ]

@@ -84,6 +84,7 @@ class Progress:
         left_s: Estimated wall time of the remaining trials; None without an estimate.
         trial_s: Estimated wall time of a trial; None without an estimate.
         spent: Hours and GPU hours that the study has taken, over all runs.
+        paused: The study's pause in a sentence; None without one.
     """
 
     budget: Budget
@@ -98,6 +99,7 @@ class Progress:
     left_s: float | None
     trial_s: float | None
     spent: Spent = field(default_factory=Spent)
+    paused: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,13 @@ class WorkerEnded:
     log: Path
     reason: str = ""
     is_retired: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerLeft:
+    """A worker was drained and has left; no other is started on its slot."""
+
+    slot: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +169,7 @@ Event = (
     | Starting
     | Progress
     | WorkerEnded
+    | WorkerLeft
     | Grown
     | BudgetSpent
     | Stopping

@@ -17,8 +17,17 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.database.patience import end_with, give_up_at, set_patience
 from hpo.errors import RunFailed
 from hpo.fleet.config import FleetConfig
-from hpo.fleet.events import Event, Finishing, Grown, Progress, Stopping, WorkerEnded
+from hpo.fleet.events import (
+    Event,
+    Finishing,
+    Grown,
+    Progress,
+    Stopping,
+    WorkerEnded,
+    WorkerLeft,
+)
 from hpo.fleet.hours import Hours
+from hpo.fleet.orders import Orders
 from hpo.fleet.seats import Seat
 from hpo.fleet.tally import MOST_FAILURES
 from hpo.fleet.watch import Watch
@@ -66,6 +75,7 @@ class Fleet:
         self._has_announced = False
         self._hours = Hours(prepared.tickets, emit)
         self._looked_at = 0.0
+        self._orders = Orders(prepared, self._seats, is_local=config.is_local)
 
     def adopt(self, first: Process) -> None:
         """Take over a worker that runs already, on one of the slots; `work` ends it."""
@@ -97,6 +107,9 @@ class Fleet:
                         if self._hours.has_ended(spent):
                             return False
                     elif not is_done:
+                        if self._orders.all_drained() and not self._supervisor.running:
+                            self._emit(Stopping(reason="all of its workers were drained"))
+                            return True
                         self._tend_workers(spent)
                         if time.monotonic() - self._looked_at > _LOOK_S:
                             self._grow()
@@ -163,6 +176,7 @@ class Fleet:
                 self._follow()
             self._note_trained(ended)
         leases, tally = self._prepared.tickets.live(), self._watch.tally
+        self._orders.look(self._prepared.opened.name)
         self._emit(
             Progress(
                 budget=spent,
@@ -177,6 +191,7 @@ class Fleet:
                 left_s=tally.left_s(spent, leases),
                 trial_s=tally.trial_s(leases),
                 spent=self._hours.read(spent),
+                paused=self._orders.pause,
             )
         )
         failed = tally.failures
@@ -206,14 +221,16 @@ class Fleet:
                 self._seats[name].note_trained()
 
     def _tend_workers(self, spent: Budget) -> None:
-        """Start a worker on each empty slot while there is work."""
+        """Start a worker on each empty slot while there is work, and no pause."""
+        if self._orders.pause is not None:
+            return
         supervisor = self._supervisor
         left, now = spent.open + spent.leased, time.monotonic()
         supervisor.withdraw(most=left)
         for name, seat in self._seats.items():
             # More workers than trials would only wait.
             is_free = name not in supervisor.running and len(supervisor.running) < left
-            if is_free and not seat.is_retired and now >= seat.starts_at:
+            if is_free and seat.is_open and now >= seat.starts_at:
                 supervisor.start(
                     name,
                     seat.slot,
@@ -227,6 +244,8 @@ class Fleet:
         """Report the workers that ended, also where others have ended their trials meanwhile."""
         for process, code in self._supervisor.take().ended:
             self._prepared.tickets.sweep()
+            if not is_done and self._orders.has_drained(process.slot.name):
+                self._emit(WorkerLeft(slot=process.slot.name))
             self._note_death(process, code, is_done=is_done)
 
     def _note_death(self, process: Process, code: int, *, is_done: bool) -> None:

@@ -31,12 +31,19 @@ class Seat:
     Attributes:
         starts_at: Monotonic time before which no worker is started.
         is_retired: True if no worker is started any more.
+        is_drained: True if an operator has drained its worker, which no other follows.
     """
 
     slot: Slot
     starts_at: float = 0.0
     is_retired: bool = False
+    is_drained: bool = False
     _deaths: dict[str, int] = field(default_factory=lambda: {"outside": 0, "own": 0, "trial": 0})
+
+    @property
+    def is_open(self) -> bool:
+        """True if a worker is to run here."""
+        return not (self.is_retired or self.is_drained)
 
     def note_trained(self) -> None:
         """Count a trial that was trained to its end here."""

@@ -43,10 +43,13 @@ class Process:
         return 0.0 if began_at is None else time.monotonic() - began_at
 
     def last_line(self) -> str:
-        """The last non-empty line of its log; empty without one."""
-        with suppress(OSError):
-            lines = self.log.read_text(errors="replace").splitlines()
-            return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        """The last non-empty line of its log, or of the one before; empty without one."""
+        for log in (self.log, self.log.with_name(f"{self.log.name}.1")):
+            with suppress(OSError):
+                lines = log.read_text(errors="replace").splitlines()
+                last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+                if last:
+                    return last
         return ""
 
 

@@ -21,7 +21,18 @@ from sqlalchemy.exc import DBAPIError
 
 from hpo.database.connection import lock, mask, stay
 from hpo.database.migrations import create_tables
-from hpo.database.schema import artifacts, checkpoints, leases, metrics, spans, spending, tickets
+from hpo.database.schema import (
+    artifacts,
+    checkpoints,
+    controls,
+    hosts,
+    leases,
+    metrics,
+    spans,
+    spending,
+    tickets,
+    workers,
+)
 from hpo.errors import ConfigurationError, RunFailed, StorageError
 from hpo.study.deletion import TABLES, Whole, count, lacks_right
 from hpo.study.identity import STUDIES, TRIALS
@@ -30,7 +41,8 @@ from hpo.study.study import OpenStudy
 
 # Leases and heartbeats are not copied, because their workers work on the source. What was spent is
 # the source's: a copy begins with nothing spent, and without limits.
-_NOT_COPIED = (leases, spending, spans, models.TrialHeartbeatModel.__table__)
+_OF_WORKERS = (leases, workers, hosts, controls, spending, spans)
+_NOT_COPIED = (*_OF_WORKERS, models.TrialHeartbeatModel.__table__)
 _COPIED = [table for table in TABLES if table not in _NOT_COPIED]
 _FILES = (artifacts, checkpoints)
 _ID_LENGTH = 36

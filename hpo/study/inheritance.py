@@ -16,19 +16,26 @@ from sqlalchemy.dialects.postgresql import UUID
 from hpo.database.outside import NUMBER
 from hpo.database.schema import (
     OWN,
+    controls,
     environments,
+    hosts,
     identities,
     leases,
     metrics,
     spans,
     spending,
     tickets,
+    workers,
 )
 
 # These tables hold a study's rows. An identity outlives its study and is none of them.
 ROWS = [t for t in OWN.sorted_tables if "study_uid" in t.c and t is not identities]
 # A table of these has records of trials, which a copy takes along.
-_RECORDS = [table for table in ROWS if table not in (tickets, leases, spending, spans)]
+_RECORDS = [
+    table
+    for table in ROWS
+    if table not in (tickets, leases, workers, hosts, controls, spending, spans)
+]
 _CLOSED = "was running when the study was copied"
 
 # The trials of a copy, under the numbers of before and of now.

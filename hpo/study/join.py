@@ -14,17 +14,19 @@ from hpo.database.connection import locked
 from hpo.database.migrations import create_tables
 from hpo.database.storage import open_storage
 from hpo.errors import ConfigurationError, ObjectiveError
+from hpo.machine.version import code_version
 from hpo.search import configurations
 from hpo.search.plugins import is_plugin
 from hpo.study import compare, study
 from hpo.study.config import StudyConfig, check_name, forced
 from hpo.study.declared import declared
-from hpo.study.objective import faulty, named_objective
+from hpo.study.objective import faulty, named_objective, source_hash
 from hpo.study.place import Place
 from hpo.study.request import DEFAULT_TRIALS, DEFAULTS, FLAGS, RunRequest, usual
 from hpo.study.resolve import absolute, settled
 from hpo.study.study import OpenStudy
 from hpo.tickets.budget import Tickets
+from hpo.tickets.crew import Crew
 from hpo.tickets.queue import found_in
 from hpo.tickets.spent import Spent
 from objectives import DEFAULT, Objective, Params
@@ -90,6 +92,8 @@ def prepare_study(
     spec = absolute(request.objective) or (known.config.objective if known else DEFAULT)
     _name_plugins(request)
     given = None if request.objective is None else spec
+    # Our sources take 10 ms, in which the first worker imports torch.
+    code_version(None)
     objective = find(given, spec, what=f"study '{request.study_name}'")
     faults = [finding.detail for finding in declared(objective) if finding.state == "failed"]
     if faults:
@@ -100,6 +104,10 @@ def prepare_study(
     opened = study.find(storage, name)
     created = _created(objective, spec, wanted, request) if opened is None else None
     compared = None if opened is None else compare.compared(opened, objective, spec, request)
+    version = code_version(source_hash(objective))
+    if opened is not None and opened.copy_of is None and not request.allow_mixed:
+        # Nothing is changed for a run whose workers would be refused.
+        Crew(db, opened.uid).refuse_other(version)
     if look is not None and created is not None:
         look(created, spec, None)
     elif look is not None and opened is not None and compared is not None and compared.is_other:
@@ -121,6 +129,7 @@ def prepare_study(
                     0,
                     f"'{name}' is a copy of study '{copy_of}': it goes on with a budget of its own",
                 )
+    Crew(db, opened.uid).claim(version, is_mixed=request.allow_mixed)
     tickets = Tickets(db, opened.uid)
     total = tickets.grow(request.n_trials or tickets.count().total or DEFAULT_TRIALS)
     tickets.limit(max_hours=request.max_hours, max_gpu_hours=request.max_gpu_hours)

@@ -270,6 +270,12 @@ class RunRequest:
         name="grace",
         metavar="S",
     )
+    allow_mixed: bool = _flag(
+        False,
+        "switch",
+        "have workers whose code differs work on one study: sources of hpo and objective, torch, "
+        "Optuna (refused without this flag)",
+    )
     checkpoint_dir: str | Path | None = _flag(  # noqa: RUF009
         None,
         "text",

@@ -25,6 +25,7 @@ from hpo.study.outcomes import (
 from hpo.study.study import OpenStudy, last_run
 from hpo.tickets.budget import Budget, Tickets
 from hpo.tickets.leases import Lease
+from hpo.tickets.orders import paused
 from hpo.tickets.spent import Spent
 
 _PRECISION = "precision_range"
@@ -60,6 +61,7 @@ class Status:
         hopeless: Values with which every trial fails, which samplers avoid, in sentences.
         configuration: Effective configuration of the latest run, keyed by flag.
         copy_of: Name of the original, for a copy without a budget of its own yet.
+        paused: The study's pause in a sentence; None without one.
     """
 
     study: str
@@ -76,6 +78,7 @@ class Status:
     failure: str | None
     hopeless: Sequence[str]
     configuration: Mapping[str, Any]
+    paused: str | None = None
 
     def flat(self) -> dict[str, Any]:
         """The status as plain data for JSON."""
@@ -84,6 +87,7 @@ class Status:
             "study": self.study,
             "copy_of": self.copy_of,
             "metric": self.metric,
+            "paused": self.paused,
             "trials": {**asdict(self.budget), "total": self.budget.total},
             "spent": self.spent.flat(),
             "prune_reasons": dict(self.reasons),
@@ -120,6 +124,7 @@ def status(opened: OpenStudy, db: sa.Engine) -> Status:
         name = outcome_of(group)
         seconds[name] = seconds.get(name, 0.0) + group.gpu_seconds
     best, remark = best_and_remark(study)
+    pause = None if is_copy else paused(db, opened.uid)
     return Status(
         study=opened.name,
         copy_of=opened.copy_of,
@@ -136,6 +141,7 @@ def status(opened: OpenStudy, db: sa.Engine) -> Status:
         failure=None if failed is None else _failure(failed),
         hopeless=[one.sentence() for one in hopeless],
         configuration=last_run(opened),
+        paused=None if pause is None else pause.sentence(opened.name),
     )
 
 

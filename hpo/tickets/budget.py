@@ -35,9 +35,11 @@ from hpo.tickets.leases import (
     read_leases,
 )
 from hpo.tickets.losses import give_back
+from hpo.tickets.orders import IS_PAUSED, ORDERS
 from hpo.tickets.queue import Queue
 from hpo.tickets.spent import Spent, limit, spent
 from hpo.tickets.ticket import Ticket
+from hpo.tickets.touch import Keys, touching
 
 __all__ = ["BEAT_S", "Budget", "Tickets", "budgets"]
 
@@ -52,11 +54,14 @@ _SILENT = """beat_at < now() - make_interval(secs => :lease_s)
     AND pg_postmaster_start_time() < now() - make_interval(secs => :return_s)"""
 
 # This is one statement, so that two workers never get the same ticket: choosing a row locks it, and
-# other workers skip locked rows.
+# other workers skip locked rows. While a study is paused, and to a worker that is to leave, none is
+# given out.
 _TAKE = sa.text(f"""
 WITH chosen AS (
     SELECT study_uid, ticket FROM hpo.tickets
-    WHERE study_uid = :study_uid AND state = 'open' AND NOT {OVER}
+    WHERE study_uid = :study_uid AND state = 'open' AND NOT {OVER} AND NOT {IS_PAUSED}
+        AND NOT EXISTS (SELECT FROM hpo.workers WHERE study_uid = :study_uid
+        AND process = :process AND slot = :slot AND is_drained)
     ORDER BY ticket LIMIT 1 FOR UPDATE SKIP LOCKED
 ), taken AS (
     UPDATE hpo.tickets t SET state = 'leased', attempt = t.attempt + 1
@@ -67,16 +72,27 @@ WITH chosen AS (
         gpus)
     SELECT :run_uid, study_uid, ticket, attempt, :worker, :host, :process, :slot, :gpus FROM taken
 )
-SELECT ticket, attempt, losses, silences, saved_step, cause, trial_number, rerun_of, params
+SELECT ticket, attempt, losses, silences, saved_step, cause, trial_number, rerun_of, params,
+    cancelled
 FROM taken
 """)
 
 
 @dataclass(frozen=True)
 class Renewed(Generic[T]):
-    """A lease that was renewed, and the value that its owner asked for."""
+    """A lease that was renewed, and what its owner is to know.
+
+    Attributes:
+        state: The value that the owner asked for.
+        cancelled: The number of the trial that an operator has cancelled; None for none.
+        is_drained: True if the worker is to leave after its trial.
+        gives_back: True if the study is paused, and its trials are to be given back.
+    """
 
     state: T | None
+    cancelled: int | None = None
+    is_drained: bool = False
+    gives_back: bool = False
 
 
 class Tickets:
@@ -156,12 +172,13 @@ class Tickets:
             leases.update()
             .where(leases.c.run_uid == run_uid)
             .values(beat_at=sa.func.now(), **progress)
-            .returning(read.label("state"))
+            .returning(read.label("state"), *ORDERS)
+            .add_cte(touching(run_uid))
         )
         # A lost beat is not retried, because the next one follows within `BEAT_S`.
         with autocommit(self._engine) as connection:
             row = connection.execute(statement).one_or_none()
-        return None if row is None else Renewed(row.state)
+        return None if row is None else Renewed(**row._mapping)
 
     def release(self, run_uid: str) -> None:
         """Give back a ticket for another worker to resume; count no loss."""
@@ -223,9 +240,13 @@ class Tickets:
         given = {"max_hours": max_hours, "max_gpu_hours": max_gpu_hours}
         limit(self._engine, self._study_uid, given)
 
-    def outlook(self, notices: Notices | None = None) -> Outlook:
-        """The prospects of a worker without a ticket, read where it listens, if it does."""
-        return outlook(self._engine, self._study_uid, notices)
+    def outlook(self, notices: Notices | None = None, worker: Keys | None = None) -> Outlook:
+        """The prospects of a worker without a ticket, read where it listens, if it does.
+
+        Args:
+            worker: The key of its row, which is touched now and then.
+        """
+        return outlook(self._engine, self._study_uid, notices, worker)
 
     def notices(self) -> Notices:
         """The notices of this study's tickets: one is open, or the last ones have ended."""

@@ -20,6 +20,7 @@ from hpo.database.notices import Notices
 from hpo.database.patience import with_retries
 from hpo.database.schema import LEASE_S, leases, tickets
 from hpo.database.spending import OVER
+from hpo.tickets.touch import KNOWN, TOUCHED, Keys
 
 
 def host_name() -> str:
@@ -110,6 +111,9 @@ class Outlook:
         is_silent: True if a lease has had no beat for `LEASE_S`.
         processes: The processes of this machine that hold leases.
         is_over: True if the study's budget is spent, so that no ticket can be taken.
+        is_paused: True if tickets are open, and none is given out.
+        is_drained: True if the worker that looks is to leave.
+        is_known: True if that worker has a row in the crew.
     """
 
     is_open: bool
@@ -117,11 +121,14 @@ class Outlook:
     is_silent: bool
     processes: Sequence[str]
     is_over: bool = False
+    is_paused: bool = False
+    is_drained: bool = False
+    is_known: bool = True
 
     @property
     def is_spent(self) -> bool:
         """True if all tickets have ended."""
-        return not (self.is_open or self.is_leased)
+        return not (self.is_open or self.is_leased or self.is_paused)
 
     def has_lost(self) -> bool:
         """Return whether a lease is to be given back: its process is dead, or was silent."""
@@ -129,26 +136,38 @@ class Outlook:
 
 
 # One statement, so that a ticket on its way from one state to the next is seen in one of them.
-_OUTLOOK = sa.text(f"""
-SELECT EXISTS (SELECT FROM hpo.tickets WHERE study_uid = :study_uid AND state = 'open') AS is_open,
-{OVER} AS is_over,
-count(*) > 0 AS is_leased,
+_OUTLOOK = f"""
+{{first}}SELECT open AND NOT paused AS is_open, open AND paused AS is_paused, {OVER} AS is_over,
+count(run_uid) > 0 AS is_leased,
 coalesce(bool_or(beat_at < now() - make_interval(secs => :lease_s)), false) AS is_silent,
-coalesce(array_agg(process) FILTER (WHERE starts_with(process, :machine)), '{{}}') AS processes
-FROM hpo.leases WHERE study_uid = :study_uid
-""")
+coalesce(array_agg(process) FILTER (WHERE starts_with(process, :machine)), '{{{{}}}}') AS processes
+{{also}}
+FROM (SELECT EXISTS (SELECT FROM hpo.tickets WHERE study_uid = :study_uid AND state = 'open')
+    AS open, EXISTS (SELECT FROM hpo.controls WHERE study_uid = :study_uid
+    AND paused_at IS NOT NULL) AS paused) AS study
+LEFT JOIN hpo.leases ON study_uid = :study_uid GROUP BY open, paused
+"""
 
 
-def outlook(engine: sa.Engine, study_uid: str, notices: Notices | None = None) -> Outlook:
+def outlook(
+    engine: sa.Engine,
+    study_uid: str,
+    notices: Notices | None = None,
+    worker: Keys | None = None,
+) -> Outlook:
     """The prospects of a study's workers, read in one round trip.
 
     Args:
         notices: Read on the connection that listens, if one does: no other is needed then.
+        worker: The key of the row of the worker that looks, which is touched now and then.
     """
     values = {"study_uid": study_uid, "lease_s": LEASE_S, "machine": f"{_machine()}:"}
+    own = ("", "") if worker is None else (f"WITH {TOUCHED}", KNOWN)
+    statement = sa.text(_OUTLOOK.format(first=own[0], also=own[1]))
+    values = {**values, **(worker or {})}
 
     def read(connection: sa.Connection) -> Outlook:
-        return Outlook(**connection.execute(_OUTLOOK, values).mappings().one())
+        return Outlook(**connection.execute(statement, values).mappings().one())
 
     if notices is not None and notices.connection is not None:
         try:

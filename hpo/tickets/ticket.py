@@ -34,6 +34,7 @@ class Ticket:
         run_uid: Identifier of this attempt.
         rerun_of: The earlier trial that this one repeats, because its precision alone failed it.
         params: All or some parameters of the trial; the sampler chooses the others.
+        cancelled: The number of its trial that an operator has cancelled; None for none.
     """
 
     study_uid: str
@@ -47,6 +48,7 @@ class Ticket:
     rerun_of: int | None = None
     params: Mapping[str, Any] | None = None
     saved_step: int = 0
+    cancelled: int | None = None
 
     def check(self, session: orm.Session) -> None:
         """Raise `LeaseLost` unless the lease is ours; lock out a takeover until the commit."""

@@ -90,6 +90,10 @@ class Attempt:
                 self._opened.storage.set_trial_system_attr(trial._trial_id, LOST, True)
             self._end(TrialState.FAIL, detail=hopeless)
             return None
+        if self._is_cancelled:
+            self._context.process_state.restore()
+            self._cancel()
+            return None
         if self._refusal is not None:
             # `defaults` may have set something before it raised.
             self._context.process_state.restore()
@@ -104,6 +108,9 @@ class Attempt:
             if isinstance(error, Divergence) and not self._context.pulse.raised_in:
                 return self._diverged(error)
             own = own_error(error, self._context.pulse)
+            if isinstance(own, StopRequested) and self._is_cancelled:
+                self._cancel()
+                return None
             if own is error:
                 # It says nothing about the configuration.
                 raise
@@ -119,6 +126,19 @@ class Attempt:
             else:
                 self._end(TrialState.COMPLETE, value=result.value)
         return None
+
+    @property
+    def _is_cancelled(self) -> bool:
+        """True if an operator has cancelled this trial, and it is still this worker's."""
+        beat = self._beat
+        is_ours = not (beat.is_lost or beat.is_over)
+        return is_ours and beat.cancelled == self._trial.number
+
+    def _cancel(self) -> None:
+        """End the trial as an operator has asked."""
+        # It is pruned as a trial that took too long is: what it has reported is worth knowing to
+        # sampler and pruner, and a failure would count as the objective's.
+        self._end(TrialState.PRUNED, reason="cancelled", detail="by 'workers --cancel'")
 
     def _trained(self) -> Result:
         """The result of the trial's training; the process is as it was before."""

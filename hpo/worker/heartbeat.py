@@ -15,6 +15,7 @@ from hpo.database.faults import reason
 from hpo.database.schema import LEASE_S
 from hpo.tickets.budget import BEAT_S, Tickets
 from hpo.tickets.ticket import Ticket
+from hpo.worker import rotation
 from hpo.worker.pulse import Pulse
 
 # Progress is stored at most this often: short epochs need no beat each.
@@ -36,6 +37,9 @@ class Beat:
     Attributes:
         is_away: True if the last beat failed, so that the database is better not waited for.
         is_over: True once the trial was ended or deleted by another program.
+        cancelled: The number of the trial that an operator has cancelled; None for none.
+        is_drained: True if this worker is to leave after its trial.
+        gives_back: True if the study is paused, and its trials are to be given back.
     """
 
     def __init__(
@@ -54,6 +58,8 @@ class Beat:
         self._is_taken = False
         self._state: sa.Select[tuple[TrialState]] | None = None
         self.is_away, self.is_over = False, False
+        self.cancelled: int | None = ticket.cancelled
+        self.is_drained, self.gives_back = False, False
 
     @property
     def is_lost(self) -> bool:
@@ -96,6 +102,7 @@ class Beat:
             if self._done.wait(max(0.0, beaten_at + _LEAST_S - time.monotonic())):
                 return
             beaten_at = time.monotonic()
+            rotation.look()
             try:
                 self._beat()
             except Exception as error:
@@ -115,6 +122,8 @@ class Beat:
         self._is_taken, self.is_away = renewed is None, False
         if renewed is not None:
             self._renewed_at = now
+            self.cancelled, self.is_drained = renewed.cancelled, renewed.is_drained
+            self.gives_back = renewed.gives_back
             # The ticket may have gone on with another trial meanwhile.
             if state is not None and state is self._state:
                 self.is_over = renewed.state != TrialState.RUNNING

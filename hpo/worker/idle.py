@@ -6,13 +6,16 @@ simulated by processes that are small.
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import threading
 import time
+from collections.abc import Callable
 
 from hpo.tickets.budget import Tickets
 from hpo.tickets.leases import Outlook, is_dead
+from hpo.tickets.touch import Keys
 
 # With notices a look serves for what sends none, as a lease that has been silent for 90 s. 500 idle
 # workers look 17 times a second together.
@@ -29,12 +32,26 @@ _DEATHS_S = 1.0
 # All workers of a host together look for lost leases this often, when they have tickets.
 _SWEEP_S = 5.0
 
+_logger = logging.getLogger(__name__)
+
 
 class Idle:
-    """The time of a worker without a ticket; a context that ends it."""
+    """The time of a worker without a ticket; a context that ends it.
 
-    def __init__(self, tickets: Tickets, stop: threading.Event) -> None:
+    Args:
+        worker: The key of the worker's row in the crew, which its looks touch; None without one.
+        renew: Called when others have taken the worker for lost.
+    """
+
+    def __init__(
+        self,
+        tickets: Tickets,
+        stop: threading.Event,
+        worker: Keys | None = None,
+        renew: Callable[[], object] = bool,
+    ) -> None:
         self._tickets, self._stop = tickets, stop
+        self._worker, self._renew, self._is_paused = worker, renew, False
         self._notices = tickets.notices()
         self._in_vain = 0
         self._sweep_at = -math.inf
@@ -68,7 +85,7 @@ class Idle:
             # What is opened between the look and the notices would not be seen.
             self._notices.listen()
             found = self._look()
-            is_over = found.is_over or found.is_spent
+            is_over = found.is_over or found.is_spent or found.is_drained
             if found.is_open or is_over or self._stop.is_set():
                 # What follows has this connection: at the server's limit there may be no other.
                 self._notices.rest()
@@ -80,13 +97,19 @@ class Idle:
             pause_s = min(pause_s * _GROWTH, _POLL_S[1])
 
     def _look(self) -> Outlook:
-        found = self._tickets.outlook(self._notices)
+        found = self._tickets.outlook(self._notices, self._worker)
+        if not found.is_known:
+            self._renew()
+        if found.is_paused != self._is_paused:
+            self._is_paused = found.is_paused
+            waits = "is paused: waiting for 'python -m hpo resume'"
+            _logger.info("the study %s", waits if found.is_paused else "goes on after a pause")
         share = max(1, len(found.processes))
         self._sweep_at = time.monotonic() + _SWEEP_S * share * _jitter()
         if found.has_lost():
             self._notices.rest()
             if self._tickets.sweep():
-                return self._tickets.outlook()
+                return self._tickets.outlook(worker=self._worker)
         return found
 
     def _pause(self, seconds: float, found: Outlook) -> None:

@@ -51,7 +51,9 @@ class TrialReporter(Reporter):
         self.lacking: str | None = None
 
     def must_stop(self) -> bool:
-        is_over = self._beat.is_lost or self._beat.is_over or self._context.stop.is_set()
+        beat = self._beat
+        is_over = beat.is_lost or beat.is_over or self._context.stop.is_set()
+        is_over = is_over or beat.gives_back or beat.cancelled == self._trial.number
         if not is_over and self._opened.storage.is_due:
             # The next report may be an hour away. A decision, too, notes what other trials' need.
             started_s = time.process_time()

@@ -29,6 +29,7 @@ import psutil
 from hpo.errors import RunFailed
 from hpo.launch import children
 from hpo.launch.launcher import LOST
+from hpo.worker import rotation
 from hpo.worker.causes import CRASHES, OomKills, innermost, is_stopped, signal_name
 from hpo.worker.pulse import Pulse, Reading
 
@@ -159,6 +160,8 @@ class Supervisor:
             # A long poll means that this process was stopped, and so perhaps the trainer.
             passed_s, polled_at = min(now - polled_at, 10 * _POLL_S), now
             kills.look()
+            # What an objective prints reaches the log without a line of ours.
+            rotation.look()
             reading = self._pulse.read()
             if reading.beginnings != last.beginnings:
                 idle_s, last = 0.0, reading

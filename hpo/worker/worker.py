@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -28,8 +29,9 @@ from hpo.engine.recording import Recording
 from hpo.errors import LeaseLost, RunFailed, StopRequested, TrialEnded, TrialGone
 from hpo.launch import children
 from hpo.machine.provenance import environment, git_sha
+from hpo.machine.version import code_version
 from hpo.study import study
-from hpo.study.objective import named_objective
+from hpo.study.objective import named_objective, source_hash
 from hpo.study.objects import Objects
 from hpo.study.place import DATABASE
 from hpo.study.resolve import check_search
@@ -37,8 +39,9 @@ from hpo.task.build import context_of
 from hpo.task.memory import resident_bytes
 from hpo.task.random_state import seed_all
 from hpo.tickets.budget import Tickets
+from hpo.tickets.crew import Crew
 from hpo.tickets.ticket import Ticket
-from hpo.worker import checkpoints
+from hpo.worker import checkpoints, entry
 from hpo.worker.attempt import Attempt
 from hpo.worker.context import WorkerContext
 from hpo.worker.depot import Depot
@@ -67,6 +70,9 @@ class WorkerConfig:
         process: The process with which its leases end, the supervisor; None for this one.
         is_for_one: True if this process trains one trial, and the next has a process of its own.
         gpus: GPUs that its trials take, which count for the study's budget.
+        is_launched: True if a run on this host has started it.
+        is_mixed: True if workers with other versions of the code are allowed beside it.
+        log: The file that it logs to; None if somebody else chose it.
     """
 
     name: str
@@ -81,6 +87,9 @@ class WorkerConfig:
     process: str | None = None
     is_for_one: bool = False
     gpus: float = 0.0
+    is_launched: bool = False
+    is_mixed: bool = False
+    log: Path | None = None
 
 
 class Worker:
@@ -95,7 +104,8 @@ class Worker:
         pulse: Pulse | None = None,
     ) -> None:
         self._process, self._is_for_one = config.process, config.is_for_one
-        self._is_spent = False
+        self._is_spent, self._is_drained = False, False
+        self._is_mixed, self._crew = config.is_mixed, Crew(db, opened.uid)
         self._slot, self._stop, self._opened = config.slot, stop, opened
         self._gpus = config.gpus
         self._source, self._db = opened.config.source, db
@@ -120,6 +130,14 @@ class Worker:
             trial_timeout_s=config.trial_timeout_s,
             depot=_depot(config, db, opened.uid),
         )
+        self._member = entry.member(
+            slot=config.slot,
+            process=config.process,
+            device=self._context.device,
+            version=code_version(source_hash(self._context.objective)),
+            is_launched=config.is_launched,
+            log=config.log,
+        )
 
     @property
     def training_cpu_s(self) -> float:
@@ -133,8 +151,10 @@ class Worker:
             True if another process is to take the next ticket, as this one has trained its trial.
 
         Raises:
+            ConfigurationError: The study's other workers have another version of the code.
             RunFailed: The study was deleted, or its objective was changed.
         """
+        self._join()
         found = environment(
             device=_device_name(self._context.device), threads=torch.get_num_threads()
         )
@@ -147,8 +167,9 @@ class Worker:
                 self._context.depot.close(self._stop)
 
     def _work(self) -> bool:
-        with Idle(self._tickets, self._stop) as idle:
-            while not self._stop.is_set():
+        renew = partial(self._crew.renew, self._member)
+        with Idle(self._tickets, self._stop, self._member.keys, renew) as idle:
+            while not (self._stop.is_set() or self._is_drained):
                 idle.sweep()
                 ticket = None if self._is_spent else self._take()
                 if ticket is not None:
@@ -159,11 +180,12 @@ class Worker:
                         self._save_references()
                     continue
                 outlook = idle.wait()
+                self._is_drained = outlook.is_drained
                 if outlook.is_over and not outlook.is_spent:
                     spent, left = self._tickets.spent(), self._tickets.count().open
                     _logger.info("%s", spent.sentence(left=left))
-                    return False
-                if self._is_spent and outlook.is_open:
+                    break
+                if self._is_spent and outlook.is_open and not self._is_drained:
                     return True
                 if outlook.is_spent and not self._stop.is_set():
                     waiting = study.refreshed(self._opened).waiting()
@@ -172,7 +194,24 @@ class Worker:
                         self._save_references()
                         checkpoints.sweep(self._context, study.refreshed(self._opened))
                         break
+        self._leave()
         return False
+
+    def _join(self) -> None:
+        """Enter the crew, with the facts of this host."""
+        context = self._context
+        facts = entry.facts(
+            self._db, self._member.version, context.checkpoints, git=context.git_sha
+        )
+        self._crew.sweep()
+        self._crew.join(self._member, facts, is_mixed=self._is_mixed)
+
+    def _leave(self) -> None:
+        """Leave the crew; a database that is away finds out by itself."""
+        if self._is_drained:
+            _logger.info("asked to leave by 'workers --drain'; leaving")
+        with suppress(SQLAlchemyError):
+            self._crew.leave(self._member)
 
     def _take(self) -> Ticket | None:
         return self._tickets.take(
@@ -238,6 +277,7 @@ class Worker:
                         raise
         except StopRequested as stopped:
             why = "another program ended its trial" if beat.is_over else ""
+            why = "the study is paused" if beat.gives_back and not why else why
             why = "the lease has run out" if beat.is_lost else why
             _logger.info("ticket %d | %s%s", ticket.ticket, stopped, why and f": {why}")
             if beat.is_over:
@@ -265,6 +305,7 @@ class Worker:
             raise
         finally:
             self._opened.storage.hold(None)
+        self._is_drained = beat.is_drained
         pulse.hold(0)
         self._memory.release()
         ended = children.end(earlier=earlier, spare_services=True)

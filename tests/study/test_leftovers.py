@@ -86,7 +86,7 @@ def test_gc_removes_what_a_gone_study_left_and_nothing_of_another(
     assert one["rows"] == {
         **{"tickets": 3, "leases": 1, "metrics": 1, "predictions": 2},
         **{"environments": 1, "divergences": 1, "checkpoints": 1},
-        **{"spending": 1, "spans": 1},
+        **{"spending": 1, "spans": 1, "workers": 1, "hosts": 1, "controls": 1},
     }
     # Predictions are counted, and removed, with the old ones.
     rest = {**one, "rows": {**one["rows"], "predictions": 0}}

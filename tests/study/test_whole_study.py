@@ -27,12 +27,15 @@ from hpo.database.records import Records
 from hpo.database.schema import (
     OWN,
     artifacts,
+    controls,
     divergences,
+    hosts,
     leases,
     metrics,
     spans,
     spending,
     tickets,
+    workers,
 )
 from hpo.database.storage import open_storage
 from hpo.engine.reports import Sample
@@ -43,6 +46,8 @@ from hpo.study import deletion, identity
 from hpo.study.deletion import Folders
 from hpo.study.study import OpenStudy
 from hpo.tickets.budget import Tickets
+from hpo.tickets.crew import Crew, Member
+from hpo.tickets.leases import process_id
 from hpo.tickets.ticket import Ticket
 from objectives import load
 from tests.support.processes import kill_all, wait_until
@@ -189,6 +194,15 @@ def create(url: str, name: str, folder: Path, *, uid: str | None = None) -> Open
     storage.hold(ticket)
     storage.create_trial(study._study_id, user_attrs={"prune_reason": "-"}, system_attrs={})
     storage.hold(None)
+    member = Member(
+        worker="host/cpu:0",
+        host="host",
+        slot="cpu:0",
+        process=process_id(),
+        launcher="none",
+        version={"hpo": "abc"},
+    )
+    Crew(db, uid).join(member, {"python": "3"}, is_mixed=False)
     records = Records(db, uid)
     records.save_environment("host:cpu:0", {"python": "3"})
     samples = [
@@ -265,7 +279,7 @@ def test_a_copy_has_every_row_of_its_source_and_of_no_other_study(
     assert content(trials(empty_url, "s")) == content(trials(url, "s"))
     here, there = dump(url), dump(empty_url)
     # What the source's workers hold and have spent is the source's.
-    left = (leases, spans, spending)
+    left = (leases, spans, spending, workers, hosts, controls)
     for table in (t for t in OWN.sorted_tables if "study_uid" in t.c and t not in left):
         mine = [
             row.replace(two[0].uid, copied.uid).replace("leased", "open")
@@ -274,7 +288,7 @@ def test_a_copy_has_every_row_of_its_source_and_of_no_other_study(
         ]
         assert mine, table
         assert there[table.fullname] == mine
-    assert [there[table.fullname] for table in left] == [[], [], []]
+    assert [there[table.fullname] for table in left] == [[]] * len(left)
     # Of this study alone: the other one has as many parts.
     assert 2 * len(there["hpo.artifacts"]) == len(here["hpo.artifacts"])
     assert len(there["trials"]) == 5

@@ -1,0 +1,67 @@
+"""`workers`, `pause` and `resume` on a run at work."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.processes import wait_until
+from tests.support.program import HANGS_S, Command, Program
+from tests.support.studies import Held, trials
+
+pytestmark = pytest.mark.acceptance
+
+
+def listed(command: Command) -> dict[str, dict]:
+    return {one["slot"]: one for one in json.loads(command("workers", "--json").stdout or "[]")}
+
+
+def test_a_trial_is_cancelled_a_study_paused_and_a_worker_drained(
+    program: Program, command: Command, url: str, held: Held
+):
+    held.hold(*range(1, 50))
+    process = program.start(
+        *("--objective", str(held.path), "--study_name", "s", "--n_trials", "5"),
+        *("--workers", "1", "--pruner", "none"),
+    )
+    wait_until(held.is_holding)
+    first = listed(command)["cpu:0"]
+
+    cancelled = command("workers", "--cancel", "0")
+    held.hold(*range(1, 50))
+    wait_until(held.is_holding)
+    paused = command("pause", "s", "--now")
+    twice = command("pause", "s")
+    wait_until(lambda: listed(command)["cpu:0"]["is_idle"])
+    status = command("status")
+    resumed = command("resume")
+    not_paused = command("resume")
+    wait_until(lambda: not listed(command)["cpu:0"]["is_idle"])
+    unknown = command("workers", "--drain", "nobody")
+    ended = command("workers", "--cancel", "0")
+    drained = command("workers", "--drain", first["worker"])
+    held.let_go()
+    _, err = process.communicate(timeout=HANGS_S)
+
+    assert (first["trial"], first["launcher"], first["log"][-4:]) == (0, "local", ".log")
+    assert "pruned, 'cancelled'" in cancelled.stdout
+    assert "is paused: no trial begins" in paused.stdout
+    assert "paused     study 's' is paused since" in status.stdout
+    assert resumed.returncode == 0
+    assert "leaves" in drained.stdout
+    for wrong, text in {
+        (twice, "is paused since"),
+        (not_paused, "is not paused"),
+        (unknown, f"there are {first['host']}, {first['worker']} (--drain)"),
+        (ended, "has ended (pruned)"),
+    }:
+        assert (wrong.returncode, text in wrong.stderr) == (2, True), wrong.stderr
+    # The paused trial went on from its checkpoint, and its worker left after it.
+    assert process.returncode == 130
+    assert "python -m hpo resume s" in err
+    assert "worker cpu:0 has left" in err
+    found = trials(url, "s")
+    assert [one.user_attrs["prune_reason"] for one in found] == ["cancelled", "-"]
+    assert [one.state.name for one in found] == ["PRUNED", "COMPLETE"]
+    assert listed(command) == {}
