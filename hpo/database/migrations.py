@@ -14,9 +14,9 @@ from hpo.database.functions import FUNCTIONS
 from hpo.database.patience import with_retries
 from hpo.database.preconditions import Found, foreign, look, missing_right
 from hpo.database.reading import READING
+from hpo.database.removal import REMOVAL
 from hpo.database.rights import hand_on
 from hpo.database.schema import LEASE_S, OWN, SCHEMA_VERSION, version_table
-from hpo.database.removal import REMOVAL
 from hpo.database.spending import SPENDING
 from hpo.database.triggers import TRIGGERS
 from hpo.errors import StorageError

@@ -58,7 +58,8 @@ class Member:
 # The role of a worker may not delete.
 _FORGET = "SELECT hpo.forget_workers(CAST(:study_uid AS uuid), array_agg(process), array_agg(slot))"
 _ENDED = f"""
-{_FORGET} FROM hpo.workers w WHERE study_uid = :study_uid AND (process = ANY(:dead) AND NOT is_drained
+{_FORGET} FROM hpo.workers w
+WHERE study_uid = :study_uid AND (process = ANY(:dead) AND NOT is_drained
     OR seen_at < now() - make_interval(secs => {LEASE_S}) AND NOT is_drained
     AND pg_postmaster_start_time() < now() - make_interval(secs => {LEASE_S})
     OR seen_at < now() - make_interval(secs => {_KEPT_S}))

@@ -110,6 +110,7 @@ class Outlook:
         is_leased: True if others hold tickets, which they may give back.
         is_silent: True if a lease has had no beat for `LEASE_S`.
         processes: The processes of this machine that hold leases.
+        expires_s: Time until the next lease is over unless its worker beats; None without leases.
         is_over: True if the study's budget is spent, so that no ticket can be taken.
         is_paused: True if tickets are open, and none is given out.
         is_drained: True if the worker that looks is to leave.
@@ -120,6 +121,7 @@ class Outlook:
     is_leased: bool
     is_silent: bool
     processes: Sequence[str]
+    expires_s: float | None = None
     is_over: bool = False
     is_paused: bool = False
     is_drained: bool = False
@@ -140,6 +142,7 @@ _OUTLOOK = f"""
 {{first}}SELECT open AND NOT paused AS is_open, open AND paused AS is_paused, {OVER} AS is_over,
 count(run_uid) > 0 AS is_leased,
 coalesce(bool_or(beat_at < now() - make_interval(secs => :lease_s)), false) AS is_silent,
+CAST(extract(epoch FROM min(beat_at) - now()) + :lease_s AS float8) AS expires_s,
 coalesce(array_agg(process) FILTER (WHERE starts_with(process, :machine)), '{{{{}}}}') AS processes
 {{also}}
 FROM (SELECT EXISTS (SELECT FROM hpo.tickets WHERE study_uid = :study_uid AND state = 'open')

@@ -93,7 +93,11 @@ class Idle:
                 return found
             self._in_vain = 0
             is_listening = self._notices.connection is not None
-            self._pause((_LISTENING_S if is_listening else pause_s) * _jitter(), found)
+            pause = (_LISTENING_S if is_listening else pause_s) * _jitter()
+            if found.expires_s is not None and found.expires_s > 0:
+                # Of a worker that beats there are 85 s left, of a host that died what it says.
+                pause = min(pause, found.expires_s + random.uniform(_SPREAD_S, 1.0))
+            self._pause(pause, found)
             pause_s = min(pause_s * _GROWTH, _POLL_S[1])
 
     def _look(self) -> Outlook:
