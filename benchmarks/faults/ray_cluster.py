@@ -49,8 +49,11 @@ class Cluster:
         ]
 
     def add(self, *flags: str) -> subprocess.Popen[str]:
-        """Start another node, which is there when `ready` returns."""
-        self._started[0]()
+        """Start another node, which is there when `ready` returns.
+
+        Two that start at once on one machine may take each other's socket.
+        """
+        self.ready()
         self._started.append(self._start(f"--address={self._address}", *flags))
         return self.nodes[-1]
 
