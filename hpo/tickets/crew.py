@@ -7,7 +7,6 @@ code that they share. `roster` reads them, `orders` has what an operator asks of
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -224,21 +223,6 @@ class Crew:
                 index_elements=["study_uid", "process", "slot"], set_={"seen_at": sa.func.now()}
             )
         )
-
-
-def clock_s(engine: sa.Engine) -> float:
-    """The time by which this host's clock is ahead of the database's, in s."""
-    theirs = sa.select(sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Float))
-
-    def once() -> float:
-        with engine.connect() as connection:
-            # The first statement of a transaction takes a round trip more.
-            connection.scalar(sa.select(1))
-            began = time.time()
-            found = float(connection.scalar(theirs) or 0.0)
-            return (began + time.time()) / 2 - found
-
-    return with_retries(once)
 
 
 def _row(study_uid: str, member: Member) -> list[sa.ColumnElement[bool]]:

@@ -64,7 +64,7 @@ def _gpu(device: torch.device) -> str | None:
     return f"{found.name} GPU-{found.uuid}" if hasattr(found, "uuid") else str(found.name)
 
 
-def facts(db: sa.Engine, version: Version, checkpoints: Path, *, git: str) -> Mapping[str, Any]:
+def facts(version: Version, checkpoints: Path, *, git: str, clock_s: float) -> Mapping[str, Any]:
     """The facts of this host that a study's hosts should have in common."""
     return {
         "git": git,

@@ -35,7 +35,8 @@ from hpo.task.build import context_of
 from hpo.task.memory import resident_bytes
 from hpo.task.random_state import seed_all
 from hpo.tickets.budget import Tickets
-from hpo.tickets.crew import Crew, clock_s
+from hpo.tickets.crew import Crew
+from hpo.tickets.roster import clock_s
 from hpo.tickets.ticket import Ticket
 from hpo.worker import checkpoints, entry
 from hpo.worker.attempt import Attempt
