@@ -150,5 +150,5 @@ def clock_s(engine: sa.Engine) -> float:
     return with_retries(once)
 
 
-def _age_s(time: sa.ColumnElement[Any]) -> sa.ColumnElement[float]:
-    return sa.cast(sa.extract("epoch", sa.func.now() - time), sa.Float)
+def _age_s(at: sa.ColumnElement[Any]) -> sa.ColumnElement[float]:
+    return sa.cast(sa.extract("epoch", sa.func.now() - at), sa.Float)
