@@ -79,7 +79,13 @@ def test_sqlalchemy_is_spoken_where_it_may_be():
     # These hand an engine on, or catch what it raises.
     holders = {"study/study.py", "study/join.py", "study/status.py", "study/overview.py"}
     holders |= {"worker/worker.py", "worker/heartbeat.py", "worker/border.py", "api/study.py"}
-    holders |= {"cli/shared.py", "cli/studies.py", "cli/replay.py", "dashboard/server.py"}
+    holders |= {
+        "cli/shared.py",
+        "cli/studies.py",
+        "cli/workers.py",
+        "cli/replay.py",
+        "dashboard/server.py",
+    }
     found = set()
     for path in (ROOT / "hpo").rglob("*.py"):
         if re.search(r"^\s*(import|from) sqlalchemy", path.read_text(), re.MULTILINE):

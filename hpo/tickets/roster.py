@@ -5,6 +5,7 @@ Border: reads alone; `crew` writes the rows.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -134,5 +135,20 @@ def manned(engine: sa.Engine, study_uid: str | None = None) -> list[Manned]:
     return [one for one in with_retries(once) if not is_dead(one.process)]
 
 
-def _age_s(time: sa.ColumnElement[Any]) -> sa.ColumnElement[float]:
-    return sa.cast(sa.extract("epoch", sa.func.now() - time), sa.Float)
+def clock_s(engine: sa.Engine) -> float:
+    """The time by which this host's clock is ahead of the database's, in s."""
+    theirs = sa.select(sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Float))
+
+    def once() -> float:
+        with engine.connect() as connection:
+            # The first statement of a transaction takes a round trip more.
+            connection.scalar(sa.select(1))
+            began = time.time()
+            found = float(connection.scalar(theirs) or 0.0)
+            return (began + time.time()) / 2 - found
+
+    return with_retries(once)
+
+
+def _age_s(at: sa.ColumnElement[Any]) -> sa.ColumnElement[float]:
+    return sa.cast(sa.extract("epoch", sa.func.now() - at), sa.Float)

@@ -13,10 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
 import torch
 
-from hpo.database.patience import with_retries
 from hpo.machine.version import Version
 from hpo.tickets.crew import Member
 from hpo.tickets.leases import host_name, process_id
@@ -66,31 +64,16 @@ def _gpu(device: torch.device) -> str | None:
     return f"{found.name} GPU-{found.uuid}" if hasattr(found, "uuid") else str(found.name)
 
 
-def facts(db: sa.Engine, version: Version, checkpoints: Path, *, git: str) -> Mapping[str, Any]:
+def facts(version: Version, checkpoints: Path, *, git: str, clock_s: float) -> Mapping[str, Any]:
     """The facts of this host that a study's hosts should have in common."""
     return {
         "git": git,
         "version": dict(version),
         "python": platform.python_version(),
         "cuda": torch.version.cuda or "-",
-        "clock_s": round(_clock_s(db), 2),
+        "clock_s": round(clock_s, 2),
         "checkpoints": {"folder": str(checkpoints), **_folder(checkpoints)},
     }
-
-
-def _clock_s(db: sa.Engine) -> float:
-    """The time by which this host's clock is ahead of the database's, in s."""
-    theirs = sa.select(sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Float))
-
-    def once() -> float:
-        with db.connect() as connection:
-            # The first statement of a transaction takes a round trip more.
-            connection.scalar(sa.select(1))
-            began = time.time()
-            found = float(connection.scalar(theirs) or 0.0)
-            return (began + time.time()) / 2 - found
-
-    return with_retries(once)
 
 
 def _folder(folder: Path) -> Mapping[str, Any]:

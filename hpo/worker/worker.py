@@ -40,6 +40,7 @@ from hpo.task.memory import resident_bytes
 from hpo.task.random_state import seed_all
 from hpo.tickets.budget import Tickets
 from hpo.tickets.crew import Crew
+from hpo.tickets.roster import clock_s
 from hpo.tickets.ticket import Ticket
 from hpo.worker import checkpoints, entry
 from hpo.worker.attempt import Attempt
@@ -201,7 +202,10 @@ class Worker:
         """Enter the crew, with the facts of this host."""
         context = self._context
         facts = entry.facts(
-            self._db, self._member.version, context.checkpoints, git=context.git_sha
+            self._member.version,
+            context.checkpoints,
+            git=context.git_sha,
+            clock_s=clock_s(self._db),
         )
         self._crew.sweep()
         self._crew.join(self._member, facts, is_mixed=self._is_mixed)
