@@ -80,7 +80,7 @@ def test_a_study_runs_to_its_end_under_a_workers_role(url, role, command: Comman
     file.write_text(f"{PASSWORD}\n")
     granted = command("grant", role, "--password_file", str(file))
     without = of(url, role).replace(f":{PASSWORD}@", "@")
-    program = Program(without, tmp_path / "theirs")
+    program = Program(without, tmp_path / "theirs", is_executed=True)
     program.environment["HPO_STORAGE_PASSWORD_FILE"] = str(file)
 
     run = program.start(*QUADRATIC, "--n_trials", "6", "--workers", "2", "--json", "--verbose")
@@ -109,6 +109,7 @@ def test_a_role_that_could_write_before_may_use_what_a_later_version_adds(url, r
         connection.exec_driver_sql("DROP TABLE hpo.spans, hpo.spending")
         for name in ("gpus", "step_s", "gpu_bytes"):
             connection.exec_driver_sql(f"ALTER TABLE hpo.leases DROP COLUMN {name}")
+        connection.exec_driver_sql("ALTER TABLE hpo.tickets DROP COLUMN cancelled")
         connection.exec_driver_sql("UPDATE hpo.schema_version SET version = 6")
     create_tables(db)
     tickets = Tickets(connect(of(url, role)), str(uuid.uuid4()))
