@@ -29,8 +29,8 @@ def grant(role: str, storage: str | None, password_file: Path | None, dry_run: b
 
     \b
     Examples:
+        (umask 077; openssl rand -hex 24 > worker_password)
         python -m hpo grant worker --password_file worker_password
-        openssl rand -hex 24 | tee worker_password | python -m hpo grant worker --password_file -
         python -m hpo grant worker --dry_run
     """
     from hpo.database.connection import connect
