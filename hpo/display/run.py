@@ -35,9 +35,12 @@ from hpo.fleet.events import (
 )
 from hpo.launch.launcher import LOST
 from hpo.study.outcomes import attempt_of, outcome
+from hpo.tickets.spent import Spent
 
 # Without a terminal a line is printed at least this often, so that a log shows a run at work.
 _QUIET_S = 60.0
+# The hours of a study are worth a word from here on.
+_COSTS_H = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +255,7 @@ class Display(Redrawn):
         budget = result.budget
         self.say(
             f"{budget.ended} of {budget.total} trials done in {duration(result.seconds)}: "
-            f"{counts(budget, result.reasons)}; {', '.join(result.spent.parts())} in all"
+            f"{counts(budget, result.reasons)}{_cost(result.spent)}"
         )
         if result.spent.reached is not None and budget.open:
             self.say(result.spent.sentence(left=budget.open))
@@ -295,6 +298,13 @@ class Display(Redrawn):
         results.print(f"study       {self._started.opened.name}")
         where = "" if is_embedded else "HPO_STORAGE=<the storage's URL> "
         results.print(f"look at it  {where}python -m hpo dashboard")
+
+
+def _cost(spent: Spent) -> str:
+    """What a study has taken, as the end of a sentence; nothing of minutes without a limit."""
+    if not spent.limited() and max(spent.hours, spent.gpu_hours) < _COSTS_H:
+        return ""
+    return f"; {', '.join(spent.parts())} in all"
 
 
 def ended(event: WorkerEnded) -> str:

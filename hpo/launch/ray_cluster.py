@@ -17,6 +17,7 @@ import ray
 # Ray itself tries for 20 s.
 _AGAIN_S = 1.0
 _ANSWER_S = 5.0
+_LOOPBACKS = ("localhost", "127.0.0.1", "[::1]")
 
 
 def connect(runtime_env: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
@@ -50,11 +51,15 @@ def _refuse_silence(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in host:
         return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
-    except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ConnectionError(f"nothing listens at RAY_ADDRESS {address} ({why})") from error
+    # A cluster listens at its host's address, which Ray takes for the loopback's, too.
+    own = [ray.util.get_node_ip_address()] if host in _LOOPBACKS else []
+    for each in (*own, host.strip("[]")):
+        try:
+            socket.create_connection((each, int(port)), _ANSWER_S).close()
+            return
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or error
+    raise ConnectionError(f"nothing listens at RAY_ADDRESS {address} ({why})")
 
 
 def connect_again(runtime_env: Mapping[str, Any] | None) -> str:

@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from hpo.display.console import duration
+from hpo.display.run import _cost
 from hpo.fleet.tally import Tally
 from hpo.tickets.budget import Budget
 from hpo.tickets.leases import Lease
+from hpo.tickets.spent import Spent
 from tests.support.forked import EXECUTED
 from tests.support.program import ROOT, Command, Program
 
@@ -167,3 +169,15 @@ def test_a_trials_time_is_its_pace_and_not_its_start():
     assert second == pytest.approx(24.0)
     # Nine whole trials and two halves on two slots.
     assert left_s == pytest.approx(10 * 24.0 / 2)
+
+
+@pytest.mark.parametrize(
+    ("spent", "said"),
+    [
+        (Spent(hours=0.05), ""),
+        (Spent(hours=0.05, max_hours=2), "; 0.05 of 2 hours in all"),
+        (Spent(hours=3, gpu_hours=6), "; 6.00 GPU hours, 3.00 hours in all"),
+    ],
+)
+def test_the_end_of_a_run_says_what_a_study_cost_where_that_is_much(spent: Spent, said: str):
+    assert _cost(spent) == said
