@@ -64,16 +64,30 @@ def _gpu(device: torch.device) -> str | None:
     return f"{found.name} GPU-{found.uuid}" if hasattr(found, "uuid") else str(found.name)
 
 
-def facts(version: Version, checkpoints: Path, *, git: str, clock_s: float) -> Mapping[str, Any]:
-    """The facts of this host that a study's hosts should have in common."""
+def facts(
+    version: Version, checkpoints: Path, *, copies: str | None, git: str, clock_s: float
+) -> Mapping[str, Any]:
+    """The facts of this host that a study's hosts should have in common.
+
+    Args:
+        copies: Where checkpoints are copied to, for other hosts; None for nowhere.
+    """
     return {
         "git": git,
         "version": dict(version),
         "python": platform.python_version(),
         "cuda": torch.version.cuda or "-",
         "clock_s": round(clock_s, 2),
-        "checkpoints": {"folder": str(checkpoints), **_folder(checkpoints)},
+        "checkpoints": _place(checkpoints, copies),
     }
+
+
+def _place(folder: Path, copies: str | None) -> Mapping[str, Any]:
+    """The place from which other hosts go on: the copies' if there are any, else the folder."""
+    found = {"folder": str(folder), **_folder(folder)}
+    if copies is not None and found["is_writable"]:
+        return {**found, "folder": copies, "mark": copies}
+    return found
 
 
 def _folder(folder: Path) -> Mapping[str, Any]:
