@@ -31,7 +31,7 @@ def asked(**flags: Any) -> Engine:
     ],
 )
 def test_flags_that_no_engine_has_together_are_refused(flags: dict[str, Any], message: str):
-    pytest.importorskip("ray", reason="ray is not installed (pip install 'hpo[ray]')")
+    pytest.importorskip("ray", reason="ray is not installed (pip install -e '.[ray]')")
 
     with pytest.raises(ConfigurationError, match=message):
         asked(**flags)
