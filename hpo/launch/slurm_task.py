@@ -53,6 +53,7 @@ class SlurmTask:
         self.key: str | None = None
         self.state = State(word="PENDING")
         self.began_at: float | None = None
+        self.pid: int | None = None
 
     def is_queued_again(self, state: State) -> bool:
         """Return whether it had started and waits again, as after the death of its host."""
