@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hpo.doctor.fleet import compare
 from hpo.doctor.finding import Finding
+from hpo.doctor.fleet import compare
 from hpo.machine.version import code_version
 from hpo.tickets.roster import Host
 from hpo.worker.entry import facts
