@@ -60,7 +60,12 @@ class RayLauncher:
         self._runtime_env = None if runtime_env is None else _read(runtime_env)
         self._number = 0
         self._bridge = self._connect(is_again=False)
-        found = self._bridge.connected()
+        try:
+            found = self._bridge.connected()
+        except BaseException:
+            # Ctrl-C, for which Ray would go on trying.
+            self.close()
+            raise
         if "ready" not in found:
             self.close()
             raise ConfigurationError(

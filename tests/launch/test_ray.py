@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from faults.ray_cluster import Cluster
 
@@ -272,3 +275,15 @@ def test_a_host_that_cannot_reach_the_storage_is_refused_also_when_it_joins_late
     engine.refuse_unreachable(URL.replace("127.0.0.1", "db"))
     with pytest.raises(ConfigurationError, match=r"the cluster has other hosts \(127.0.0.2\)"):
         engine.refuse_unreachable(URL)
+
+
+def test_ctrl_c_ends_the_search_for_a_cluster_that_does_not_answer(tmp_path: Path):
+    # Ray goes on for minutes.
+    surroundings = environment(URL, tmp_path) | {"RAY_ADDRESS": "192.0.2.7:6379"}
+    threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        RayLauncher(surroundings, runtime_env=None)
+
+    left = [one.cmdline() for one in psutil.Process().children()]
+    assert not any("hpo.launch.ray_bridge" in words for words in left)
