@@ -7,6 +7,7 @@ alone. Border: this process never imports `ray`; its bridge does (`ray_bridge`),
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class RayLauncher:
 
     def _connect(self, *, is_again: bool) -> Link:
         settings = {"runtime_env": self._runtime_env, "version": _version()}
-        return Link(self._environment, {**settings, "is_again": is_again})
+        return Link(self._environment, {**settings, "is_again": is_again, "run": os.getpid()})
 
     @property
     def program(self) -> Sequence[str]:

@@ -287,3 +287,20 @@ def test_ctrl_c_ends_the_search_for_a_cluster_that_does_not_answer(tmp_path: Pat
 
     left = [one.cmdline() for one in psutil.Process().children()]
     assert not any("hpo.launch.ray_bridge" in words for words in left)
+
+
+def test_a_bridge_that_finds_no_cluster_ends_with_a_run_that_was_killed(tmp_path: Path):
+    surroundings = environment(URL, tmp_path) | {"RAY_ADDRESS": "192.0.2.7:6379"}
+    code = (
+        "from hpo import environ; from hpo.launch.ray import RayLauncher;"
+        "RayLauncher(environ.variables(), runtime_env=None)"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code], env=surroundings)
+    wait_until(lambda: bool(psutil.Process(run.pid).children()))
+    (bridge,) = psutil.Process(run.pid).children()
+
+    # It imports Ray, and tries then.
+    run.kill()
+    run.wait()
+
+    bridge.wait(HANGS_S)
