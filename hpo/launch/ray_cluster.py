@@ -23,7 +23,7 @@ _AGAIN_S = 1.0
 
 @contextmanager
 def with_run(run: int) -> Iterator[None]:
-    """End this process if its run, by this pid, ends meanwhile: Ray tries an address for minutes."""
+    """End this process if its run, by this pid, ends meanwhile; Ray tries for minutes."""
     is_over = threading.Event()
 
     def watch() -> None:
