@@ -21,6 +21,7 @@ from hpo.launch.engine import Engine
 from hpo.launch.launcher import Launched
 from hpo.launch.ray import RayLauncher
 from hpo.launch.ray_actor import PYTHON
+from hpo.launch.ray_link import Link, RayProcess
 from tests.support.processes import wait_until
 from tests.support.program import HANGS_S, Program, environment
 from tests.support.studies import states
@@ -304,3 +305,25 @@ def test_a_bridge_that_finds_no_cluster_ends_with_a_run_that_was_killed(tmp_path
     run.wait()
 
     bridge.wait(HANGS_S)
+
+
+def test_a_run_does_not_wait_for_a_bridge_that_reads_nothing_as_it_looks_for_a_cluster(
+    tmp_path: Path,
+):
+    surroundings = environment(URL, tmp_path) | {"RAY_ADDRESS": "192.0.2.7:6379"}
+    about = {"runtime_env": None, "version": None, "is_again": True, "run": os.getpid()}
+    link = Link(surroundings, about)
+    processes = [RayProcess(link.tell, tmp_path / "log") for _ in range(500)]
+
+    def start() -> None:
+        # More than a pipe holds.
+        for number, process in enumerate(processes):
+            link.start(number, process, {"argv": ["word" * 100], "environment": {}, "gpus": 0})
+
+    starting = threading.Thread(target=start, daemon=True)
+    starting.start()
+    starting.join(5)
+    is_over = not starting.is_alive()
+
+    link.close()
+    assert is_over
