@@ -21,8 +21,13 @@ from hpo.launch.ray_link import Link, RayProcess
 from hpo.launch.reach import is_loopback
 
 # Variables of the bridge: Ray reports nothing of a run to its makers, and does not repeat the
-# command line of a `uv run` above us on its hosts.
-_SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+# command line of a `uv run` above us on its hosts. It looks for a cluster once, for 40 s, and not 20
+# times.
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_NUM_REDIS_GET_RETRIES": "1",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
