@@ -21,8 +21,7 @@ from hpo.launch.ray_link import Link, RayProcess
 from hpo.launch.reach import is_loopback
 
 # Variables of the bridge: Ray reports nothing of a run to its makers, and does not repeat the
-# command line of a `uv run` above us on its hosts. It looks for a cluster once, for 40 s, and not 20
-# times.
+# command line of a `uv run` above us on its hosts. It looks for a cluster once, for 40 s.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",

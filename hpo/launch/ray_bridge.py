@@ -79,6 +79,10 @@ class Placed:
             code = 0 if self._is_unwanted and not self._has_begun else _KILLED
             if code:
                 self._note(f"its actor or its host has ended: {_lines(error)[0]}")
+        except Exception as error:
+            # Whatever it is, the run must hear of an end.
+            self._note(repr(error))
+            code = RunFailed.exit_code
         finally:
             self._end()
         self._say(code=code)
