@@ -22,6 +22,8 @@ from hpo.study.request import RunRequest
 
 # A GPU that another run gives back is taken within this time.
 _POLL_S = 1.0
+# Ray counts no smaller shares.
+_LEAST_SHARE = 0.0001
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +149,12 @@ def _ray_engine(request: RunRequest) -> Engine:
     gpus = request.gpus_per_worker
     # What is wrong with the flags is said before a cluster is looked for.
     slots = remote_slots("ray", request, gpus=1 if gpus is None else gpus)
-    if gpus is not None and gpus > 1 and gpus != int(gpus):
-        raise ConfigurationError(f"--gpus_per_worker {gpus:g}: above 1 it is a whole number")
+    # Infinity has no whole part.
+    if gpus is not None and gpus % 1 and not _LEAST_SHARE <= gpus < 1:
+        raise ConfigurationError(
+            f"--gpus_per_worker {gpus:g}: a share is {_LEAST_SHARE:g} or more, and above 1 it is a "
+            "whole number"
+        )
     launcher = RayLauncher(environ.variables(), runtime_env=request.runtime_env)
     if gpus is None and not launcher.cluster.gpus:
         launcher.close()

@@ -322,7 +322,7 @@ class Worker:
         depot = self._context.depot
         if depot is None or beat.is_over or beat.is_lost:
             return
-        step = depot.release()
+        step = depot.release(ticket)
         if step is not None:
             with suppress(SQLAlchemyError):
                 self._tickets.beat(ticket.run_uid, {"saved_step": step})
