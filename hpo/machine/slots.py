@@ -120,10 +120,11 @@ def torch_device(name: str) -> torch.device:
 def find_slots(
     *, visible: str | None, workers: int | None = None, per_gpu: int = 1, gpus: Sequence[str] = ()
 ) -> list[Slot]:
-    """The slots for a run on this machine.
+    """The slots that a run on this machine may choose its workers' from.
 
     Args:
         visible: CUDA_VISIBLE_DEVICES.
+        workers: The number that is wanted. On GPUs more are returned, as another run may hold some.
 
     Raises:
         ConfigurationError: There are fewer GPUs or slots than requested.
@@ -144,7 +145,7 @@ def find_slots(
             f"--workers {workers} is more than {len(found) // per_gpu} GPUs hold; write "
             "--workers_per_gpu K too"
         )
-    return found[:workers]
+    return found
 
 
 def slots_on(device: str | None, workers: int | None, *, visible: str | None) -> list[Slot]:
@@ -164,7 +165,7 @@ def slots_on(device: str | None, workers: int | None, *, visible: str | None) ->
     if device in (None, "cuda"):
         found = find_slots(workers=workers, visible=visible)
         if device is None or found[0].device == "cuda":
-            return found
+            return found[:workers]
     found_device, count = torch_device(str(device)), workers or 1
     name = str(found_device)
     names = [name] if count == 1 else [f"{name}.{share}" for share in range(count)]
