@@ -153,8 +153,8 @@ def slots_on(device: str | None, workers: int | None, *, visible: str | None) ->
 
     Args:
         device: `cpu`, `cuda` for all GPUs, or one of them as `cuda:1`; None as for a run.
-        workers: The number of slots; on one device as `cuda:1` they share it. None for one per
-            GPU, else one per usable core.
+        workers: The number of slots that are wanted; on one device as `cuda:1` they share it. None
+            for one per GPU, else one per usable core.
         visible: CUDA_VISIBLE_DEVICES.
 
     Raises:
@@ -165,7 +165,7 @@ def slots_on(device: str | None, workers: int | None, *, visible: str | None) ->
     if device in (None, "cuda"):
         found = find_slots(workers=workers, visible=visible)
         if device is None or found[0].device == "cuda":
-            return found[:workers]
+            return found
     found_device, count = torch_device(str(device)), workers or 1
     name = str(found_device)
     names = [name] if count == 1 else [f"{name}.{share}" for share in range(count)]
