@@ -119,10 +119,14 @@ def _checkpoints(found: Sequence[Host]) -> Iterator[Finding]:
         folder = next((one["folder"] for one in folders.values()), "-")
         yield ok("checkpoints", f"one folder on {_hosts(len(folders))}, '{folder}'")
         return
+    copies = {one.get("copies") for one in folders.values()}
+    if len(copies) == 1 and None not in copies:
+        yield ok("checkpoints", f"copied to '{copies.pop()}' by {_hosts(len(folders))}")
+        return
     text = "; ".join(f"'{one['folder']}' on {host}" for host, one in folders.items())
     cure = (
-        "the trial of a lost host starts over elsewhere; give all a shared folder "
-        "(--checkpoint_dir, docs/fleet.md)"
+        "the trial of a lost host starts over elsewhere; give all the same shared "
+        "folder, URL or 'database' (--checkpoint_dir, docs/fleet.md)"
     )
     yield warning("checkpoints", f"not one folder but {len(marks)}: {text}", cure)
 

@@ -66,15 +66,21 @@ def _gpu(device: torch.device) -> str | None:
     return f"{found.name} GPU-{found.uuid}" if hasattr(found, "uuid") else str(found.name)
 
 
-def facts(version: Version, checkpoints: Path, *, git: str, clock_s: float) -> Mapping[str, Any]:
-    """The facts of this host that a study's hosts should have in common."""
+def facts(
+    version: Version, checkpoints: Path, *, copies: str | None, git: str, clock_s: float
+) -> Mapping[str, Any]:
+    """The facts of this host that a study's hosts should have in common.
+
+    Args:
+        copies: Where checkpoints are copied to; None for nowhere.
+    """
     return {
         "git": git,
         "version": dict(version),
         "python": platform.python_version(),
         "cuda": torch.version.cuda or "-",
         "clock_s": round(clock_s, 2),
-        "checkpoints": {"folder": str(checkpoints), **_folder(checkpoints)},
+        "checkpoints": {"folder": str(checkpoints), "copies": copies, **_folder(checkpoints)},
     }
 
 

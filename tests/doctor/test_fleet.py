@@ -48,4 +48,12 @@ def test_each_difference_is_one_line_with_its_hosts_and_a_cure():
     assert "c -61.0 s" in clock.found
     assert "set the clock of c:" in clock.cure
     assert "of c cannot be written: Permission denied" in unwritable.found
-    assert "shared folder" in several.cure
+    assert "the same shared folder" in several.cure
+
+
+def test_hosts_that_copy_their_checkpoints_to_one_place_need_no_common_folder():
+    hosts = [host("a", copies="database"), host("b", mark="two", copies="database")]
+
+    assert {one.state for one in compare(hosts)} == {"ok"}
+    apart = list(compare([hosts[0], host("b", mark="two", copies=None)]))
+    assert [one.name for one in apart if one.state != "ok"] == ["checkpoints"]
