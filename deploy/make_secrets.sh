@@ -4,9 +4,11 @@
 #   sh deploy/make_secrets.sh USER    # USER: who may see the dashboard
 set -eu
 user=${1:?write: sh deploy/make_secrets.sh USER}
+case $user in *:*) echo "a user's name has no colon: $user" >&2; exit 2 ;; esac
 folder=$(dirname "$0")/secrets
 umask 077
 mkdir -p "$folder"
+chmod 700 "$folder"
 for name in superuser_password owner_password worker_password dashboard_password; do
     [ -s "$folder/$name" ] || openssl rand -hex 24 > "$folder/$name"
 done

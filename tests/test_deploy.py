@@ -55,6 +55,8 @@ def test_the_pods_of_both_jobs_have_one_study_one_secret_and_time_to_stop():
 
     assert asked["study_name"] == told["study_name"]
     assert asked["objective"] == told["objective"]
+    # Whichever pod is lost, another one goes on with its trial.
+    assert (asked["checkpoint_dir"], told["checkpoint_dir"]) == ("database", None)
     (waiting,) = pod("hpo-workers")["initContainers"]
     assert f"--study_name {asked['study_name']} " in waiting["command"][-1]
     for container in (run, waiting, worker):

@@ -29,14 +29,14 @@ def grant(role: str, storage: str | None, password_file: Path | None, dry_run: b
 
     \b
     Examples:
+        (umask 077; openssl rand -hex 24 > worker_password)
         python -m hpo grant worker --password_file worker_password
-        openssl rand -hex 24 | tee worker_password | python -m hpo grant worker --password_file -
         python -m hpo grant worker --dry_run
     """
     from hpo.database.connection import connect
     from hpo.database.migrations import create_tables
     from hpo.database.rights import grant as grant_role
-    from hpo.database.rights import granted
+    from hpo.database.rights import granted, refuse
     from hpo.environ import storage_url
 
     if not role or not role.isprintable():
@@ -48,6 +48,8 @@ def grant(role: str, storage: str | None, password_file: Path | None, dry_run: b
 
         if not look(db).has_own_tables:
             raise StorageError("the tables are not there yet; leave out --dry_run to make them")
+        with db.connect() as connection:
+            refuse(connection, role)
         for statement in granted(db, role):
             click.echo(f"{statement};")
         return

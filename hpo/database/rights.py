@@ -103,11 +103,11 @@ def grant(engine: sa.Engine, role: str, password: str | None) -> bool:
             verifier made of it, so that its logs never hold the password.
 
     Raises:
-        StorageError: The role is one that owns tables or may do everything; or it is new, and has
-            no password, or may not be created.
+        StorageError: The role is one that owns tables or may do everything; it has a right too many
+            from elsewhere; or it is new, and has no password, or may not be created.
     """
     with engine.begin() as connection:
-        _refuse(connection, role)
+        refuse(connection, role)
         is_new = connection.scalar(sa.text(_EXISTS), {"role": role}) is None
         if is_new and password is None:
             raise StorageError(f"role '{role}' does not exist yet; give its password")
@@ -120,6 +120,7 @@ def grant(engine: sa.Engine, role: str, password: str | None) -> bool:
             connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         for statement in granted(engine, role):
             connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+        _refuse_more(connection, role)
     return is_new
 
 
@@ -127,16 +128,46 @@ _EXISTS = "SELECT 1 FROM pg_roles WHERE rolname = :role"
 _MAY_CREATE = "SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user"
 _MAY_ALL = """
 SELECT rolsuper OR EXISTS (
-    SELECT FROM pg_class c WHERE c.relowner = r.oid AND c.oid = 'hpo.leases'::regclass
+    SELECT FROM pg_class c WHERE c.oid = 'hpo.leases'::regclass
+    AND pg_has_role(r.oid, c.relowner, 'MEMBER')
 ) FROM pg_roles r WHERE rolname = :role
+"""
+# What was not granted to the role by its own name, no REVOKE from it takes.
+_MORE = """
+SELECT format('%s ON %I.%I', p.name, n.nspname, c.relname) FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace, (VALUES ('DELETE'), ('TRUNCATE')) AS p(name)
+WHERE c.relkind = 'r' AND has_table_privilege(:role, c.oid, p.name)
+AND (n.nspname = 'hpo' OR c.oid IN (SELECT to_regclass(t) FROM unnest(CAST(:tables AS text[])) t))
+UNION ALL
+SELECT format('CREATE ON SCHEMA %I', n.nspname) FROM pg_namespace n
+WHERE has_schema_privilege(:role, n.oid, 'CREATE') AND n.oid IN (
+    SELECT relnamespace FROM pg_class WHERE oid IN ('hpo.leases'::regclass, 'studies'::regclass))
+UNION ALL
+SELECT format('CREATE ON DATABASE %I', current_database())
+WHERE has_database_privilege(:role, current_database(), 'CREATE')
+ORDER BY 1
 """
 
 
-def _refuse(connection: sa.Connection, role: str) -> None:
+def refuse(connection: sa.Connection, role: str) -> None:
+    """Refuse a role that has all rights on the tables."""
     if connection.scalar(sa.text(_MAY_ALL), {"role": role}):
         raise StorageError(
-            f"role '{role}' owns the tables or is a superuser, and no grant takes rights from it; "
-            "name another role for the workers"
+            f"role '{role}' owns the tables, is a member of the role that does, or is a superuser, "
+            "and no grant takes rights from it; name another role for the workers"
+        )
+
+
+def _refuse_more(connection: sa.Connection, role: str) -> None:
+    """Refuse a role that may do more, as by the rights of PUBLIC or of a role that it is in."""
+    tables = [table.name for table in models.BaseModel.metadata.sorted_tables]
+    more = list(connection.scalars(sa.text(_MORE), {"role": role, "tables": tables}))
+    if more:
+        others = f", and {len(more) - 1} rights more" if more[1:] else ""
+        raise StorageError(
+            f"role '{role}' has {more[0]}{others}, from PUBLIC or from a role that it is a member "
+            f"of, and nothing was changed; have an administrator write: REVOKE {more[0]} FROM "
+            "PUBLIC (or that role), and repeat this"
         )
 
 

@@ -93,7 +93,7 @@ def engine_of(
     clusters = {"--gpus_per_worker": request.gpus_per_worker, "--runtime_env": request.runtime_env}
     given = [flag for flag, value in clusters.items() if value is not None]
     if given:
-        raise ConfigurationError(f"{given[0]} belongs to a cluster; write --launcher ray too")
+        raise ConfigurationError(f"{given[0]} belongs to a cluster; write its --launcher, too")
     slots = find_slots(
         visible=environ.visible_gpus(),
         workers=request.workers,

@@ -57,7 +57,8 @@ class RayLauncher:
     def __init__(self, environment: Mapping[str, str], *, runtime_env: Path | None) -> None:
         if util.find_spec("ray") is None:
             raise ConfigurationError(
-                "--launcher ray needs the package ray; pip install 'hpo[ray]', on every host"
+                "--launcher ray needs the package ray; in the clone write pip install -e '.[ray]', "
+                "on every host"
             )
         self._environment = {**_SETTINGS, **environment}
         # What Ray starts on this host inherits the bridge's environment.

@@ -19,6 +19,7 @@ from hpo.errors import RunFailed
 
 # Ray itself tries for 20 s.
 _AGAIN_S = 1.0
+_ANSWER_S = 5.0
 
 
 @contextmanager
@@ -43,7 +44,11 @@ def connect(runtime_env: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]
 
     Returns:
         What a run asks of it, and the socket of its node on this host.
+
+    Raises:
+        Exception: There is none; Ray raises ConnectionError, RuntimeError, ValueError and others.
     """
+    _refuse_silence(os.environ.get("RAY_ADDRESS", ""))
     ray.init(
         # Unless it is named, a running one is looked for, and a new one is started without.
         runtime_env=None if runtime_env is None else dict(runtime_env),
@@ -58,6 +63,18 @@ def connect(runtime_env: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]
     (socket_name,) = (node["RayletSocketName"] for node in nodes if node["NodeID"] == here)
     ready = {"gpus": ray.cluster_resources().get("GPU", 0.0), "elsewhere": others}
     return ready, socket_name
+
+
+def _refuse_silence(address: str) -> None:
+    """Refuse an address at which nothing listens: Ray tries it for minutes, without a word."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConnectionError(f"nothing listens at RAY_ADDRESS {address} ({why})") from error
 
 
 def connect_again(runtime_env: Mapping[str, Any] | None) -> str:

@@ -35,6 +35,7 @@ class RayProcess:
         self._code: int | None = None
         self._has_ended = threading.Event()
         self.began_at: float | None = None
+        self.pid: int | None = None
 
     def hear(self, message: Mapping[str, Any]) -> None:
         """Take a message of the bridge; its lines come before its end."""

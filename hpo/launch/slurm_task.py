@@ -54,6 +54,7 @@ class SlurmTask:
         self.key: str | None = None
         self.state = State(word="PENDING")
         self.began_at: float | None = None
+        self.pid: int | None = None
         self._killed_at: float | None = None
 
     @property

@@ -255,6 +255,7 @@ def _effective(
         "enqueue": [dict(one) for one in request.enqueue],
         "workers": request.workers or "auto",
         "gpus": list(request.gpus) or "all",
+        "runtime_env": None if request.runtime_env is None else str(request.runtime_env),
         "checkpoint_dir": Place.of(request.checkpoint_dir).stored(),
         "predictions": samples,
         "predictions_every": every,

@@ -21,6 +21,8 @@ _SECRETS: Mapping[str, str] = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS, or 'gcloud auth application-default login'",
 }
 _OTHER_SECRETS = "variables FSSPEC_{name}_..., or ~/.config/fsspec/conf.json"
+# A folder of such a name would be made, and no other host would read it.
+_HALF_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/(?!/)")
 # What such a URL names is lost with its process, or cannot be written.
 _UNFIT = {
     "memory": "keeps checkpoints in a process, with which they end",
@@ -56,6 +58,11 @@ class Place:
         if text == DATABASE:
             return cls(copies=DATABASE)
         if isinstance(given, Path) or "://" not in text:
+            if _HALF_URL.match(text):
+                raise ConfigurationError(
+                    f"'{text}' is no URL for want of a slash; write "
+                    f"'{text.replace(':/', '://', 1)}', or './{text}' for a folder ({FLAG})"
+                )
             if Path(text).is_file():
                 raise ConfigurationError(f"'{text}' is a file; name a folder ({FLAG})")
             return cls(folder=Path(text))

@@ -21,6 +21,8 @@ from objectives import DEFAULT, Params
 DEFAULT_TRIALS = 50
 # Each trial is a row from the start, and a mistyped number must not fill the disk.
 MOST_TRIALS = 1_000_000
+LOOPBACK = "127.0.0.1"
+LAST_PORT = 65_535
 
 # A `plugin` is one of the choices or `module:attr`; `pairs` are NAME=VALUE, repeatable.
 Kind = Literal[
@@ -300,7 +302,7 @@ class RunRequest:
         metavar="P",
     )
     metrics_host: str = _flag(
-        "127.0.0.1",
+        LOOPBACK,
         "text",
         "the address of that port; 0.0.0.0 or :: for all (default: {usual})",
         metavar="HOST",
@@ -315,6 +317,12 @@ class RunRequest:
             raise ConfigurationError(
                 f"n_trials {self.n_trials} is more than a study holds ({MOST_TRIALS:,})"
             )
+        if self.metrics_port is not None and self.metrics_port > LAST_PORT:
+            raise ConfigurationError(
+                f"metrics_port {self.metrics_port} is no port; write one up to {LAST_PORT}"
+            )
+        if self.metrics_port is None and self.metrics_host != LOOPBACK:
+            raise ConfigurationError("metrics_host belongs to metrics_port; write that, too")
         Recording.of(self.predictions, self.predictions_every)
         Place.of(self.checkpoint_dir)
 

@@ -24,6 +24,9 @@ from hpo.tickets.leases import host_name, process_id
 _MARK = ".folder"
 # Another host has made the mark, and gives it a name within this time.
 _MARKED_S = 1.0
+# These place workers themselves, and call their slots by their names, as `ray:0`. A command may
+# call its worker's slot by any, as `pod:0`.
+_ENGINES = ("ray", "slurm")
 
 
 def member(
@@ -41,7 +44,6 @@ def member(
         process: The process whose end is the worker's; None for this one.
         is_launched: True if a run on this host has started it.
     """
-    # An engine that places workers itself calls their slots by its name, as `ray:0`.
     engine = slot.partition(":")[0]
     own = "local" if is_launched else "none"
     return Member(
@@ -49,7 +51,7 @@ def member(
         host=host_name(),
         slot=slot,
         process=process or process_id(),
-        launcher=own if engine in ("cpu", "gpu") else engine,
+        launcher=engine if engine in _ENGINES else own,
         gpu=_gpu(device),
         log=None if log is None else str(log),
         version=version,

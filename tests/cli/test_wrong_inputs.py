@@ -43,6 +43,9 @@ CASES: dict[str, list[tuple[tuple[str, ...], str]]] = {
         (("--verbose", "--n_trials", "0"), "--n_trials"),
         (("--export_csv", "{tmp}/no/such/folder/x.csv"), "no folder"),
         (("dashboard", "--port", "99999"), "port"),
+        (("--metrics_port", "99999"), "is no port"),
+        (("--metrics_host", "0.0.0.0"), "belongs to metrics_port"),
+        (("--checkpoint_dir", "s3:/bucket/folder"), "write 's3://bucket/folder'"),
     ],
     "objectives": [
         (("--objective", "nothing"), "ris_covariance"),

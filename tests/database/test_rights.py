@@ -142,10 +142,44 @@ def test_who_may_only_read_ends_no_lease(url, role, db):
 def test_the_owner_is_no_workers_role_and_a_new_one_needs_a_password(url, db, role):
     owner = str(sa.make_url(url).username)
 
-    with pytest.raises(StorageError, match="owns the tables or is a superuser"):
+    with pytest.raises(StorageError, match="owns the tables, is a member"):
         grant(db, owner, None)
     with pytest.raises(StorageError, match="does not exist yet; give its password"):
         grant(db, role, None)
+
+
+def test_a_role_that_has_the_owners_rights_by_membership_is_no_workers_role(server, url, db, role):
+    owner = str(sa.make_url(url).username)
+    admin(server, f"CREATE ROLE {role} LOGIN NOINHERIT", as_superuser=True)
+    admin(server, f"GRANT {owner} TO {role}", as_superuser=True)
+
+    try:
+        with pytest.raises(StorageError, match="a member of the role that does"):
+            grant(db, role, None)
+    finally:
+        admin(server, f"DROP ROLE {role}", as_superuser=True)
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        "CREATE ON SCHEMA public",
+        "CREATE ON DATABASE {database}",
+        "DELETE ON public.studies",
+        "TRUNCATE ON hpo.metrics",
+    ],
+)
+def test_a_role_that_may_more_by_the_rights_of_all_is_refused(url, db, role, right):
+    right = right.format(database=sa.make_url(url).database)
+    with db.begin() as connection:
+        connection.exec_driver_sql(f"GRANT {right} TO PUBLIC")
+
+    with pytest.raises(StorageError, match=f"REVOKE {right} FROM PUBLIC"):
+        grant(db, role, PASSWORD)
+
+    with db.begin() as connection:
+        connection.exec_driver_sql(f"REVOKE {right} FROM PUBLIC")
+    assert grant(db, role, PASSWORD)
 
 
 def test_an_owner_that_may_create_no_role_is_told_what_to_have_written(url, db, role):

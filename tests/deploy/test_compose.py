@@ -81,6 +81,18 @@ def test_ports_and_names_lead_from_the_host_to_the_dashboard(services):
     assert users is not None and users[1] in services["proxy"]["secrets"]
 
 
+def test_only_the_proxy_reaches_the_dashboard_and_workers_only_the_database(services):
+    def beside(name: str) -> set[str]:
+        own = set(services[name]["networks"])
+        return {other for other in services if own & set(services[other]["networks"])} - {name}
+
+    assert set(composed()["networks"]) == {n for s in services.values() for n in s["networks"]}
+    assert beside("proxy") == {"dashboard"}
+    assert beside("dashboard") == {"proxy", "postgres", "prepare"}
+    for name in ("worker", "worker-gpu"):
+        assert beside(name) - {"worker", "worker-gpu"} == {"postgres"}
+
+
 def test_urls_name_the_roles_that_are_made_and_no_password(services):
     sql = OWNER.read_text()
     (role,) = re.findall(r"CREATE ROLE (\w+)", sql)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 import threading
 from typing import Any
 
@@ -34,10 +35,22 @@ def asked(**flags: Any) -> Engine:
     ],
 )
 def test_flags_that_no_engine_has_together_are_refused(flags: dict[str, Any], message: str):
-    pytest.importorskip("ray", reason="ray is not installed (pip install 'hpo[ray]')")
+    pytest.importorskip("ray", reason="ray is not installed (pip install -e '.[ray]')")
 
     with pytest.raises(ConfigurationError, match=message):
         asked(**flags)
+
+
+def test_an_address_of_a_cluster_at_which_nothing_listens_is_named_at_once(monkeypatch):
+    pytest.importorskip("ray", reason="ray is not installed (pip install -e '.[ray]')")
+    with socket.socket() as unheard:
+        # Bound and not listening, it refuses, and no other program takes it meanwhile.
+        unheard.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unheard.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+
+        with pytest.raises(ConfigurationError, match=f"nothing listens at RAY_ADDRESS {address}"):
+            asked(launcher="ray", workers=1)
 
 
 @pytest.mark.parametrize(

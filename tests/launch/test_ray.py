@@ -27,7 +27,7 @@ from tests.support.program import HANGS_S, Program, environment
 from tests.support.studies import states
 
 pytestmark = pytest.mark.acceptance
-pytest.importorskip("ray", reason="ray is not installed (pip install 'hpo[ray]')")
+pytest.importorskip("ray", reason="ray is not installed (pip install -e '.[ray]')")
 
 # No word of it is in any program, log or table.
 PASSWORD = "pl4nted-pa55w0rd"

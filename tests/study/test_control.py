@@ -83,6 +83,15 @@ def join(url: str, **asked: object) -> Prepared:
     return prepare_study(connect(url), RunRequest(study_name="s", **asked), on_gpu=False)
 
 
+def test_files_and_folders_of_a_run_are_stored_with_its_study(url: str, tmp_path: Path):
+    file, folder = tmp_path / "environment.json", tmp_path / "checkpoints"
+
+    made = join(url, objective="quadratic", runtime_env=file, checkpoint_dir=folder)
+
+    stored = study.last_run(made.opened)
+    assert (stored["runtime_env"], stored["checkpoint_dir"]) == (str(file), str(folder))
+
+
 def test_an_objectives_file_may_move_and_its_space_may_not_change_unnoticed(
     url: str, tmp_path: Path
 ):

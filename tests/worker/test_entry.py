@@ -1,4 +1,4 @@
-"""The facts that a worker's host writes for others, as `doctor --fleet` compares them."""
+"""A worker as it enters the crew, and the facts of its host that `doctor --fleet` compares."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import torch
 
 from hpo.doctor.finding import Finding
 from hpo.doctor.fleet import compare
 from hpo.machine.version import code_version
 from hpo.tickets.roster import Host
+from hpo.worker import entry
 from hpo.worker.entry import facts
 
 
@@ -44,3 +46,30 @@ def test_hosts_with_folders_of_their_own_have_none_in_common(tmp_path: Path):
 
     assert found([own, shared], None).state == "warning"
     assert found([shared, shared], None).state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("slot", "is_launched", "launcher"),
+    [
+        ("gpu:0", True, "local"),
+        ("gpu:0", False, "none"),
+        # As `deploy/kubernetes.yaml` and `deploy/ssh-workers.sh` call them.
+        ("pod:3", False, "none"),
+        ("cuda:0", False, "none"),
+        ("ray:1", False, "ray"),
+        ("slurm:1", False, "slurm"),
+    ],
+)
+def test_a_worker_that_a_command_started_is_no_engines_whatever_its_slot(
+    slot, is_launched, launcher
+):
+    found = entry.member(
+        slot=slot,
+        process=None,
+        device=torch.device("cpu"),
+        version={},
+        is_launched=is_launched,
+        log=None,
+    )
+
+    assert found.launcher == launcher
