@@ -84,16 +84,19 @@ def engine_of(
         raise ConfigurationError(
             f"--slurm_{next(iter(request.slurm))} belongs to --launcher slurm; write that, too"
         )
+    if request.runtime_env is not None and request.launcher != "ray":
+        raise ConfigurationError("--runtime_env belongs to --launcher ray; write that, too")
     if request.launcher == "slurm":
         from hpo.launch.slurm_engine import slurm_engine
 
         return slurm_engine(request)
     if request.launcher == "ray":
         return _ray_engine(request)
-    clusters = {"--gpus_per_worker": request.gpus_per_worker, "--runtime_env": request.runtime_env}
-    given = [flag for flag, value in clusters.items() if value is not None]
-    if given:
-        raise ConfigurationError(f"{given[0]} belongs to a cluster; write its --launcher, too")
+    if request.gpus_per_worker is not None:
+        raise ConfigurationError(
+            "--gpus_per_worker belongs to a cluster; write --launcher ray or slurm too, or here "
+            "--workers_per_gpu"
+        )
     slots = find_slots(
         visible=environ.visible_gpus(),
         workers=request.workers,

@@ -29,7 +29,11 @@ def asked(**flags: Any) -> Engine:
         ({"launcher": "ray", "workers": 2, "gpus_per_worker": math.inf}, "it is a whole number"),
         ({"launcher": "ray", "workers": 2, "gpus_per_worker": -1}, "no number of at least 0"),
         ({"gpus_per_worker": 0.5}, "--gpus_per_worker belongs to a cluster"),
-        ({"runtime_env": "env.json"}, "--runtime_env belongs to a cluster"),
+        ({"runtime_env": "env.json"}, "--runtime_env belongs to --launcher ray"),
+        (
+            {"launcher": "slurm", "workers": 1, "runtime_env": "env.json"},
+            "--runtime_env belongs to --launcher ray",
+        ),
         ({"launcher": "ray", "workers": 1, "runtime_env": "none.json"}, "cannot be read"),
         ({"launcher": "slrum"}, "is none of local, ray, slurm"),
     ],

@@ -134,7 +134,8 @@ def test_workers_share_a_gpu_and_those_without_a_place_wait_until_they_are_withd
     code += "time.sleep(1000)"
     sharing = [start(code, gpus=0.5) for _ in range(3)]
     log = tmp_path / "log"
-    wait_until(lambda: log.read_text().count("GPU 0\n") == 2)
+    # The bridge names the GPU, too.
+    wait_until(lambda: log.read_text().splitlines().count("GPU 0") == 2)
     waiting = [process for process in sharing if process.began_at is None]
 
     assert len(waiting) == 1
