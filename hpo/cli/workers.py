@@ -145,6 +145,12 @@ def _cancel(opened: OpenStudy, db: sa.Engine, trial: int) -> None:
     while time.monotonic() < deadline:
         time.sleep(_POLL_S)
         state = state_of(db, opened.uid, trial)
+        if state is None:
+            click.echo(
+                f"trial {trial} has ended on {worker} before it heard of this, and another one "
+                "repeats it; 'python -m hpo workers' shows its number"
+            )
+            return
         if state not in ("open", "leased"):
             why = ", 'cancelled'" if state == "pruned" else " before it heard of this"
             click.echo(f"trial {trial} has ended on {worker}: {state}{why}")

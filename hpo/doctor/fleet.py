@@ -117,14 +117,14 @@ def _checkpoints(found: Sequence[Host]) -> Iterator[Finding]:
     marks = {one["mark"] for one in folders.values() if one["mark"]}
     if len(marks) < 2:
         folder = next((one["folder"] for one in folders.values()), "-")
-        yield ok("checkpoints", f"one folder on {_hosts(len(folders))}, '{folder}'")
+        yield ok("checkpoints", f"one place for {_hosts(len(folders))}, '{folder}'")
         return
     text = "; ".join(f"'{one['folder']}' on {host}" for host, one in folders.items())
     cure = (
-        "the trial of a lost host starts over elsewhere; give all a shared folder "
-        "(--checkpoint_dir, docs/fleet.md)"
+        "the trial of a lost host starts over elsewhere; give all a shared folder, a URL, or "
+        "'database' (--checkpoint_dir, docs/fleet.md)"
     )
-    yield warning("checkpoints", f"not one folder but {len(marks)}: {text}", cure)
+    yield warning("checkpoints", f"not one place but {len(marks)}: {text}", cure)
 
 
 def _hosts(count: int) -> str:

@@ -244,7 +244,7 @@ class Fleet:
         """Report the workers that ended, also where others have ended their trials meanwhile."""
         for process, code in self._supervisor.take().ended:
             self._prepared.tickets.sweep()
-            if not is_done and self._orders.has_drained(process.slot.name):
+            if not is_done and self._orders.has_drained(process):
                 self._emit(WorkerLeft(slot=process.slot.name))
             self._note_death(process, code, is_done=is_done)
 

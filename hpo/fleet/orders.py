@@ -5,9 +5,11 @@ Border: reads orders, and marks seats; `fleet` starts workers, and the workers o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from hpo.fleet.seats import Seat
+from hpo.launch.supervisor import Process
 from hpo.study.join import Prepared
 from hpo.tickets.crew import Crew
 from hpo.tickets.leases import host_name
@@ -36,9 +38,11 @@ class Orders:
         found = paused(self._db, self._uid)
         self.pause = None if found is None else found.sentence(study)
 
-    def has_drained(self, slot: str) -> bool:
-        """Return whether the worker that ended on a slot was drained; keep its seat empty then."""
-        is_drained = self._crew.has_drained(slot, self._host)
+    def has_drained(self, process: Process) -> bool:
+        """Return whether a worker that ended was drained; keep its seat empty then."""
+        slot, pid = process.slot.name, process.launched.pid
+        age_s = time.monotonic() - process.started_at
+        is_drained = self._crew.has_drained(slot, self._host, pid=pid, age_s=age_s)
         self._seats[slot].is_drained |= is_drained
         self._crew.sweep()
         return is_drained

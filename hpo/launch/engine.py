@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from hpo import environ
@@ -22,6 +22,8 @@ from hpo.study.request import RunRequest
 
 # A GPU that another run gives back is taken within this time.
 _POLL_S = 1.0
+# Ray counts no smaller shares.
+_LEAST_SHARE = 0.0001
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,16 +84,19 @@ def engine_of(
         raise ConfigurationError(
             f"--slurm_{next(iter(request.slurm))} belongs to --launcher slurm; write that, too"
         )
+    if request.runtime_env is not None and request.launcher != "ray":
+        raise ConfigurationError("--runtime_env belongs to --launcher ray; write that, too")
     if request.launcher == "slurm":
         from hpo.launch.slurm_engine import slurm_engine
 
         return slurm_engine(request)
     if request.launcher == "ray":
         return _ray_engine(request)
-    clusters = {"--gpus_per_worker": request.gpus_per_worker, "--runtime_env": request.runtime_env}
-    given = [flag for flag, value in clusters.items() if value is not None]
-    if given:
-        raise ConfigurationError(f"{given[0]} belongs to a cluster; write its --launcher, too")
+    if request.gpus_per_worker is not None:
+        raise ConfigurationError(
+            "--gpus_per_worker belongs to a cluster; write --launcher ray or slurm too, or here "
+            "--workers_per_gpu"
+        )
     slots = find_slots(
         visible=environ.visible_gpus(),
         workers=request.workers,
@@ -100,7 +105,14 @@ def engine_of(
     )
     reservations = Reservations()
     try:
-        free = reserved(slots, reservations, say=say, stop=stop, timeout_s=request.timeout_s)
+        free = reserved(
+            slots,
+            reservations,
+            say=say,
+            stop=stop,
+            timeout_s=request.timeout_s,
+            most=request.workers,
+        )
     except BaseException:
         reservations.close()
         raise
@@ -114,22 +126,28 @@ def reserved(
     say: Callable[[str], object],
     stop: threading.Event,
     timeout_s: float | None = None,
+    most: int | None = None,
 ) -> list[Slot]:
     """The slots whose GPUs no other run of this host has; these are reserved. Waits for one.
+
+    Args:
+        most: The number of slots that are wanted; None for all.
 
     Raises:
         RunInterrupted: It was stopped, or the time was over, before one was free.
     """
     began_at, has_said = time.monotonic(), False
     gpus = {slot.gpu: slot for slot in slots if slot.gpu is not None}
-    while taken := reservations.take(gpus):
+    while True:
+        free, taken = _free(slots, reservations, most=most)
         held = ", ".join(
             f"{dict(gpus[gpu].environment)['CUDA_VISIBLE_DEVICES']} (process {pid or 'unknown'})"
             for gpu, pid in taken.items()
         )
-        if len(taken) < len(gpus):
-            say(f"GPUs that other runs of this host use are left to them: {held}")
-            return [slot for slot in slots if slot.gpu not in taken]
+        if free:
+            if taken:
+                say(f"GPUs that other runs of this host use are left to them: {held}")
+            return free
         if not has_said:
             say(f"waiting for a GPU; other runs of this host use all of them: {held}")
             has_said = True
@@ -137,7 +155,22 @@ def reserved(
             raise RunInterrupted("the run was stopped while it waited for a GPU")
         if timeout_s is not None and time.monotonic() - began_at > timeout_s:
             raise RunInterrupted(f"{timeout_s:g} s are over, and no GPU has become free")
-    return list(slots)
+
+
+def _free(
+    slots: Sequence[Slot], reservations: Reservations, *, most: int | None
+) -> tuple[list[Slot], Mapping[str, int | None]]:
+    """The first slots that are free or ours, and the GPUs before them that others hold."""
+    free: list[Slot] = []
+    taken: dict[str, int | None] = {}
+    for slot in slots:
+        if len(free) == most:
+            break
+        if slot.gpu is not None and slot.gpu not in taken:
+            taken |= reservations.take([slot.gpu])
+        if slot.gpu is None or slot.gpu not in taken:
+            free.append(slot)
+    return free, taken
 
 
 def _ray_engine(request: RunRequest) -> Engine:
@@ -147,8 +180,12 @@ def _ray_engine(request: RunRequest) -> Engine:
     gpus = request.gpus_per_worker
     # What is wrong with the flags is said before a cluster is looked for.
     slots = remote_slots("ray", request, gpus=1 if gpus is None else gpus)
-    if gpus is not None and gpus > 1 and gpus != int(gpus):
-        raise ConfigurationError(f"--gpus_per_worker {gpus:g}: above 1 it is a whole number")
+    # Infinity has no whole part.
+    if gpus is not None and gpus % 1 and not _LEAST_SHARE <= gpus < 1:
+        raise ConfigurationError(
+            f"--gpus_per_worker {gpus:g}: a share is {_LEAST_SHARE:g} or more, and above 1 it is a "
+            "whole number"
+        )
     launcher = RayLauncher(environ.variables(), runtime_env=request.runtime_env)
     if gpus is None and not launcher.cluster.gpus:
         launcher.close()

@@ -21,6 +21,10 @@ class Launched(Protocol):
     def began_at(self) -> float | None:
         """Monotonic time at which it began; None while its engine has no place for it."""
 
+    @property
+    def pid(self) -> int | None:
+        """Its process id on this host; None for a process elsewhere."""
+
     def poll(self) -> int | None:
         """Return its exit code; None while it runs or some of its lines are not yet read."""
 

@@ -36,6 +36,7 @@ class LocalProcess:
         mark: str,
     ) -> None:
         self._process, self._mark = process, mark
+        self.pid: int | None = process.pid
         self.began_at: float | None = time.monotonic()
         self._ended_at: float | None = None
         self._listener: threading.Thread | None = None

@@ -7,6 +7,7 @@ alone. Border: this process never imports `ray`; its bridge does (`ray_bridge`),
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,8 +21,12 @@ from hpo.launch.ray_link import Link, RayProcess
 from hpo.launch.reach import is_loopback
 
 # Variables of the bridge: Ray reports nothing of a run to its makers, and does not repeat the
-# command line of a `uv run` above us on its hosts.
-_SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+# command line of a `uv run` above us on its hosts. It looks for a cluster once, for 40 s.
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_NUM_REDIS_GET_RETRIES": "1",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +66,12 @@ class RayLauncher:
         self._runtime_env = None if runtime_env is None else _read(runtime_env)
         self._number = 0
         self._bridge = self._connect(is_again=False)
-        found = self._bridge.connected()
+        try:
+            found = self._bridge.connected()
+        except BaseException:
+            # Ctrl-C, for which Ray would go on trying.
+            self.close()
+            raise
         if "ready" not in found:
             self.close()
             raise ConfigurationError(
@@ -74,7 +84,7 @@ class RayLauncher:
 
     def _connect(self, *, is_again: bool) -> Link:
         settings = {"runtime_env": self._runtime_env, "version": _version()}
-        return Link(self._environment, {**settings, "is_again": is_again})
+        return Link(self._environment, {**settings, "is_again": is_again, "run": os.getpid()})
 
     @property
     def program(self) -> Sequence[str]:

@@ -2,7 +2,7 @@
 
     python -P -m hpo.launch.ray_bridge    # started by `hpo.launch.ray`, ends with its input
 
-    in    {"runtime_env": {...} | null, "version": ..., "is_again": false}    the first line
+    in    {"runtime_env": {...} | null, "version": ..., "is_again": false, "run": PID}    the first
           {"id": 1, "argv": [...], "environment": {...}, "gpus": 1.0,
            "is_bound": false}    start a worker, on this host alone if it is bound to it
           {"id": 1, "do": "stop" | "kill"}
@@ -33,7 +33,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError, Runtim
 from hpo.errors import ConfigurationError, RunFailed
 from hpo.launch import ray_actor
 from hpo.launch.children import ABANDONED_S
-from hpo.launch.ray_cluster import connect, connect_again, is_alive
+from hpo.launch.ray_cluster import connect, connect_again, is_alive, with_run
 
 # A worker without news is asked again after this time, so that no call waits for ever.
 _NEWS_S = 20.0
@@ -79,6 +79,10 @@ class Placed:
             code = 0 if self._is_unwanted and not self._has_begun else _KILLED
             if code:
                 self._note(f"its actor or its host has ended: {_lines(error)[0]}")
+        except Exception as error:
+            # Whatever it is, the run must hear of an end.
+            self._note(repr(error))
+            code = RunFailed.exit_code
         finally:
             self._end()
         self._say(code=code)
@@ -209,11 +213,13 @@ def main() -> None:
     # A host may have no `hpo`, or another one, and is to say so itself.
     cloudpickle.register_pickle_by_value(ray_actor)
     if first["is_again"]:
-        socket_name = connect_again(first["runtime_env"])
+        with with_run(first["run"]):
+            socket_name = connect_again(first["runtime_env"])
         bridge.say(ready={})
     else:
         try:
-            found, socket_name = connect(first["runtime_env"])
+            with with_run(first["run"]):
+                found, socket_name = connect(first["runtime_env"])
         except Exception as error:
             # Ray raises ConnectionError, RuntimeError, ValueError and others; the cause comes last.
             bridge.say(failed=_lines(error)[-1][:_MOST_LETTERS])

@@ -7,17 +7,37 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
+
+from hpo.errors import RunFailed
 
 # Ray itself tries for 20 s.
 _AGAIN_S = 1.0
 _ANSWER_S = 5.0
 _LOOPBACKS = ("localhost", "127.0.0.1", "[::1]")
+
+
+@contextmanager
+def with_run(run: int) -> Iterator[None]:
+    """End this process if its run, by this pid, ends meanwhile; Ray tries for minutes."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(_AGAIN_S):
+            if os.getppid() != run:
+                os._exit(RunFailed.exit_code)
+
+    threading.Thread(target=watch, name="run", daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
 
 
 def connect(runtime_env: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
@@ -64,13 +84,11 @@ def _refuse_silence(address: str) -> None:
 
 def connect_again(runtime_env: Mapping[str, Any] | None) -> str:
     """Wait for a cluster in the place of one that went away; the socket of its node here."""
-    run = os.getppid()
-    while os.getppid() == run:
+    while True:
         with suppress(Exception):
             return connect(runtime_env)[1]
         ray.shutdown()
         time.sleep(_AGAIN_S)
-    raise SystemExit
 
 
 def is_alive(socket_name: str) -> bool:

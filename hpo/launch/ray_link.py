@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import queue
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ class RayProcess:
         self._code: int | None = None
         self._has_ended = threading.Event()
         self.began_at: float | None = None
+        self.pid: int | None = None
 
     def hear(self, message: Mapping[str, Any]) -> None:
         """Take a message of the bridge; its lines come before its end."""
@@ -94,11 +96,13 @@ class Link:
             encoding="utf-8",
             start_new_session=True,
         )
-        self._lock, self._heard = threading.Lock(), threading.Event()
+        self._heard = threading.Event()
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._processes: dict[int, RayProcess] = {}
         self._connected: Mapping[str, Any] = {}
         self.tell(first)
-        threading.Thread(target=self._listen, name="ray", daemon=True).start()
+        for target in (self._listen, self._write):
+            threading.Thread(target=target, name="ray", daemon=True).start()
 
     @property
     def is_alive(self) -> bool:
@@ -123,10 +127,7 @@ class Link:
 
         A bridge that has gone has ended all its workers.
         """
-        assert self._process.stdin is not None
-        with self._lock, suppress(OSError, ValueError):
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
+        self._lines.put(json.dumps(message) + "\n")
         return "ready" in self._connected
 
     def start(self, number: int, process: RayProcess, message: Mapping[str, Any]) -> None:
@@ -135,6 +136,16 @@ class Link:
         self.tell({"id": number, **message})
         if not self.is_alive:
             process.end(_KILLED)
+
+    def _write(self) -> None:
+        """Pass messages on; a bridge that looks for a cluster reads none, and a pipe holds few."""
+        assert self._process.stdin is not None
+        with suppress(OSError, ValueError):
+            while (line := self._lines.get()) is not None:
+                self._process.stdin.write(line)
+                self._process.stdin.flush()
+        with suppress(OSError):
+            self._process.stdin.close()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -155,9 +166,7 @@ class Link:
 
     def close(self) -> None:
         """Have it leave the cluster and end."""
-        assert self._process.stdin is not None
-        with self._lock, suppress(OSError):
-            self._process.stdin.close()
+        self._lines.put(None)
         if "ready" not in self._connected:
             # It may try for a long time yet, and has started nothing.
             self._process.kill()

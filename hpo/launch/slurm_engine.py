@@ -31,7 +31,7 @@ def slurm_engine(request: RunRequest) -> Engine:
         raise ConfigurationError(
             f"--slurm_{own} and --gpus_per_worker both ask for GPUs; write one of them"
         )
-    if gpus != int(gpus):
+    if gpus % 1:
         raise ConfigurationError(
             f"Slurm gives whole GPUs, and --gpus_per_worker is {gpus:g}; where its administrator "
             "lets jobs share one, write --slurm_gres shard:1"

@@ -13,14 +13,24 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hpo import environ
 from hpo.errors import ConfigurationError, RunFailed
 from hpo.launch.slurm_states import FIELDS, State, parsed, records
 
-# The commands of a controller that does not answer give up after a minute or more. A run waits for
-# them, and so does a Ctrl-C.
-_ANSWER_S = 10.0
+# The commands of a controller that does not answer give up after a minute or more.
+ANSWER_S = 10.0
 # The controller may take a minute to write a job down; what is given up here may still be queued.
 _SUBMIT_S = 120.0
+# A user's defaults for these commands would hide our tasks from a run, or spare them.
+_DEFAULTS = ("SQUEUE_", "SCANCEL_", "SINFO_", "SACCT_", "SLURM_CLUSTERS")
+# sbatch takes these from the environment, and prefers them to the script's own lines.
+_OVERRIDING = {
+    f"SBATCH_{name}"
+    for name in (
+        *("ARRAY_INX", "CLUSTERS", "ERROR", "EXPORT", "GET_USER_ENV", "INPUT", "NO_REQUEUE"),
+        *("OPEN_MODE", "OUTPUT", "REQUEUE", "SIGNAL", "WAIT"),
+    )
+}
 _PASSING = re.compile(r"unable to contact|timed out|temporarily|try again|not responding|connect")
 
 
@@ -103,7 +113,11 @@ def recorded(tasks: Iterable[str]) -> dict[str, State]:
     if shutil.which("sacct") is None:
         return {}
     words = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode"]
-    done = _run([*words, f"--jobs={','.join(tasks)}"])
+    try:
+        done = _run([*words, f"--jobs={','.join(tasks)}"])
+    except Busy:
+        # The records are another daemon's, for which the states of the other tasks do not wait.
+        return {}
     return records(done.stdout) if done.returncode == 0 else {}
 
 
@@ -112,14 +126,28 @@ def ask_to_stop(tasks: Sequence[str]) -> None:
 
     None may be waiting: Slurm has one record for all waiting tasks of an array, with the number of
     the array, and other tasks got the signal that one of these was sent (seen with 22.05).
+
+    Raises:
+        Busy: Slurm does not answer.
     """
     # With --full the processes of a trial would get it too, whose end would fail the trial.
-    _run(["scancel", "--batch", "--signal=TERM", *tasks])
+    _scancel("--batch", "--signal=TERM", *tasks)
 
 
 def cancel(tasks: Sequence[str]) -> None:
-    """Take tasks from the queue, or end them: SIGTERM to all their processes, later SIGKILL."""
-    _run(["scancel", *tasks])
+    """Take tasks from the queue, or end them: SIGTERM to all their processes, later SIGKILL.
+
+    Raises:
+        Busy: Slurm does not answer.
+    """
+    _scancel(*tasks)
+
+
+def _scancel(*words: str) -> None:
+    done = _run(["scancel", *words])
+    # It fails for tasks that have ended meanwhile, too.
+    if done.returncode != 0 and _PASSING.search(done.stderr.lower()):
+        raise Busy(f"scancel: {_last(done.stderr)}")
 
 
 def partition(name: str | None) -> Partition:
@@ -141,14 +169,15 @@ def _run(
     script: str | None = None,
     *,
     environment: Mapping[str, str] | None = None,
-    limit_s: float = _ANSWER_S,
+    limit_s: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
+    limit_s = ANSWER_S if limit_s is None else limit_s
     try:
         return subprocess.run(
             list(argv),
             input=script,
             stdin=subprocess.DEVNULL if script is None else None,
-            env=None if environment is None else dict(environment),
+            env=without_defaults(environ.variables() if environment is None else environment),
             capture_output=True,
             text=True,
             errors="replace",
@@ -161,6 +190,21 @@ def _run(
         raise Busy(f"{argv[0]} did not answer within {limit_s:g} s") from error
     except OSError as error:
         raise Busy(f"{argv[0]} cannot be started: {error.strerror}") from error
+
+
+def without_defaults(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without the user's own defaults for Slurm's commands."""
+    return {name: environment[name] for name in environment if not name.startswith(_DEFAULTS)}
+
+
+def without_own_job(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what Slurm has set for a job in which this process itself runs."""
+    found = {}
+    for name, value in without_defaults(environment).items():
+        is_own_jobs = name.startswith(("SLURM_", "SLURMD_")) and name != "SLURM_CONF"
+        if not is_own_jobs and name not in _OVERRIDING:
+            found[name] = value
+    return found
 
 
 def _last(text: str) -> str:

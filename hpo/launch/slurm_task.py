@@ -9,8 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from hpo.errors import ConfigurationError
 from hpo.launch.slurm_script import log_pattern, numbered
 from hpo.launch.slurm_states import State
 
@@ -23,7 +24,7 @@ class Turns(Protocol):
     """The part of the launcher that its tasks use."""
 
     def turn(self) -> None:
-        """Submit what is new, pass on what was asked, and read the states if it is time."""
+        """Have what is new submitted; return at once."""
 
     def ask(self, task: SlurmTask, *, is_kill: bool) -> None:
         """Have a task end, at once or when it has saved its state."""
@@ -53,6 +54,24 @@ class SlurmTask:
         self.key: str | None = None
         self.state = State(word="PENDING")
         self.began_at: float | None = None
+        self.pid: int | None = None
+        self._killed_at: float | None = None
+
+    @property
+    def job_name(self) -> str:
+        """The name of its job, unless the user has given one."""
+        return f"hpo-{self.log.parent.name[:8]}"
+
+    def make_folder(self) -> None:
+        """Make the folder of its log, which Slurm does not make."""
+        logs = self.log.parent
+        try:
+            logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the folder '{logs}' cannot be made: {error.strerror}; mend that, or name another "
+                "folder that all hosts share (HPO_HOME)"
+            ) from error
 
     def is_queued_again(self, state: State) -> bool:
         """Return whether it had started and waits again, as after the death of its host."""
@@ -69,18 +88,22 @@ class SlurmTask:
         self.state = state
 
     def poll(self) -> int | None:
+        # Before the turn, which raises what has ended all of them.
+        code = self.state.code
         self._launcher.turn()
-        return self.state.code
+        return code
 
     def stop(self) -> None:
         self._launcher.ask(self, is_kill=False)
 
     def kill(self) -> None:
+        self._killed_at = time.monotonic()
         self._launcher.ask(self, is_kill=True)
 
     def wait(self) -> int:
         """Wait until it has ended, or until Slurm ends it and nothing more is to be done."""
-        deadline = time.monotonic() + _CANCELLED_S
+        # All are killed before one is waited for, so they share this time.
+        deadline = (self._killed_at or time.monotonic()) + _CANCELLED_S
         while (code := self.poll()) is None and time.monotonic() < deadline:
             if self.state.is_leaving:
                 break
@@ -89,3 +112,12 @@ class SlurmTask:
 
     def answer(self, line: str, *, is_last: bool = True) -> None:
         raise NotImplementedError("a task of Slurm reads no input")
+
+
+def arrays(tasks: Sequence[SlurmTask]) -> list[list[SlurmTask]]:
+    """Tasks that differ in their number alone, together."""
+    found: dict[Any, list[SlurmTask]] = {}
+    for task in tasks:
+        same = (task.argv, task.pattern, tuple(sorted(task.environment.items())))
+        found.setdefault(same, []).append(task)
+    return list(found.values())

@@ -23,7 +23,8 @@ _LONGEST_NAME = 512
 OWN_FLAGS = frozenset(
     {
         *(flag.name for flag in FLAGS),
-        *("config", "export_csv", "help", "json", "log_json", "quiet", "storage", "verbose"),
+        *("config", "dry_run", "export_csv", "help", "json", "log_json", "quiet", "storage"),
+        "verbose",
         *("count", "device", "ema", "epochs", "half", "out", "seeds", "stream", "trial"),
     }
 )
@@ -89,7 +90,7 @@ def _options(options: Any) -> _Problems:
     for name, option in options.items():
         if not (isinstance(name, str) and name.isidentifier()):
             yield f"the option {name!r} becomes a flag; name it with letters, digits and '_'"
-        elif name in OWN_FLAGS:
+        elif name in OWN_FLAGS or name.startswith("slurm_"):
             yield f"the option '{name}' has the name of a flag of the service, --{name}; rename it"
         elif not isinstance(option, Option):
             yield f"option '{name}' is {option!r}; write Option(default=...)"

@@ -65,7 +65,8 @@ SET state = CASE WHEN mine.{_HAS_ENDED} OR t.state = 'leased' THEN t.state
                  ELSE 'open' END,
     trial_number = CASE WHEN mine.{_HAS_ENDED} OR mine.state = 'RUNNING' THEN mine.number
                         WHEN first.state = 'RUNNING' THEN first.number END,
-    rerun_of = CASE WHEN first.{_HAS_ENDED} THEN first.number END
+    rerun_of = CASE WHEN first.{_HAS_ENDED} THEN first.number END,
+    cancelled = CASE WHEN o.cancelled = o.trial_number THEN mine.number END
 FROM hpo.tickets o
 LEFT JOIN renumbered mine ON mine.was = o.trial_number
 LEFT JOIN renumbered first ON first.was = o.rerun_of

@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from hpo.errors import ConfigurationError
 
@@ -90,10 +89,8 @@ def _refuse(url: str) -> None:
     scheme = url.partition("://")[0].lower()
     shown = without_secrets(url)
     secrets = _SECRETS.get(scheme, _OTHER_SECRETS.format(name=scheme.upper()))
-    try:
-        userinfo = urlsplit(url).netloc.rpartition("@")[0]
-    except ValueError:
-        userinfo = ":"
+    # Up to the last @, because a secret key of Amazon's may contain a /.
+    userinfo = url.partition("://")[2].rpartition("@")[0]
     if ":" in userinfo or "?" in url or "#" in url:
         raise ConfigurationError(
             f"'{shown}' holds a password or settings, which logs and lists of processes would "

@@ -19,7 +19,7 @@ from hpo.database.patience import with_retries
 from hpo.database.schema import LEASE_S, controls, hosts, workers
 from hpo.errors import ConfigurationError
 from hpo.machine.version import Version, differences
-from hpo.tickets.leases import is_dead
+from hpo.tickets.leases import is_dead, is_of
 from hpo.tickets.roster import Manned, manned
 from hpo.tickets.touch import Keys
 
@@ -185,19 +185,31 @@ class Crew:
 
         with_retries(once)
 
-    def has_drained(self, slot: str, host: str | None) -> bool:
+    def has_drained(self, slot: str, host: str | None, *, pid: int | None, age_s: float) -> bool:
         """Return whether the worker that ended on a slot was asked to leave; forget that.
+
+        Other runs and commands have drained workers on slots of this name, too, now or before.
 
         Args:
             host: The slot's; None for a slot whose name no other host has.
+            pid: The worker's process id on this host; None for a worker elsewhere.
+            age_s: Time since the run asked for the worker, in s.
         """
         where = [workers.c.study_uid == self._study_uid, workers.c.slot == slot]
         where += [workers.c.is_drained] + ([] if host is None else [workers.c.host == host])
+        if pid is None:
+            age = sa.func.make_interval(0, 0, 0, 0, 0, 0, age_s)
+            where.append(workers.c.started_at > sa.func.now() - age)
 
         def once() -> bool:
             with self._engine.begin() as connection:
                 found = connection.execute(sa.select(workers).where(*where)).all()
-                over = [one.process for one in found if one.left_at or is_dead(one.process)]
+                over = [
+                    one.process
+                    for one in found
+                    if (one.left_at or is_dead(one.process))
+                    and (pid is None or is_of(one.process, pid))
+                ]
                 values = {"study_uid": self._study_uid, "slot": slot, "over": over}
                 connection.execute(sa.text(_DRAINED), values).close()
                 return bool(over)

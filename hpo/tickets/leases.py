@@ -75,6 +75,11 @@ def is_dead(process: str) -> bool:
     return found != process and not found.endswith(":")
 
 
+def is_of(process: str, pid: int) -> bool:
+    """Return whether an identifier is of this machine's process with a number, dead or alive."""
+    return process.startswith(f"{_machine()}:{pid}:")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Lease:
     """A leased ticket, its worker and its progress, as other processes read them.

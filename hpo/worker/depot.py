@@ -123,13 +123,19 @@ class Depot:
                 self._pending = step
                 self._changed.notify_all()
 
-    def release(self) -> int | None:
+    def release(self, ticket: Ticket) -> int | None:
         """Copy the newest file at once, before the trial is given back, and wait for it.
+
+        Args:
+            ticket: The trial's, which may have no checkpoint yet.
 
         Returns:
             The step from which another host can go on; None for none of this attempt.
         """
         with self._changed:
+            if self._owner is None or self._owner.ticket.run_uid != ticket.run_uid:
+                self._owner = self._pending = None
+                return None
             owner, newest, self._is_hasty = self._owner, self._pending, True
             self._changed.notify_all()
             # A store that was away a moment ago gets one short try.
@@ -139,7 +145,7 @@ class Depot:
             self._waited_s = time.monotonic() - began
             copied, self._owner, self._pending = self._copied, None, None
             self._is_hasty = False
-        if owner is not None and newest is not None and not is_done:
+        if newest is not None and not is_done:
             self._log.left_behind(owner, wait_s)
         return copied
 

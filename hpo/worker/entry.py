@@ -24,6 +24,9 @@ from hpo.tickets.leases import host_name, process_id
 _MARK = ".folder"
 # Another host has made the mark, and gives it a name within this time.
 _MARKED_S = 1.0
+# These place workers themselves, and call their slots by their names, as `ray:0`. A command may
+# call its worker's slot by any, as `pod:0`.
+_ENGINES = ("ray", "slurm")
 
 
 def member(
@@ -41,7 +44,6 @@ def member(
         process: The process whose end is the worker's; None for this one.
         is_launched: True if a run on this host has started it.
     """
-    # An engine that places workers itself calls their slots by its name, as `ray:0`.
     engine = slot.partition(":")[0]
     own = "local" if is_launched else "none"
     return Member(
@@ -49,7 +51,7 @@ def member(
         host=host_name(),
         slot=slot,
         process=process or process_id(),
-        launcher=own if engine in ("cpu", "gpu") else engine,
+        launcher=engine if engine in _ENGINES else own,
         gpu=_gpu(device),
         log=None if log is None else str(log),
         version=version,
@@ -64,16 +66,30 @@ def _gpu(device: torch.device) -> str | None:
     return f"{found.name} GPU-{found.uuid}" if hasattr(found, "uuid") else str(found.name)
 
 
-def facts(version: Version, checkpoints: Path, *, git: str, clock_s: float) -> Mapping[str, Any]:
-    """The facts of this host that a study's hosts should have in common."""
+def facts(
+    version: Version, checkpoints: Path, *, copies: str | None, git: str, clock_s: float
+) -> Mapping[str, Any]:
+    """The facts of this host that a study's hosts should have in common.
+
+    Args:
+        copies: Where checkpoints are copied to, for other hosts; None for nowhere.
+    """
     return {
         "git": git,
         "version": dict(version),
         "python": platform.python_version(),
         "cuda": torch.version.cuda or "-",
         "clock_s": round(clock_s, 2),
-        "checkpoints": {"folder": str(checkpoints), **_folder(checkpoints)},
+        "checkpoints": _place(checkpoints, copies),
     }
+
+
+def _place(folder: Path, copies: str | None) -> Mapping[str, Any]:
+    """The place from which other hosts go on: the copies' if there are any, else the folder."""
+    found = {"folder": str(folder), **_folder(folder)}
+    if copies is not None and found["is_writable"]:
+        return {**found, "folder": copies, "mark": copies}
+    return found
 
 
 def _folder(folder: Path) -> Mapping[str, Any]:

@@ -60,10 +60,11 @@ def look() -> None:
     # The old file stays in use where the new one cannot be made.
     with suppress(OSError):
         own = os.fstat(2)
-        if own.st_size > _MOST_BYTES:
-            _rotate(own)
-        elif own.st_nlink == 0:
+        if own.st_nlink == 0:
+            # Another process has rotated twice, or somebody has removed the log.
             _follow(own)
+        elif own.st_size > _MOST_BYTES:
+            _rotate(own)
 
 
 def _rotate(own: os.stat_result) -> None:

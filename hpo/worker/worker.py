@@ -108,7 +108,7 @@ class Worker:
         self._is_spent, self._is_drained = False, False
         self._is_mixed, self._crew = config.is_mixed, Crew(db, opened.uid)
         self._slot, self._stop, self._opened = config.slot, stop, opened
-        self._gpus = config.gpus
+        self._gpus, self._copies = config.gpus, config.copies
         self._source, self._db = opened.config.source, db
         self._tickets = Tickets(db, opened.uid)
         # Code that nobody named here is refused before a ticket is taken for it.
@@ -204,6 +204,7 @@ class Worker:
         facts = entry.facts(
             self._member.version,
             context.checkpoints,
+            copies=self._copies,
             git=context.git_sha,
             clock_s=clock_s(self._db),
         )
@@ -321,7 +322,7 @@ class Worker:
         depot = self._context.depot
         if depot is None or beat.is_over or beat.is_lost:
             return
-        step = depot.release()
+        step = depot.release(ticket)
         if step is not None:
             with suppress(SQLAlchemyError):
                 self._tickets.beat(ticket.run_uid, {"saved_step": step})

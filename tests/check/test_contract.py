@@ -726,3 +726,16 @@ def test_no_option_of_an_objective_can_hide_a_flag_of_a_command():
     flags = {name[2:] for param in params for name in param.opts if name.startswith("--")}
 
     assert flags | {"help", "verbose"} == OWN_FLAGS
+
+
+def test_no_option_of_an_objective_can_be_taken_for_one_of_slurm(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from objectives import Option\nfrom objectives.quadratic import Quadratic\n"
+        "class Mine(Quadratic):\n    options = {'slurm_time': Option(default='1')}\n"
+        "objective = Mine()\n"
+    )
+
+    assert cli.main(["objectives", str(path)]) == 2
+
+    assert "'slurm_time' has the name of a flag of the service" in capsys.readouterr().err

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
+from optuna.trial import TrialState
 
+from hpo.database.schema import tickets
+from tests.study.test_identity import begin, end, rows, work
 from tests.support.processes import wait_until
 from tests.support.program import HANGS_S, Command, Program
 from tests.support.studies import Held, trials
@@ -65,3 +69,22 @@ def test_a_trial_is_cancelled_a_study_paused_and_a_worker_drained(
     assert [one.user_attrs["prune_reason"] for one in found] == ["cancelled", "-"]
     assert [one.state.name for one in found] == ["PRUNED", "COMPLETE"]
     assert listed(command) == {}
+
+
+def test_a_trial_that_another_one_repeats_before_its_worker_heard_is_not_called_cancelled(
+    command: Command, url: str
+):
+    original = begin(url)
+    ticket, trial_id = work(original, None)
+
+    def end_once_cancelled() -> None:
+        wait_until(lambda: any(row.cancelled for row in rows(url, tickets, original.uid)))
+        end(original, ticket.to_rerun(3), trial_id, TrialState.PRUNED)
+
+    thread = threading.Thread(target=end_once_cancelled)
+    thread.start()
+    cancelled = command("workers", "--study_name", "a", "--cancel", "3")
+    thread.join()
+
+    assert cancelled.returncode == 0
+    assert "before it heard of this, and another one repeats it" in cancelled.stdout

@@ -40,10 +40,12 @@ def test_the_servers_own_limit_holds_less_what_is_reserved_and_in_use(db):
 
 
 def test_a_run_that_fits_has_no_remark_and_another_is_told_what_to_write(db):
-    free = room(db).free + 1
-
     assert shortage(db, 1) is None
-    told = shortage(db, free)
+    free, told = 0, ""
+    # Other tests come and go on this server.
+    while free != room(db).free + 1:
+        free = room(db).free + 1
+        told = shortage(db, free)
     assert told.startswith(f"{free} workers and the run take {needed(free)} connections")
     assert "max_connections" in told
     fitting = int(told.rpartition("--workers ")[2].partition(",")[0])

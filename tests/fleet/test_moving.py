@@ -101,4 +101,5 @@ def test_a_killed_hosts_trial_goes_on_where_its_checkpoint_is_in_reach(
         assert begun == 0
     else:
         assert "starts over" not in log
-        assert begun == saved // 8 > 0
+        # A file may be a second newer than what a beat has noted of it.
+        assert begun >= saved // 8 > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 from typing import Any
@@ -23,10 +24,16 @@ def asked(**flags: Any) -> Engine:
     [
         ({"launcher": "ray"}, "write --workers N"),
         ({"launcher": "ray", "workers": 2, "gpus": "0"}, "--gpus belongs to --launcher local"),
-        ({"launcher": "ray", "workers": 2, "gpus_per_worker": 1.5}, "above 1 it is a whole number"),
+        ({"launcher": "ray", "workers": 2, "gpus_per_worker": 1.5}, "it is a whole number"),
+        ({"launcher": "ray", "workers": 2, "gpus_per_worker": 1e-5}, "a share is 0.0001 or more"),
+        ({"launcher": "ray", "workers": 2, "gpus_per_worker": math.inf}, "it is a whole number"),
         ({"launcher": "ray", "workers": 2, "gpus_per_worker": -1}, "no number of at least 0"),
         ({"gpus_per_worker": 0.5}, "--gpus_per_worker belongs to a cluster"),
-        ({"runtime_env": "env.json"}, "--runtime_env belongs to a cluster"),
+        ({"runtime_env": "env.json"}, "--runtime_env belongs to --launcher ray"),
+        (
+            {"launcher": "slurm", "workers": 1, "runtime_env": "env.json"},
+            "--runtime_env belongs to --launcher ray",
+        ),
         ({"launcher": "ray", "workers": 1, "runtime_env": "none.json"}, "cannot be read"),
         ({"launcher": "slrum"}, "is none of local, ray, slurm"),
     ],

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from faults.ray_cluster import Cluster
 
@@ -18,6 +21,7 @@ from hpo.launch.engine import Engine
 from hpo.launch.launcher import Launched
 from hpo.launch.ray import RayLauncher
 from hpo.launch.ray_actor import PYTHON
+from hpo.launch.ray_link import Link, RayProcess
 from tests.support.processes import wait_until
 from tests.support.program import HANGS_S, Program, environment
 from tests.support.studies import states
@@ -130,7 +134,8 @@ def test_workers_share_a_gpu_and_those_without_a_place_wait_until_they_are_withd
     code += "time.sleep(1000)"
     sharing = [start(code, gpus=0.5) for _ in range(3)]
     log = tmp_path / "log"
-    wait_until(lambda: log.read_text().count("GPU 0\n") == 2)
+    # The bridge names the GPU, too.
+    wait_until(lambda: log.read_text().splitlines().count("GPU 0") == 2)
     waiting = [process for process in sharing if process.began_at is None]
 
     assert len(waiting) == 1
@@ -272,3 +277,54 @@ def test_a_host_that_cannot_reach_the_storage_is_refused_also_when_it_joins_late
     engine.refuse_unreachable(URL.replace("127.0.0.1", "db"))
     with pytest.raises(ConfigurationError, match=r"the cluster has other hosts \(127.0.0.2\)"):
         engine.refuse_unreachable(URL)
+
+
+def test_ctrl_c_ends_the_search_for_a_cluster_that_does_not_answer(tmp_path: Path):
+    # Ray goes on for minutes.
+    surroundings = environment(URL, tmp_path) | {"RAY_ADDRESS": "192.0.2.7:6379"}
+    threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        RayLauncher(surroundings, runtime_env=None)
+
+    left = [one.cmdline() for one in psutil.Process().children()]
+    assert not any("hpo.launch.ray_bridge" in words for words in left)
+
+
+def test_a_bridge_that_finds_no_cluster_ends_with_a_run_that_was_killed(tmp_path: Path):
+    surroundings = environment(URL, tmp_path) | {"RAY_ADDRESS": "192.0.2.7:6379"}
+    code = (
+        "from hpo import environ; from hpo.launch.ray import RayLauncher;"
+        "RayLauncher(environ.variables(), runtime_env=None)"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code], env=surroundings)
+    wait_until(lambda: bool(psutil.Process(run.pid).children()))
+    (bridge,) = psutil.Process(run.pid).children()
+
+    # It imports Ray, and tries then.
+    run.kill()
+    run.wait()
+
+    bridge.wait(HANGS_S)
+
+
+def test_a_run_does_not_wait_for_a_bridge_that_reads_nothing_as_it_looks_for_a_cluster(
+    tmp_path: Path,
+):
+    surroundings = environment(URL, tmp_path) | {"RAY_ADDRESS": "192.0.2.7:6379"}
+    about = {"runtime_env": None, "version": None, "is_again": True, "run": os.getpid()}
+    link = Link(surroundings, about)
+    processes = [RayProcess(link.tell, tmp_path / "log") for _ in range(500)]
+
+    def start() -> None:
+        # More than a pipe holds.
+        for number, process in enumerate(processes):
+            link.start(number, process, {"argv": ["word" * 100], "environment": {}, "gpus": 0})
+
+    starting = threading.Thread(target=start, daemon=True)
+    starting.start()
+    starting.join(5)
+    is_over = not starting.is_alive()
+
+    link.close()
+    assert is_over

@@ -85,7 +85,7 @@ def compared(own: BasePruner, optunas: BasePruner, *, seed: int, is_largest: boo
 
 @pytest.mark.parametrize("name", PRUNERS)
 @given(seed=SEEDS, is_largest=st.booleans())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_decisions_are_optunas(name, seed, is_largest):
     compared(PRUNERS[name](12), OPTUNAS[name](12), seed=seed, is_largest=is_largest)
 
@@ -99,7 +99,7 @@ def test_decisions_are_optunas(name, seed, is_largest):
     interval=st.integers(1, 4),
     least=st.integers(1, 6),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_percentile_decides_as_optunas_whatever_its_settings(
     seed, is_largest, share, startup, warmup, interval, least
 ):
@@ -118,7 +118,7 @@ def test_a_percentile_decides_as_optunas_whatever_its_settings(
     least=st.integers(1, 3),
     bootstrap=st.integers(0, 3),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_halving_and_its_brackets_decide_as_optunas_whatever_their_settings(
     seed, is_largest, factor, least, bootstrap
 ):

@@ -27,6 +27,7 @@ from hpo.errors import RunFailed
 from hpo.study import study
 from hpo.study.config import StudyConfig
 from hpo.study.status import status
+from hpo.tickets import orders
 from hpo.tickets.budget import Budget, Tickets
 from tests.study.test_whole_study import CONFIG, dump
 from tests.support.processes import wait_until
@@ -452,6 +453,19 @@ def test_a_copy_and_a_renamed_study_fit_their_trials_after_a_deleted_one(
     copied(url, "b", "c")
     again = study.claimed(opened(url, "c"))
     assert [number for _, number in budget(url, again.uid)] == [0, None, 1, None, None]
+
+
+def test_the_order_to_cancel_a_trial_follows_it_to_its_number_in_a_renamed_study(url: str):
+    original = begin(url)
+    delete_trial(url, trials(url, "a")[0]._trial_id)
+    orders.cancel(original.storage.engine, original.uid, 2, study="a")
+    copied(url, "a", "b")
+    optuna.delete_study(study_name="a", storage=url)
+
+    found = study.claimed(opened(url, "b"))
+
+    of_tickets = [(row.trial_number, row.cancelled) for row in rows(url, tickets, found.uid)]
+    assert of_tickets == [(None, None), (0, None), (1, 1), (None, None)]
 
 
 def delete_trial(url: str, trial_id: int) -> None:

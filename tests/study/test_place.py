@@ -42,6 +42,7 @@ def test_a_place_is_a_folder_a_url_or_the_database(given, folder, copies):
     [
         "s3://KEY:planted@bucket/folder",
         "s3://KEY:plan@ted/x@bucket/folder",
+        "s3://KEY:plan/ted/x@bucket/folder",
         "s3://bucket/folder?secret=planted",
         "gs://bucket/folder#planted",
         "simplecache::s3://KEY:planted@bucket",

@@ -55,6 +55,10 @@ def take(tickets: Tickets, one: Member):
     return tickets.take(worker=one.worker, slot=one.slot, process=one.process)
 
 
+def has_drained(crew: Crew, slot: str, *, pid: int | None = os.getpid(), age_s=60.0) -> bool:
+    return crew.has_drained(slot, "here", pid=pid, age_s=age_s)
+
+
 def fall_silent(db: sa.Engine, seconds: float) -> None:
     with db.begin() as connection:
         connection.execute(
@@ -175,11 +179,38 @@ def test_a_drained_worker_gets_no_ticket_and_its_run_hears_of_it_once(db, uid, c
     assert refused is None
     assert given is not None
     assert outlook.is_drained
-    assert [crew.has_drained(slot, "here") for slot in ("cpu:0", "cpu:0", "cpu:1")] == [
+    assert [has_drained(crew, slot) for slot in ("cpu:0", "cpu:0", "cpu:1")] == [
         *(True, False, False)
     ]
     with pytest.raises(ConfigurationError, match="there are here, here/cpu:1"):
         orders.drain(db, manned(db, uid), "elsewhere")
+
+
+def test_a_worker_that_another_run_drained_on_a_slot_of_the_same_name_is_not_this_runs(
+    db, uid, crew
+):
+    machine = process_id().split(":")[0]
+    processes = [f"{machine}:{2**22 + number}:1" for number in (1, 2)]
+    for process in processes:
+        crew.join(member(process=process), {}, is_mixed=False)
+    with db.begin() as connection:
+        connection.execute(workers.update().values(is_drained=True, left_at=sa.func.now()))
+
+    assert not has_drained(crew, "cpu:0", pid=os.getpid())
+    # Both runs hear of it.
+    assert has_drained(crew, "cpu:0", pid=2**22 + 1)
+    assert has_drained(crew, "cpu:0", pid=2**22 + 2)
+
+
+def test_a_worker_elsewhere_that_was_drained_before_this_one_began_is_another(db, crew):
+    crew.join(member("ray:0", launcher="ray", process="elsewhere:1:1"), {}, is_mixed=False)
+    with db.begin() as connection:
+        now = sa.func.now()
+        connection.execute(workers.update().values(is_drained=True, left_at=now))
+        connection.execute(workers.update().values(started_at=sa.text("now() - interval '9 s'")))
+
+    assert not has_drained(crew, "ray:0", pid=None, age_s=5)
+    assert has_drained(crew, "ray:0", pid=None, age_s=10)
 
 
 def test_a_paused_study_gives_out_no_ticket_and_is_not_spent(db, uid, tickets):

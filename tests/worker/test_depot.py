@@ -41,6 +41,7 @@ class Host:
 
     def __init__(self, store: Objects, folder: Path, *, grace_s: float = 60.0) -> None:
         self.store, self.folder, self.copied = store, folder, list[int]()
+        self.ticket: Ticket | None = None
         self.depot = Depot(store, folder, grace_s=grace_s)
 
     def begin(self, attempt: int, *, steps: int = 1000) -> None:
@@ -48,6 +49,7 @@ class Host:
             **{"study_uid": UID, "run_uid": UID, "ticket": 1, "attempt": attempt},
             **{"losses": 0, "silences": 0, "cause": None, "trial_number": 17},
         )
+        self.ticket = ticket
         self.path = checkpoint_files.file_of(self.folder, 17, attempt)
         self.depot.begin(ticket, 17, steps=steps, on_copied=self.copied.append)
 
@@ -56,6 +58,10 @@ class Host:
         self.folder.mkdir(exist_ok=True)
         torch.save({"step": step}, self.path)
         self.depot.note(step)
+
+    def release(self) -> int | None:
+        assert self.ticket is not None
+        return self.depot.release(self.ticket)
 
     def bring(self) -> str | None:
         return self.depot.bring(threading.Event())
@@ -125,11 +131,27 @@ def test_a_trial_that_is_given_back_leaves_its_last_checkpoint(one: Host, two: H
     # A copy is not due for a while.
     one.save(150)
 
-    released = one.depot.release()
+    released = one.release()
     two.begin(2)
     lacking = two.bring()
 
     assert (released, lacking, two.steps()) == (150, None, [150])
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_trial_that_has_no_checkpoint_yet_is_not_given_back_with_that_of_another(
+    one: Host, ended: bool
+):
+    one.begin(1)
+    one.save(100)
+    wait_until(lambda: one.copied == [100])
+    if ended:
+        one.depot.end(17, 1, is_best=False, before=None)
+    # The next trial is stopped before it begins to train; an attempt that lost its lease ends none.
+    assert one.ticket is not None
+    following = Ticket(**{**vars(one.ticket), "ticket": 2, "run_uid": UID.replace("1", "2")})
+
+    assert one.depot.release(following) is None
 
 
 def test_a_release_waits_for_a_store_no_longer_than_its_share_of_the_grace(
@@ -141,7 +163,7 @@ def test_a_release_waits_for_a_store_no_longer_than_its_share_of_the_grace(
     host.save(200)
     began = time.monotonic()
 
-    released = host.depot.release()
+    released = host.release()
     waited_s = time.monotonic() - began
     host.store.may_go.set()
 
@@ -153,7 +175,7 @@ def test_a_release_waits_for_a_store_no_longer_than_its_share_of_the_grace(
 def test_a_file_of_a_later_attempt_is_not_replaced_by_an_earlier_copy(one: Host, two: Host):
     one.begin(1)
     one.save(900)
-    one.depot.release()
+    one.release()
     two.begin(2)
     two.save(50)
     two.begin(3)
@@ -165,7 +187,7 @@ def test_a_file_of_a_later_attempt_is_not_replaced_by_an_earlier_copy(one: Host,
 def test_a_local_file_that_was_cut_off_gives_way_to_its_copy(one: Host):
     one.begin(1)
     one.save(100)
-    one.depot.release()
+    one.release()
     whole = one.path.read_bytes()
     one.path.write_bytes(whole[: len(whole) // 2])
     one.begin(2)
@@ -180,7 +202,7 @@ def test_a_damaged_copy_is_passed_over_for_the_one_before(
 ):
     one.begin(1)
     one.save(100)
-    one.depot.release()
+    one.release()
     (name,) = (tmp_path / "objects" / UID).iterdir()
     later = name.with_name(name.name.replace("-1-100-", "-2-300-"))
     later.write_bytes(name.read_bytes()[:-10] if damage == "cut off" else b"no checkpoint")
@@ -196,7 +218,7 @@ def test_a_damaged_copy_is_passed_over_for_the_one_before(
 def test_objects_of_other_names_are_neither_read_nor_removed(one: Host, tmp_path: Path):
     one.begin(1)
     one.save(100)
-    one.depot.release()
+    one.release()
     foreign = tmp_path / "objects" / UID / "notes.txt"
     foreign.write_text("mine")
 
@@ -262,7 +284,7 @@ def test_of_ended_trials_the_best_alone_keeps_a_copy(one: Host):
     kept = b"".join(copy.read())
     one.begin(1)
     one.save(10)
-    one.depot.release()
+    one.release()
     one.begin(2)
     one.depot.end(17, 2, is_best=False, before=None)
     one.depot.close(threading.Event())

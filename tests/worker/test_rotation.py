@@ -52,6 +52,31 @@ def test_a_large_log_becomes_the_old_one_with_every_line_of_two_processes(tmp_pa
     assert 50_000 < log.with_name(f"{log.name}.1").stat().st_size < 60_000
 
 
+def test_a_large_log_that_was_removed_is_begun_anew(tmp_path):
+    log = tmp_path / "worker-here-cpu-0.log"
+    script = """
+import os
+from pathlib import Path
+from hpo.worker import rotation
+rotation._MOST_BYTES = 50
+rotation.begin()
+os.write(2, b"x" * 100)
+Path({log!r}).unlink()
+rotation.look()
+os.write(2, b"after")
+"""
+    with log.open("ab") as output:
+        subprocess.run(
+            [sys.executable, "-c", script.format(log=str(log))],
+            check=True,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+
+    assert log.read_text() == "after"
+
+
 def test_a_file_that_a_command_writes_to_is_its_own(tmp_path):
     log = tmp_path / "mine.log"
 
