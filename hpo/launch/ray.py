@@ -83,7 +83,8 @@ class RayLauncher:
         self.gpus = 0.0
 
     def _connect(self, *, is_again: bool) -> Link:
-        settings = {"runtime_env": self._runtime_env, "version": _version()}
+        settings: dict[str, Any] = {"runtime_env": self._runtime_env, "version": _version()}
+        settings["address"] = self._environment.get("RAY_ADDRESS", "")
         return Link(self._environment, {**settings, "is_again": is_again, "run": os.getpid()})
 
     @property
