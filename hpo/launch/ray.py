@@ -83,8 +83,7 @@ class RayLauncher:
         self.gpus = 0.0
 
     def _connect(self, *, is_again: bool) -> Link:
-        settings: dict[str, Any] = {"runtime_env": self._runtime_env, "version": _version()}
-        settings["address"] = self._environment.get("RAY_ADDRESS", "")
+        settings = {"runtime_env": self._runtime_env, "version": _version()}
         return Link(self._environment, {**settings, "is_again": is_again, "run": os.getpid()})
 
     @property

@@ -2,8 +2,7 @@
 
     python -P -m hpo.launch.ray_bridge    # started by `hpo.launch.ray`, ends with its input
 
-    in    {"runtime_env": {...} | null, "version": ..., "address": RAY_ADDRESS,
-           "is_again": false, "run": PID}    the first
+    in    {"runtime_env": {...} | null, "version": ..., "is_again": false, "run": PID}    the first
           {"id": 1, "argv": [...], "environment": {...}, "gpus": 1.0,
            "is_bound": false}    start a worker, on this host alone if it is bound to it
           {"id": 1, "do": "stop" | "kill"}
@@ -215,12 +214,12 @@ def main() -> None:
     cloudpickle.register_pickle_by_value(ray_actor)
     if first["is_again"]:
         with with_run(first["run"]):
-            socket_name = connect_again(first["runtime_env"], first["address"])
+            socket_name = connect_again(first["runtime_env"])
         bridge.say(ready={})
     else:
         try:
             with with_run(first["run"]):
-                found, socket_name = connect(first["runtime_env"], first["address"])
+                found, socket_name = connect(first["runtime_env"])
         except Exception as error:
             # Ray raises ConnectionError, RuntimeError, ValueError and others; the cause comes last.
             bridge.say(failed=_lines(error)[-1][:_MOST_LETTERS])

@@ -40,11 +40,8 @@ def with_run(run: int) -> Iterator[None]:
         is_over.set()
 
 
-def connect(runtime_env: Mapping[str, Any] | None, address: str) -> tuple[dict[str, Any], str]:
+def connect(runtime_env: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
     """Join the cluster of RAY_ADDRESS or of this host, else start one.
-
-    Args:
-        address: RAY_ADDRESS; empty if it is not set.
 
     Returns:
         What a run asks of it, and the socket of its node on this host.
@@ -52,7 +49,7 @@ def connect(runtime_env: Mapping[str, Any] | None, address: str) -> tuple[dict[s
     Raises:
         Exception: There is none; Ray raises ConnectionError, RuntimeError, ValueError and others.
     """
-    _refuse_silence(address)
+    _refuse_silence(os.environ.get("RAY_ADDRESS", ""))
     ray.init(
         # Unless it is named, a running one is looked for, and a new one is started without.
         runtime_env=None if runtime_env is None else dict(runtime_env),
@@ -85,11 +82,11 @@ def _refuse_silence(address: str) -> None:
     raise ConnectionError(f"nothing listens at RAY_ADDRESS {address} ({why})")
 
 
-def connect_again(runtime_env: Mapping[str, Any] | None, address: str) -> str:
+def connect_again(runtime_env: Mapping[str, Any] | None) -> str:
     """Wait for a cluster in the place of one that went away; the socket of its node here."""
     while True:
         with suppress(Exception):
-            return connect(runtime_env, address)[1]
+            return connect(runtime_env)[1]
         ray.shutdown()
         time.sleep(_AGAIN_S)
 

@@ -313,7 +313,6 @@ def test_a_run_does_not_wait_for_a_bridge_that_reads_nothing_as_it_looks_for_a_c
 ):
     surroundings = environment(URL, tmp_path) | {"RAY_ADDRESS": "192.0.2.7:6379"}
     about = {"runtime_env": None, "version": None, "is_again": True, "run": os.getpid()}
-    about["address"] = ""
     link = Link(surroundings, about)
     processes = [RayProcess(link.tell, tmp_path / "log") for _ in range(500)]
 
