@@ -54,7 +54,10 @@ class Server:
     def make(self, name: str, *, template: str = "template1") -> None:
         """Make a database as a copy of another one."""
         self.drop(name)
-        self.database.query(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        owner = make_url(self.database.url).username
+        self.database.query(
+            f"CREATE DATABASE {name} OWNER {owner} TEMPLATE {template} STRATEGY FILE_COPY"
+        )
 
     def drop(self, name: str) -> None:
         """Remove a database, and whoever is connected to it."""

@@ -142,6 +142,7 @@ def resolve(
     config = TrainConfig(
         folder=out or crew.default_folder(found, file),
         slots=slots,
+        workers=workers,
         force=force,
     )
     return found, config

@@ -37,7 +37,7 @@ class TrainDisplay(Redrawn):
 
     def begin(self) -> None:
         """Print each resolved decision and its reason on stderr."""
-        recipe, slots = self._recipe, self._config.slots
+        recipe, slots = self._recipe, self._config.slots[: self._config.workers]
         own = recipe.config
         origin = f"{recipe.study_name}, trial {recipe.trial}" if recipe.study_name else "a file"
         studied = recipe.studied.get("value")

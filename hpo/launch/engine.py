@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from hpo import environ
@@ -105,7 +105,14 @@ def engine_of(
     )
     reservations = Reservations()
     try:
-        free = reserved(slots, reservations, say=say, stop=stop, timeout_s=request.timeout_s)
+        free = reserved(
+            slots,
+            reservations,
+            say=say,
+            stop=stop,
+            timeout_s=request.timeout_s,
+            most=request.workers,
+        )
     except BaseException:
         reservations.close()
         raise
@@ -119,22 +126,28 @@ def reserved(
     say: Callable[[str], object],
     stop: threading.Event,
     timeout_s: float | None = None,
+    most: int | None = None,
 ) -> list[Slot]:
     """The slots whose GPUs no other run of this host has; these are reserved. Waits for one.
+
+    Args:
+        most: The number of slots that are wanted; None for all.
 
     Raises:
         RunInterrupted: It was stopped, or the time was over, before one was free.
     """
     began_at, has_said = time.monotonic(), False
     gpus = {slot.gpu: slot for slot in slots if slot.gpu is not None}
-    while taken := reservations.take(gpus):
+    while True:
+        free, taken = _free(slots, reservations, most=most)
         held = ", ".join(
             f"{dict(gpus[gpu].environment)['CUDA_VISIBLE_DEVICES']} (process {pid or 'unknown'})"
             for gpu, pid in taken.items()
         )
-        if len(taken) < len(gpus):
-            say(f"GPUs that other runs of this host use are left to them: {held}")
-            return [slot for slot in slots if slot.gpu not in taken]
+        if free:
+            if taken:
+                say(f"GPUs that other runs of this host use are left to them: {held}")
+            return free
         if not has_said:
             say(f"waiting for a GPU; other runs of this host use all of them: {held}")
             has_said = True
@@ -142,7 +155,22 @@ def reserved(
             raise RunInterrupted("the run was stopped while it waited for a GPU")
         if timeout_s is not None and time.monotonic() - began_at > timeout_s:
             raise RunInterrupted(f"{timeout_s:g} s are over, and no GPU has become free")
-    return list(slots)
+
+
+def _free(
+    slots: Sequence[Slot], reservations: Reservations, *, most: int | None
+) -> tuple[list[Slot], Mapping[str, int | None]]:
+    """The first slots that are free or ours, and the GPUs before them that others hold."""
+    free: list[Slot] = []
+    taken: dict[str, int | None] = {}
+    for slot in slots:
+        if len(free) == most:
+            break
+        if slot.gpu is not None and slot.gpu not in taken:
+            taken |= reservations.take([slot.gpu])
+        if slot.gpu is None or slot.gpu not in taken:
+            free.append(slot)
+    return free, taken
 
 
 def _ray_engine(request: RunRequest) -> Engine:

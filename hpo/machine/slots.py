@@ -120,10 +120,11 @@ def torch_device(name: str) -> torch.device:
 def find_slots(
     *, visible: str | None, workers: int | None = None, per_gpu: int = 1, gpus: Sequence[str] = ()
 ) -> list[Slot]:
-    """The slots for a run on this machine.
+    """The slots that a run on this machine may choose its workers' from.
 
     Args:
         visible: CUDA_VISIBLE_DEVICES.
+        workers: The number that is wanted. On GPUs more are returned, as another run may hold some.
 
     Raises:
         ConfigurationError: There are fewer GPUs or slots than requested.
@@ -144,7 +145,7 @@ def find_slots(
             f"--workers {workers} is more than {len(found) // per_gpu} GPUs hold; write "
             "--workers_per_gpu K too"
         )
-    return found[:workers]
+    return found
 
 
 def slots_on(device: str | None, workers: int | None, *, visible: str | None) -> list[Slot]:
@@ -152,8 +153,8 @@ def slots_on(device: str | None, workers: int | None, *, visible: str | None) ->
 
     Args:
         device: `cpu`, `cuda` for all GPUs, or one of them as `cuda:1`; None as for a run.
-        workers: The number of slots; on one device as `cuda:1` they share it. None for one per
-            GPU, else one per usable core.
+        workers: The number of slots that are wanted; on one device as `cuda:1` they share it. None
+            for one per GPU, else one per usable core.
         visible: CUDA_VISIBLE_DEVICES.
 
     Raises:

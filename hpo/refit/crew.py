@@ -50,13 +50,15 @@ class TrainConfig:
 
     Attributes:
         folder: Folder of the results.
-        slots: Slots to train on, one process on each.
+        slots: Slots to choose those to train on from, one process on each.
+        workers: The most slots to use; None for all.
         force: Start over if the folder holds a training.
         grace_s: Seconds that processes have to stop before they are killed.
     """
 
     folder: Path
     slots: Sequence[Slot]
+    workers: int | None = None
     force: bool = False
     grace_s: float = 30.0
 
@@ -93,7 +95,7 @@ def train(
         emit(Remark(label="note", text=what))
 
     with folder.held(force=config.force), closing(Reservations()) as reservations:
-        free = reserved(config.slots, reservations, say=say, stop=stop)
+        free = reserved(config.slots, reservations, say=say, stop=stop, most=config.workers)
         config = replace(config, slots=free)
         if others := folder.of_other_source():
             which = ", ".join(label_of(name) for name in others)

@@ -89,6 +89,23 @@ def test_a_run_takes_the_rest_and_says_whose_the_others_are(gpus, other):
     ]
 
 
+def test_a_run_of_fewer_workers_takes_other_gpus_than_an_earlier_one(gpus, other):
+    own, said = Reservations(), list[str]()
+
+    free = engine.reserved(
+        slots([*gpus, secrets.token_hex(8)]),
+        own,
+        say=said.append,
+        stop=threading.Event(),
+        most=2,
+    )
+
+    assert [slot.name for slot in free] == ["gpu:1.0", "gpu:1.1"]
+    assert len(said) == 1
+    # The third one is left to others.
+    assert len(own._held) == 1
+
+
 def test_a_run_waits_for_a_gpu_where_others_use_all(gpus, other):
     said: list[str] = []
     threading.Timer(0.3, other.process.kill).start()
