@@ -93,6 +93,11 @@ def visible_gpus() -> str | None:
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
+def ray_address() -> str:
+    """The address of a Ray cluster in RAY_ADDRESS; empty without one."""
+    return os.environ.get("RAY_ADDRESS", "")
+
+
 def is_hash_seeded() -> bool:
     """Return whether PYTHONHASHSEED has the one value that all processes have."""
     return os.environ.get("PYTHONHASHSEED") == HASH_SEED

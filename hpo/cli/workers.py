@@ -132,6 +132,7 @@ def _drain(db: sa.Engine, uid: str | None, name: str, *, as_json: bool) -> None:
 
 
 def _cancel(opened: OpenStudy, db: sa.Engine, trial: int) -> None:
+    from hpo.database import ended
     from hpo.tickets.orders import cancel, state_of
 
     worker = cancel(db, opened.uid, trial, study=opened.name)
@@ -152,7 +153,9 @@ def _cancel(opened: OpenStudy, db: sa.Engine, trial: int) -> None:
             )
             return
         if state not in ("open", "leased"):
-            why = ", 'cancelled'" if state == "pruned" else " before it heard of this"
+            one = ended.read(db, opened.study_id, lambda found: found.numbered(trial))
+            reason = None if one is None else one.user_attrs.get("prune_reason")
+            why = ", 'cancelled'" if reason == "cancelled" else " before it heard of this"
             click.echo(f"trial {trial} has ended on {worker}: {state}{why}")
             return
     raise RunFailed(

@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 
+from hpo import environ
 from hpo.errors import RunFailed
 
 # Ray itself tries for 20 s.
@@ -48,7 +49,7 @@ def connect(runtime_env: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]
     Raises:
         Exception: There is none; Ray raises ConnectionError, RuntimeError, ValueError and others.
     """
-    _refuse_silence(os.environ.get("RAY_ADDRESS", ""))
+    _refuse_silence(environ.ray_address())
     ray.init(
         # Unless it is named, a running one is looked for, and a new one is started without.
         runtime_env=None if runtime_env is None else dict(runtime_env),

@@ -6,13 +6,12 @@ restarts the process, through its command line alone.
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpo.database import records
 from hpo.database.artifacts import DatabaseArtifacts
 from hpo.database.checkpoints import StoredCheckpoints
-from hpo.database.connection import alone
 from hpo.engine import checkpoint_files
 from hpo.engine.recording import Recording
 from hpo.errors import LeaseLost, RunFailed, StopRequested, TrialEnded, TrialGone
@@ -35,23 +33,19 @@ from hpo.study.objective import named_objective, source_hash
 from hpo.study.objects import Objects
 from hpo.study.place import DATABASE
 from hpo.study.resolve import check_search
-from hpo.task.build import context_of
-from hpo.task.memory import resident_bytes
-from hpo.task.random_state import seed_all
 from hpo.tickets.budget import Tickets
 from hpo.tickets.crew import Crew
 from hpo.tickets.roster import clock_s
 from hpo.tickets.ticket import Ticket
-from hpo.worker import checkpoints, entry
+from hpo.worker import checkpoints, entry, references
 from hpo.worker.attempt import Attempt
 from hpo.worker.context import WorkerContext
 from hpo.worker.depot import Depot
 from hpo.worker.heartbeat import Beat
 from hpo.worker.idle import Idle
+from hpo.worker.memory import Memory
 from hpo.worker.pulse import Pulse
 
-# A collection of cycles takes some ms; so much is left uncollected on a CPU.
-_GROWTH_BYTES = 64 << 20
 # A signal to all processes of a group may reach the supervisor a moment after this one.
 _ASKED_S = 2.0
 
@@ -113,7 +107,7 @@ class Worker:
         self._tickets = Tickets(db, opened.uid)
         # Code that nobody named here is refused before a ticket is taken for it.
         check_search(opened.config)
-        self._memory = _Memory(torch.device(config.device))
+        self._memory = Memory(torch.device(config.device))
         self._context = WorkerContext(
             name=config.name,
             checkpoints=config.checkpoints,
@@ -178,7 +172,7 @@ class Worker:
                     self._run_ticket(ticket)
                     self._is_spent = self._is_for_one
                     if ticket.ticket == 1:
-                        self._save_references()
+                        references.save(self._context, self._opened, self._db)
                     continue
                 outlook = idle.wait()
                 self._is_drained = outlook.is_drained
@@ -192,7 +186,7 @@ class Worker:
                     waiting = study.refreshed(self._opened).waiting()
                     if not self._tickets.queue.make_room(waiting):
                         # The worker of ticket 1 may have been lost before it saved them.
-                        self._save_references()
+                        references.save(self._context, self._opened, self._db)
                         checkpoints.sweep(self._context, study.refreshed(self._opened))
                         break
         self._leave()
@@ -228,38 +222,6 @@ class Worker:
         device = self._context.device
         gpu_bytes = torch.cuda.memory_reserved(device) if device.type == "cuda" else None
         return {"step_s": self._context.pulse.step_s(), "gpu_bytes": gpu_bytes}
-
-    def _save_references(self) -> None:
-        """Store in the study the metric of reference methods on the same validation set."""
-        try:
-            # One worker computes them, because they may take as long as a trial.
-            with alone(self._db, f"hpo references {self._opened.uid}") as is_alone:
-                if is_alone and not self._stop.is_set():
-                    self._compute_references()
-        except SQLAlchemyError as error:
-            _logger.warning("the connection that kept others off broke: %s", error)
-
-    def _compute_references(self) -> None:
-        found = study.refreshed(self._opened).load()
-        if study.REFERENCES in found.user_attrs:
-            return
-        config = self._opened.config
-        try:
-            context = context_of(config.stored(), seed=config.seed, device=self._context.device)
-            context = replace(context, must_stop=self._stop.is_set)
-            seed_all(config.seed)
-            references = self._context.objective.references(context)
-            values = {str(name): float(value) for name, value in references.items()}
-        except BaseException as error:
-            # A hook may raise anything; the trials do not depend on what this one returns.
-            if self._stop.is_set():
-                _logger.info("the objective's references: %s", error)
-            else:
-                _logger.exception("the objective's references cannot be computed")
-            return
-        finally:
-            self._context.process_state.restore()
-        found.set_user_attr(study.REFERENCES, values)
 
     def _run_ticket(self, ticket: Ticket) -> None:
         """Run the ticket's trial, and its rerun in a wider precision if one is due."""
@@ -372,28 +334,3 @@ def _depot(config: WorkerConfig, db: sa.Engine, uid: str) -> Depot | None:
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-class _Memory:
-    """The memory that ended trials leave behind: cycles of objects, and blocks of the GPU."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._size = device, 0
-
-    def settle(self) -> None:
-        """Leave what exists now out of later collections."""
-        # Imported modules never become garbage, but a full collection scans all their objects:
-        # 105 to 155 ms of CPU for 216,000 objects, below 0.1 ms once they are frozen. After
-        # a trial, which imports more of torch, it takes 57 to 75 ms in place of 153 to 220.
-        gc.collect()
-        gc.freeze()
-        self._size = resident_bytes()
-
-    def release(self) -> None:
-        """Collect cycles on a GPU, where they hold memory of it, or once the process has grown."""
-        on_gpu = self._device.type == "cuda"
-        if on_gpu or resident_bytes() - self._size > _GROWTH_BYTES:
-            gc.collect()
-            self._size = resident_bytes()
-        if on_gpu:
-            torch.cuda.empty_cache()

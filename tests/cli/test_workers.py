@@ -71,15 +71,23 @@ def test_a_trial_is_cancelled_a_study_paused_and_a_worker_drained(
     assert listed(command) == {}
 
 
-def test_a_trial_that_another_one_repeats_before_its_worker_heard_is_not_called_cancelled(
-    command: Command, url: str
+@pytest.mark.parametrize(
+    ("is_repeated", "said"),
+    [
+        (True, "before it heard of this, and another one repeats it"),
+        (False, "pruned before it heard of this"),
+    ],
+)
+def test_a_trial_that_ends_before_its_worker_heard_is_not_called_cancelled(
+    command: Command, url: str, is_repeated: bool, said: str
 ):
     original = begin(url)
     ticket, trial_id = work(original, None)
 
     def end_once_cancelled() -> None:
         wait_until(lambda: any(row.cancelled for row in rows(url, tickets, original.uid)))
-        end(original, ticket.to_rerun(3), trial_id, TrialState.PRUNED)
+        own = ticket.to_rerun(3) if is_repeated else ticket
+        end(original, own, trial_id, TrialState.PRUNED)
 
     thread = threading.Thread(target=end_once_cancelled)
     thread.start()
@@ -87,4 +95,4 @@ def test_a_trial_that_another_one_repeats_before_its_worker_heard_is_not_called_
     thread.join()
 
     assert cancelled.returncode == 0
-    assert "before it heard of this, and another one repeats it" in cancelled.stdout
+    assert said in cancelled.stdout
