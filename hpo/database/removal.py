@@ -12,6 +12,7 @@ CREATE OR REPLACE FUNCTION hpo.clear_records(p_study uuid, p_numbers integer[])
 RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     DELETE FROM hpo.predictions WHERE study_uid = p_study AND trial_number = ANY(p_numbers);
     DELETE FROM hpo.divergences WHERE study_uid = p_study AND trial_number = ANY(p_numbers);
+    DELETE FROM hpo.checkpoints WHERE study_uid = p_study AND trial_number = ANY(p_numbers);
 $$
 """
 

@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 
 from hpo.dashboard.server import make_dashboard
 from hpo.database.connection import connect
-from hpo.database.schema import environments, identities, metrics, predictions, tickets
+from hpo.database.schema import checkpoints, environments, identities, metrics, predictions, tickets
 from hpo.database.storage import open_storage
 from hpo.errors import RunFailed
 from hpo.study import study
@@ -427,6 +427,8 @@ def test_a_copy_and_a_renamed_study_fit_their_trials_after_a_deleted_one(
     first, trial_id = work(original, None)
     end(original, first.to_rerun(4), trial_id, TrialState.PRUNED)
     keep_predictions(original, 2, 3, 4)
+    # A deleted trial's copy may be left, as it goes with the next sweep.
+    keep_checkpoints(original, 1, 2, 4)
     delete_trial(url, ended)
     before = rows(url, tickets, original.uid)
 
@@ -448,6 +450,8 @@ def test_a_copy_and_a_renamed_study_fit_their_trials_after_a_deleted_one(
     assert [trial.state.name for trial in trials(url, "b")] == ["COMPLETE", "PRUNED", "PRUNED"]
     # Of each trial the rows that it had before; 2 was the first one's number, and 4 the second's.
     kept = {row.trial_number: row.sample for row in rows(url, predictions, found.uid)}
+    assert {number: kept[number] for number in (1, 2)} == {1: 2, 2: 4}
+    kept = {row.trial_number: row.step for row in rows(url, checkpoints, found.uid)}
     assert {number: kept[number] for number in (1, 2)} == {1: 2, 2: 4}
     # A copy of the copy starts from its numbers.
     copied(url, "b", "c")
@@ -482,6 +486,15 @@ def keep_predictions(found: study.OpenStudy, *numbers: int) -> None:
         for number in numbers:
             row = {"study_uid": found.uid, "trial_number": number, "sample": number, **at}
             connection.execute(predictions.insert().values(row))
+
+
+def keep_checkpoints(found: study.OpenStudy, *numbers: int) -> None:
+    """Keep a copy of a checkpoint of each trial, whose step is the trial's number."""
+    copy = {"attempt": 1, "part": 0, "size": 1, "sha256": "-", "body": b"-"}
+    with found.storage.engine.begin() as connection:
+        for number in numbers:
+            row = {"study_uid": found.uid, "trial_number": number, "step": number, **copy}
+            connection.execute(checkpoints.insert().values(row))
 
 
 def test_two_that_create_a_study_at_once_have_one_uid(url: str):
