@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import socket
 import sys
@@ -135,10 +136,11 @@ class Scene:
 
 def _started_s(found: Mapping[str, Any]) -> float:
     """The time from the start of a line's worker, its supervisor, to its first epoch."""
-    # The supervisor is the trainer's parent; psutil's times are of the other clock.
-    supervisor = psutil.Process(psutil.Process(found["pid"]).ppid())
-    begun = supervisor.create_time() - (time.time() - time.monotonic())
-    return float(found["begun_at"] - begun)
+    supervisor = psutil.Process(found["pid"]).ppid()
+    # psutil's time of a start is off by up to a second, since it knows that of the boot in seconds.
+    ticks = Path(f"/proc/{supervisor}/stat").read_text().rpartition(")")[2].split()[19]
+    since_boot = int(ticks) / os.sysconf("SC_CLK_TCK")
+    return float(found["begun_at"] - since_boot)
 
 
 def _one_host(scene: Scene, victims: Callable[[dict[str, Any]], Sequence[int]]) -> dict[str, Any]:
