@@ -23,7 +23,8 @@ from hpo.errors import ConfigurationError
 from hpo.fleet.config import FleetConfig
 from hpo.fleet.events import Connected, Event, RunResult, Starting, Waiting
 from hpo.fleet.first import FirstWorker
-from hpo.launch.engine import Engine, engine_of, local_engine
+from hpo.launch.choice import engine_of
+from hpo.launch.engine import Engine, local_engine
 from hpo.machine.slots import cpu_slots
 from hpo.study.place import Place
 from hpo.study.request import FLAGS, RunRequest

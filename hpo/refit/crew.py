@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import ConfigurationError, RunFailed
-from hpo.launch.engine import reserved
 from hpo.launch.launcher import Launcher
 from hpo.launch.supervisor import News, Process, Supervisor
 from hpo.machine.provenance import environment, git_sha
-from hpo.machine.reservations import Reservations
+from hpo.machine.reservations import Reservations, reserved
 from hpo.machine.slots import Slot
 from hpo.refit.events import (
     Remark,

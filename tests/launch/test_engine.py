@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from hpo.errors import ConfigurationError
-from hpo.launch.engine import Engine, engine_of
+from hpo.launch.choice import engine_of
+from hpo.launch.engine import Engine
 from hpo.launch.reach import is_loopback
 from hpo.study.request import RunRequest
 

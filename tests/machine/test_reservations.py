@@ -14,9 +14,8 @@ from collections.abc import Iterator
 import pytest
 
 from hpo.errors import RunInterrupted
-from hpo.launch import engine
 from hpo.machine.gpus import Gpu
-from hpo.machine.reservations import Reservations
+from hpo.machine.reservations import Reservations, reserved
 from hpo.machine.slots import Slot, gpu_slots
 from tests.support.program import ROOT
 
@@ -79,7 +78,7 @@ def test_a_gpu_is_free_once_its_run_was_killed(gpus, other):
 def test_a_run_takes_the_rest_and_says_whose_the_others_are(gpus, other):
     said: list[str] = []
 
-    free = engine.reserved(
+    free = reserved(
         slots(gpus), Reservations(), say=said.append, stop=threading.Event(), timeout_s=None
     )
 
@@ -92,7 +91,7 @@ def test_a_run_takes_the_rest_and_says_whose_the_others_are(gpus, other):
 def test_a_run_of_fewer_workers_takes_other_gpus_than_an_earlier_one(gpus, other):
     own, said = Reservations(), list[str]()
 
-    free = engine.reserved(
+    free = reserved(
         slots([*gpus, secrets.token_hex(8)]),
         own,
         say=said.append,
@@ -111,7 +110,7 @@ def test_a_run_waits_for_a_gpu_where_others_use_all(gpus, other):
     threading.Timer(0.3, other.process.kill).start()
 
     began_at = time.monotonic()
-    free = engine.reserved(
+    free = reserved(
         slots(gpus[:1]), Reservations(), say=said.append, stop=threading.Event(), timeout_s=None
     )
 
@@ -128,18 +127,14 @@ def test_the_wait_for_a_gpu_ends_with_the_run(gpus, other):
     stop.set()
 
     with pytest.raises(RunInterrupted, match="stopped while it waited for a GPU"):
-        engine.reserved(slots(gpus[:1]), Reservations(), say=str, stop=stop, timeout_s=None)
+        reserved(slots(gpus[:1]), Reservations(), say=str, stop=stop, timeout_s=None)
     with pytest.raises(RunInterrupted, match=r"0.1 s are over, and no GPU has become free"):
-        engine.reserved(
-            slots(gpus[:1]), Reservations(), say=str, stop=threading.Event(), timeout_s=0.1
-        )
+        reserved(slots(gpus[:1]), Reservations(), say=str, stop=threading.Event(), timeout_s=0.1)
 
 
 def test_slots_of_a_cpu_are_nobodys():
     cpu = [Slot(name="cpu:0", device="cpu")]
 
-    free = engine.reserved(
-        cpu, Reservations(), say=pytest.fail, stop=threading.Event(), timeout_s=None
-    )
+    free = reserved(cpu, Reservations(), say=pytest.fail, stop=threading.Event(), timeout_s=None)
 
     assert free == cpu
