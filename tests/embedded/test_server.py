@@ -22,6 +22,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 
@@ -358,7 +359,9 @@ def test_a_container_started_anew_has_the_server_of_one_that_was_killed(
     server = postgres.start(home)
     pid = pid_of(server)
     for process in [psutil.Process(pid), *psutil.Process(pid).children()]:
-        process.kill()
+        # Without the first the others end by themselves.
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     wait_until(lambda: not pgfolder.is_held(home / "postgres/alive"))
 
     monkeypatch.setattr(socket, "gethostname", lambda: "restarted")
