@@ -82,7 +82,9 @@ def test_a_failed_index_is_tried_again_as_kubernetes_demands_it():
 def test_the_workers_shell_passes_on_how_the_worker_ended(tmp_path: Path):
     command = pod("hpo-workers")["containers"][0]["command"]
     # `python` is this one, and a worker without a study is misconfigured.
-    (tmp_path / "python").symlink_to(sys.executable)
+    # A link would leave the packages of its environment behind.
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (tmp_path / "python").chmod(0o755)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(DEPLOY.parent)}
 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
