@@ -1,4 +1,4 @@
-"""Where a storage can be reached: on one host alone, or from others."""
+"""The reach of a storage: one host alone, or others as well."""
 
 from __future__ import annotations
 

@@ -66,8 +66,6 @@ WHERE study_uid = :study_uid AND (process = ANY(:dead) AND NOT is_drained
 AND NOT EXISTS (SELECT FROM hpo.leases l WHERE l.study_uid = w.study_uid AND l.process = w.process
     AND l.slot = w.slot)
 """
-
-
 _LEFT = f"""
 {_FORGET} FROM hpo.workers
 WHERE study_uid = :study_uid AND process = :process AND slot = :slot AND NOT is_drained

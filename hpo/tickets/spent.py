@@ -1,4 +1,4 @@
-"""What a study has spent, and the most that it may spend: hours and GPU hours.
+"""The cost of a study, and its limits: hours and GPU hours.
 
 Hours are those in which at least one worker held one of its tickets; GPU hours are those of each
 ticket that was held on a GPU, times its share of the GPU. Both are counted by the database's clock,
