@@ -25,6 +25,7 @@ from hpo.fleet.events import Connected, Event, RunResult, Starting, Waiting
 from hpo.fleet.first import FirstWorker
 from hpo.launch.choice import engine_of
 from hpo.launch.engine import Engine, local_engine
+from hpo.launch.local import LocalLauncher
 from hpo.machine.slots import cpu_slots
 from hpo.study.place import Place
 from hpo.study.request import FLAGS, RunRequest
@@ -132,7 +133,7 @@ def _run_on(
     url = named or environ.storage_url(home_folder=folder)
     engine.refuse_unreachable(url)
     first_worker = FirstWorker(
-        here.launcher,
+        LocalLauncher(environ.variables()),
         partial(below, of=here),
         storage=url,
         emit=emit,

@@ -22,7 +22,7 @@ from hpo import trust
 from hpo.errors import ObjectiveError, RunFailed, RunInterrupted
 from hpo.fleet.config import FleetConfig
 from hpo.fleet.events import Event, Looking
-from hpo.launch.launcher import Launcher
+from hpo.launch.launcher import JobLauncher
 from hpo.launch.supervisor import Process
 from objectives import Objective, add_folder, names
 
@@ -49,7 +49,7 @@ class FirstWorker:
 
     def __init__(
         self,
-        launcher: Launcher,
+        launcher: JobLauncher,
         below: Callable[[str], FleetConfig],
         *,
         storage: str,
@@ -65,7 +65,7 @@ class FirstWorker:
         fleet = below(f"new-{secrets.token_hex(4)}")
         slot = fleet.slots[0]
         log = fleet.log_of(slot)
-        launched = launcher.start(
+        self._job = launcher.start_job(
             fleet.first_argv(slot),
             environment={"HPO_STORAGE": storage, **dict(slot.environment)},
             log=log,
@@ -74,7 +74,7 @@ class FirstWorker:
             on_line=self._hear,
         )
         self._process: Process | None = Process(
-            name=slot.name, slot=slot, log=log, started_at=time.monotonic(), launched=launched
+            name=slot.name, slot=slot, log=log, started_at=time.monotonic(), launched=self._job
         )
 
     def __enter__(self) -> FirstWorker:
@@ -153,7 +153,7 @@ class FirstWorker:
         process = self._process
         assert process is not None
         self._has_code = True
-        process.launched.answer(json.dumps(message), is_last=False)
+        self._job.answer(json.dumps(message), is_last=False)
         found = self._answer(process, is_new=is_new)
         if "found" in found:
             return found["found"]
@@ -203,7 +203,7 @@ class FirstWorker:
             "sampler": plugins.get("sampler"),
             "pruner": plugins.get("pruner"),
         }
-        process.launched.answer(json.dumps(about))
+        self._job.answer(json.dumps(about))
         return Process(**{**vars(process), "log": log})
 
     def _end(self) -> None:

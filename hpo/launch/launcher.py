@@ -1,7 +1,7 @@
-"""The interface of a launcher: start a process, receive its output, stop it.
+"""The interface of a launcher: start a process, wait for its end, stop it.
 
-A launcher reaches a process by a command line, an environment, a job on standard input and lines
-on standard output, never by an import.
+A launcher reaches a process by a command line and an environment, never by an import. One for jobs
+also writes lines to the process's standard input, and reads those of its standard output.
 """
 
 from __future__ import annotations
@@ -37,10 +37,14 @@ class Launched(Protocol):
     def kill(self) -> None:
         """Kill it immediately."""
 
-    def answer(self, line: str, *, is_last: bool = True) -> None:
-        """Write a line to the standard input of a process with a job.
 
-        The last one closes it. From then on SIGTERM stops it, as a process without a job.
+class Job(Launched, Protocol):
+    """A started process that reads lines."""
+
+    def answer(self, line: str, *, is_last: bool = True) -> None:
+        """Write a line to its standard input.
+
+        The last one closes it. From then on SIGTERM stops it, as any other process.
         """
 
 
@@ -61,20 +65,36 @@ class Launcher(Protocol):
         *,
         environment: Mapping[str, str],
         log: Path,
-        job: str | None = None,
-        on_line: Callable[[str], None] | None = None,
     ) -> Launched:
-        """Start a command.
+        """Start a command that SIGTERM stops.
 
         Args:
             environment: Variables added to the launcher's own.
             log: File to which its output is appended.
-            job: One line for its standard input, which stays open. Closing it asks the process to
-                stop, and happens also if this process is killed. None for a process that SIGTERM
-                stops.
-            on_line: Called from a thread with each line of its standard output, which then does not
-                go to the log.
         """
 
     def close(self) -> None:
         """Leave the engine; processes that still run are ended."""
+
+
+class JobLauncher(Launcher, Protocol):
+    """A launcher on this host, whose processes can be talked to."""
+
+    def start_job(
+        self,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        job: str,
+        on_line: Callable[[str], None],
+    ) -> Job:
+        """Start a command with a job.
+
+        Args:
+            environment: Variables added to the launcher's own.
+            log: File to which its standard error is appended.
+            job: One line for its standard input, which stays open. Closing it asks the process to
+                stop, and happens also if this process is killed.
+            on_line: Called from a thread with each line of its standard output.
+        """

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from hpo.errors import ConfigurationError, RunFailed
+from hpo.errors import RunFailed
 from hpo.launch import children
+from hpo.launch.log import opened
 from hpo.start import PROGRAM
 
 # The children of a killed process have this long to end.
@@ -139,8 +140,6 @@ class LocalLauncher:
         *,
         environment: Mapping[str, str],
         log: Path,
-        job: str | None = None,
-        on_line: Callable[[str], None] | None = None,
     ) -> LocalProcess:
         """Start a command.
 
@@ -148,16 +147,30 @@ class LocalLauncher:
             ConfigurationError: Its log cannot be written.
             RunFailed: The system starts no more processes.
         """
-        try:
-            log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            output = log.open("ab")
-        except OSError as error:
-            raise ConfigurationError(
-                f"the log '{log}' cannot be written: {error.strerror}; mend that, or name another "
-                "folder (HPO_HOME; for a training --out)"
-            ) from error
+        return self._start(argv, environment, log, None, None)
+
+    def start_job(
+        self,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        job: str,
+        on_line: Callable[[str], None],
+    ) -> LocalProcess:
+        """Start a command with a job; raises what `start` does."""
+        return self._start(argv, environment, log, job, on_line)
+
+    def _start(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        job: str | None,
+        on_line: Callable[[str], None] | None,
+    ) -> LocalProcess:
         mark = children.new_mark()
-        with output:
+        with opened(log) as output:
             try:
                 process = subprocess.Popen(
                     list(argv),

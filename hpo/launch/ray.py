@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata, util
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import ConfigurationError
+from hpo.launch.log import opened
 from hpo.launch.ray_actor import PARENT, PYTHON
 from hpo.launch.ray_link import Link, RayProcess
 from hpo.launch.reach import is_loopback
@@ -102,23 +103,13 @@ class RayLauncher:
         *,
         environment: Mapping[str, str],
         log: Path,
-        job: str | None = None,
-        on_line: Callable[[str], None] | None = None,
     ) -> RayProcess:
         """Start a worker where the cluster has a place for it, or wait for one.
 
         Raises:
             ConfigurationError: Its log cannot be written.
         """
-        assert job is None and on_line is None, "the first worker runs on this host"
-        try:
-            log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            log.touch()
-        except OSError as error:
-            raise ConfigurationError(
-                f"the log '{log}' cannot be written: {error.strerror}; mend that, or name another "
-                "folder (HPO_HOME)"
-            ) from error
+        opened(log).close()
         if not self._bridge.is_alive:
             # The cluster went away, and the run goes on as soon as there is one.
             self._bridge = self._connect(is_again=True)

@@ -74,9 +74,6 @@ class RayProcess:
             if not self._tell("kill"):
                 self.end(_KILLED)
 
-    def answer(self, line: str, *, is_last: bool = True) -> None:
-        raise NotImplementedError("a worker in a cluster has no job")
-
 
 class Link:
     """A bridge process, with the workers that it tells of.

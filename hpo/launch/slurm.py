@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +85,8 @@ class SlurmLauncher:
         *,
         environment: Mapping[str, str],
         log: Path,
-        job: str | None = None,
-        on_line: Callable[[str], None] | None = None,
     ) -> SlurmTask:
         """Collect a command for the next array."""
-        assert job is None and on_line is None, "a task of Slurm has no standard input"
         task = SlurmTask(self, argv, environment=environment, log=log.absolute())
         with self._lock:
             self._new.append(task)
@@ -180,7 +177,7 @@ class SlurmLauncher:
         while left and not self._is_closed.is_set():
             self._doubtful, before = self._name(left[0]), self._doubtful
             try:
-                left[0][0].make_folder()
+                left[0][0].make_log()
                 environment = {**self._environment, **left[0][0].environment}
                 job = slurm_queue.submit(self._script(left[0]), environment)
             except (ConfigurationError, Busy) as error:

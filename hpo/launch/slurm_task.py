@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from hpo.errors import ConfigurationError
+from hpo.launch.log import opened
 from hpo.launch.slurm_script import log_pattern, numbered
 from hpo.launch.slurm_states import State
 
@@ -62,16 +62,9 @@ class SlurmTask:
         """The name of its job, unless the user has given one."""
         return f"hpo-{self.log.parent.name[:8]}"
 
-    def make_folder(self) -> None:
-        """Make the folder of its log, which Slurm does not make."""
-        logs = self.log.parent
-        try:
-            logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(
-                f"the folder '{logs}' cannot be made: {error.strerror}; mend that, or name another "
-                "folder that all hosts share (HPO_HOME)"
-            ) from error
+    def make_log(self) -> None:
+        """Make its log, whose folder Slurm would not make."""
+        opened(self.log).close()
 
     def is_queued_again(self, state: State) -> bool:
         """Return whether it had started and waits again, as after the death of its host."""
@@ -109,9 +102,6 @@ class SlurmTask:
                 break
             time.sleep(_POLL_S)
         return -9 if code is None else code
-
-    def answer(self, line: str, *, is_last: bool = True) -> None:
-        raise NotImplementedError("a task of Slurm reads no input")
 
 
 def arrays(tasks: Sequence[SlurmTask]) -> list[list[SlurmTask]]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpo.launch.launcher import Launched, Launcher
+from hpo.launch.launcher import JobLauncher, Launched, Launcher
 from hpo.machine.slots import Slot
 
 # This is short compared with the half second between two redraws of the terminal.
@@ -81,21 +81,14 @@ class Supervisor:
         *,
         log: Path,
         environment: Mapping[str, str] | None = None,
-        job: str | None = None,
     ) -> None:
-        """Start a process; with a job, its output is messages, one JSON object per line."""
-
-        def on_line(line: str) -> None:
-            with suppress(ValueError):
-                self._messages.put((name, json.loads(line)))
-
+        """Start a process."""
         launched = self._launcher.start(
-            argv,
-            environment={**(environment or {}), **dict(slot.environment)},
-            log=log,
-            job=job,
-            on_line=None if job is None else on_line,
+            argv, environment={**(environment or {}), **dict(slot.environment)}, log=log
         )
+        self._note(name, slot, log, launched)
+
+    def _note(self, name: str, slot: Slot, log: Path, launched: Launched) -> None:
         self.running[name] = Process(
             name=name, slot=slot, log=log, started_at=time.monotonic(), launched=launched
         )
@@ -161,3 +154,23 @@ class Supervisor:
                 process.launched.kill()
             for process in self.running.values():
                 process.launched.wait()
+
+
+class JobSupervisor(Supervisor):
+    """The processes of one run that have jobs and send messages, one JSON object per line."""
+
+    def __init__(self, launcher: JobLauncher) -> None:
+        super().__init__(launcher)
+        self._jobs = launcher
+
+    def start_job(self, name: str, slot: Slot, argv: Sequence[str], *, log: Path, job: str) -> None:
+        """Start a process with a job."""
+
+        def on_line(line: str) -> None:
+            with suppress(ValueError):
+                self._messages.put((name, json.loads(line)))
+
+        launched = self._jobs.start_job(
+            argv, environment=dict(slot.environment), log=log, job=job, on_line=on_line
+        )
+        self._note(name, slot, log, launched)

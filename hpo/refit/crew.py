@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import ConfigurationError, RunFailed
-from hpo.launch.launcher import Launcher
-from hpo.launch.supervisor import News, Process, Supervisor
+from hpo.launch.launcher import JobLauncher
+from hpo.launch.supervisor import JobSupervisor, News, Process
 from hpo.machine.provenance import environment, git_sha
 from hpo.machine.reservations import Reservations, reserved
 from hpo.machine.slots import Slot
@@ -75,7 +75,7 @@ def default_folder(recipe: Recipe, file: Path | None) -> Path:
 def train(
     recipe: Recipe,
     config: TrainConfig,
-    launcher: Launcher,
+    launcher: JobLauncher,
     *,
     emit: Callable[[TrainEvent], None],
     stop: threading.Event,
@@ -156,12 +156,12 @@ class _Crew:
         recipe: Recipe,
         config: TrainConfig,
         folder: TrainingFolder,
-        launcher: Launcher,
+        launcher: JobLauncher,
         emit: Callable[[TrainEvent], None],
     ) -> None:
         self._recipe, self._config, self._folder, self._emit = recipe, config, folder, emit
         self._best = min if recipe.config.direction == "minimize" else max
-        self._supervisor = Supervisor(launcher)
+        self._supervisor = JobSupervisor(launcher)
         self._paces: dict[str, _Pace] = {}
         self._seeds = {
             name: SeedProgress(name=name, epochs=recipe.epochs) for name in folder.names()
@@ -205,7 +205,7 @@ class _Crew:
         )
         log = folder.state / f"{name}.log"
         argv = [*PROGRAM, "train_seed"]
-        self._supervisor.start(name, slot, argv, log=log, job=job.line())
+        self._supervisor.start_job(name, slot, argv, log=log, job=job.line())
         seed, self._paces[name] = self._seeds[name], _Pace()
         seed.state, seed.slot = "training", slot.name
         self._emit_progress(seed)

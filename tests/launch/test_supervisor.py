@@ -12,7 +12,7 @@ import pytest
 
 from hpo.errors import ConfigurationError
 from hpo.launch.local import LocalLauncher
-from hpo.launch.supervisor import News, Supervisor
+from hpo.launch.supervisor import JobSupervisor, News, Supervisor
 from hpo.machine.slots import Slot
 from tests.support.processes import wait_until
 
@@ -26,9 +26,12 @@ STUBBORN = (
 
 def supervised(code: str, folder: Path, *, job: str | None = "job") -> Supervisor:
     """A supervisor of one process that executes some code."""
-    supervisor = Supervisor(LocalLauncher(os.environ))
-    argv = [sys.executable, "-c", code]
-    supervisor.start("one", SLOT, argv, log=folder / "one.log", job=job)
+    supervisor = JobSupervisor(LocalLauncher(os.environ))
+    argv, log = [sys.executable, "-c", code], folder / "one.log"
+    if job is None:
+        supervisor.start("one", SLOT, argv, log=log)
+    else:
+        supervisor.start_job("one", SLOT, argv, log=log, job=job)
     return supervisor
 
 
