@@ -180,7 +180,7 @@ def main() -> None:
             f"the network is of size '{size}'; pairs of positions are tried, of two sources"
         )
     shared = wall(size, config.problem_seed, "fixed", "cpu")
-    bench = Bench(task.modules["net"], config, shared, Asked())  # type: ignore[arg-type]
+    bench = Bench(task.modules["net"], config, shared, Asked())
     names = (GUESS, RIDGE, MAXIMUM_LIKELIHOOD, NETWORK)
     for snr_db in (-5.0, 0.0):
         scenes = bench.drawn(snr_db, seed=0)

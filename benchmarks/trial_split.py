@@ -27,7 +27,8 @@ from hpo.engine import trial
 from hpo.study.join import prepare_study
 from hpo.study.request import RunRequest
 from hpo.worker import worker
-from objectives.ris_covariance import RisCovariance, RisCovarianceTask
+from objectives.ris_covariance import RisCovariance
+from objectives.ris_training.task import RisCovarianceTask
 
 _spent: dict[str, float] = defaultdict(float)
 _open: list[str] = []

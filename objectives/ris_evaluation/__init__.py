@@ -11,11 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.ris.estimators.ridge import greedy_maximum_likelihood, mdl_count, refined_positions
 from models.ris.evaluation import GUESS, Method, milliseconds_per_scene
-from models.ris.network.covariance_net import RisCovarianceNet
 from models.ris.scene.scenes import ArrayConfig, Installation, Scenes
 from objectives._evaluation import Asked, Evaluation, Table
 from objectives.ris_evaluation import controls, figures, region, tables
@@ -28,7 +27,7 @@ _TIMED = 200
 
 
 def evaluate_drawn(
-    net: RisCovarianceNet, config: ArrayConfig, wall: Installation | None, asked: Asked
+    net: nn.Module, config: ArrayConfig, wall: Installation | None, asked: Asked
 ) -> Evaluation:
     """Run the whole evaluation, on the frozen test set of the size or on fresh draws."""
     bench = Bench(net, config, wall, asked)
@@ -59,7 +58,7 @@ def evaluate_drawn(
 
 
 def evaluate_given(
-    net: RisCovarianceNet,
+    net: nn.Module,
     config: ArrayConfig,
     scenes: Scenes,
     asked: Asked,
@@ -95,7 +94,7 @@ def evaluate_given(
 
 
 def evaluate_unlabelled(
-    net: RisCovarianceNet,
+    net: nn.Module,
     config: ArrayConfig,
     scenes: Scenes,
     asked: Asked,

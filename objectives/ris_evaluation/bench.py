@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from models.ris.estimators.ridge import RidgeMatching
 from models.ris.evaluation import Estimator, Method, Network, Set, methods, scored_set
-from models.ris.network.covariance_net import RisCovarianceNet, factor_from
+from models.ris.network.covariance_net import factor_from
 from models.ris.problem import RANDOM_WALL_LOADING
 from models.ris.scene.scenes import ArrayConfig, Installation, Scenes, draw_scenes
 from models.ris.scene.streams import stream_generator
 from objectives._evaluation import Asked
+from objectives.ris_networks.registry import device_of
 
 SNRS_DB = (-5.0, 0.0, 5.0, 10.0, 20.0)
 # A median over the 1,500 sources of 1,000 scenes at an SNR errs by 2 to 4 %.
@@ -34,13 +36,13 @@ class Bench:
 
     def __init__(
         self,
-        net: RisCovarianceNet,
+        net: nn.Module,
         config: ArrayConfig,
         wall: Installation | None,
         asked: Asked,
     ) -> None:
         self.net, self.config, self.wall, self.asked = net, config, wall, asked
-        self.device = net.positions_1G3.device
+        self.device = device_of(net)
         self.count = _QUICK_SCENES if asked.quick else _SCENES
         self.ridge_estimator = self.ridge(wall)
         self.methods = methods(config, self.ridge_estimator, network(net))
@@ -95,7 +97,7 @@ class Bench:
         return scored_set(label, scenes, self.config, which, tell=self.tell, refine=refine)
 
 
-def network(net: RisCovarianceNet) -> Network:
+def network(net: nn.Module) -> Network:
     """Return a network as a function from scenes to a covariance's factor."""
 
     @torch.no_grad()

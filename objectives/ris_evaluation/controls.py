@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from models.ris.estimators.ridge import greedy_maximum_likelihood, mdl_count
 from models.ris.evaluation import (
@@ -20,12 +21,12 @@ from models.ris.evaluation import (
     methods,
     scored_set,
 )
-from models.ris.network.covariance_net import RisCovarianceNet
-from models.ris.scene.scenes import draw_installation
+from models.ris.scene.scenes import ArrayConfig, draw_installation
 from models.ris.scene.streams import stream_generator
 from models.ris.truth.scoring import Errors, mean_deviation
 from objectives._evaluation import Table
 from objectives.ris_evaluation.bench import SNRS_DB, Bench, network
+from objectives.ris_networks.registry import built_again
 
 _SNAPSHOTS = (1, 2, 4, 8, 16, 64, 256)
 # This many scenes at each SNR distinguish 60 % from 70 %.
@@ -47,7 +48,7 @@ def controls(bench: Bench, sets: Sequence[Set]) -> Table:
     ]
     rows.append(_row("network, another test set", again, NETWORK))
     for label, net in (
-        ("network, untrained", _untrained(bench.net)),
+        ("network, untrained", _untrained(bench.net, bench.config)),
         ("network, random weights", _random(bench.net)),
     ):
         (changed,) = methods(bench.config, bench.ridge_estimator, network(net))[-1:]
@@ -63,8 +64,8 @@ def controls(bench: Bench, sets: Sequence[Set]) -> Table:
         head=("what", "median m", "± m", "ε", "± ε", "outliers %"),
         rows=rows,
         note="± is the standard error over scenes. An untrained network has its initial weights, "
-        "with which it is the plain posterior; random weights are drawn from N(0, 1). Another "
-        "installation has a channel and codes that the network has never seen.",
+        "with which the unrolled one is the plain posterior; random weights are drawn from "
+        "N(0, 1). Another installation has a channel and codes that the network has never seen.",
     )
 
 
@@ -96,15 +97,14 @@ def _row(label: str, sets: Sequence[Set], method: str) -> Sequence[Any]:
     )
 
 
-def _untrained(net: RisCovarianceNet) -> RisCovarianceNet:
+def _untrained(net: nn.Module, config: ArrayConfig) -> nn.Module:
     """A network of the same shape with initial weights."""
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
-        fresh = RisCovarianceNet(net.config, **net.settings)
-    return fresh.to(net.positions_1G3.device).eval()
+        return built_again(net, config)
 
 
-def _random(net: RisCovarianceNet) -> RisCovarianceNet:
+def _random(net: nn.Module) -> nn.Module:
     """A copy of the network with every parameter drawn from N(0, 1)."""
     changed = copy.deepcopy(net)
     generator = torch.Generator().manual_seed(0)
@@ -141,7 +141,7 @@ def snapshots(bench: Bench) -> Table:
     rows = []
     for count in _SNAPSHOTS[:4] if bench.asked.quick else _SNAPSHOTS:
         config = replace(bench.config, snapshots=count)
-        net = RisCovarianceNet(config, **bench.net.settings).to(bench.device).eval()
+        net = built_again(bench.net, config)
         net.load_state_dict(bench.net.state_dict())
         scenes = bench.drawn(
             None, seed=bench.asked.seed, count=max(50, bench.count // 2), snapshots=count

@@ -21,7 +21,9 @@ from models.ris.problem import problem
 from models.ris.scene.scenes import SIZES, draw_scenes
 from models.ris.scene.streams import stream_generator
 from objectives import Choice, Context, Float, Int
-from objectives.ris_covariance import RisCovariance, RisCovarianceTask, blend_covariances, objective
+from objectives.ris_covariance import RisCovariance, objective
+from objectives.ris_training.covariances import blend_covariances
+from objectives.ris_training.task import RisCovarianceTask
 from tests.support.program import Program
 from tests.support.toys import CPU, Log, Operators, weights
 

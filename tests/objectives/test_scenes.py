@@ -21,7 +21,8 @@ from models.ris.files.file import SceneFile
 from models.ris.files.writer import drawn_parts, write_scenes
 from models.ris.scene.scenes import SIZES, Scenes, draw_installation, draw_scenes
 from objectives import Context
-from objectives.ris_covariance import RisCovarianceTask, objective
+from objectives.ris_covariance import objective
+from objectives.ris_training.task import RisCovarianceTask
 from tests.support.program import Command, Program
 from tests.support.toys import CPU, Log
 

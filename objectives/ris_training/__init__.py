@@ -1,0 +1,1 @@
+"""The training of a network of the RIS objective: batches, loss, validation and predictions."""
