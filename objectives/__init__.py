@@ -5,7 +5,8 @@ one trial trains. Neither deals with precision, GPUs, databases or pruning: the 
 An objective is one file that ends in `objective = MyObjective()`.
 """
 
-from objectives._contract import Context, Group, Objective, Option, Prediction, Task, Term
+from objectives._bound import bound, options_of, unbound
+from objectives._contract import Context, Group, Objective, Prediction, Task, Term
 from objectives._evaluation import Asked, CannotEvaluate, Evaluation, Figure, Table
 from objectives._folder import NoObjective
 from objectives._loading import (
@@ -20,9 +21,11 @@ from objectives._loading import (
     load,
     names,
 )
+from objectives._options import AUTO, Option, complete, left_to_study
 from objectives._space import Choice, Float, Int, Params, Space, Trial
 
 __all__ = [
+    "AUTO",
     "DEFAULT",
     "Asked",
     "CannotEvaluate",
@@ -45,11 +48,16 @@ __all__ = [
     "Trial",
     "add_folder",
     "add_working_folder",
+    "bound",
+    "complete",
     "file_hash",
     "files_of",
     "folder_of",
     "hidden_beside",
     "is_importing",
+    "left_to_study",
     "load",
     "names",
+    "options_of",
+    "unbound",
 ]

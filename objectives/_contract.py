@@ -10,24 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from objectives._evaluation import Asked, Evaluation
+from objectives._options import Option
 from objectives._space import Params, Space, Trial
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-
-
-@dataclass(frozen=True, kw_only=True)
-class Option:
-    """A setting of the problem itself: a flag of `run`, stored with the study that it creates.
-
-    Attributes:
-        choices: Allowed values; empty if every text is allowed.
-    """
-
-    default: str
-    choices: tuple[str, ...] = ()
-    help: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +171,7 @@ class Objective(ABC):
     Attributes:
         name: Name of the objective, with which the default name of a study begins.
         metric: Key of `Task.validate` that is optimized; no searched quantity may enter it.
-        spaces: Search spaces by name, `narrow` and `wide`.
+        spaces: Search spaces by name, `narrow` and `wide`; those of the default options.
         options: Settings of the problem that `run` takes as flags.
         sizes: Sizes that it can be built at, smallest first.
     """
@@ -194,6 +182,14 @@ class Objective(ABC):
     spaces: ClassVar[Mapping[str, Space]]
     options: ClassVar[Mapping[str, Option]] = {}
     sizes: ClassVar[Sequence[str]] = ("tiny", "base", "full")
+
+    def spaces_for(self, options: Mapping[str, str]) -> Mapping[str, Space]:
+        """Return the search spaces of a study with these options, which `settle` has returned.
+
+        The service calls it on the objective as it was loaded. In all other hooks `self.spaces` are
+        the returned ones.
+        """
+        return self.spaces
 
     def suggest(self, trial: Trial, space: str) -> Params:
         """Suggest the parameters of a trial."""
@@ -214,6 +210,10 @@ class Objective(ABC):
         cure, for options that cannot work: a missing file, a dtype that the precision cannot train.
         """
         return options
+
+    def reasons(self, options: Mapping[str, str], size: str) -> Mapping[str, str]:
+        """Return why `settle` chose the value of an `auto`, by option, for a run's first lines."""
+        return {}
 
     @abstractmethod
     def build(self, params: Params, context: Context) -> Task:

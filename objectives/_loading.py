@@ -16,6 +16,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 
+from objectives._bound import unbound
 from objectives._contract import Objective
 from objectives._folder import Imports, NoObjective, module_in, put_on_path
 from objectives._sources import OURS, module_file, sources
@@ -94,7 +95,7 @@ def files_of(objective: Objective) -> Mapping[str, Path]:
     One that comes with the project, or that was not loaded by `load`, is the file of its class.
     """
     for one in _loaded.values():
-        if one.objective is objective:
+        if one.objective is unbound(objective):
             return one.files
     path = Path(inspect.getsourcefile(type(objective)) or "")
     return {path.name: path}
@@ -105,7 +106,8 @@ def hidden_beside(objective: Objective) -> list[Path]:
 
     An import of such a name finds the package.
     """
-    folder = next((one.folder for one in _loaded.values() if one.objective is objective), None)
+    origin = unbound(objective)
+    folder = next((one.folder for one in _loaded.values() if one.objective is origin), None)
     if folder is None or folder == Path(__file__).parents[1]:
         return []
     return [path for name in OURS if (path := module_in(folder, name)) is not None]

@@ -24,6 +24,7 @@ from models.ris.problem import problem, wall
 from models.ris.scene.scenes import SIZES
 from models.ris.truth.metric import metric_db, position_subspace_error
 from objectives import (
+    AUTO,
     Asked,
     CannotEvaluate,
     Context,
@@ -31,10 +32,11 @@ from objectives import (
     Objective,
     Option,
     Params,
+    Space,
     Task,
 )
 from objectives.ris_evaluation import evaluate_drawn, evaluate_given, evaluate_unlabelled
-from objectives.ris_networks.registry import FIRST, NETWORKS
+from objectives.ris_networks.registry import FIRST, MEASURED, NETWORKS, network_of
 from objectives.ris_training.task import RisCovarianceTask, problem_key
 
 # At most this many scenes of a file are evaluated on, in about the time that drawn scenes take.
@@ -50,6 +52,14 @@ class RisCovariance(Objective):
     sizes = ("unit", "tiny", "base", "full")
     spaces = NETWORKS[FIRST].spaces
     options = {
+        "network": Option(
+            default=AUTO,
+            choices=(AUTO, *NETWORKS),
+            help="what estimates the covariance; each network has its own search spaces; auto: the "
+            "one that was measured best at this size",
+            before=FIRST,
+            names_study=True,
+        ),
         "installation": Option(
             default="fixed",
             choices=("fixed", "random"),
@@ -65,11 +75,19 @@ class RisCovariance(Objective):
     def problem_seed(self, size: str) -> int:
         return SIZES[size].problem_seed
 
+    def spaces_for(self, options: Mapping[str, str]) -> Mapping[str, Space]:
+        return network_of(options).spaces
+
     def settle(self, options: Mapping[str, str], size: str, precision: str) -> Mapping[str, str]:
+        if options.get("network") == AUTO:
+            options = {**options, "network": MEASURED[size][0]}
         if not options.get("scenes"):
             return options
         scenes, installation = settled(options["scenes"], SIZES[size])
         return {**options, "scenes": scenes, "installation": installation}
+
+    def reasons(self, options: Mapping[str, str], size: str) -> Mapping[str, str]:
+        return {"network": MEASURED[size][1]}
 
     def build(self, params: Params, context: Context) -> RisCovarianceTask:
         return RisCovarianceTask(params, context)

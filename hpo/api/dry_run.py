@@ -12,6 +12,7 @@ from hpo.fleet.config import FleetConfig
 from hpo.launch.slurm import SlurmLauncher
 from hpo.launch.slurm_engine import slurm_engine
 from hpo.search.plugins import is_plugin
+from hpo.study.naming import plain_name
 from hpo.study.request import DEFAULT_TRIALS, DEFAULTS, RunRequest, usual
 from hpo.study.resolve import absolute
 from objectives import DEFAULT, names
@@ -33,13 +34,14 @@ def script(request: RunRequest, *, home: Path) -> str:
     assert isinstance(launcher, SlurmLauncher)
     objective = absolute(request.objective) or DEFAULT
     wanted = {**DEFAULTS, **usual(on_gpu=engine.on_gpu), **request.asked()}
-    usual_name = f"{objective}-{wanted['space']}-{wanted['size']}"
+    # Options may be part of the name, which the objective's code says.
+    is_named = objective in names() and not request.options
     kinds = {"sampler": request.sampler, "pruner": request.pruner}
     for slot in config.slots[: request.n_trials or DEFAULT_TRIALS]:
         argv = config.worker_argv(
             slot,
             objective=objective,
-            study_name=request.study_name or (usual_name if objective in names() else _NAME),
+            study_name=request.study_name or (plain_name(objective, wanted) if is_named else _NAME),
             plugins={kind: spec for kind, spec in kinds.items() if spec and is_plugin(spec)},
         )
         launcher.start(argv, environment=dict(slot.environment), log=config.log_of(slot))

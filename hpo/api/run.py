@@ -224,6 +224,7 @@ def _starting(
         storage=storage,
         asked=request.asked(),
         smaller_sizes=prepared.smaller_sizes,
+        chosen=prepared.chosen,
         notes=[*prepared.notes, *([short] if short else [])],
     )
 

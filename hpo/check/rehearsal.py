@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from hpo.check import hooks, structure
+from hpo.check import choices, hooks, structure
 from hpo.check.findings import Findings
 from hpo.check.orders import check_orders
 from hpo.check.steps import check_training
@@ -160,6 +160,7 @@ def _rehearse(
     task = trials.built(configurations) if configurations else None
     if task is None or not structure.check_modules(findings, task, device):
         return None
+    choices.check_choices(findings, trials, objective, precision=precision)
     structure.check_groups(findings, task)
     structure.check_steps(findings, task)
     structure.check_optimizer(findings, task)

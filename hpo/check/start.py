@@ -23,7 +23,7 @@ from hpo.study.study import derive_seed
 from hpo.task import contract
 from hpo.task.build import build, plain
 from hpo.task.process import ProcessState
-from objectives import Objective, Task
+from objectives import Objective, Task, bound
 
 _PROGRESS = [step / 100 for step in range(100)]
 Begin = Callable[[str], object]
@@ -55,7 +55,7 @@ def faults(
             return _faults(objective, config, device, note)
     except BaseException as error:
         said = f"{hook}() with the default configuration: {raised(error, file)}"
-        if hook in ("defaults", "suggest"):
+        if hook in ("spaces_for", "defaults", "suggest"):
             return [said]
         # A hook that builds may raise for this configuration, or for now: that is a trial's matter.
         _logger.warning("%s", said)
@@ -71,6 +71,8 @@ def faults(
 def _faults(
     objective: Objective, config: StudyConfig, device: torch.device, begin: Begin
 ) -> list[str]:
+    begin("spaces_for")
+    objective = bound(objective, config.options)
     begin("defaults")
     defaults = plain(config.narrowing.defaults(objective, config.space))
     try:

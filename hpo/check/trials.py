@@ -16,6 +16,7 @@ import torch
 from hpo.check.findings import Check, Findings, listed, raised, some
 from hpo.check.hooks import figures, unlike
 from hpo.search.narrowing import Narrowing
+from hpo.study.spaces import bound_to, depends_on_options
 from hpo.task.build import build, load, plain
 from hpo.task.parameters import trained
 from hpo.task.process import ProcessState
@@ -67,6 +68,18 @@ class Trials:
                 return False
             self._settings["options"] = dict(settled)
             check.seen = ", ".join(f"{k} {v}" for k, v in settled.items() if v) or "no options"
+            return self._bind() if depends_on_options(self._objective) else True
+        return False
+
+    def _bind(self) -> bool:
+        """Return whether the objective has the search space under the settled options."""
+        with self._findings.check("spaces_for") as check:
+            options = self._settings["options"]
+            self._objective = bound_to(self._objective, options)
+            if self._space not in self._objective.spaces:
+                check.fail(f"it gave no space '{self._space}'; give all of `spaces`")
+                return False
+            check.seen = ", ".join(self._objective.spaces)
             return True
         return False
 
@@ -95,7 +108,7 @@ class Trials:
                     check.fail(f"suggest() gave a {type(params).__name__}; give a mapping")
                     return []
                 if not found:
-                    _compare(check, defaults, trial.params)
+                    compare(check, defaults, trial.params)
                 found.append(params)
             check.seen = some(list(found[0]))
             return found
@@ -190,7 +203,7 @@ def other_names(defaults: Params, asked: Params) -> str | None:
     )
 
 
-def _compare(check: Check, defaults: Params, asked: Params) -> None:
+def compare(check: Check, defaults: Params, asked: Params) -> None:
     """Warn where the default configuration differs from what `suggest` asks for."""
     other = other_names(defaults, asked)
     if other is not None:

@@ -188,13 +188,20 @@ class _Served:
 
     def _called(self, message: Mapping[str, Any]) -> Any:
         from hpo.errors import ObjectiveError
-        from hpo.study.described import HOOKS
+        from hpo.study.described import HOOKS, written
+        from hpo.study.spaces import refuse_faulty
         from hpo.task.raised import described
+        from objectives import bound
 
         hook = message["hook"]
         assert hook in HOOKS
+        under = message.get("under")
         try:
-            found = getattr(self._objective, hook)(*message["arguments"])
+            objective = self._objective if under is None else bound(self._objective, under)
+            found = getattr(objective, hook)(*message["arguments"])
+            if hook == "spaces_for":
+                refuse_faulty(found)
+                return written(found)
             return _plain(dict(found) if hook == "settle" else found)
         except BaseException as error:
             # By these a hook refuses the options of a study, and the run says so.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +13,8 @@ from rich.text import Text
 from hpo.check.rehearsal import Pace, Rehearsed
 from hpo.display.console import duration, results, state_line
 from hpo.search.narrowing import kind_of, values_of
-from objectives import Objective
+from hpo.study.spaces import by_options, depends_on_options
+from objectives import Objective, Space
 
 
 def print_rehearsed(found: Rehearsed) -> None:
@@ -58,23 +59,24 @@ def print_objective(one: Objective) -> None:
         choices = f" {'|'.join(option.choices)}" if option.choices else ""
         about = f"{option.help} " if option.help else ""
         results.print(f"option   --{name}{choices}  {about}(default: {option.default})")
-    for name, space in one.spaces.items():
-        results.print()
-        table = Table(f"space {name}", "kind", "values", "default", box=None)
-        for parameter, spec in space.items():
-            table.add_row(parameter, kind_of(spec), values_of(spec), str(spec.default))
-        results.print(table)
+    for under in by_options(one):
+        for name, space in under.spaces.items():
+            results.print()
+            title = " ".join(filter(None, (f"space {name}", under.flags)))
+            table = Table(title, "kind", "values", "default", box=None)
+            for parameter, spec in space.items():
+                table.add_row(parameter, kind_of(spec), values_of(spec), str(spec.default))
+            results.print(table)
 
 
 def as_data(one: Objective) -> dict[str, Any]:
     """Return an objective as plain data for JSON."""
-    spaces = {
-        name: {
-            parameter: {"kind": type(spec).__name__.lower(), **asdict(spec)}
-            for parameter, spec in space.items()
-        }
-        for name, space in one.spaces.items()
-    }
+    found = by_options(one)
+    more: dict[str, Any] = {}
+    if depends_on_options(one):
+        more["spaces_by_options"] = [
+            {"options": dict(under.options), "spaces": _spaces(under.spaces)} for under in found
+        ]
     return {
         "name": one.name,
         "about": _about(one),
@@ -82,7 +84,18 @@ def as_data(one: Objective) -> dict[str, Any]:
         "direction": one.direction,
         "sizes": list(one.sizes),
         "options": {name: asdict(option) for name, option in one.options.items()},
-        "spaces": spaces,
+        "spaces": _spaces(one.spaces),
+        **more,
+    }
+
+
+def _spaces(spaces: Mapping[str, Space]) -> dict[str, Any]:
+    return {
+        name: {
+            parameter: {"kind": type(spec).__name__.lower(), **asdict(spec)}
+            for parameter, spec in space.items()
+        }
+        for name, space in spaces.items()
     }
 
 

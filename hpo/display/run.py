@@ -102,10 +102,15 @@ class Display(Redrawn):
             "study": f"{start.opened.name} ({state}, {budget.total} in all)",
             "objective": f"{config.objective}, space {config.space}, "
             f"{config.epochs_per_trial} epochs a trial"
-            + "".join(f", {name} {value}" for name, value in config.options.items() if value),
+            + "".join(
+                f", {name} {value}"
+                for name, value in config.options.items()
+                if value and name not in start.chosen
+            ),
             "size": f"{config.size} ({reason['size']})"
             + (f"; --size {' or '.join(smaller)} takes less time" if on_gpu and smaller else ""),
             "precision": f"{config.precision} ({reason['precision']})",
+            **start.chosen,
             "search": f"{config.sampler}, pruner {config.pruner}, seed {config.seed}; "
             + (
                 "with several workers a trial is reproducible, the study is not"

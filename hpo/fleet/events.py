@@ -55,6 +55,7 @@ class Starting:
         budget: The study's budget before this run starts workers.
         asked: Explicitly given values, by fields of the study's configuration.
         smaller_sizes: Smaller sizes of the objective's problem, largest first.
+        chosen: The options that may be left to the objective: their values, and why.
         notes: Remarks for the user before the start.
     """
 
@@ -67,6 +68,7 @@ class Starting:
     storage: str
     asked: Mapping[str, Any]
     smaller_sizes: Sequence[str] = ()
+    chosen: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
 

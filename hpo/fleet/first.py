@@ -112,11 +112,12 @@ class FirstWorker:
         # A sampler or a pruner may lie beside it.
         add_folder(spec)
 
-        def ask(hook: str, *arguments: Any) -> Any:
+        def ask(hook: str, *arguments: Any, under: Mapping[str, str] | None = None) -> Any:
             return self._asked(
                 lambda how: f"objective '{spec}', in {hook}(): {how}",
                 hook=hook,
                 arguments=arguments,
+                under=under,
             )
 
         return Described.of(described, ask)

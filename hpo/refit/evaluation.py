@@ -19,7 +19,7 @@ from hpo.task.build import context_of
 from hpo.task.memory import is_out_of_memory
 from hpo.task.raised import described
 from hpo.task.state import evaluating
-from objectives import Asked, CannotEvaluate, Objective, names
+from objectives import Asked, CannotEvaluate, Objective, bound, names
 
 
 def evaluate(
@@ -69,7 +69,7 @@ def evaluate(
     )
     try:
         with evaluating(task, where):
-            evaluation = found.evaluate(task, context, asked)
+            evaluation = bound(found, context.options).evaluate(task, context, asked)
     except CannotEvaluate as error:
         raise ConfigurationError(f"'{file}' cannot be evaluated so: {error}") from error
     except BaseException as error:

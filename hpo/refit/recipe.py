@@ -25,6 +25,7 @@ from hpo.study.objective import in_words, objective_of
 from hpo.study.outcomes import best_trial, last_trial, trial_numbered
 from hpo.study.request import DEFAULT_TRIALS, DEFAULTS, usual
 from hpo.study.resolve import absolute, settled
+from hpo.study.spaces import bound_to
 from hpo.study.study import OpenStudy
 from objectives import Objective, Params
 
@@ -177,7 +178,8 @@ def _recipe(found: Saved, request: TrainRequest, *, what: str, on_gpu: bool) -> 
             notes.append(
                 f"the configuration was found at size {config.size}, and is trained at {made.size}"
             )
-    params, others = params_of(found.params, objective, made.space, what)
+    bound = bound_to(objective, made.options)
+    params, others = params_of(found.params, bound, made.space, what)
     if others:
         notes.append(f"not in {what}, so by default: {others}")
     reached: dict[str, Any] = {"precision": studied, "value": found.value}

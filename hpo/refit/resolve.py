@@ -19,8 +19,9 @@ from hpo.search import configurations
 from hpo.study.config import StudyConfig, facts
 from hpo.study.objective import source_hash
 from hpo.study.resolve import check, settle
+from hpo.study.spaces import bound_to, space_of
 from hpo.task.build import plain
-from objectives import Objective, Params
+from objectives import Objective, Params, complete, left_to_study
 
 
 def config_of(stored: Mapping[str, Any], what: str) -> StudyConfig:
@@ -48,20 +49,39 @@ def config_with(
             "change that; leave it out"
         )
     size = request.size if request.size not in (None, "auto") else config.size
+    before = complete(objective.options, config.options)
+    own = left_to_study(objective.options, request.options)
     whole = {
         **asdict(config),
         "objective": spec,
         "source": source_hash(objective),
         "size": size,
-        "options": {**config.options, **request.options},
+        # A study that is older than an option has no value of it.
+        "options": {**before, **own},
     }
     check(objective, whole)
-    defaults = {name: option.default for name, option in objective.options.items()}
-    # A study that is older than an option has no value of it.
-    whole["options"] = settle(
-        objective, {**defaults, **whole["options"]}, {**whole, "precision": precision}
-    )
+    whole["options"] = settle(objective, whole["options"], {**whole, "precision": precision})
+    _refuse_other_spaces(objective, before, own)
+    objective = bound_to(objective, whole["options"])
+    space_of(objective, config.space)
     return replace(config, **{**whole, **facts(objective, whole)})
+
+
+def _refuse_other_spaces(
+    objective: Objective, before: Mapping[str, str], own: Mapping[str, str]
+) -> None:
+    """Refuse an option under which other parameters are searched than the configuration has."""
+    for name, value in own.items():
+        if value == before.get(name):
+            continue
+        spaces = [
+            bound_to(objective, {**before, **change}).spaces for change in ({}, {name: value})
+        ]
+        if spaces[0] != spaces[1]:
+            raise ConfigurationError(
+                f"the configuration is of --{name} {before.get(name)}, and --{name} {value} "
+                "searches other parameters; leave it out"
+            )
 
 
 def params_of(found: Params, objective: Objective, space: str, what: str) -> tuple[Params, str]:

@@ -11,13 +11,14 @@ from typing import Any
 
 from hpo.errors import ConfigurationError
 from hpo.search import finite
-from hpo.search.narrowing import Narrowing, narrowing
+from hpo.search.narrowing import Narrowing
 from hpo.study.config import Difference, StudyConfig, differences, facts, refuse
 from hpo.study.objective import changed_files, in_words, source_hash
 from hpo.study.request import RunRequest
 from hpo.study.resolve import check, check_search, settle
+from hpo.study.spaces import bound_to, narrowed
 from hpo.study.study import OpenStudy
-from objectives import Objective
+from objectives import Objective, complete, left_to_study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +46,11 @@ def compared(opened: OpenStudy, objective: Objective, spec: str, request: RunReq
     created, asked, notes = opened.config, request.asked(), []
     check(objective, {**asdict(created), **asked})
     now = {**asdict(created), **asked}
-    options = settle(objective, {**created.options, **asked.get("options", {})}, now)
-    if "options" in asked:
-        asked["options"] = {name: options[name] for name in asked["options"]}
+    before = complete(objective.options, created.options)
+    own = left_to_study(objective.options, asked.pop("options", {}))
+    options = settle(objective, {**before, **own}, now)
+    if own:
+        asked["options"] = {name: options[name] for name in own}
     changed = changed_files(objective, created.source)
     if changed:
         notes.append(
@@ -63,7 +66,7 @@ def compared(opened: OpenStudy, objective: Objective, spec: str, request: RunReq
                 "it remember this one, for runs that do not name it"
             )
     wanted = _wanted(created, objective, asked)
-    found = differences(created, wanted, asked)
+    found = differences(replace(created, options=before), wanted, asked)
     if found and not (request.force and all(one.can_be_forced for one in found)):
         refuse(opened.name, found)
     check_search(wanted)
@@ -78,19 +81,23 @@ def compared(opened: OpenStudy, objective: Objective, spec: str, request: RunReq
 
 def _wanted(created: StudyConfig, objective: Objective, asked: Mapping[str, Any]) -> StudyConfig:
     """The study's configuration with the requested settings in place of its own."""
-    space = objective.spaces[asked.get("space", created.space)]
-    new = narrowing(space, asked.get("fixed", {}), asked.get("ranges", {}))
-    # A newly fixed parameter loses its earlier range, and the reverse.
+    options = {**created.options, **asked.get("options", {})}
+    objective = bound_to(objective, options)
+    name = asked.get("space", created.space)
+    new = narrowed(objective, name, asked.get("fixed", {}), asked.get("ranges", {}))
+    space = objective.spaces[name]
+    # A newly fixed parameter loses its earlier range, and the reverse. Other options may search
+    # other parameters.
     inherited = Narrowing(
-        fixed={name: v for name, v in created.fixed.items() if name not in new.ranges},
-        ranges={name: v for name, v in created.ranges.items() if name not in new.fixed},
+        fixed={n: v for n, v in created.fixed.items() if n not in new.ranges and n in space},
+        ranges={n: v for n, v in created.ranges.items() if n not in new.fixed and n in space},
     )
     moved = {"source": source_hash(objective)} if "objective" in asked else {}
     values = {
         **asdict(created),
         **asked,
         **moved,
-        "options": {**created.options, **asked.get("options", {})},
+        "options": options,
         "fixed": {**inherited.fixed, **new.fixed},
         "ranges": {**inherited.ranges, **new.ranges},
     }
@@ -105,6 +112,7 @@ def refuse_repeats(
     Raises:
         ConfigurationError: The rest would repeat configurations, and the request does not allow it.
     """
+    objective = bound_to(objective, config.options)
     space = config.narrowing.apply(objective.spaces[config.space])
     count = finite.configurations(objective, space)
     if count is None or count >= total:

@@ -87,7 +87,11 @@ class StudyConfig:
 
 
 def facts(objective: Objective, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `StudyConfig` that follow from an objective and the other settings."""
+    """The fields of `StudyConfig` that follow from an objective and the other settings.
+
+    Args:
+        objective: Bound to the options of the study.
+    """
     narrowing = Narrowing(fixed=config.get("fixed", {}), ranges=config.get("ranges", {}))
     space = narrowing.apply(objective.spaces[config["space"]])
     return {
@@ -143,14 +147,16 @@ def differences(
             before = old["options"].get(name)
             found.append(Difference(label=f"--{name}", created=before, now=value, is_asked=True))
     others = _other_parameters(created, wanted, asked)
-    if created.space == wanted.space:
+    covering = {"--space", *(f"--{name}" for name in asked.get("options", {}))}
+    if covering.isdisjoint(one.label for one in found):
         return found + others
-    # The name of another space covers its parameters, so they are not listed one by one.
+    # The name of another space covers its parameters, so they are not listed one by one. So does
+    # that of an option on which spaces may depend.
     can_be_forced = all(other.can_be_forced for other in others)
+    listed = [] if created.space != wanted.space else [one for one in others if one.is_asked]
     return [
-        replace(one, can_be_forced=can_be_forced) if one.label == "--space" else one
-        for one in found
-    ]
+        replace(one, can_be_forced=can_be_forced) if one.label in covering else one for one in found
+    ] + listed
 
 
 def _other_parameters(

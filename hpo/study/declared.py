@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from hpo.search.roundtrip import LARGEST, is_stored, plain
 from hpo.study.request import FLAGS
-from objectives import Choice, Float, Int, Objective, Option
+from objectives import AUTO, Choice, Float, Int, Objective, Option
 
 State = Literal["ok", "warning", "failed"]
 # Optuna's column for a parameter's name has this length.
@@ -101,9 +101,17 @@ def _options(options: Any) -> _Problems:
                 f"option '{name}' has the default {option.default!r}, which is none of its "
                 f"choices {', '.join(option.choices)}"
             )
+        elif option.before is not None and (
+            option.before == AUTO or (option.choices and option.before not in option.choices)
+        ):
+            yield (
+                f"option '{name}' has before={option.before!r}; name the choice that older studies "
+                "trained with"
+            )
 
 
-def _spaces(spaces: Any) -> _Problems:
+def space_problems(spaces: Any) -> _Problems:
+    """The faults of search spaces, each as a sentence."""
     if not isinstance(spaces, Mapping) or not spaces:
         yield f"spaces is {spaces!r}; declare at least {{'wide': {{'lr': Float(...)}}}}"
         return
@@ -190,7 +198,7 @@ _PARTS: Mapping[str, Callable[[Any], _Problems]] = {
     "name": _name,
     "metric": _metric,
     "direction": _direction,
-    "spaces": _spaces,
+    "spaces": space_problems,
     "sizes": _sizes,
     "options": _options,
 }

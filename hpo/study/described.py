@@ -16,10 +16,22 @@ from dataclasses import asdict
 from typing import Any, Literal, NoReturn
 
 from hpo import errors
-from objectives import Choice, Context, Float, Int, Objective, Option, Params, Space, Task, Trial
+from objectives import (
+    Choice,
+    Context,
+    Float,
+    Int,
+    Objective,
+    Option,
+    Params,
+    Space,
+    Task,
+    Trial,
+    options_of,
+)
 
 # A run calls these between its start and its study.
-HOOKS = ("defaults", "problem_seed", "settle")
+HOOKS = ("defaults", "problem_seed", "reasons", "settle", "spaces_for")
 _KINDS: Mapping[str, type[Float | Int | Choice]] = {"float": Float, "int": Int, "choice": Choice}
 Ask = Callable[..., Any]
 
@@ -37,13 +49,26 @@ def description(objective: Objective, source: str, class_hash: str | None) -> di
         "direction": objective.direction,
         "sizes": list(objective.sizes),
         "options": {name: asdict(one) for name, one in objective.options.items()},
-        "spaces": {
-            name: {parameter: _written(spec) for parameter, spec in space.items()}
-            for name, space in objective.spaces.items()
-        },
+        "spaces": written(objective.spaces),
+        "has_other_spaces": type(objective).spaces_for is not Objective.spaces_for,
         "suggests_itself": type(objective).suggest is not Objective.suggest,
         "source": source,
         "class_hash": class_hash,
+    }
+
+
+def written(spaces: Mapping[str, Space]) -> dict[str, Any]:
+    """Search spaces as plain data."""
+    return {
+        name: {parameter: _written(spec) for parameter, spec in space.items()}
+        for name, space in spaces.items()
+    }
+
+
+def _spaces(found: Mapping[str, Any]) -> dict[str, Space]:
+    return {
+        name: {parameter: _read(one) for parameter, one in space.items()}
+        for name, space in found.items()
     }
 
 
@@ -63,7 +88,10 @@ def _read(written: Mapping[str, Any]) -> Float | Int | Choice:
 
 
 class Described(Objective):
-    """An objective by its description; `ask` calls a hook where its code is."""
+    """An objective by its description; `ask` calls a hook where its code is.
+
+    There the hook is called of the objective bound to the options `under`, as it is here.
+    """
 
     # Of the class in the contract, of each object here.
     name: str  # type: ignore[misc]
@@ -86,10 +114,8 @@ class Described(Objective):
             name: Option(**{**one, "choices": tuple(one["choices"])})
             for name, one in written["options"].items()
         }
-        self.spaces = {
-            name: {parameter: _read(one) for parameter, one in space.items()}
-            for name, space in written["spaces"].items()
-        }
+        self.spaces = _spaces(written["spaces"])
+        self._has_other_spaces: bool = written["has_other_spaces"]
         self._ask = ask
 
     @staticmethod
@@ -97,8 +123,13 @@ class Described(Objective):
         """The described objective; one that suggests by itself is of a class that says so."""
         return (_Suggesting if written["suggests_itself"] else Described)(written, ask)
 
+    def spaces_for(self, options: Mapping[str, str]) -> Mapping[str, Space]:
+        if not self._has_other_spaces:
+            return self.spaces
+        return _spaces(self._ask("spaces_for", dict(options)))
+
     def defaults(self, space: str) -> Params:
-        found: Params = self._ask("defaults", space)
+        found: Params = self._ask("defaults", space, under=options_of(self))
         return found
 
     def problem_seed(self, size: str) -> int:
@@ -107,6 +138,10 @@ class Described(Objective):
 
     def settle(self, options: Mapping[str, str], size: str, precision: str) -> Mapping[str, str]:
         found: Mapping[str, str] = self._ask("settle", dict(options), size, precision)
+        return found
+
+    def reasons(self, options: Mapping[str, str], size: str) -> Mapping[str, str]:
+        found: Mapping[str, str] = self._ask("reasons", dict(options), size)
         return found
 
     def build(self, params: Params, context: Context) -> Task:

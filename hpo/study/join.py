@@ -18,12 +18,15 @@ from hpo.machine.version import code_version
 from hpo.search import configurations
 from hpo.search.plugins import is_plugin
 from hpo.study import compare, study
+from hpo.study.chosen import chosen
 from hpo.study.config import StudyConfig, check_name, forced
 from hpo.study.declared import declared
+from hpo.study.naming import usual_name
 from hpo.study.objective import faulty, named_objective, source_hash
 from hpo.study.place import Place
 from hpo.study.request import DEFAULT_TRIALS, DEFAULTS, FLAGS, RunRequest, usual
 from hpo.study.resolve import absolute, settled
+from hpo.study.spaces import bound_to
 from hpo.study.study import OpenStudy
 from hpo.tickets.budget import Tickets
 from hpo.tickets.crew import Crew
@@ -39,6 +42,7 @@ class Prepared:
     Attributes:
         objective: Name, module or file of the objective on this host; others may differ.
         smaller_sizes: Smaller sizes of the objective's problem, largest first.
+        chosen: The options that may be left to the objective: their values, and why.
         notes: Remarks for the user before the start.
     """
 
@@ -50,6 +54,7 @@ class Prepared:
     objective: str
     is_new: bool
     smaller_sizes: Sequence[str] = ()
+    chosen: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
 
@@ -99,7 +104,7 @@ def prepare_study(
     if faults:
         raise ObjectiveError(faulty(spec, faults))
     wanted = {**DEFAULTS, **usual(on_gpu=on_gpu), **request.asked()}
-    name = request.study_name or f"{objective.name}-{wanted['space']}-{wanted['size']}"
+    name = request.study_name or usual_name(storage, objective, wanted)
     notes: list[str] = []
     opened = study.find(storage, name)
     created = _created(objective, spec, wanted, request) if opened is None else None
@@ -154,6 +159,7 @@ def prepare_study(
         objective=spec,
         is_new=is_new,
         smaller_sizes=sizes[: sizes.index(opened.config.size)][::-1],
+        chosen=chosen(objective, opened.config, request.options, is_new=is_new),
         notes=tuple(notes),
     )
 
@@ -265,6 +271,9 @@ def _effective(
 
 def _to_try(config: StudyConfig, objective: Objective, request: RunRequest) -> list[dict[str, Any]]:
     """The enqueued configurations, checked against the study's search space."""
+    if not request.enqueue:
+        return []
+    objective = bound_to(objective, config.options)
     space = config.narrowing.apply(objective.spaces[config.space])
     return configurations.checked(request.enqueue, space)
 

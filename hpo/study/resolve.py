@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import ConfigurationError
-from hpo.search.narrowing import narrowing
 from hpo.search.pruners import make_pruner
 from hpo.search.samplers import make_sampler, resolve
 from hpo.study.config import StudyConfig, facts
 from hpo.study.objective import source_hash
+from hpo.study.spaces import bound_to, depends_on_options, narrowed, space_of
 from objectives import Objective
 
 
@@ -31,11 +31,12 @@ def settled(
         ConfigurationError: The objective has no such space, size, parameter or option.
     """
     check(objective, wanted)
-    space = objective.spaces[wanted["space"]]
-    own = narrowing(space, wanted.get("fixed", {}), wanted.get("ranges", {}))
     defaults = {name: option.default for name, option in objective.options.items()}
     options = settle(objective, {**defaults, **wanted.get("options", {})}, wanted)
-    sampler = resolve(wanted["sampler"], own.apply(space), n_trials=n_trials)
+    objective = bound_to(objective, options)
+    own = narrowed(objective, wanted["space"], wanted.get("fixed", {}), wanted.get("ranges", {}))
+    space = own.apply(objective.spaces[wanted["space"]])
+    sampler = resolve(wanted["sampler"], space, n_trials=n_trials)
     values = {
         **wanted,
         "sampler": sampler,
@@ -56,13 +57,14 @@ def check_search(config: StudyConfig) -> None:
 
 
 def check(objective: Objective, wanted: Mapping[str, Any]) -> None:
-    """Refuse a space, a size or an option that the objective does not have."""
-    for what, known in (("space", objective.spaces), ("size", objective.sizes)):
-        if wanted[what] not in known:
-            raise ConfigurationError(
-                f"objective '{objective.name}' has no {what} '{wanted[what]}'; use one of "
-                f"{', '.join(known)} (--{what})"
-            )
+    """Refuse a size or an option that the objective does not have, and a space without options."""
+    if not depends_on_options(objective):
+        space_of(objective, wanted["space"])
+    if wanted["size"] not in objective.sizes:
+        raise ConfigurationError(
+            f"objective '{objective.name}' has no size '{wanted['size']}'; use one of "
+            f"{', '.join(objective.sizes)} (--size)"
+        )
     for name, value in wanted.get("options", {}).items():
         option = objective.options.get(name)
         if option is None:

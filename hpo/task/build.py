@@ -9,7 +9,7 @@ import torch
 
 from hpo.errors import ObjectiveError
 from hpo.task.random_state import seed_all
-from objectives import Context, Objective, Params, Task
+from objectives import Context, Objective, Params, Task, bound
 
 
 def context_of(config: Mapping[str, Any], *, seed: int, device: torch.device) -> Context:
@@ -48,7 +48,7 @@ def build(about: Mapping[str, Any], device: torch.device, objective: Objective) 
     """
     seed_all(about["seed"])
     context = context_of(about["study"], seed=about["seed"], device=device)
-    task = objective.build(about["params"], context)
+    task = bound(objective, context.options).build(about["params"], context)
     if not isinstance(task, Task):
         raise ObjectiveError(f"build() gave a {type(task).__name__}; make it an objectives.Task")
     return task

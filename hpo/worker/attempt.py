@@ -40,7 +40,7 @@ from hpo.worker.border import Asked, own_error
 from hpo.worker.context import WorkerContext
 from hpo.worker.heartbeat import Beat
 from hpo.worker.reporter import TrialReporter
-from objectives import Params
+from objectives import Params, bound
 
 # Weights and a batch are some MB; a step far larger than that would fill the study's database.
 _MAX_STEP_BYTES = 512 << 20
@@ -157,7 +157,8 @@ class Attempt:
         context, config = self._context, self._opened.config
         context.pulse.begin("suggestion")
         asked = Asked(self._trial, context.pulse)
-        params = config.narrowing.suggest(context.objective, asked, config.space)
+        objective = bound(context.objective, config.options)
+        params = config.narrowing.suggest(objective, asked, config.space)
         context.pulse.begin("")
         return params
 

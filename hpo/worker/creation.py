@@ -14,13 +14,14 @@ from optuna.trial import FrozenTrial
 from hpo.errors import ConfigurationError, TrialGone
 from hpo.search import configurations
 from hpo.study import study
+from hpo.study.config import StudyConfig
 from hpo.study.outcomes import CHOSEN, ENQUEUED, trial_numbered
 from hpo.study.study import OpenStudy
 from hpo.task.build import plain
 from hpo.task.raised import described
 from hpo.tickets.ticket import Ticket
 from hpo.worker.untried import reserved
-from objectives import Objective
+from objectives import Objective, bound
 
 
 def as_begun(opened: OpenStudy, ticket: Ticket) -> OpenStudy:
@@ -39,7 +40,7 @@ def begin(
     """Load the ticket's trial, or create it, or begin one that another program enqueued.
 
     Returns:
-        The trial; and why the enqueued values cannot be tried, None if they can.
+        The trial; and why it cannot be trained, as the enqueued values, None if it can.
 
     Raises:
         TrialEnded: Another program has ended the ticket's trial.
@@ -47,13 +48,15 @@ def begin(
     """
     storage, config = opened.storage, opened.config
     study_id = opened.study_id
+    objective, raised = _bound(objective, config)
     if ticket.trial_number is not None:
         trial_id = storage.resume_trial(study_id)
     else:
         system: dict[str, Any] = {study.REVISION: config.revision} if config.revision else {}
         is_free = False
-        raised: str | None = None
-        if ticket.rerun_of is not None:
+        if raised is not None:
+            pass
+        elif ticket.rerun_of is not None:
             system["fixed_params"] = _trial(opened, ticket.rerun_of).params
         elif ticket.ticket == 1:
             # The first trial is the default configuration's, the baseline of the result.
@@ -79,14 +82,24 @@ def begin(
             system_attrs=system,
             if_waiting={ENQUEUED: True} if is_free else None,
         )
-        if raised is not None:
-            return optuna.Trial(loaded, trial_id), raised
+    if raised is not None:
+        return optuna.Trial(loaded, trial_id), raised
     storage.refresh_history(study_id)
     refusal = _checked(trial_id, opened, objective)
     trial = optuna.Trial(loaded, trial_id)
     if ticket.ticket > 1 and ticket.rerun_of is None:
         trial = _apart(trial, ticket, opened, objective)
     return trial, refusal
+
+
+def _bound(objective: Objective, config: StudyConfig) -> tuple[Objective, str | None]:
+    """The objective with a study's search spaces; what its hook raised, None if nothing."""
+    try:
+        return bound(objective, config.options), None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return objective, described(error)
 
 
 def _apart(

@@ -16,6 +16,7 @@ from hpo.study import study
 from hpo.task.build import context_of
 from hpo.task.random_state import seed_all
 from hpo.worker.context import WorkerContext
+from objectives import bound
 
 _logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def _compute(context: WorkerContext, opened: study.OpenStudy) -> None:
         own = context_of(config.stored(), seed=config.seed, device=context.device)
         own = replace(own, must_stop=context.stop.is_set)
         seed_all(config.seed)
-        references = context.objective.references(own)
+        references = bound(context.objective, config.options).references(own)
         values = {str(name): float(value) for name, value in references.items()}
     except BaseException as error:
         # A hook may raise anything; the trials do not depend on what this one returns.

@@ -18,7 +18,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from models.ris.scene.scenes import ArrayConfig
+from models.ris.scene.scenes import SIZES, ArrayConfig
 from objectives._space import Params, Space
 from objectives.ris_networks import unrolled
 
@@ -42,6 +42,10 @@ class Network:
 
 # Studies that are older than the option `network` trained this one.
 FIRST = "unrolled"
+# The network that `auto` is in a new study, by size, and why.
+MEASURED: Mapping[str, tuple[str, str]] = dict.fromkeys(
+    SIZES, ("unrolled", "no other has been measured at this size")
+)
 NETWORKS: Mapping[str, Network] = {
     network.name: network
     for network in (
@@ -56,7 +60,7 @@ NETWORKS: Mapping[str, Network] = {
 
 
 def network_of(options: Mapping[str, str]) -> Network:
-    """The network that the options of a study name."""
+    """The network that the options of a study name; `auto` must be settled before."""
     return NETWORKS[options.get("network", FIRST)]
 
 

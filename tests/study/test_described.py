@@ -12,11 +12,11 @@ import pytest
 from hpo.errors import ObjectiveError
 from hpo.search import finite
 from hpo.study.declared import declared
-from hpo.study.described import Described, as_data, raise_again
+from hpo.study.described import Described, as_data, raise_again, written
 from hpo.study.objective import changed_files, declarations, load_objective, source_hash
 from hpo.study.request import DEFAULTS, usual
 from hpo.study.resolve import settled
-from objectives import Objective, names
+from objectives import Objective, bound, names
 
 OWN = """
 from typing import Any
@@ -54,8 +54,11 @@ objective = Own()
 def of_another_process(objective: Objective) -> Described:
     """The objective as a run knows it: through JSON, its hooks called where it is."""
 
-    def ask(hook: str, *arguments: Any) -> Any:
-        found = getattr(objective, hook)(*json.loads(json.dumps(arguments)))
+    def ask(hook: str, *arguments: Any, under: Mapping[str, str] | None = None) -> Any:
+        there = objective if under is None else bound(objective, under)
+        found = getattr(there, hook)(*json.loads(json.dumps(arguments)))
+        if hook == "spaces_for":
+            found = written(found)
         found = dict(found) if isinstance(found, Mapping) else int(found)
         return json.loads(json.dumps(found))
 
