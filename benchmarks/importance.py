@@ -28,7 +28,7 @@ from hpo.engine import trial as engine
 from hpo.engine.plan import Plan
 from hpo.engine.reports import Epoch, Reporter
 from hpo.guard.evidence import Divergence
-from objectives import Context, load
+from objectives import Context, complete, load
 
 CANDIDATES: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-4, 3e-2, log=True),
@@ -72,7 +72,7 @@ def trained(params: Mapping[str, Any], *, seed: int, size: str, epochs: int) -> 
         epochs=epochs,
         seed=seed,
         problem_seed=objective.problem_seed(size),
-        options={name: option.default for name, option in objective.options.items()},
+        options=complete(objective.options, {}),
     )
     torch.manual_seed(seed)
     plan = Plan(epochs=epochs, precision="fp32", device=context.device, metric="J_db")

@@ -20,7 +20,7 @@ from hpo.engine import trial
 from hpo.engine.plan import Plan
 from hpo.guard.evidence import Divergence
 from hpo.task.forward import PRECISIONS
-from objectives import Context, Params
+from objectives import Context, Params, complete
 from objectives.ris_covariance import objective
 
 _EPOCHS, _STEPS_PER_EPOCH = 2, 50
@@ -64,7 +64,7 @@ def _trial(params: Params, precision: str, device: torch.device, *, seed: int) -
             epochs=_EPOCHS,
             seed=seed,
             problem_seed=objective.problem_seed("unit"),
-            options={name: option.default for name, option in objective.options.items()},
+            options=complete(objective.options, {}),
         ),
     )
     # The size's own epochs have 5 steps: validation would take most of the time.

@@ -31,7 +31,7 @@ from hpo.engine.plan import Plan
 from hpo.engine.predictions import predicted
 from hpo.engine.reports import Epoch, Reporter
 from hpo.study.request import usual
-from objectives import Context, load
+from objectives import Context, complete, load
 
 _EPOCHS = 12
 _SAMPLES = 8
@@ -90,7 +90,7 @@ def measured(
         epochs=_EPOCHS,
         seed=0,
         problem_seed=objective.problem_seed(size),
-        options={name: option.default for name, option in objective.options.items()},
+        options=complete(objective.options, {}),
     )
     asking = 0.0
 

@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -21,8 +21,9 @@ from hpo.refit import evaluation, evaluation_files, results
 from hpo.refit import events as refit_events
 from hpo.search.narrowing import kind_of, values_of
 from hpo.study import config, request, status
+from hpo.study.spaces import by_options
 from hpo.tickets import budget
-from objectives import Objective, load, names
+from objectives import Objective, Space, load, names
 
 # A flag's help ends with its default in this form.
 _DEFAULT = re.compile(r"\s*\((?:env: \w+; )?default: ([^()]*)\)$")
@@ -122,16 +123,9 @@ def _objective(objective: Objective) -> str:
         f"### `{objective.name}`\n\n{doc.splitlines()[0]} Metric `{objective.metric}`, "
         f"{objective.direction}d; sizes {', '.join(map(code, objective.sizes))}.\n\n"
     )
-    rows: list[Sequence[str]] = []
-    for name in dict.fromkeys(name for space in objective.spaces.values() for name in space):
-        specs = [space[name] for space in objective.spaces.values() if name in space]
-        cells = [
-            values_of(space[name]) if name in space else "not searched"
-            for space in objective.spaces.values()
-        ]
-        rows.append((code(name), kind_of(specs[-1]), *cells, f"{specs[-1].default}"))
-    spaces = [code(name) for name in objective.spaces]
-    text += table(("parameter", "kind", *spaces, "default"), rows)
+    for under in by_options(objective):
+        text += f"With {code(under.flags)}:\n\n" if under.options else ""
+        text += _spaces(under.spaces)
     own = [
         (code(f"--{name}"), code("|".join(option.choices) or "TEXT"), option.help, option.default)
         for name, option in objective.options.items()
@@ -139,6 +133,18 @@ def _objective(objective: Objective) -> str:
     return text + (
         table(("flag of its own", "value", "what it does", "default"), own) if own else ""
     )
+
+
+def _spaces(found: Mapping[str, Space]) -> str:
+    """The parameters of search spaces, each in a row."""
+    rows: list[Sequence[str]] = []
+    for name in dict.fromkeys(name for space in found.values() for name in space):
+        specs = [space[name] for space in found.values() if name in space]
+        cells = [
+            values_of(space[name]) if name in space else "not searched" for space in found.values()
+        ]
+        rows.append((code(name), kind_of(specs[-1]), *cells, f"{specs[-1].default}"))
+    return table(("parameter", "kind", *map(code, found), "default"), rows)
 
 
 def python() -> str:
