@@ -63,7 +63,8 @@ def run(
         objective: A name, `module:attr`, or a file. Workers are separate processes, so an
             objective from a notebook must be written to a file.
         n_trials: Total number of trials of the study, over all runs.
-        study: Name of the study; None for one made from objective, space and size.
+        study: Name of the study; None for one made from objective, space and size, and
+            from options that name it.
         storage: URL of a PostgreSQL database; None for HPO_STORAGE, else the embedded server.
         home: Folder of the embedded server, checkpoints and logs; None for HPO_HOME.
         set: Fixed values of parameters, which are then not searched.

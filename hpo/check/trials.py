@@ -20,7 +20,7 @@ from hpo.study.spaces import bound_to, depends_on_options
 from hpo.task.build import build, load, plain
 from hpo.task.parameters import trained
 from hpo.task.process import ProcessState
-from objectives import Objective, Params, Task
+from objectives import AUTO, Objective, Params, Task
 
 # These are built in addition to the default configuration.
 _RANDOM_CONFIGURATIONS = 4
@@ -66,6 +66,13 @@ class Trials:
             if set(settled) != set(self._settings["options"]):
                 check.fail(f"settle() gave the options {listed(list(settled))}; give them all back")
                 return False
+            left = [
+                name
+                for name, option in self._objective.options.items()
+                if AUTO in option.choices and settled[name] == AUTO
+            ]
+            if left:
+                check.warn(f"settle() left {listed(left)} at 'auto'; choose one of the others")
             self._settings["options"] = dict(settled)
             check.seen = ", ".join(f"{k} {v}" for k, v in settled.items() if v) or "no options"
             return self._bind() if depends_on_options(self._objective) else True

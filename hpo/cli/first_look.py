@@ -202,7 +202,7 @@ class _Served:
             if hook == "spaces_for":
                 refuse_faulty(found)
                 return written(found)
-            return _plain(dict(found) if hook == "settle" else found)
+            return _plain(dict(found) if hook in ("settle", "reasons") else found)
         except BaseException as error:
             # By these a hook refuses the options of a study, and the run says so.
             is_refusal = hook == "settle" and isinstance(error, ValueError | OSError)

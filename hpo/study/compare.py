@@ -16,7 +16,7 @@ from hpo.study.config import Difference, StudyConfig, differences, facts, refuse
 from hpo.study.objective import changed_files, in_words, source_hash
 from hpo.study.request import RunRequest
 from hpo.study.resolve import check, check_search, settle
-from hpo.study.spaces import bound_to, narrowed
+from hpo.study.spaces import bound_to, depends_on_options, narrowed
 from hpo.study.study import OpenStudy
 from objectives import Objective, complete, left_to_study
 
@@ -66,7 +66,12 @@ def compared(opened: OpenStudy, objective: Objective, spec: str, request: RunReq
                 "it remember this one, for runs that do not name it"
             )
     wanted = _wanted(created, objective, asked)
-    found = differences(replace(created, options=before), wanted, asked)
+    found = differences(
+        replace(created, options=before),
+        wanted,
+        asked,
+        has_other_spaces=depends_on_options(objective),
+    )
     if found and not (request.force and all(one.can_be_forced for one in found)):
         refuse(opened.name, found)
     check_search(wanted)

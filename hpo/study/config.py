@@ -125,9 +125,17 @@ class Difference:
 
 
 def differences(
-    created: StudyConfig, wanted: StudyConfig, asked: Mapping[str, Any]
+    created: StudyConfig,
+    wanted: StudyConfig,
+    asked: Mapping[str, Any],
+    *,
+    has_other_spaces: bool = False,
 ) -> list[Difference]:
-    """The differences between the requested settings and the ones that a study was created with."""
+    """The differences between the requested settings and the ones that a study was created with.
+
+    Args:
+        has_other_spaces: True if the objective's search spaces may depend on its options.
+    """
     found = []
     old, new = asdict(created), asdict(wanted)
     for name in (*asked, *(fact for fact in _FACTS if fact not in asked)):
@@ -147,7 +155,8 @@ def differences(
             before = old["options"].get(name)
             found.append(Difference(label=f"--{name}", created=before, now=value, is_asked=True))
     others = _other_parameters(created, wanted, asked)
-    covering = {"--space", *(f"--{name}" for name in asked.get("options", {}))}
+    options = asked.get("options", {}) if has_other_spaces else {}
+    covering = {"--space", *(f"--{name}" for name in options)}
     if covering.isdisjoint(one.label for one in found):
         return found + others
     # The name of another space covers its parameters, so they are not listed one by one. So does

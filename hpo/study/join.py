@@ -109,6 +109,10 @@ def prepare_study(
     opened = study.find(storage, name)
     created = _created(objective, spec, wanted, request) if opened is None else None
     compared = None if opened is None else compare.compared(opened, objective, spec, request)
+    settings = created if opened is None else opened.config
+    assert settings is not None
+    # A hook of the objective is called here, where its error leaves no study behind.
+    why = chosen(objective, settings, request.options, is_new=opened is None)
     version = code_version(source_hash(objective))
     if opened is not None and opened.copy_of is None and not request.allow_mixed:
         # Nothing is changed for a run whose workers would be refused.
@@ -159,7 +163,7 @@ def prepare_study(
         objective=spec,
         is_new=is_new,
         smaller_sizes=sizes[: sizes.index(opened.config.size)][::-1],
-        chosen=chosen(objective, opened.config, request.options, is_new=is_new),
+        chosen=why,
         notes=tuple(notes),
     )
 

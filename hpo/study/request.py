@@ -138,7 +138,10 @@ class RunRequest:
         is_of_study=True,
     )
     study_name: str | None = _flag(
-        None, "text", "created or resumed (default: objective-space-size)", metavar="NAME"
+        None,
+        "text",
+        "created or resumed (default: objective-space-size, and options that name it)",
+        metavar="NAME",
     )
     fixed: Mapping[str, Any] = _flag(
         dict,
