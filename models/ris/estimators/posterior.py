@@ -6,8 +6,9 @@ are in the units of the sample, scaled to mean_l tr S_l = 1: noise and sources t
 1/M. Everything is fp32 and complex64, as torch has no inverse in half precision.
 
 Shapes: B scenes (or 1 where all scenes share it); L codes; M antennas; N elements; C candidates; G
-those on the grid; D = 2B; X the M² reals of a Hermitian M×M matrix; 3 = azimuth in rad, elevation
-in rad, reciprocal range in 1/m (in which the prior is uniform).
+those on the grid; Y the parts of N elements as in `responses`; Q = 2R, the real and then the
+imaginary parts of R columns; 3 = azimuth in rad, elevation in rad, reciprocal range in 1/m (in
+which the prior is uniform).
 """
 
 from collections.abc import Sequence
@@ -18,8 +19,26 @@ import torch
 from torch import Tensor
 
 from models.linalg.gram import nystrom_factor, trace
-from models.linalg.hermitian import pack_hermitian, unpack_hermitian
-from models.ris.scene.geometry import ArrayConfig, as_positions, element_positions, steering
+from models.ris.estimators.responses import (
+    NearResponses,
+    Responses,
+    candidate_steering,
+    parts_of,
+)
+from models.ris.scene.geometry import ArrayConfig
+
+__all__ = [
+    "LEAST_POWER",
+    "Grid",
+    "Responses",
+    "add_noise",
+    "candidate_steering",
+    "factor_of_parts",
+    "fit_noise",
+    "position_grid",
+    "source_gain",
+    "weighted_factor",
+]
 
 # A source of 0.2/M is 7 dB below the total. With a lower limit noise peaks pass for sources: 0.08
 # costs 0.15 dB of J at the tiny size.
@@ -58,56 +77,14 @@ def position_grid(config: ArrayConfig, *, oversampling: float = 1.0) -> Grid:
     return Grid(low_3 + (index_G3 + 0.5) * cell_3, cell_3, low_3, high_3)
 
 
-def candidate_steering(positions_BC3: Tensor, config: ArrayConfig) -> Tensor:
-    """Steering vectors, (…, N, C), of positions given by reciprocal range."""
-    elements_N3 = element_positions(config, device=positions_BC3.device)
-    return steering(as_positions(positions_BC3), elements_N3, wavelength_m=config.wavelength_m)
-
-
-class Responses:
-    """Responses of the base station to candidate sources: d_l = Φ_l a, of shape BLMC.
-
-    With one installation and one grid for all scenes, quadratic forms and covariances of all scenes
-    are one real matrix product per code, several times faster than the general form.
-
-    Args:
-        steering_BNC: a, complex64.
-        sensing_BLMN: Φ_l, complex64.
-    """
-
-    def __init__(self, steering_BNC: Tensor, sensing_BLMN: Tensor) -> None:
-        b, l, m, n = sensing_BLMN.shape
-        response_BXC = sensing_BLMN.view(b, l * m, n) @ steering_BNC
-        self.response_BLMC = response_BXC.view(len(response_BXC), l, m, response_BXC.shape[-1])
-        self.table_LCX: Tensor | None = None
-        if len(self.response_BLMC) == 1:
-            d_LCM = self.response_BLMC[0].mT
-            self.table_LCX = pack_hermitian(d_LCM.unsqueeze(-1) * d_LCM.unsqueeze(-2).conj())
-
-    def quadratic(self, form_BLMM: Tensor) -> Tensor:
-        """dᴴ X d, of shape LBC, for a Hermitian form X under every code."""
-        if self.table_LCX is not None:
-            return pack_hermitian(form_BLMM).transpose(0, 1) @ self.table_LCX.mT
-        d_BLMC = self.response_BLMC
-        turned_BLMC = form_BLMM @ d_BLMC
-        products_BLMC = turned_BLMC.real * d_BLMC.real + turned_BLMC.imag * d_BLMC.imag
-        return products_BLMC.sum(2).transpose(0, 1)
-
-    def covariance(self, power_BC: Tensor) -> Tensor:
-        """Σ_c p_c d_lc d_lcᴴ, of shape BLMM."""
-        if self.table_LCX is not None:
-            packed_BLX = (power_BC @ self.table_LCX).transpose(0, 1)
-            return unpack_hermitian(packed_BLX, self.response_BLMC.shape[2])
-        return (self.response_BLMC * power_BC[:, None, None, :]) @ self.response_BLMC.mH
-
-
 def source_gain(
     sample_BLMM: Tensor,
     inverse_BLMM: Tensor,
-    responses: Sequence[Responses],
+    responses: Sequence[Responses | NearResponses],
     *,
     snapshots: int,
     least_power: float = LEAST_POWER,
+    seen_BLMM: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Gain in log-likelihood from one more source at each candidate, and that source's power.
 
@@ -123,31 +100,39 @@ def source_gain(
         responses: Candidates in one or more sets, C in all.
         snapshots: T, snapshots under each code.
         least_power: Least power of a source, times M.
+        seen_BLMM: R_l⁻¹ S_l R_l⁻¹; computed unless given.
 
     Returns:
         gain_BC in nats, and power_BC.
     """
-    antennas = sample_BLMM.shape[-1]
-    seen_BLMM = inverse_BLMM @ sample_BLMM @ inverse_BLMM
-    parts = [_both(candidates, seen_BLMM, inverse_BLMM) for candidates in responses]
-    n_LBC, m_LBC = torch.cat(parts, -1).chunk(2, 1)
-    power_BC = (n_LBC - m_LBC).sum(0) / m_LBC.square().sum(0)
-    power_BC = power_BC.clamp(least_power / antennas, 1 / antennas)
-    growth_LBC = 1 + power_BC * m_LBC
-    # Two codes share one logarithm: with p m < 1e5 at 24 dB, fp32 would have room for seven.
-    half, odd = divmod(len(growth_LBC), 2)
-    pairs_BC = (growth_LBC[:half] * growth_LBC[half : 2 * half]).log().sum(0)
-    if odd:
-        pairs_BC = pairs_BC + growth_LBC[-1].log()
-    return snapshots * (power_BC * (n_LBC / growth_LBC).sum(0) - pairs_BC), power_BC
+    if seen_BLMM is None:
+        seen_BLMM = inverse_BLMM @ sample_BLMM @ inverse_BLMM
+    parts = [
+        _gain(
+            *candidates.quadratics(seen_BLMM, inverse_BLMM),
+            snapshots=snapshots,
+            least_power=least_power / sample_BLMM.shape[-1],
+            most_power=1 / sample_BLMM.shape[-1],
+        )
+        for candidates in responses
+    ]
+    gains, powers = zip(*parts, strict=True)
+    return (torch.cat(gains, -1), torch.cat(powers, -1)) if len(parts) > 1 else parts[0]
 
 
-def _both(candidates: Responses, seen_BLMM: Tensor, inverse_BLMM: Tensor) -> Tensor:
-    """Quadratic forms of both matrices, one above the other, of shape LDC."""
-    if candidates.table_LCX is not None:
-        return candidates.quadratic(torch.cat((seen_BLMM, inverse_BLMM)))
-    forms = (seen_BLMM, inverse_BLMM)
-    return torch.cat([candidates.quadratic(form_BLMM) for form_BLMM in forms], 1)
+def _gain(
+    n_LBC: Tensor, m_LBC: Tensor, *, snapshots: int, least_power: float, most_power: float
+) -> tuple[Tensor, Tensor]:
+    """Gains and powers of `source_gain` for one set of candidates; changes n in place."""
+    power_BC = (n_LBC.sum(0) - m_LBC.sum(0)) / (m_LBC * m_LBC).sum(0)
+    power_BC = power_BC.clamp_(least_power, most_power)
+    growth_LBC = torch.addcmul(m_LBC.new_ones(()), m_LBC, power_BC)
+    fit_BC = n_LBC.div_(growth_LBC).sum(0)
+    # Four codes share one logarithm: with p m < 1e5 at 24 dB, fp32 would have room for seven.
+    while len(growth_LBC) % 2 == 0 and len(growth_LBC) > len(m_LBC) // 4:
+        first_LBC, second_LBC = growth_LBC.chunk(2)
+        growth_LBC = first_LBC.mul_(second_LBC)
+    return snapshots * (power_BC * fit_BC - growth_LBC.log_().sum(0)), power_BC
 
 
 def fit_noise(sample_BLMM: Tensor, sources_BLMM: Tensor, log_noise_B: Tensor) -> Tensor:
@@ -160,15 +145,17 @@ def fit_noise(sample_BLMM: Tensor, sources_BLMM: Tensor, log_noise_B: Tensor) ->
     """
     antennas = sample_BLMM.shape[-1]
     inverse_BLMM = torch.linalg.inv_ex(add_noise(sources_BLMM, log_noise_B)).inverse
-    seen_BLMM = inverse_BLMM @ sample_BLMM @ inverse_BLMM
-    ratio_B = trace(seen_BLMM).sum(-1) / trace(inverse_BLMM).sum(-1)
+    # tr(X Y) = Σ X ∘ Ȳ for a Hermitian Y.
+    seen_BLMM = torch.view_as_real(inverse_BLMM @ sample_BLMM) * torch.view_as_real(inverse_BLMM)
+    ratio_B = seen_BLMM.flatten(1).sum(-1) / trace(inverse_BLMM).sum(-1)
     return (log_noise_B + ratio_B.log()).clamp(log(_LEAST_NOISE / antennas), -log(antennas))
 
 
 def add_noise(sources_BLMM: Tensor, log_noise_B: Tensor) -> Tensor:
     """R_l + σ² I under every code."""
-    noise_BLM = log_noise_B.exp()[:, None, None].expand(sources_BLMM.shape[:-1])
-    return sources_BLMM + torch.diag_embed(noise_BLM)
+    noisy_BLMM = sources_BLMM.clone()
+    noisy_BLMM.diagonal(dim1=-2, dim2=-1).add_(log_noise_B.exp()[:, None, None])
+    return noisy_BLMM
 
 
 def weighted_factor(sets: Sequence[tuple[Tensor, Tensor]], start_BNR: Tensor) -> Tensor:
@@ -178,21 +165,45 @@ def weighted_factor(sets: Sequence[tuple[Tensor, Tensor]], start_BNR: Tensor) ->
         sets: Pairs of steering vectors, BNC (B is 1 where all scenes share them), and weights, BC.
         start_BNR: One column for each wanted direction: see `nystrom_factor`.
     """
+    parts = [(parts_of(steering_BNC), weights_BC) for steering_BNC, weights_BC in sets]
+    return factor_of_parts(parts, start_BNR)
+
+
+def factor_of_parts(sets: Sequence[tuple[Tensor, Tensor]], start_BNR: Tensor) -> Tensor:
+    """`weighted_factor` of steering vectors given by their parts, (Y, B, C).
+
+    Real products of stacked parts cost half of the complex ones, whose conjugates are copies.
+    """
 
     def apply(columns_BNR: Tensor) -> Tensor:
-        images = [
-            _times(steering_BNC, weights_BC.unsqueeze(-1) * _times(steering_BNC.mH, columns_BNR))
-            for steering_BNC, weights_BC in sets
-        ]
-        return torch.stack(images).sum(0)
+        rows_BQY = _rows(columns_BNR)
+        images = [_image(parts, weights_BC, rows_BQY) for parts, weights_BC in sets]
+        image_BQY = images[0]
+        for image in images[1:]:
+            image_BQY = image_BQY + image
+        return _columns(image_BQY)
 
     return nystrom_factor(apply, start_BNR)
 
 
-def _times(matrix_BXY: Tensor, columns_BYR: Tensor) -> Tensor:
-    """Matrix product; a matrix that all scenes share multiplies the columns of all at once."""
-    if len(matrix_BXY) > 1:
-        return matrix_BXY @ columns_BYR
-    b, y, r = columns_BYR.shape
-    flat_XC = matrix_BXY[0] @ columns_BYR.transpose(0, 1).reshape(y, b * r)
-    return flat_XC.view(len(flat_XC), b, r).transpose(0, 1)
+def _image(parts_YBC: Tensor, weights_BC: Tensor, rows_BQY: Tensor) -> Tensor:
+    """Four products of the parts of a with those of w aᴴ x, see `_columns`, (B, Q, Y)."""
+    if parts_YBC.shape[1] == 1:
+        parts_YC = parts_YBC[:, 0]
+        return ((rows_BQY @ parts_YC) * weights_BC.unsqueeze(1)) @ parts_YC.T
+    parts_BYC = parts_YBC.transpose(0, 1)
+    return ((rows_BQY @ parts_BYC) * weights_BC.unsqueeze(1)) @ parts_BYC.mT
+
+
+def _rows(columns_BNR: Tensor) -> Tensor:
+    """Rows whose products with the parts of a are the real, then the imaginary part of aᴴ x."""
+    real, imag = columns_BNR.real.mT, columns_BNR.imag.mT
+    return torch.cat((torch.cat((real, imag), -1), torch.cat((imag, -real), -1)), 1)
+
+
+def _columns(image_BQY: Tensor) -> Tensor:
+    """Complex a y from the products of both parts of a with both parts of y, (B, N, R)."""
+    (real_real, imag_real), (real_imag, imag_imag) = (
+        half.chunk(2, -1) for half in image_BQY.chunk(2, 1)
+    )
+    return torch.complex(real_real - imag_imag, real_imag + imag_real).mT

@@ -3,8 +3,8 @@
 As in `estimators.posterior`, nothing has trained parameters, everything is fp32 and complex64, and
 powers are in the units of the sample.
 
-Shapes: B scenes (sensing: or 1), L codes, M antennas, N elements; 4 = the source itself and its
-derivatives; 3 = azimuth in rad, elevation in rad, reciprocal range in 1/m.
+Shapes: B scenes (sensing: or 1), L codes, M antennas, N elements; X vectors; 4 = the
+source itself and its derivatives; 8 = twice those; 3 = azimuth in rad, elevation in rad, reciprocal range in 1/m.
 """
 
 import torch
@@ -20,6 +20,8 @@ def climb_source(
     place_B3: Tensor,
     sensing_BLMN: Tensor,
     config: ArrayConfig,
+    *,
+    seen_BLMM: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One Gauss–Newton step of one more source's position, and the position's deviation.
 
@@ -35,6 +37,7 @@ def climb_source(
         place_B3: Place to start from.
         sensing_BLMN: Φ_l, complex64.
         config: The size.
+        seen_BLMM: R_l⁻¹ S_l R_l⁻¹; computed unless given.
 
     Returns:
         step_B3, and deviation_B3 = (J⁻¹)_ii^½ / √T, both in the units of a place.
@@ -44,26 +47,29 @@ def climb_source(
         place_B3.unsqueeze(1), elements_N3, wavelength_m=config.wavelength_m
     )
     both_BN4 = torch.cat((a_BN1, slopes_BN13.squeeze(2)), -1)
-    c, l, m, n = sensing_BLMN.shape
-    d_BLM4 = (sensing_BLMN.reshape(c, l * m, n) @ both_BN4).view(-1, l, m, 4)
-    # By Sherman–Morrison, Q x = R⁻¹ x − R⁻¹ d (dᴴ R⁻¹ x) p / (1 + p m).
-    white_BLM4 = inverse_BLMM @ d_BLM4
-    heard_BLM1 = d_BLM4[..., :1]
-    m_BL4 = (heard_BLM1.conj() * white_BLM4).sum(2)
-    n_BL = _form(sample_BLMM, white_BLM4[..., :1], white_BLM4[..., :1]).squeeze(-1).real
+    d_BLM4 = _heard(both_BN4, sensing_BLMN)
+    if seen_BLMM is None:
+        seen_BLMM = inverse_BLMM @ sample_BLMM @ inverse_BLMM
+    white_BLM8 = torch.cat((inverse_BLMM @ d_BLM4, seen_BLMM @ d_BLM4), -1)
+    forms_BL48 = d_BLM4.mH @ white_BLM8
+    m_BL44, n_BL4 = forms_BL48[..., :4], forms_BL48[..., 0, 4:]
+    m_BL4 = m_BL44[..., 0, :]
     loudness_BL = m_BL4[..., 0].real
-    power_B1 = (n_BL - loudness_BL).sum(1, keepdim=True) / loudness_BL.square().sum(1, keepdim=True)
-    power_B1 = power_B1.clamp(LEAST_POWER / m, 1 / m)
-    share_BL = power_B1 / (1 + power_B1 * loudness_BL)
-    solved_BLM4 = white_BLM4 - white_BLM4[..., :1] * (share_BL.unsqueeze(-1) * m_BL4).unsqueeze(2)
-    d_Q_BL4 = (heard_BLM1.conj() * solved_BLM4).sum(2)
-    fit_BL3 = _form(sample_BLMM, solved_BLM4[..., :1], solved_BLM4[..., 1:]) - d_Q_BL4[..., 1:]
+    excess_BL = n_BL4[..., 0].real - loudness_BL
+    power_B1 = excess_BL.sum(1, keepdim=True) / loudness_BL.square().sum(1, keepdim=True)
+    antennas = sensing_BLMN.shape[2]
+    power_B1 = power_B1.clamp(LEAST_POWER / antennas, 1 / antennas)
+    # By Sherman–Morrison, xᴴ Q y = xᴴ R⁻¹ y − (xᴴ R⁻¹ d)(dᴴ R⁻¹ y) p / (1 + p m).
+    left_BL = 1 / (1 + power_B1 * loudness_BL)
+    lost_BL3 = (power_B1 * left_BL).unsqueeze(-1) * m_BL4[..., 1:]
+    crossed_BL3 = left_BL.unsqueeze(-1) * m_BL4[..., 1:]
+    seen_BL3 = n_BL4[..., 1:] - lost_BL3 * n_BL4[..., :1]
+    fit_BL3 = left_BL.unsqueeze(-1) * seen_BL3 - crossed_BL3
     slope_B3 = 2 * power_B1 * fit_BL3.real.sum(1)
-    mixed_BL33 = (d_BLM4[..., 1:].mH @ solved_BLM4[..., 1:]).real
-    crossed_BL3 = d_Q_BL4[..., 1:]
+    mixed_BL33 = m_BL44[..., 1:, 1:] - m_BL4[..., 1:, None].conj() * lost_BL3.unsqueeze(-2)
     crossed_BL33 = (crossed_BL3.unsqueeze(-1) * crossed_BL3.unsqueeze(-2)).real
-    loud_BL11 = d_Q_BL4[..., 0].real[..., None, None]
-    information_B33 = (loud_BL11 * mixed_BL33 + crossed_BL33).sum(1)
+    loud_BL11 = (left_BL * loudness_BL)[..., None, None]
+    information_B33 = (loud_BL11 * mixed_BL33.real + crossed_BL33).sum(1)
     information_B33 = 2 * power_B1.square().unsqueeze(-1) * information_B33
     inverse_B33 = torch.linalg.inv_ex(information_B33).inverse
     step_B3 = (inverse_B33 @ slope_B3.unsqueeze(-1)).squeeze(-1)
@@ -71,6 +77,12 @@ def climb_source(
     return step_B3, variance_B3.clamp(min=0).sqrt()
 
 
-def _form(matrix_BLMM: Tensor, left_BLM1: Tensor, right_BLMX: Tensor) -> Tensor:
-    """leftᴴ X right under every code, (B, L, X)."""
-    return (left_BLM1.conj() * (matrix_BLMM @ right_BLMX)).sum(2)
+def _heard(steering_BNX: Tensor, sensing_BLMN: Tensor) -> Tensor:
+    """Φ_l a of each scene's own vectors, (B, L, M, X)."""
+    c, l, m, n = sensing_BLMN.shape
+    b, _, x = steering_BNX.shape
+    if c > 1:
+        return (sensing_BLMN.reshape(c, l * m, n) @ steering_BNX).view(b, l, m, x)
+    flat_NX = steering_BNX.transpose(0, 1).reshape(n, b * x)
+    heard_LMBX = (sensing_BLMN.reshape(l * m, n) @ flat_NX).view(l, m, b, x)
+    return heard_LMBX.permute(2, 0, 1, 3).contiguous()

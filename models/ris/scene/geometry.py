@@ -151,6 +151,12 @@ def steering(positions_K3: Tensor, elements_N3: Tensor, *, wavelength_m: float) 
     Returns:
         steering_NK: (…, N, K), complex, unit modulus.
     """
+    phase_NK = steering_phase(positions_K3, elements_N3, wavelength_m=wavelength_m)
+    return torch.complex(phase_NK.cos(), phase_NK.sin())
+
+
+def steering_phase(positions_K3: Tensor, elements_N3: Tensor, *, wavelength_m: float) -> Tensor:
+    """Phases of `steering`, (…, N, K), in rad."""
     range_K = positions_K3[..., 2]
     u_K3 = direction(positions_K3[..., 0], positions_K3[..., 1])
     square_N1 = elements_N3.square().sum(-1, keepdim=True)
@@ -160,8 +166,7 @@ def steering(positions_K3: Tensor, elements_N3: Tensor, *, wavelength_m: float) 
     cross_NK = square_N1 - 2 * range_K.unsqueeze(-2) * along_NK
     root_NK = (range_K.square().unsqueeze(-2) + cross_NK).sqrt()
     path_NK = cross_NK / (root_NK + range_K.unsqueeze(-2))
-    phase_NK = path_NK * (-2 * pi / wavelength_m)
-    return torch.complex(phase_NK.cos(), phase_NK.sin())
+    return path_NK * (-2 * pi / wavelength_m)
 
 
 def steering_derivatives(

@@ -95,8 +95,8 @@ def test_the_table_of_one_wall_gives_what_a_wall_a_scene_gives():
     own = Responses(steering_1NG, scenes.installation.sensing_BLMN.expand(6, -1, -1, -1))
     power_BC = torch.rand(6, steering_1NG.shape[-1])
 
-    assert shared.table_LCX is not None
-    assert own.table_LCX is None
+    assert shared.table_LXC is not None
+    assert own.table_LXC is None
     covariance_BLMM = own.covariance(power_BC)
     torch.testing.assert_close(shared.covariance(power_BC), covariance_BLMM)
     torch.testing.assert_close(

@@ -1,0 +1,154 @@
+"""Responses of the base station to candidate sources, d_l = Φ_l a, and sums over them.
+
+All that the physics of `RisCovarianceNet` asks of candidates are quadratic forms dᴴ X d and
+covariances Σ p d dᴴ. With few antennas both are real matrix products with one table of d dᴴ in
+packed form (`linalg.hermitian`), several times faster than products of small complex matrices.
+
+Shapes: B scenes (or 1 where all share it); L codes; M antennas; N elements; C candidates; X the M²
+reals of a Hermitian M×M matrix; Y = 2N, the real parts of N elements and then their imaginary
+parts; Z = 2M likewise; 3 = azimuth in rad, elevation in rad, reciprocal range in 1/m.
+"""
+
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from models.linalg.hermitian import pack_hermitian, unpack_hermitian
+from models.ris.scene.geometry import (
+    ArrayConfig,
+    as_positions,
+    element_positions,
+    steering,
+    steering_phase,
+)
+
+# A table of candidates that differ from scene to scene is built anew each time. It has M² rows for
+# M of the responses, which pays for few antennas.
+_MOST_ANTENNAS = 6
+
+
+def candidate_steering(positions_BC3: Tensor, config: ArrayConfig) -> Tensor:
+    """Steering vectors, (…, N, C), of positions given by reciprocal range."""
+    elements_N3 = element_positions(config, device=positions_BC3.device)
+    return steering(as_positions(positions_BC3), elements_N3, wavelength_m=config.wavelength_m)
+
+
+def candidate_parts(positions_BC3: Tensor, config: ArrayConfig) -> Tensor:
+    """The same vectors as real numbers, (Y, B, C): one matrix product serves all scenes."""
+    elements_N3 = element_positions(config, device=positions_BC3.device)
+    flat_X3 = as_positions(positions_BC3).flatten(0, 1)
+    phase_NX = steering_phase(flat_X3, elements_N3, wavelength_m=config.wavelength_m)
+    return torch.cat((phase_NX.cos(), phase_NX.sin())).unflatten(1, positions_BC3.shape[:2])
+
+
+def parts_of(steering_BNC: Tensor) -> Tensor:
+    """(Y, B, C) from complex steering vectors."""
+    return torch.cat((steering_BNC.real, steering_BNC.imag), 1).transpose(0, 1)
+
+
+def steering_of(parts_YBC: Tensor) -> Tensor:
+    """Complex steering vectors, (B, N, C), from their parts."""
+    real_NBC, imag_NBC = parts_YBC.chunk(2)
+    return torch.complex(real_NBC, imag_NBC).transpose(0, 1)
+
+
+def sensing_parts(sensing_BLMN: Tensor) -> Tensor:
+    """Real matrices (B, L, Z, Y) that map the parts of a to the parts of Φ_l a."""
+    real, imag = sensing_BLMN.real, sensing_BLMN.imag
+    return torch.cat((torch.cat((real, -imag), -1), torch.cat((imag, real), -1)), -2)
+
+
+class Responses:
+    """Responses to any candidates, d_l = Φ_l a.
+
+    With one installation and one grid for all scenes there is a table of them.
+
+    Args:
+        steering_BNC: a, complex64.
+        sensing_BLMN: Φ_l, complex64.
+    """
+
+    def __init__(self, steering_BNC: Tensor, sensing_BLMN: Tensor) -> None:
+        b, l, m, n = sensing_BLMN.shape
+        response_BXC = sensing_BLMN.reshape(b, l * m, n) @ steering_BNC
+        self.response_BLMC = response_BXC.view(len(response_BXC), l, m, response_BXC.shape[-1])
+        self.table_LXC: Tensor | None = None
+        if len(self.response_BLMC) == 1:
+            d_LMC = self.response_BLMC[0]
+            self.table_LXC = _table(d_LMC.real, d_LMC.imag)
+
+    def quadratic(self, form_BLMM: Tensor) -> Tensor:
+        """dᴴ X d, of shape LBC, for a Hermitian form X under every code."""
+        if self.table_LXC is not None:
+            return pack_hermitian(form_BLMM).transpose(0, 1) @ self.table_LXC
+        d_BLMC = self.response_BLMC
+        turned_BLMC = form_BLMM @ d_BLMC
+        products_BLMC = turned_BLMC.real * d_BLMC.real + turned_BLMC.imag * d_BLMC.imag
+        return products_BLMC.sum(2).transpose(0, 1)
+
+    def quadratics(self, first_BLMM: Tensor, second_BLMM: Tensor) -> tuple[Tensor, Tensor]:
+        """The quadratic forms of two matrices, each of shape LBC; the caller may change them."""
+        return self.quadratic(first_BLMM), self.quadratic(second_BLMM)
+
+    def covariance(self, power_BC: Tensor) -> Tensor:
+        """Σ_c p_c d_lc d_lcᴴ, of shape BLMM."""
+        if self.table_LXC is not None:
+            l, x, c = self.table_LXC.shape
+            packed_BLX = (power_BC @ self.table_LXC.view(l * x, c).T).view(-1, l, x)
+            return unpack_hermitian(packed_BLX, self.response_BLMC.shape[2])
+        return (self.response_BLMC * power_BC[:, None, None, :]) @ self.response_BLMC.mH
+
+
+class NearResponses:
+    """Responses to a few candidates of its own for each scene, by a table; for few antennas.
+
+    Args:
+        parts_YBC: a, from `candidate_parts`.
+        sensing_BLZY: Φ_l, from `sensing_parts`.
+    """
+
+    def __init__(self, parts_YBC: Tensor, sensing_BLZY: Tensor) -> None:
+        b, l, z, y = sensing_BLZY.shape
+        if b == 1:
+            flat_XC = sensing_BLZY.view(l * z, y) @ parts_YBC.flatten(1)
+            # In this order all sums below are over neighbours in memory.
+            d_LBZC = flat_XC.view(l, z, *parts_YBC.shape[1:]).transpose(1, 2).contiguous()
+        else:
+            d_BXC = sensing_BLZY.view(b, l * z, y) @ parts_YBC.transpose(0, 1)
+            d_LBZC = d_BXC.view(b, l, z, -1).transpose(0, 1)
+        self._antennas = z // 2
+        self.table_LBXC = _table(d_LBZC[:, :, : z // 2], d_LBZC[:, :, z // 2 :])
+
+    def quadratics(self, first_BLMM: Tensor, second_BLMM: Tensor) -> tuple[Tensor, Tensor]:
+        """As in `Responses`."""
+        forms_BL2X = pack_hermitian(torch.stack((first_BLMM, second_BLMM), 2))
+        first_LBC, second_LBC = (forms_BL2X.transpose(0, 1) @ self.table_LBXC).unbind(2)
+        return first_LBC, second_LBC
+
+    def covariance(self, power_BC: Tensor) -> Tensor:
+        """As in `Responses`."""
+        packed_LBX = (self.table_LBXC @ power_BC.unsqueeze(-1)).squeeze(-1)
+        return unpack_hermitian(packed_LBX.transpose(0, 1), self._antennas)
+
+
+def near_responses(
+    parts_YBC: Tensor, sensing_BLMN: Tensor, sensing_BLZY: Tensor
+) -> Responses | NearResponses:
+    """Responses to candidates around each scene's own place."""
+    if sensing_BLMN.shape[2] <= _MOST_ANTENNAS:
+        return NearResponses(parts_YBC, sensing_BLZY)
+    return Responses(steering_of(parts_YBC), sensing_BLMN)
+
+
+def _table(real_MC: Tensor, imag_MC: Tensor) -> Tensor:
+    """d dᴴ in packed form, (…, X, C), from the parts of d, (…, M, C)."""
+    real_parts, imag_parts = [], []
+    for i in range(1, real_MC.shape[-2]):
+        # √2 as in `pack_hermitian`.
+        re, im = sqrt(2) * real_MC[..., i : i + 1, :], sqrt(2) * imag_MC[..., i : i + 1, :]
+        before_re, before_im = real_MC[..., :i, :], imag_MC[..., :i, :]
+        real_parts.append(torch.addcmul(re * before_re, im, before_im))
+        imag_parts.append(torch.addcmul(im * before_re, re, before_im, value=-1))
+    power_MC = torch.addcmul(real_MC * real_MC, imag_MC, imag_MC)
+    return torch.cat((power_MC, *real_parts, *imag_parts), -2)
