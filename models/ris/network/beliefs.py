@@ -1,8 +1,8 @@
 """State of the network between visits: the scene, and each slot's scores and belief.
 
 Shapes: B scenes (or 1 where all share it); L codes; M antennas; N elements; C candidates, the cells
-of the grid and then those of the zoom; W width of a token; S numbers of a visit's summary; 3 = a
-position as in `estimators.posterior`.
+of the grid and then those of the zoom; W width of a token; S numbers of a visit's summary; Y and Z
+as in `estimators.responses`; 3 = a position as in `estimators.posterior`.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,44 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.ris.estimators.posterior import Responses
+from models.ris.estimators.responses import (
+    NearResponses,
+    Responses,
+    sensing_parts,
+    steering_of,
+)
+
+
+@dataclass(frozen=True)
+class Sensed:
+    """The grid as the base station sees it: constants of one wall, or of one a scene."""
+
+    channel_BMN: Tensor
+    codes_BLN: Tensor
+    sensing_BLMN: Tensor
+    sensing_BLZY: Tensor
+    grid: Responses
+
+    @classmethod
+    def through(cls, channel_BMN: Tensor, codes_BLN: Tensor, steering_BNG: Tensor) -> "Sensed":
+        """Constants of a grid's steering vectors behind a wall, with copies of the wall's."""
+        scale = codes_BLN.shape[-1] ** -0.5
+        sensing_BLMN = channel_BMN.unsqueeze(1) * codes_BLN.unsqueeze(2) * scale
+        return cls(
+            channel_BMN.clone(),
+            codes_BLN.clone(),
+            sensing_BLMN,
+            sensing_parts(sensing_BLMN),
+            Responses(steering_BNG, sensing_BLMN),
+        )
+
+    def is_through(self, channel_BMN: Tensor, codes_BLN: Tensor) -> bool:
+        """Whether these constants are those of a wall, compared number by number."""
+        pairs = ((self.channel_BMN, channel_BMN), (self.codes_BLN, codes_BLN))
+        return all(
+            kept.dtype == given.dtype and kept.device == given.device and torch.equal(kept, given)
+            for kept, given in pairs
+        )
 
 
 @dataclass(frozen=True)
@@ -19,8 +56,15 @@ class Scene:
     """Inputs of the network, and the responses to the whole grid under their codes."""
 
     sample_BLMM: Tensor
-    sensing_BLMN: Tensor
-    grid: Responses
+    sensed: Sensed
+
+    @property
+    def sensing_BLMN(self) -> Tensor:
+        return self.sensed.sensing_BLMN
+
+    @property
+    def grid(self) -> Responses:
+        return self.sensed.grid
 
 
 @dataclass(frozen=True)
@@ -31,8 +75,12 @@ class Scores:
     power_BC: Tensor
     best_B3: Tensor
     summary_BS: Tensor
-    near_steering_BNC: Tensor
-    near: Responses
+    near_YBC: Tensor  # steering vectors of the zoom by their parts; without candidates at first
+    near: Responses | NearResponses | None
+
+    @property
+    def near_steering_BNC(self) -> Tensor:
+        return steering_of(self.near_YBC)
 
 
 @dataclass(frozen=True)
@@ -55,4 +103,9 @@ class Slot:
 def response(scene: Scene, slots: Sequence[Slot]) -> Tensor:
     """Covariance under every code of all slots that were visited, BLMM."""
     found = [slot.belief.response_BLMM for slot in slots if slot.belief is not None]
-    return torch.stack(found).sum(0) if found else torch.zeros_like(scene.sample_BLMM)
+    if not found:
+        return torch.zeros_like(scene.sample_BLMM)
+    total_BLMM = found[0]
+    for response_BLMM in found[1:]:
+        total_BLMM = total_BLMM + response_BLMM
+    return total_BLMM

@@ -25,15 +25,19 @@ from torch import Tensor, nn
 
 from models.linalg.gram import trace
 from models.ris.estimators.posterior import (
-    Responses,
     add_noise,
-    candidate_steering,
+    factor_of_parts,
     fit_noise,
     position_grid,
     source_gain,
-    weighted_factor,
 )
-from models.ris.network.beliefs import Belief, Scene, Scores, Slot, response
+from models.ris.estimators.responses import (
+    candidate_parts,
+    candidate_steering,
+    near_responses,
+    parts_of,
+)
+from models.ris.network.beliefs import Belief, Scene, Scores, Sensed, Slot, response
 from models.ris.network.slot_control import Backbone, Head
 from models.ris.network.source_climb import climb_source
 from models.ris.scene.geometry import ArrayConfig
@@ -107,6 +111,7 @@ class RisCovarianceNet(nn.Module):
         cells = len(grid.positions_G3)
         self.backbone = Backbone(config.max_sources, cells, width=width, dropout=dropout)
         self.head = Head(cells, width=width)
+        self._kept: Sensed | None = None
 
     def forward(
         self, sample_BLMM: Tensor, codes_BLN: Tensor, channel_BMN: Tensor
@@ -123,9 +128,8 @@ class RisCovarianceNet(nn.Module):
             the noise above the floor, of shape B, in the same units. `factor_from` reads them.
         """
         batch, antennas = len(sample_BLMM), sample_BLMM.shape[-1]
-        sensing_BLMN = channel_BMN.unsqueeze(1) * codes_BLN.unsqueeze(2) / sqrt(codes_BLN.shape[-1])
-        with _full_precision(sample_BLMM):
-            scene = Scene(sample_BLMM, sensing_BLMN, Responses(self.steering_1NG, sensing_BLMN))
+        with torch.no_grad(), _full_precision(sample_BLMM):
+            scene = Scene(sample_BLMM, self._sensed(codes_BLN, channel_BMN))
         log_noise_B = sample_BLMM.real.new_full((batch,), log(_FIRST_NOISE / antennas))
         slots = [Slot(token_W.expand(batch, -1)) for token_W in self.backbone.first_token_KW]
         for layer in range(self.layers):
@@ -141,47 +145,88 @@ class RisCovarianceNet(nn.Module):
             log_noise_B = log_noise_B + torch.stack(steps).mean(0)
         return self._outputs(slots, log_noise_B)
 
+    def _sensed(self, codes_BLN: Tensor, channel_BMN: Tensor) -> Sensed:
+        """Constants of the walls; on the CPU those of one wall are kept for the next call.
+
+        On other devices the comparison would wait for the device.
+        """
+        if self._kept is not None and self._kept.is_through(channel_BMN, codes_BLN):
+            return self._kept
+        sensed = Sensed.through(channel_BMN, codes_BLN, self.steering_1NG)
+        is_one = len(codes_BLN) == len(channel_BMN) == 1
+        # A tensor of inference mode could enter no graph later.
+        is_lasting = codes_BLN.device.type == "cpu" and not torch.is_inference_mode_enabled()
+        self._kept = sensed if is_one and is_lasting else None
+        return sensed
+
     @torch.no_grad()
     def _score(
         self, scene: Scene, slots: Sequence[Slot], slot: Slot, log_noise_B: Tensor, layer: int
     ) -> Scores:
         """Score the grid and, around the best candidate of the previous visit, a finer one."""
-        sample_BLMM, cells = scene.sample_BLMM, self.positions_1G3.shape[1]
+        sample_BLMM = scene.sample_BLMM
         with _full_precision(sample_BLMM):
             others_BLMM = response(scene, [other for other in slots if other is not slot])
             rest_BLMM = add_noise(others_BLMM, log_noise_B)
             inverse_BLMM = torch.linalg.inv_ex(rest_BLMM).inverse
-            near_BC3, reach_B3 = self._near(scene, slot, inverse_BLMM)
-            near_steering_BNC = candidate_steering(near_BC3, self.config)
-            near = Responses(near_steering_BNC, scene.sensing_BLMN)
+            seen_BLMM = inverse_BLMM @ sample_BLMM @ inverse_BLMM
+            near_BC3, reach_B3 = self._near(scene, slot, inverse_BLMM, seen_BLMM)
+            near_YBC = candidate_parts(near_BC3, self.config)
+            near = None
+            if near_BC3.shape[1]:
+                near = near_responses(near_YBC, scene.sensing_BLMN, scene.sensed.sensing_BLZY)
             gain_BC, power_BC = source_gain(
-                sample_BLMM, inverse_BLMM, (scene.grid, near), snapshots=self.config.snapshots
+                sample_BLMM,
+                inverse_BLMM,
+                (scene.grid,) if near is None else (scene.grid, near),
+                snapshots=self.config.snapshots,
+                seen_BLMM=seen_BLMM,
             )
-        grid_BG3 = self.positions_1G3.expand(len(near_BC3), -1, -1)
-        positions_BC3 = torch.cat((grid_BG3, near_BC3), 1)
         most_B1, index_B1 = gain_BC.max(-1, keepdim=True)
-        best_B13 = positions_BC3.gather(1, index_B1.unsqueeze(-1).expand(-1, -1, 3))
         gain_BC = gain_BC - most_B1
-        if near_BC3.shape[1]:
-            # The zoom covers a box of 3 reaches a side, which the grid must not count again.
-            centre_B13 = near_BC3[:, len(self.offsets_C3) // 2].unsqueeze(1)
-            distance_BG3 = (self.positions_1G3 - centre_B13).abs()
-            is_twice_BG = (distance_BG3 < 1.5 * reach_B3.unsqueeze(1)).all(-1)
-            gain_BC[:, :cells] = gain_BC[:, :cells].masked_fill(is_twice_BG, _NOTHING)
-            gain_BC[:, cells:] += (reach_B3 / self.cell_3).log().sum(-1, keepdim=True)
-        belief_BC = gain_BC.softmax(-1)
+        if near is not None:
+            self._count_once(gain_BC, near_BC3, reach_B3)
+        log_belief_BC = gain_BC.log_softmax(-1)
+        belief_BC = log_belief_BC.exp()
         # Each number is shifted and scaled to about −1…1.
         summary = (
-            torch.special.entr(belief_BC).sum(-1) - 2,
+            -(belief_BC * log_belief_BC).sum(-1) - 2,
             most_B1.squeeze(-1).clamp(min=0.1).log() - 2,
             (belief_BC * power_BC).sum(-1).log() + 2.5,
             trace(rest_BLMM).mean(-1).log() + 0.5,
             torch.full_like(log_noise_B, layer - 1.0),
         )
-        summary_BS = torch.stack(summary, -1)
-        return Scores(gain_BC, power_BC, best_B13.squeeze(1), summary_BS, near_steering_BNC, near)
+        best_B3 = self._place(index_B1.squeeze(-1), near_BC3)
+        return Scores(gain_BC, power_BC, best_B3, torch.stack(summary, -1), near_YBC, near)
 
-    def _near(self, scene: Scene, slot: Slot, inverse_BLMM: Tensor) -> tuple[Tensor, Tensor]:
+    def _place(self, index_B: Tensor, near_BC3: Tensor) -> Tensor:
+        """Positions of candidates by their index."""
+        cells = self.positions_1G3.shape[1]
+        grid_B3 = self.positions_1G3[0][index_B.clamp(max=cells - 1)]
+        if not near_BC3.shape[1]:
+            return grid_B3
+        index_B13 = (index_B - cells).clamp(min=0)[:, None, None].expand(-1, -1, 3)
+        near_B3 = near_BC3.gather(1, index_B13).squeeze(1)
+        return torch.where((index_B < cells).unsqueeze(-1), grid_B3, near_B3)
+
+    def _count_once(self, gain_BC: Tensor, near_BC3: Tensor, reach_B3: Tensor) -> None:
+        """Weight the zoom's candidates by their cells, and drop the grid's cells that it covers.
+
+        The zoom covers a box of 3 reaches a side.
+        """
+        cells = self.positions_1G3.shape[1]
+        centre_B3 = near_BC3[:, len(self.offsets_C3) // 2]
+        is_twice_BG = torch.ones_like(gain_BC[:, :cells], dtype=torch.bool)
+        # Axis by axis: rows of three numbers would leave a processor's vectors empty.
+        for axis in range(3):
+            distance_BG = (self.positions_1G3[..., axis] - centre_B3[:, axis : axis + 1]).abs_()
+            is_twice_BG &= distance_BG < 1.5 * reach_B3[:, axis : axis + 1]
+        gain_BC[:, :cells].masked_fill_(is_twice_BG, _NOTHING)
+        gain_BC[:, cells:] += (reach_B3 / self.cell_3).log().sum(-1, keepdim=True)
+
+    def _near(
+        self, scene: Scene, slot: Slot, inverse_BLMM: Tensor, seen_BLMM: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """27 positions around the slot's best so far, and their spacing; none at the first visit.
 
         The spacing is √3 standard deviations. Weighted by the likelihood, the positions then have
@@ -193,7 +238,12 @@ class RisCovarianceNet(nn.Module):
             return slot.token_BW.new_empty(batch, 0, 3), slot.token_BW.new_ones(batch, 3)
         best_B3, largest_3 = slot.belief.scores.best_B3, self.cell_3 / 2
         step_B3, deviation_B3 = climb_source(
-            scene.sample_BLMM, inverse_BLMM, best_B3, scene.sensing_BLMN, self.config
+            scene.sample_BLMM,
+            inverse_BLMM,
+            best_B3,
+            scene.sensing_BLMN,
+            self.config,
+            seen_BLMM=seen_BLMM,
         )
         # A step ends at the cell's edge, and a position without a finite step stays.
         step_B3 = torch.maximum(torch.minimum(step_B3, largest_3), -largest_3).nan_to_num(nan=0.0)
@@ -207,13 +257,16 @@ class RisCovarianceNet(nn.Module):
         """Belief after a visit: weights = power · softmax(sharpness · gain + prior)."""
         sharper_B1, louder_B1, nearer_B1 = (control_B4[:, i : i + 1] for i in range(3))
         cells = prior_BG.shape[-1]
-        near_count = scores.gain_BC.shape[-1] - cells
-        prior_BC = torch.cat((prior_BG, nearer_B1.expand(-1, near_count)), -1)
+        prior_BC = prior_BG
+        if scores.near is not None:
+            near_count = scores.gain_BC.shape[-1] - cells
+            prior_BC = torch.cat((prior_BG, nearer_B1.expand(-1, near_count)), -1)
         share_BC = (sharper_B1.exp() * scores.gain_BC + prior_BC).softmax(-1)
         weights_BC = share_BC * scores.power_BC * louder_B1.exp()
         with torch.no_grad(), _full_precision(weights_BC):
             response_BLMM = scene.grid.covariance(weights_BC[:, :cells])
-            response_BLMM = response_BLMM + scores.near.covariance(weights_BC[:, cells:])
+            if scores.near is not None:
+                response_BLMM += scores.near.covariance(weights_BC[:, cells:])
         return Belief(scores, weights_BC, response_BLMM)
 
     def _outputs(self, slots: Sequence[Slot], log_noise_B: Tensor) -> dict[str, Tensor]:
@@ -222,14 +275,18 @@ class RisCovarianceNet(nn.Module):
         cells, columns = self.positions_1G3.shape[1], self.start_1NR.shape[-1]
         total_B = torch.stack([belief.weights_BC.sum(-1) for belief in beliefs]).sum(0)
         weights = [belief.weights_BC / total_B.unsqueeze(-1) for belief in beliefs]
-        sets = [(self.steering_1NG, torch.stack([w_BC[:, :cells] for w_BC in weights]).sum(0))]
+        grid_YBG, grid_BG = parts_of(self.steering_1NG), weights[0][:, :cells]
+        for w_BC in weights[1:]:
+            grid_BG = grid_BG + w_BC[:, :cells]
+        sets = [(grid_YBG, grid_BG)]
         for belief, w_BC in zip(beliefs, weights, strict=True):
-            sets.append((belief.scores.near_steering_BNC, w_BC[:, cells:]))
+            if belief.scores.near is not None:
+                sets.append((belief.scores.near_YBC, w_BC[:, cells:]))
         with _full_precision(total_B):
             best_BK3 = torch.stack([belief.scores.best_B3 for belief in beliefs], 1)
             spare_BNR = self.start_1NR.expand(len(total_B), -1, -1)
             start_BNR = torch.cat((candidate_steering(best_BK3, self.config), spare_BNR), -1)
-            factor_BNR = weighted_factor(sets, start_BNR[..., :columns])
+            factor_BNR = factor_of_parts(sets, start_BNR[..., :columns])
         log_noise_B = log_noise_B + self.head.log_noise_gain - total_B.log()
         return {"factor": torch.view_as_real(factor_BNR), "log_noise": log_noise_B}
 
