@@ -18,7 +18,8 @@ from math import log, pi
 import torch
 from torch import Tensor
 
-from models.linalg.gram import nystrom_factor, trace
+from models.linalg.entries import inverse_entries, pack_entries, product_entries, unpack_entries
+from models.linalg.gram import nystrom_factor
 from models.ris.estimators.responses import (
     NearResponses,
     Responses,
@@ -33,11 +34,15 @@ __all__ = [
     "Responses",
     "add_noise",
     "candidate_steering",
+    "entries_of",
     "factor_of_parts",
     "fit_noise",
+    "gain_of_forms",
+    "noise_of_forms",
     "position_grid",
     "source_gain",
     "weighted_factor",
+    "with_noise",
 ]
 
 # A source of 0.2/M is 7 dB below the total. With a lower limit noise peaks pass for sources: 0.08
@@ -84,7 +89,6 @@ def source_gain(
     *,
     snapshots: int,
     least_power: float = LEAST_POWER,
-    seen_BLMM: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Gain in log-likelihood from one more source at each candidate, and that source's power.
 
@@ -100,19 +104,41 @@ def source_gain(
         responses: Candidates in one or more sets, C in all.
         snapshots: T, snapshots under each code.
         least_power: Least power of a source, times M.
-        seen_BLMM: R_l⁻¹ S_l R_l⁻¹; computed unless given.
 
     Returns:
         gain_BC in nats, and power_BC.
     """
-    if seen_BLMM is None:
-        seen_BLMM = inverse_BLMM @ sample_BLMM @ inverse_BLMM
+    inverse_MMLB = entries_of(inverse_BLMM)
+    seen_MMLB = product_entries(
+        product_entries(inverse_MMLB, entries_of(sample_BLMM)), inverse_MMLB
+    )
+    return gain_of_forms(
+        pack_entries(seen_MMLB),
+        pack_entries(inverse_MMLB),
+        responses,
+        antennas=sample_BLMM.shape[-1],
+        snapshots=snapshots,
+        least_power=least_power,
+    )
+
+
+def gain_of_forms(
+    seen_XLB: Tensor,
+    inverse_XLB: Tensor,
+    responses: Sequence[Responses | NearResponses],
+    *,
+    antennas: int,
+    snapshots: int,
+    least_power: float = LEAST_POWER,
+) -> tuple[Tensor, Tensor]:
+    """`source_gain` from R_l⁻¹ S_l R_l⁻¹ and R_l⁻¹ in packed form."""
+    limits = (least_power / antennas, 1 / antennas)
     parts = [
         _gain(
-            *candidates.quadratics(seen_BLMM, inverse_BLMM),
+            candidates.quadratic(seen_XLB),
+            candidates.quadratic(inverse_XLB),
             snapshots=snapshots,
-            least_power=least_power / sample_BLMM.shape[-1],
-            most_power=1 / sample_BLMM.shape[-1],
+            limits=limits,
         )
         for candidates in responses
     ]
@@ -121,11 +147,11 @@ def source_gain(
 
 
 def _gain(
-    n_LBC: Tensor, m_LBC: Tensor, *, snapshots: int, least_power: float, most_power: float
+    n_LBC: Tensor, m_LBC: Tensor, *, snapshots: int, limits: tuple[float, float]
 ) -> tuple[Tensor, Tensor]:
     """Gains and powers of `source_gain` for one set of candidates; changes n in place."""
     power_BC = (n_LBC.sum(0) - m_LBC.sum(0)) / (m_LBC * m_LBC).sum(0)
-    power_BC = power_BC.clamp_(least_power, most_power)
+    power_BC = power_BC.clamp_(*limits)
     growth_LBC = torch.addcmul(m_LBC.new_ones(()), m_LBC, power_BC)
     fit_BC = n_LBC.div_(growth_LBC).sum(0)
     # Four codes share one logarithm: with p m < 1e5 at 24 dB, fp32 would have room for seven.
@@ -144,11 +170,34 @@ def fit_noise(sample_BLMM: Tensor, sources_BLMM: Tensor, log_noise_B: Tensor) ->
     0 dB below the total.
     """
     antennas = sample_BLMM.shape[-1]
-    inverse_BLMM = torch.linalg.inv_ex(add_noise(sources_BLMM, log_noise_B)).inverse
-    # tr(X Y) = Σ X ∘ Ȳ for a Hermitian Y.
-    seen_BLMM = torch.view_as_real(inverse_BLMM @ sample_BLMM) * torch.view_as_real(inverse_BLMM)
-    ratio_B = seen_BLMM.flatten(1).sum(-1) / trace(inverse_BLMM).sum(-1)
+    sources_XLB = pack_entries(entries_of(sources_BLMM))
+    return noise_of_forms(entries_of(sample_BLMM), sources_XLB, log_noise_B, antennas=antennas)
+
+
+def noise_of_forms(
+    sample_MMLB: Tensor, sources_XLB: Tensor, log_noise_B: Tensor, *, antennas: int
+) -> Tensor:
+    """`fit_noise` of the sample by its entries, and of sources in packed form."""
+    rest_XLB = with_noise(sources_XLB, log_noise_B, antennas=antennas)
+    inverse_MMLB = inverse_entries(unpack_entries(rest_XLB, antennas))
+    half_MMLB = product_entries(inverse_MMLB, sample_MMLB)
+    # tr(X Y) = Re Σ X ∘ Ȳ for a Hermitian Y.
+    seen_MMLB2 = torch.view_as_real(half_MMLB) * torch.view_as_real(inverse_MMLB)
+    trace_B = inverse_MMLB.diagonal().real.sum((0, 2))
+    ratio_B = seen_MMLB2.sum((0, 1, 2, 4)) / trace_B
     return (log_noise_B + ratio_B.log()).clamp(log(_LEAST_NOISE / antennas), -log(antennas))
+
+
+def entries_of(matrix_BLMM: Tensor) -> Tensor:
+    """Matrices by their entries, MMLB."""
+    return matrix_BLMM.permute(2, 3, 1, 0).contiguous()
+
+
+def with_noise(sources_XLB: Tensor, log_noise_B: Tensor, *, antennas: int) -> Tensor:
+    """R_l + σ² I in packed form."""
+    noisy_XLB = sources_XLB.clone()
+    noisy_XLB[:antennas] += log_noise_B.exp()
+    return noisy_XLB
 
 
 def add_noise(sources_BLMM: Tensor, log_noise_B: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 All that the physics of `RisCovarianceNet` asks of candidates are quadratic forms dᴴ X d and
 covariances Σ p d dᴴ. With few antennas both are real matrix products with one table of d dᴴ in
-packed form (`linalg.hermitian`), several times faster than products of small complex matrices.
+packed form (`linalg.entries`), several times faster than products of small complex matrices.
 
 Shapes: B scenes (or 1 where all share it); L codes; M antennas; N elements; C candidates; X the M²
 reals of a Hermitian M×M matrix; Y = 2N, the real parts of N elements and then their imaginary
@@ -14,7 +14,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from models.linalg.hermitian import pack_hermitian, unpack_hermitian
+from models.linalg.entries import pack_entries, unpack_entries
 from models.ris.scene.geometry import (
     ArrayConfig,
     as_positions,
@@ -78,26 +78,28 @@ class Responses:
             d_LMC = self.response_BLMC[0]
             self.table_LXC = _table(d_LMC.real, d_LMC.imag)
 
-    def quadratic(self, form_BLMM: Tensor) -> Tensor:
-        """dᴴ X d, of shape LBC, for a Hermitian form X under every code."""
+    def quadratic(self, form_XLB: Tensor) -> Tensor:
+        """dᴴ X d, of shape LBC, for a packed Hermitian form X under every code."""
         if self.table_LXC is not None:
-            return pack_hermitian(form_BLMM).transpose(0, 1) @ self.table_LXC
+            return form_XLB.permute(1, 2, 0) @ self.table_LXC
         d_BLMC = self.response_BLMC
+        form_BLMM = unpack_entries(form_XLB, d_BLMC.shape[2]).permute(3, 2, 0, 1)
         turned_BLMC = form_BLMM @ d_BLMC
         products_BLMC = turned_BLMC.real * d_BLMC.real + turned_BLMC.imag * d_BLMC.imag
         return products_BLMC.sum(2).transpose(0, 1)
 
-    def quadratics(self, first_BLMM: Tensor, second_BLMM: Tensor) -> tuple[Tensor, Tensor]:
-        """The quadratic forms of two matrices, each of shape LBC; the caller may change them."""
-        return self.quadratic(first_BLMM), self.quadratic(second_BLMM)
+    def packed_covariance(self, power_BC: Tensor) -> Tensor:
+        """Σ_c p_c d_lc d_lcᴴ, packed, XLB."""
+        if self.table_LXC is not None:
+            l, x, c = self.table_LXC.shape
+            return (self.table_LXC.view(l * x, c) @ power_BC.T).view(l, x, -1).transpose(0, 1)
+        covariance_BLMM = (self.response_BLMC * power_BC[:, None, None, :]) @ self.response_BLMC.mH
+        return pack_entries(covariance_BLMM.permute(2, 3, 1, 0))
 
     def covariance(self, power_BC: Tensor) -> Tensor:
         """Σ_c p_c d_lc d_lcᴴ, of shape BLMM."""
-        if self.table_LXC is not None:
-            l, x, c = self.table_LXC.shape
-            packed_BLX = (power_BC @ self.table_LXC.view(l * x, c).T).view(-1, l, x)
-            return unpack_hermitian(packed_BLX, self.response_BLMC.shape[2])
-        return (self.response_BLMC * power_BC[:, None, None, :]) @ self.response_BLMC.mH
+        m = self.response_BLMC.shape[2]
+        return unpack_entries(self.packed_covariance(power_BC), m).permute(3, 2, 0, 1)
 
 
 class NearResponses:
@@ -110,26 +112,27 @@ class NearResponses:
 
     def __init__(self, parts_YBC: Tensor, sensing_BLZY: Tensor) -> None:
         b, l, z, y = sensing_BLZY.shape
+        scenes, candidates = parts_YBC.shape[1:]
         if b == 1:
             flat_XC = sensing_BLZY.view(l * z, y) @ parts_YBC.flatten(1)
-            # In this order all sums below are over neighbours in memory.
-            d_LBZC = flat_XC.view(l, z, *parts_YBC.shape[1:]).transpose(1, 2).contiguous()
+            # The table is built along rows of all scenes' candidates, which are long.
+            d_LZC = flat_XC.view(l, z, scenes * candidates)
+            table_LXC = _table(d_LZC[:, : z // 2], d_LZC[:, z // 2 :])
+            table_LXBC = table_LXC.view(l, -1, scenes, candidates)
+            self.table_LBXC = table_LXBC.transpose(1, 2).contiguous()
         else:
             d_BXC = sensing_BLZY.view(b, l * z, y) @ parts_YBC.transpose(0, 1)
-            d_LBZC = d_BXC.view(b, l, z, -1).transpose(0, 1)
-        self._antennas = z // 2
-        self.table_LBXC = _table(d_LBZC[:, :, : z // 2], d_LBZC[:, :, z // 2 :])
+            d_LBZC = d_BXC.view(b, l, z, candidates).transpose(0, 1)
+            self.table_LBXC = _table(d_LBZC[:, :, : z // 2], d_LBZC[:, :, z // 2 :])
 
-    def quadratics(self, first_BLMM: Tensor, second_BLMM: Tensor) -> tuple[Tensor, Tensor]:
+    def quadratic(self, form_XLB: Tensor) -> Tensor:
         """As in `Responses`."""
-        forms_BL2X = pack_hermitian(torch.stack((first_BLMM, second_BLMM), 2))
-        first_LBC, second_LBC = (forms_BL2X.transpose(0, 1) @ self.table_LBXC).unbind(2)
-        return first_LBC, second_LBC
+        return (form_XLB.permute(1, 2, 0).unsqueeze(2) @ self.table_LBXC).squeeze(2)
 
-    def covariance(self, power_BC: Tensor) -> Tensor:
+    def packed_covariance(self, power_BC: Tensor) -> Tensor:
         """As in `Responses`."""
-        packed_LBX = (self.table_LBXC @ power_BC.unsqueeze(-1)).squeeze(-1)
-        return unpack_hermitian(packed_LBX.transpose(0, 1), self._antennas)
+        packed_LBX = (power_BC.unsqueeze(1) @ self.table_LBXC.mT).squeeze(2)
+        return packed_LBX.permute(2, 0, 1)
 
 
 def near_responses(
@@ -145,7 +148,7 @@ def _table(real_MC: Tensor, imag_MC: Tensor) -> Tensor:
     """d dᴴ in packed form, (…, X, C), from the parts of d, (…, M, C)."""
     real_parts, imag_parts = [], []
     for i in range(1, real_MC.shape[-2]):
-        # √2 as in `pack_hermitian`.
+        # √2 as in `pack_entries`.
         re, im = sqrt(2) * real_MC[..., i : i + 1, :], sqrt(2) * imag_MC[..., i : i + 1, :]
         before_re, before_im = real_MC[..., :i, :], imag_MC[..., :i, :]
         real_parts.append(torch.addcmul(re * before_re, im, before_im))

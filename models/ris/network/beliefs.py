@@ -56,6 +56,7 @@ class Scene:
     """Inputs of the network, and the responses to the whole grid under their codes."""
 
     sample_BLMM: Tensor
+    sample_MMLB: Tensor
     sensed: Sensed
 
     @property
@@ -89,7 +90,7 @@ class Belief:
 
     scores: Scores
     weights_BC: Tensor  # carries the gradient
-    response_BLMM: Tensor  # is a constant for the gradient
+    response_XLB: Tensor  # packed; is a constant for the gradient
 
 
 @dataclass
@@ -101,11 +102,12 @@ class Slot:
 
 
 def response(scene: Scene, slots: Sequence[Slot]) -> Tensor:
-    """Covariance under every code of all slots that were visited, BLMM."""
-    found = [slot.belief.response_BLMM for slot in slots if slot.belief is not None]
+    """Covariance under every code of all slots that were visited, packed, XLB."""
+    found = [slot.belief.response_XLB for slot in slots if slot.belief is not None]
     if not found:
-        return torch.zeros_like(scene.sample_BLMM)
-    total_BLMM = found[0]
-    for response_BLMM in found[1:]:
-        total_BLMM = total_BLMM + response_BLMM
-    return total_BLMM
+        _, m, codes, scenes = scene.sample_MMLB.shape
+        return scene.sample_MMLB.real.new_zeros(m * m, codes, scenes)
+    total_XLB = found[0]
+    for response_XLB in found[1:]:
+        total_XLB = total_XLB + response_XLB
+    return total_XLB

@@ -23,13 +23,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.linalg.gram import trace
+from models.linalg.entries import inverse_entries, pack_entries, product_entries, unpack_entries
 from models.ris.estimators.posterior import (
-    add_noise,
+    entries_of,
     factor_of_parts,
-    fit_noise,
+    gain_of_forms,
+    noise_of_forms,
     position_grid,
-    source_gain,
+    with_noise,
 )
 from models.ris.estimators.responses import (
     candidate_parts,
@@ -39,7 +40,7 @@ from models.ris.estimators.responses import (
 )
 from models.ris.network.beliefs import Belief, Scene, Scores, Sensed, Slot, response
 from models.ris.network.slot_control import Backbone, Head
-from models.ris.network.source_climb import climb_source
+from models.ris.network.source_climb import climb_by_forms
 from models.ris.scene.geometry import ArrayConfig
 from models.ris.scene.scenes import NOISE_FLOOR
 
@@ -129,7 +130,8 @@ class RisCovarianceNet(nn.Module):
         """
         batch, antennas = len(sample_BLMM), sample_BLMM.shape[-1]
         with torch.no_grad(), _full_precision(sample_BLMM):
-            scene = Scene(sample_BLMM, self._sensed(codes_BLN, channel_BMN))
+            sensed = self._sensed(codes_BLN, channel_BMN)
+            scene = Scene(sample_BLMM, entries_of(sample_BLMM), sensed)
         log_noise_B = sample_BLMM.real.new_full((batch,), log(_FIRST_NOISE / antennas))
         slots = [Slot(token_W.expand(batch, -1)) for token_W in self.backbone.first_token_KW]
         for layer in range(self.layers):
@@ -141,7 +143,9 @@ class RisCovarianceNet(nn.Module):
                 slot.belief = self._decide(scene, scores, control_B4, prior_BG)
                 steps.append(control_B4[:, 3])
             with torch.no_grad(), _full_precision(sample_BLMM):
-                log_noise_B = fit_noise(sample_BLMM, response(scene, slots), log_noise_B)
+                log_noise_B = noise_of_forms(
+                    scene.sample_MMLB, response(scene, slots), log_noise_B, antennas=antennas
+                )
             log_noise_B = log_noise_B + torch.stack(steps).mean(0)
         return self._outputs(slots, log_noise_B)
 
@@ -164,23 +168,24 @@ class RisCovarianceNet(nn.Module):
         self, scene: Scene, slots: Sequence[Slot], slot: Slot, log_noise_B: Tensor, layer: int
     ) -> Scores:
         """Score the grid and, around the best candidate of the previous visit, a finer one."""
-        sample_BLMM = scene.sample_BLMM
-        with _full_precision(sample_BLMM):
-            others_BLMM = response(scene, [other for other in slots if other is not slot])
-            rest_BLMM = add_noise(others_BLMM, log_noise_B)
-            inverse_BLMM = torch.linalg.inv_ex(rest_BLMM).inverse
-            seen_BLMM = inverse_BLMM @ sample_BLMM @ inverse_BLMM
-            near_BC3, reach_B3 = self._near(scene, slot, inverse_BLMM, seen_BLMM)
+        antennas = len(scene.sample_MMLB)
+        with _full_precision(scene.sample_BLMM):
+            others_XLB = response(scene, [other for other in slots if other is not slot])
+            rest_XLB = with_noise(others_XLB, log_noise_B, antennas=antennas)
+            inverse_MMLB = inverse_entries(unpack_entries(rest_XLB, antennas))
+            seen_MMLB = product_entries(inverse_MMLB, scene.sample_MMLB)
+            seen_MMLB = product_entries(seen_MMLB, inverse_MMLB)
+            near_BC3, reach_B3 = self._near(scene, slot, inverse_MMLB, seen_MMLB)
             near_YBC = candidate_parts(near_BC3, self.config)
             near = None
             if near_BC3.shape[1]:
                 near = near_responses(near_YBC, scene.sensing_BLMN, scene.sensed.sensing_BLZY)
-            gain_BC, power_BC = source_gain(
-                sample_BLMM,
-                inverse_BLMM,
+            gain_BC, power_BC = gain_of_forms(
+                pack_entries(seen_MMLB),
+                pack_entries(inverse_MMLB),
                 (scene.grid,) if near is None else (scene.grid, near),
+                antennas=antennas,
                 snapshots=self.config.snapshots,
-                seen_BLMM=seen_BLMM,
             )
         most_B1, index_B1 = gain_BC.max(-1, keepdim=True)
         gain_BC = gain_BC - most_B1
@@ -193,7 +198,7 @@ class RisCovarianceNet(nn.Module):
             -(belief_BC * log_belief_BC).sum(-1) - 2,
             most_B1.squeeze(-1).clamp(min=0.1).log() - 2,
             (belief_BC * power_BC).sum(-1).log() + 2.5,
-            trace(rest_BLMM).mean(-1).log() + 0.5,
+            rest_XLB[:antennas].sum(0).mean(0).log() + 0.5,
             torch.full_like(log_noise_B, layer - 1.0),
         )
         best_B3 = self._place(index_B1.squeeze(-1), near_BC3)
@@ -225,7 +230,7 @@ class RisCovarianceNet(nn.Module):
         gain_BC[:, cells:] += (reach_B3 / self.cell_3).log().sum(-1, keepdim=True)
 
     def _near(
-        self, scene: Scene, slot: Slot, inverse_BLMM: Tensor, seen_BLMM: Tensor
+        self, scene: Scene, slot: Slot, inverse_MMLB: Tensor, seen_MMLB: Tensor
     ) -> tuple[Tensor, Tensor]:
         """27 positions around the slot's best so far, and their spacing; none at the first visit.
 
@@ -237,13 +242,8 @@ class RisCovarianceNet(nn.Module):
         if slot.belief is None:
             return slot.token_BW.new_empty(batch, 0, 3), slot.token_BW.new_ones(batch, 3)
         best_B3, largest_3 = slot.belief.scores.best_B3, self.cell_3 / 2
-        step_B3, deviation_B3 = climb_source(
-            scene.sample_BLMM,
-            inverse_BLMM,
-            best_B3,
-            scene.sensing_BLMN,
-            self.config,
-            seen_BLMM=seen_BLMM,
+        step_B3, deviation_B3 = climb_by_forms(
+            seen_MMLB, inverse_MMLB, best_B3, scene.sensing_BLMN, self.config
         )
         # A step ends at the cell's edge, and a position without a finite step stays.
         step_B3 = torch.maximum(torch.minimum(step_B3, largest_3), -largest_3).nan_to_num(nan=0.0)
@@ -264,10 +264,10 @@ class RisCovarianceNet(nn.Module):
         share_BC = (sharper_B1.exp() * scores.gain_BC + prior_BC).softmax(-1)
         weights_BC = share_BC * scores.power_BC * louder_B1.exp()
         with torch.no_grad(), _full_precision(weights_BC):
-            response_BLMM = scene.grid.covariance(weights_BC[:, :cells])
+            response_XLB = scene.grid.packed_covariance(weights_BC[:, :cells])
             if scores.near is not None:
-                response_BLMM += scores.near.covariance(weights_BC[:, cells:])
-        return Belief(scores, weights_BC, response_BLMM)
+                response_XLB = response_XLB + scores.near.packed_covariance(weights_BC[:, cells:])
+        return Belief(scores, weights_BC, response_XLB)
 
     def _outputs(self, slots: Sequence[Slot], log_noise_B: Tensor) -> dict[str, Tensor]:
         """The factor of R scaled to trace N, and the noise in the same units."""
