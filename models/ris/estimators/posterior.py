@@ -135,8 +135,7 @@ def gain_of_forms(
     limits = (least_power / antennas, 1 / antennas)
     parts = [
         _gain(
-            candidates.quadratic(seen_XLB),
-            candidates.quadratic(inverse_XLB),
+            *candidates.quadratics(seen_XLB, inverse_XLB),
             snapshots=snapshots,
             limits=limits,
         )

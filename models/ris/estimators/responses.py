@@ -88,6 +88,10 @@ class Responses:
         products_BLMC = turned_BLMC.real * d_BLMC.real + turned_BLMC.imag * d_BLMC.imag
         return products_BLMC.sum(2).transpose(0, 1)
 
+    def quadratics(self, first_XLB: Tensor, second_XLB: Tensor) -> tuple[Tensor, Tensor]:
+        """The quadratic forms of two matrices, each of shape LBC; the caller may change them."""
+        return self.quadratic(first_XLB), self.quadratic(second_XLB)
+
     def packed_covariance(self, power_BC: Tensor) -> Tensor:
         """Σ_c p_c d_lc d_lcᴴ, packed, XLB."""
         if self.table_LXC is not None:
@@ -125,9 +129,11 @@ class NearResponses:
             d_LBZC = d_BXC.view(b, l, z, candidates).transpose(0, 1)
             self.table_LBXC = _table(d_LBZC[:, :, : z // 2], d_LBZC[:, :, z // 2 :])
 
-    def quadratic(self, form_XLB: Tensor) -> Tensor:
+    def quadratics(self, first_XLB: Tensor, second_XLB: Tensor) -> tuple[Tensor, Tensor]:
         """As in `Responses`."""
-        return (form_XLB.permute(1, 2, 0).unsqueeze(2) @ self.table_LBXC).squeeze(2)
+        forms_LB2X = torch.stack((first_XLB, second_XLB)).permute(2, 3, 0, 1).contiguous()
+        first_LBC, second_LBC = (forms_LB2X @ self.table_LBXC).unbind(2)
+        return first_LBC, second_LBC
 
     def packed_covariance(self, power_BC: Tensor) -> Tensor:
         """As in `Responses`."""

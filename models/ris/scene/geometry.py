@@ -157,16 +157,15 @@ def steering(positions_K3: Tensor, elements_N3: Tensor, *, wavelength_m: float) 
 
 def steering_phase(positions_K3: Tensor, elements_N3: Tensor, *, wavelength_m: float) -> Tensor:
     """Phases of `steering`, (…, N, K), in rad."""
-    range_K = positions_K3[..., 2]
-    u_K3 = direction(positions_K3[..., 0], positions_K3[..., 1])
+    azimuth_1K, elevation_1K, range_1K = positions_K3.movedim(-1, 0).unsqueeze(-2).contiguous()
     square_N1 = elements_N3.square().sum(-1, keepdim=True)
     # A matrix product would be rounded to half precision by autocast: 25 rad of phase to 0.1 rad.
     q_y_N1, q_z_N1 = elements_N3[:, 1:2], elements_N3[:, 2:3]  # the surface is at x = 0
-    along_NK = q_y_N1 * u_K3[..., 1].unsqueeze(-2) + q_z_N1 * u_K3[..., 2].unsqueeze(-2)
-    cross_NK = square_N1 - 2 * range_K.unsqueeze(-2) * along_NK
-    root_NK = (range_K.square().unsqueeze(-2) + cross_NK).sqrt()
-    path_NK = cross_NK / (root_NK + range_K.unsqueeze(-2))
-    return path_NK * (-2 * pi / wavelength_m)
+    y_1K, z_1K = elevation_1K.cos() * azimuth_1K.sin(), elevation_1K.sin()
+    along_NK = torch.addcmul(q_y_N1 * y_1K, q_z_N1, z_1K)
+    cross_NK = torch.addcmul(square_N1, along_NK, -2 * range_1K)
+    distance_NK = (range_1K.square() + cross_NK).sqrt()
+    return cross_NK / (distance_NK + range_1K) * (-2 * pi / wavelength_m)
 
 
 def steering_derivatives(
