@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from models.ris.network.losses import covariance_error
 from models.ris.scene.scenes import Scenes
-from models.ris.truth.metric import subspace_error
+from models.ris.truth.metric import factor_subspace_error, subspace_error
 
 _BLENDS = (0.0, 0.05, 0.1, 0.2)
 
@@ -26,15 +27,34 @@ def blend_covariances(predicted_BNN: Tensor, ridge_BNN: Tensor, blend: float) ->
     return (1 - blend) * predicted_BNN + blend * ridge_BNN
 
 
-def best_blend(predicted_BNN: Tensor, ridge_BNN: Tensor, scenes: Scenes) -> float:
+def best_blend(factor_BNR: Tensor, noise_B: Tensor, ridge_BNN: Tensor, scenes: Scenes) -> float:
     """The β of least mean ε on scenes that have no other purpose."""
     errors = {
-        blend: float(
-            subspace_error(blend_covariances(predicted_BNN, ridge_BNN, blend), scenes).mean()
-        )
+        blend: float(hybrid_subspace_error(factor_BNR, noise_B, ridge_BNN, scenes, blend).mean())
         for blend in _BLENDS
     }
     return min(errors, key=errors.__getitem__)
+
+
+def hybrid_subspace_error(
+    factor_BNR: Tensor, noise_B: Tensor, ridge_BNN: Tensor, scenes: Scenes, blend: float
+) -> Tensor:
+    """ε of the hybrid covariance; without the ridge it needs no N×N decomposition."""
+    if not blend:
+        return factor_subspace_error(factor_BNR, scenes)
+    predicted_BNN = full_covariance(factor_BNR, noise_B)
+    return subspace_error(blend_covariances(predicted_BNN, ridge_BNN, blend), scenes)
+
+
+def hybrid_distance(
+    factor_BNR: Tensor, noise_B: Tensor, ridge_BNN: Tensor, scenes: Scenes, blend: float
+) -> Tensor:
+    """`normalised_error` of the hybrid covariance, without the ridge from Gram matrices."""
+    if not blend:
+        label_BNK = scenes.factor_BNK
+        return covariance_error(factor_BNR, noise_B, label_BNK, torch.zeros_like(noise_B))
+    predicted_BNN = full_covariance(factor_BNR, noise_B)
+    return normalised_error(blend_covariances(predicted_BNN, ridge_BNN, blend), scenes)
 
 
 def normalised_error(estimate_BNN: Tensor, scenes: Scenes) -> Tensor:

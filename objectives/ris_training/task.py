@@ -27,15 +27,14 @@ from models.ris.network.losses import (
 )
 from models.ris.problem import chunks, problem, training
 from models.ris.scene.scenes import SIZES, Scenes
-from models.ris.truth.metric import match_positions, metric_db, subspace_error
+from models.ris.truth.metric import match_positions, metric_db
 from objectives._contract import Context, Group, Prediction, Task, Term
 from objectives._space import Params
 from objectives.ris_networks.registry import network_of
 from objectives.ris_training.covariances import (
     best_blend,
-    blend_covariances,
-    full_covariance,
-    normalised_error,
+    hybrid_distance,
+    hybrid_subspace_error,
 )
 
 _STEPS_PER_EPOCH = {"unit": 5, "tiny": 17, "base": 167, "full": 167}
@@ -123,17 +122,18 @@ class RisCovarianceTask(Task):
 
     def validate(self) -> Mapping[str, float]:
         shared = problem(*problem_key(self._context))
-        predicted_BNN, _ = self._predict(shared.calibration)
         blend = self._params["blend"]
         if blend is None:
-            blend = best_blend(predicted_BNN, shared.calibration_ridge_BNN, shared.calibration)
+            factor_BNR, noise_B, _ = self._predict(shared.calibration, has_loss=False)
+            ridge_BNN = shared.calibration_ridge_BNN
+            blend = best_blend(factor_BNR, noise_B, ridge_BNN, shared.calibration)
         scenes, ridge_BNN = shared.validation, shared.validation_ridge_BNN
-        predicted_BNN, loss = self._predict(scenes)
+        factor_BNR, noise_B, loss = self._predict(scenes)
         errors, distances = [], []
         for part in chunks(len(scenes)):
-            hybrid_BNN = blend_covariances(predicted_BNN[part], ridge_BNN[part], blend)
-            errors.append(subspace_error(hybrid_BNN, scenes.select(part)))
-            distances.append(normalised_error(hybrid_BNN, scenes.select(part)))
+            given = (factor_BNR[part], noise_B[part], ridge_BNN[part], scenes.select(part), blend)
+            errors.append(hybrid_subspace_error(*given))
+            distances.append(hybrid_distance(*given))
         error_B = torch.cat(errors)
         return {
             "J_db": metric_db(error_B, shared.ridge_error_B),
@@ -169,21 +169,25 @@ class RisCovarianceTask(Task):
             for snr_db, true, found, error in rows
         ]
 
-    def _predict(self, scenes: Scenes) -> tuple[Tensor, float]:
-        """FFᴴ + sI of every scene, and the mean loss."""
-        predicted: list[Tensor] = []
-        losses: list[float] = []
+    def _predict(self, scenes: Scenes, *, has_loss: bool = True) -> tuple[Tensor, Tensor, float]:
+        """F and s of every scene, and the mean loss if it is asked for."""
+        factors: list[Tensor] = []
+        noises: list[Tensor] = []
+        loss = 0.0
         for part in chunks(len(scenes)):
             some = scenes.select(part)
-            batch = Batch(some, ring_steering(some.positions_BK3, self._config))
-            outputs = self.forward(batch)
+            given = some.installation
+            outputs = self._net(some.sample_BLMM, given.codes_BLN, given.channel_BMN)
             factor_BNR, noise_B = factor_from(outputs)
-            predicted.append(full_covariance(factor_BNR, noise_B))
-            if not losses:
-                self._validated = factor_BNR
-            terms = self.loss(outputs, batch).values()
-            losses.append(len(some) * sum(float(term.weight * term.value) for term in terms))
-        return torch.cat(predicted), sum(losses) / len(scenes)
+            factors.append(factor_BNR)
+            noises.append(noise_B)
+            if has_loss:
+                batch = Batch(some, ring_steering(some.positions_BK3, self._config))
+                terms = self.loss(outputs, batch).values()
+                loss += len(some) * sum(float(term.weight * term.value) for term in terms)
+        # Those of the validation scenes, which come last, remain.
+        self._validated = factors[0]
+        return torch.cat(factors), torch.cat(noises), loss / len(scenes)
 
 
 def problem_key(context: Context) -> tuple[str, int, str, str, SceneFile | None]:
