@@ -183,7 +183,8 @@ def noise_of_forms(
     # tr(X Y) = Re Σ X ∘ Ȳ for a Hermitian Y.
     seen_MMLB2 = torch.view_as_real(half_MMLB) * torch.view_as_real(inverse_MMLB)
     trace_B = inverse_MMLB.diagonal().real.sum((0, 2))
-    ratio_B = seen_MMLB2.sum((0, 1, 2, 4)) / trace_B
+    # First over the outermost axes, whose sums run along memory.
+    ratio_B = seen_MMLB2.sum((0, 1)).sum((0, 2)) / trace_B
     return (log_noise_B + ratio_B.log()).clamp(log(_LEAST_NOISE / antennas), -log(antennas))
 
 

@@ -39,7 +39,10 @@ def candidate_parts(positions_BC3: Tensor, config: ArrayConfig) -> Tensor:
     elements_N3 = element_positions(config, device=positions_BC3.device)
     flat_X3 = as_positions(positions_BC3).flatten(0, 1)
     phase_NX = steering_phase(flat_X3, elements_N3, wavelength_m=config.wavelength_m)
-    return torch.cat((phase_NX.cos(), phase_NX.sin())).unflatten(1, positions_BC3.shape[:2])
+    parts_YX = torch.cat((phase_NX, phase_NX))
+    parts_YX[: len(phase_NX)].cos_()
+    parts_YX[len(phase_NX) :].sin_()
+    return parts_YX.unflatten(1, positions_BC3.shape[:2])
 
 
 def parts_of(steering_BNC: Tensor) -> Tensor:
@@ -152,12 +155,18 @@ def near_responses(
 
 def _table(real_MC: Tensor, imag_MC: Tensor) -> Tensor:
     """d dᴴ in packed form, (…, X, C), from the parts of d, (…, M, C)."""
-    real_parts, imag_parts = [], []
-    for i in range(1, real_MC.shape[-2]):
+    m = real_MC.shape[-2]
+    pairs = m * (m - 1) // 2
+    table_XC = real_MC.new_empty(*real_MC.shape[:-2], m * m, real_MC.shape[-1])
+    table_XC[..., :m, :] = torch.addcmul(real_MC * real_MC, imag_MC, imag_MC)
+    at = m
+    for i in range(1, m):
         # √2 as in `pack_entries`.
         re, im = sqrt(2) * real_MC[..., i : i + 1, :], sqrt(2) * imag_MC[..., i : i + 1, :]
         before_re, before_im = real_MC[..., :i, :], imag_MC[..., :i, :]
-        real_parts.append(torch.addcmul(re * before_re, im, before_im))
-        imag_parts.append(torch.addcmul(im * before_re, re, before_im, value=-1))
-    power_MC = torch.addcmul(real_MC * real_MC, imag_MC, imag_MC)
-    return torch.cat((power_MC, *real_parts, *imag_parts), -2)
+        table_XC[..., at : at + i, :] = re * before_re
+        table_XC[..., at : at + i, :].addcmul_(im, before_im)
+        table_XC[..., at + pairs : at + pairs + i, :] = im * before_re
+        table_XC[..., at + pairs : at + pairs + i, :].addcmul_(re, before_im, value=-1)
+        at += i
+    return table_XC

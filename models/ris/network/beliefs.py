@@ -15,7 +15,6 @@ from models.ris.estimators.responses import (
     NearResponses,
     Responses,
     sensing_parts,
-    steering_of,
 )
 
 
@@ -76,12 +75,8 @@ class Scores:
     power_BC: Tensor
     best_B3: Tensor
     summary_BS: Tensor
-    near_YBC: Tensor  # steering vectors of the zoom by their parts; without candidates at first
+    near_YBC: Tensor | None  # steering vectors of the zoom by their parts; None without a zoom
     near: Responses | NearResponses | None
-
-    @property
-    def near_steering_BNC(self) -> Tensor:
-        return steering_of(self.near_YBC)
 
 
 @dataclass(frozen=True)

@@ -176,9 +176,9 @@ class RisCovarianceNet(nn.Module):
             seen_MMLB = product_entries(inverse_MMLB, scene.sample_MMLB)
             seen_MMLB = product_entries(seen_MMLB, inverse_MMLB)
             near_BC3, reach_B3 = self._near(scene, slot, inverse_MMLB, seen_MMLB)
-            near_YBC = candidate_parts(near_BC3, self.config)
-            near = None
+            near_YBC, near = None, None
             if near_BC3.shape[1]:
+                near_YBC = candidate_parts(near_BC3, self.config)
                 near = near_responses(near_YBC, scene.sensing_BLMN, scene.sensed.sensing_BLZY)
             gain_BC, power_BC = gain_of_forms(
                 pack_entries(seen_MMLB),
@@ -280,7 +280,7 @@ class RisCovarianceNet(nn.Module):
             grid_BG = grid_BG + w_BC[:, :cells]
         sets = [(grid_YBG, grid_BG)]
         for belief, w_BC in zip(beliefs, weights, strict=True):
-            if belief.scores.near is not None:
+            if belief.scores.near_YBC is not None:
                 sets.append((belief.scores.near_YBC, w_BC[:, cells:]))
         with _full_precision(total_B):
             best_BK3 = torch.stack([belief.scores.best_B3 for belief in beliefs], 1)
