@@ -1,0 +1,222 @@
+"""Hypotheses about the sources of one scene, and their likelihood given its snapshots.
+
+The snapshots are y_lt ~ CN(0, g R_l), R_l = Φ_l A P Aᴴ Φ_lᴴ + σ² I, with a scale g that is unknown,
+as it is for every estimator that gets scaled sample covariances.
+
+A hypothesis is a point of the unit cube, in which the prior of the scenes is uniform: azimuth,
+elevation and reciprocal range of each source; powers in dB, if there are several; last the SNR
+in dB. Layouts that `draw_scenes` rejects have likelihood 0.
+
+Shapes: P hypotheses (last, so that all elementwise work runs along them), K sources, X unit
+coordinates, N elements, L codes, M antennas, T snapshots a code, Z rows of the sensing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.ris.estimators.posterior import candidate_steering
+from models.ris.scene.scenes import MAX_CORRELATION, ArrayConfig, Scenes
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One source of each hypothesis as the base station sees it, at power 1.
+
+    Attributes:
+        steering_NP: a.
+        seen_LMP: d_l = Φ_l a.
+        matched_LTP: y_ltᴴ d_l.
+        norm_LP: |d_l|².
+    """
+
+    steering_NP: Tensor
+    seen_LMP: Tensor
+    matched_LTP: Tensor
+    norm_LP: Tensor
+
+    def select(self, index_P: Tensor) -> Sight:
+        """Return the sights of some hypotheses."""
+        return Sight(*(part[..., index_P] for part in self._parts()))
+
+    def updated(self, other: Sight, taken_P: Tensor) -> Sight:
+        """Return the sights with those of another set in the marked places."""
+        pairs = zip(other._parts(), self._parts(), strict=True)
+        return Sight(*(torch.where(taken_P, new, old) for new, old in pairs))
+
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.steering_NP, self.seen_LMP, self.matched_LTP, self.norm_LP
+
+
+@dataclass(frozen=True)
+class Hypotheses:
+    """Hypotheses with their log-likelihoods, −inf outside of the prior."""
+
+    unit_XP: Tensor
+    sights_K: Sequence[Sight]
+    log_likelihood_P: Tensor
+
+    def select(self, index_P: Tensor) -> Hypotheses:
+        """Return some of the hypotheses."""
+        sights = [sight.select(index_P) for sight in self.sights_K]
+        return Hypotheses(self.unit_XP[:, index_P], sights, self.log_likelihood_P[index_P])
+
+    def updated(self, other: Hypotheses, taken_P: Tensor) -> Hypotheses:
+        """Return the hypotheses with those of another set in the marked places."""
+        sights = [
+            old if old is new else old.updated(new, taken_P)
+            for old, new in zip(self.sights_K, other.sights_K, strict=True)
+        ]
+        return Hypotheses(
+            torch.where(taken_P, other.unit_XP, self.unit_XP),
+            sights,
+            torch.where(taken_P, other.log_likelihood_P, self.log_likelihood_P),
+        )
+
+
+class Measured:
+    """What an estimator is given of one scene: snapshots of any scale, the wall, and K.
+
+    Args:
+        scene: One scene; its truth is not read but for the number of sources.
+        config: The size.
+    """
+
+    def __init__(self, scene: Scenes, config: ArrayConfig) -> None:
+        self.config, self.count = config, int(scene.source_mask_BK.sum())
+        snapshots_LMT = scene.snapshots_BLMT[0]
+        # The scale is free; this one keeps float32 in the middle of its range.
+        snapshots_LMT = snapshots_LMT / snapshots_LMT.abs().square().sum().sqrt()
+        sensing_LMN = scene.installation.sensing_BLMN[0]
+        self.shape = tuple(snapshots_LMT.shape)
+        matched_LTN = snapshots_LMT.mH @ sensing_LMN
+        self._rows_ZN = torch.cat((sensing_LMN.flatten(0, 1), matched_LTN.flatten(0, 1)))
+
+    @property
+    def coordinates(self) -> int:
+        """X, the unknowns of a hypothesis."""
+        return coordinates(self.count)
+
+    def hypotheses(self, unit_XP: Tensor) -> Hypotheses:
+        """Hypotheses at points of the unit cube."""
+        return self._judged(unit_XP, self._sights(unit_XP, range(self.count)))
+
+    def moved(self, old: Hypotheses, unit_XP: Tensor, sources: Sequence[int]) -> Hypotheses:
+        """Hypotheses of which only the given sources have other places than the old ones.
+
+        Args:
+            old: As many hypotheses.
+            unit_XP: The new points; powers and SNR may differ, too.
+            sources: Those with new places.
+        """
+        sights, new = list(old.sights_K), self._sights(unit_XP, sources)
+        for source, sight in zip(sources, new, strict=True):
+            sights[source] = sight
+        return self._judged(unit_XP, sights)
+
+    def exchanged(self, unit_XP: Tensor, sights_K: Sequence[Sight]) -> Hypotheses:
+        """Hypotheses at points whose sources have been seen already."""
+        return self._judged(unit_XP, sights_K)
+
+    def _sights(self, unit_XP: Tensor, sources: Sequence[int]) -> list[Sight]:
+        if not len(sources):
+            return []
+        codes, antennas, snapshots = self.shape
+        places_P3 = torch.cat([unit_XP[3 * k : 3 * k + 3] for k in sources], 1).mT
+        low_3, high_3 = corners(self.config)
+        steering_NP = candidate_steering(low_3 + (high_3 - low_3) * places_P3, self.config)
+        seen_ZP = self._rows_ZN @ steering_NP
+        seen_LMP = seen_ZP[: codes * antennas].view(codes, antennas, -1)
+        matched_LTP = seen_ZP[codes * antennas :].view(codes, snapshots, -1)
+        norm_LP = square(seen_LMP).sum(1)
+        whole = (steering_NP, seen_LMP, matched_LTP, norm_LP)
+        parts = [part.chunk(len(sources), -1) for part in whole]
+        return [Sight(*one) for one in zip(*parts, strict=True)]
+
+    def _judged(self, unit_XP: Tensor, sights_K: Sequence[Sight]) -> Hypotheses:
+        strength_KP = strengths(unit_XP, [s.norm_LP for s in sights_K], self.shape[1], self.config)
+        log_likelihood_P = self._log_likelihood(strength_KP, sights_K)
+        for k, sight in enumerate(sights_K):
+            for other in sights_K[:k]:
+                inner_P = (sight.steering_NP.conj() * other.steering_NP).sum(0)
+                is_close_P = inner_P.abs() > MAX_CORRELATION * self.config.elements
+                log_likelihood_P = log_likelihood_P.where(~is_close_P, -torch.inf)
+        return Hypotheses(unit_XP, sights_K, log_likelihood_P)
+
+    def _log_likelihood(self, strength_KP: Tensor, sights_K: Sequence[Sight]) -> Tensor:
+        """Log-likelihood with the scale g integrated over dg/g, up to a constant.
+
+        −T Σ_l log det C_l − n log Σ_l (tr Y_lᴴY_l − tr Y_lᴴ V_l C_l⁻¹ V_lᴴ Y_l),   C = I + VᴴV
+
+        with V_l = Φ_l A √P / σ and n = L·M·T. It is −T Σ_l log det R_l − n log Σ_l tr(R_l⁻¹Y_lY_lᴴ),
+        with K×K matrices (determinant lemma and Woodbury): log det R_l = M log σ² + log det C_l, and
+        the σ² of the two terms cancel. exp of it is also the density of the direction of all
+        snapshots, so no prior of g is involved. C̄ = Λ D Λᴴ is eliminated column by column.
+        """
+        codes, antennas, snapshots = self.shape
+        logdet_P, explained_P = torch.zeros_like(strength_KP[0]), torch.zeros_like(strength_KP[0])
+        root_KP = strength_KP.sqrt()
+        eliminated: list[Tensor] = []  # rows of Λ, of shape LP
+        pivots: list[Tensor] = []
+        residues: list[Tensor] = []  # Λ⁻¹ of the matched snapshots, of shape LTP
+        for k, sight in enumerate(sights_K):
+            pivot_LP = 1 + strength_KP[k] * sight.norm_LP
+            residue_LTP = sight.matched_LTP * root_KP[k]
+            row: list[Tensor] = []
+            for j, other in enumerate(sights_K[:k]):
+                cross_LP = (other.seen_LMP.conj() * sight.seen_LMP).sum(1) * (root_KP[j] * root_KP[k])
+                for i in range(j):
+                    cross_LP = cross_LP - row[i] * eliminated[j][i].conj() * pivots[i]
+                factor_LP = cross_LP / pivots[j]
+                pivot_LP = pivot_LP - square(factor_LP) * pivots[j]
+                residue_LTP = residue_LTP - factor_LP.unsqueeze(1) * residues[j]
+                row.append(factor_LP)
+            eliminated.append(row)  # type: ignore[arg-type]
+            pivots.append(pivot_LP)
+            residues.append(residue_LTP)
+            logdet_P = logdet_P + pivot_LP.log().sum(0)
+            explained_P = explained_P + (square(residue_LTP).sum(1) / pivot_LP).sum(0)
+        # The snapshots are scaled to Σ_l tr Y_lᴴY_l = 1.
+        left_P = (1 - explained_P).clamp_min(torch.finfo(torch.float32).eps)
+        return -snapshots * logdet_P - codes * antennas * snapshots * left_P.log()
+
+
+def coordinates(count: int) -> int:
+    """Unknowns of a hypothesis of so many sources."""
+    return 4 if count == 1 else 4 * count + 1
+
+
+def corners(config: ArrayConfig) -> tuple[Tensor, Tensor]:
+    """Corners of the region of sources: azimuth, elevation, reciprocal range."""
+    low = (-config.azimuth_max_rad, -config.elevation_max_rad, 1 / config.range_max_m)
+    high = (config.azimuth_max_rad, config.elevation_max_rad, 1 / config.range_min_m)
+    return torch.tensor(low), torch.tensor(high)
+
+
+def powers(unit_XP: Tensor, config: ArrayConfig) -> Tensor:
+    """Powers of the sources, (K, P), of sum 1."""
+    if len(unit_XP) == 4:
+        return torch.ones_like(unit_XP[:1])
+    count = (len(unit_XP) - 1) // 4
+    power_db_KP = config.power_spread_db * (2 * unit_XP[3 * count : -1] - 1)
+    power_KP = 10 ** (power_db_KP / 10)
+    return power_KP / power_KP.sum(0)
+
+
+def strengths(
+    unit_XP: Tensor, norms: Sequence[Tensor], antennas: int, config: ArrayConfig
+) -> Tensor:
+    """Powers over the noise, p_k / σ², with σ² = mean_l ‖Φ_l A √P‖² / (M · SNR); (K, P)."""
+    power_KP = powers(unit_XP, config)
+    gain_KP = torch.stack([norm_LP.mean(0) for norm_LP in norms]) / antennas
+    snr_db_P = config.snr_min_db + (config.snr_max_db - config.snr_min_db) * unit_XP[-1]
+    return power_KP * 10 ** (snr_db_P / 10) / (power_KP * gain_KP).sum(0)
+
+
+def square(value: Tensor) -> Tensor:
+    """|z|², without the square root that `abs` takes."""
+    return value.real.square() + value.imag.square()
