@@ -1,7 +1,7 @@
 """A bank of hypotheses from the prior, weighed for many scenes of one wall by a matrix product.
 
-Shapes: J hypotheses of the bank, B scenes, P drawn, X unit coordinates, Z = L·M² reals of all codes'
-Hermitian matrices; K, L, M, T as in `hypotheses`.
+Shapes: J hypotheses of the bank, P of a chunk, B scenes, X unit coordinates, Z = L·M² reals of the
+Hermitian matrices of all codes; K, L, M, T as in `likelihood`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Bank:
         measured = Measured(scene, config)
         unit_XJ = torch.rand(coordinates(measured.count), draws, generator=generator)
         kept, tables, logdets = [], [], []
-        for unit_XP in unit_XJ.split(_CHUNK, 1):
+        for unit_XP in torch.split(unit_XJ, _CHUNK, 1):
             found = measured.hypotheses(unit_XP)
             norms = [sight.norm_LP for sight in found.sights_K]
             strength_KP = strengths(unit_XP, norms, config.antennas, config)

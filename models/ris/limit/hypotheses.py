@@ -1,7 +1,4 @@
-"""Hypotheses about the sources of one scene, and their likelihood given its snapshots.
-
-The snapshots are y_lt ~ CN(0, g R_l), R_l = Φ_l A P Aᴴ Φ_lᴴ + σ² I, with a scale g that is unknown,
-as it is for every estimator that gets scaled sample covariances.
+"""Hypotheses about the sources of one scene, with their log-likelihoods.
 
 A hypothesis is a point of the unit cube, in which the prior of the scenes is uniform: azimuth,
 elevation and reciprocal range of each source; powers in dB, if there are several; last the SNR
@@ -20,36 +17,8 @@ import torch
 from torch import Tensor
 
 from models.ris.estimators.posterior import candidate_steering
+from models.ris.limit.likelihood import Sight, log_likelihood, square
 from models.ris.scene.scenes import MAX_CORRELATION, ArrayConfig, Scenes
-
-
-@dataclass(frozen=True)
-class Sight:
-    """One source of each hypothesis as the base station sees it, at power 1.
-
-    Attributes:
-        steering_NP: a.
-        seen_LMP: d_l = Φ_l a.
-        matched_LTP: y_ltᴴ d_l.
-        norm_LP: |d_l|².
-    """
-
-    steering_NP: Tensor
-    seen_LMP: Tensor
-    matched_LTP: Tensor
-    norm_LP: Tensor
-
-    def select(self, index_P: Tensor) -> Sight:
-        """Return the sights of some hypotheses."""
-        return Sight(*(part[..., index_P] for part in self._parts()))
-
-    def updated(self, other: Sight, taken_P: Tensor) -> Sight:
-        """Return the sights with those of another set in the marked places."""
-        pairs = zip(other._parts(), self._parts(), strict=True)
-        return Sight(*(torch.where(taken_P, new, old) for new, old in pairs))
-
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.steering_NP, self.seen_LMP, self.matched_LTP, self.norm_LP
 
 
 @dataclass(frozen=True)
@@ -139,50 +108,13 @@ class Measured:
 
     def _judged(self, unit_XP: Tensor, sights_K: Sequence[Sight]) -> Hypotheses:
         strength_KP = strengths(unit_XP, [s.norm_LP for s in sights_K], self.shape[1], self.config)
-        log_likelihood_P = self._log_likelihood(strength_KP, sights_K)
+        log_likelihood_P = log_likelihood(strength_KP, sights_K)
         for k, sight in enumerate(sights_K):
             for other in sights_K[:k]:
                 inner_P = (sight.steering_NP.conj() * other.steering_NP).sum(0)
                 is_close_P = inner_P.abs() > MAX_CORRELATION * self.config.elements
                 log_likelihood_P = log_likelihood_P.where(~is_close_P, -torch.inf)
         return Hypotheses(unit_XP, sights_K, log_likelihood_P)
-
-    def _log_likelihood(self, strength_KP: Tensor, sights_K: Sequence[Sight]) -> Tensor:
-        """Log-likelihood with the scale g integrated over dg/g, up to a constant.
-
-        −T Σ_l log det C_l − n log Σ_l (tr Y_lᴴY_l − tr Y_lᴴ V_l C_l⁻¹ V_lᴴ Y_l),   C = I + VᴴV
-
-        with V_l = Φ_l A √P / σ and n = L·M·T. It is −T Σ_l log det R_l − n log Σ_l tr(R_l⁻¹Y_lY_lᴴ),
-        with K×K matrices (determinant lemma and Woodbury): log det R_l = M log σ² + log det C_l, and
-        the σ² of the two terms cancel. exp of it is also the density of the direction of all
-        snapshots, so no prior of g is involved. C̄ = Λ D Λᴴ is eliminated column by column.
-        """
-        codes, antennas, snapshots = self.shape
-        logdet_P, explained_P = torch.zeros_like(strength_KP[0]), torch.zeros_like(strength_KP[0])
-        root_KP = strength_KP.sqrt()
-        eliminated: list[Tensor] = []  # rows of Λ, of shape LP
-        pivots: list[Tensor] = []
-        residues: list[Tensor] = []  # Λ⁻¹ of the matched snapshots, of shape LTP
-        for k, sight in enumerate(sights_K):
-            pivot_LP = 1 + strength_KP[k] * sight.norm_LP
-            residue_LTP = sight.matched_LTP * root_KP[k]
-            row: list[Tensor] = []
-            for j, other in enumerate(sights_K[:k]):
-                cross_LP = (other.seen_LMP.conj() * sight.seen_LMP).sum(1) * (root_KP[j] * root_KP[k])
-                for i in range(j):
-                    cross_LP = cross_LP - row[i] * eliminated[j][i].conj() * pivots[i]
-                factor_LP = cross_LP / pivots[j]
-                pivot_LP = pivot_LP - square(factor_LP) * pivots[j]
-                residue_LTP = residue_LTP - factor_LP.unsqueeze(1) * residues[j]
-                row.append(factor_LP)
-            eliminated.append(row)  # type: ignore[arg-type]
-            pivots.append(pivot_LP)
-            residues.append(residue_LTP)
-            logdet_P = logdet_P + pivot_LP.log().sum(0)
-            explained_P = explained_P + (square(residue_LTP).sum(1) / pivot_LP).sum(0)
-        # The snapshots are scaled to Σ_l tr Y_lᴴY_l = 1.
-        left_P = (1 - explained_P).clamp_min(torch.finfo(torch.float32).eps)
-        return -snapshots * logdet_P - codes * antennas * snapshots * left_P.log()
 
 
 def coordinates(count: int) -> int:
@@ -215,8 +147,3 @@ def strengths(
     gain_KP = torch.stack([norm_LP.mean(0) for norm_LP in norms]) / antennas
     snr_db_P = config.snr_min_db + (config.snr_max_db - config.snr_min_db) * unit_XP[-1]
     return power_KP * 10 ** (snr_db_P / 10) / (power_KP * gain_KP).sum(0)
-
-
-def square(value: Tensor) -> Tensor:
-    """|z|², without the square root that `abs` takes."""
-    return value.real.square() + value.imag.square()

@@ -11,21 +11,26 @@ differ. A step that breaks this order is rejected, so the posterior is restricte
 Shapes: P hypotheses, X unit coordinates, K sources, N elements.
 
 References:
-    [1] P. Del Moral, A. Doucet, and A. Jasra, "Sequential Monte Carlo samplers," J. R. Stat. Soc. B,
-        vol. 68, no. 3, pp. 411-436, 2006, doi:10.1111/j.1467-9868.2006.00553.x.
-    [2] C. J. F. ter Braak, "A Markov chain Monte Carlo version of the genetic algorithm differential
-        evolution," Stat. Comput., vol. 16, pp. 239-249, 2006, doi:10.1007/s11222-006-8769-1.
+    [1] P. Del Moral, A. Doucet, and A. Jasra, "Sequential Monte Carlo samplers," J. R. Stat.
+        Soc. B, vol. 68, no. 3, pp. 411-436, 2006, doi:10.1111/j.1467-9868.2006.00553.x.
+    [2] C. J. F. ter Braak, "A Markov chain Monte Carlo version of the genetic algorithm
+        differential evolution," Stat. Comput., vol. 16, pp. 239-249, 2006,
+        doi:10.1007/s11222-006-8769-1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import log, sqrt
 
 import torch
 from torch import Tensor
 
-from models.ris.limit.hypotheses import Hypotheses, Measured, powers
+from models.ris.limit.hypotheses import Hypotheses, Measured
+
+# The bank's exponent leaves so many effective hypotheses for each one drawn: few are drawn twice.
+_DISTINCT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,41 +52,10 @@ class Effort:
 
 @dataclass
 class Trace:
-    """What a run has done: exponents, and the accepted share of each kind of move at the last."""
+    """What a run did: its exponents, and the accepted share of each kind of move, in order."""
 
     exponents: list[float] = field(default_factory=list)
     accepted: dict[str, list[float]] = field(default_factory=dict)
-
-
-class Means:
-    """Sums of the sources' projector and covariance over hypotheses, both NN."""
-
-    def __init__(self, elements: int) -> None:
-        self._span_NN, self._covariance_NN = torch.zeros(2, elements, elements, dtype=torch.complex64)
-        self._count = 0
-
-    def add(self, some: Hypotheses, power_KP: Tensor) -> None:
-        """Enter hypotheses of equal weight."""
-        basis: list[Tensor] = []
-        for sight, power_P in zip(some.sights_K, power_KP, strict=True):
-            weighted_NP = sight.steering_NP * power_P
-            self._covariance_NN += weighted_NP @ sight.steering_NP.mH
-            rest_NP = sight.steering_NP
-            for unit_NP in basis:
-                rest_NP = rest_NP - unit_NP * (unit_NP.conj() * rest_NP).sum(0)
-            basis.append(rest_NP / rest_NP.abs().square().sum(0).sqrt())
-            self._span_NN += basis[-1] @ basis[-1].mH
-        self._count += some.unit_XP.shape[1]
-
-    @property
-    def span_NN(self) -> Tensor:
-        """Mean projector on the sources' span, of trace K."""
-        return self._span_NN / self._count
-
-    @property
-    def covariance_NN(self) -> Tensor:
-        """Mean of A P Aᴴ, of trace N."""
-        return self._covariance_NN / self._count
 
 
 class Sampler:
@@ -98,27 +72,25 @@ class Sampler:
         self.trace = Trace()
         self._axis_3: Tensor | None = None
 
-    def run(self, unit_XJ: Tensor, log_likelihood_J: Tensor, means: Means) -> Trace:
-        """Draw from a bank, rise to the posterior, and enter its hypotheses in the means."""
-        effort, count = self.effort, self.effort.hypotheses
-        exponent = _exponent(log_likelihood_J, 0.0, 4 * count)
+    def run(self, unit_XJ: Tensor, log_likelihood_J: Tensor) -> Iterator[Hypotheses]:
+        """Draw from a bank, rise to the posterior, and yield its hypotheses round by round."""
+        count = self.effort.hypotheses
+        exponent = _exponent(log_likelihood_J, 0.0, _DISTINCT * count)
         index_P = self._resampled((exponent * log_likelihood_J).softmax(0))
-        some = self.measured.hypotheses(unit_XJ[:, index_P])
-        while True:
-            self.trace.exponents.append(exponent)
-            some = self._ordered(some)
-            if exponent >= 1:
-                break
-            for _ in range(effort.rounds):
+        some = self._ordered(self.measured.hypotheses(unit_XJ[:, index_P]))
+        self.trace.exponents.append(exponent)
+        while exponent < 1:
+            for _ in range(self.effort.rounds):
                 some = self._round(some, exponent)
             risen = _exponent(some.log_likelihood_P, exponent, count / 2)
             weight_P = ((risen - exponent) * some.log_likelihood_P).softmax(0)
             some, exponent = some.select(self._resampled(weight_P)), risen
-        for number in range(effort.settling + effort.counted):
+            some = self._ordered(some)
+            self.trace.exponents.append(exponent)
+        for number in range(self.effort.settling + self.effort.counted):
             some = self._round(some, 1.0)
-            if number >= effort.settling:
-                means.add(some, powers(some.unit_XP, self.measured.config))
-        return self.trace
+            if number >= self.effort.settling:
+                yield some
 
     def _round(self, some: Hypotheses, exponent: float) -> Hypotheses:
         """Move everything at once, each source, powers and SNR; and exchange sources."""
