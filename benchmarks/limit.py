@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +37,7 @@ from objectives.ris_evaluation.bench import QUICK_SCENES, SCENES, SNRS_DB, drawn
 
 _CHUNK = 100
 _RUNS = (0, 1)
+_SETS = ("validation", "quick", "test")
 _BANDS_DB = ((-5.0, 0.0), (0.0, 5.0), (5.0, 10.0), (10.0, 20.1))
 
 
@@ -55,25 +56,18 @@ def main() -> None:
     parser.add_argument("--size", default="tiny", choices=SIZES)
     parser.add_argument("--out", type=Path, default=Path("pipeline/limit"))
     parser.add_argument("--scenes", type=int, help="try the first scenes of the validation set")
-    parser.add_argument("--validation", action="store_true", help="leave the test sets out")
-    parser.add_argument("--hypotheses", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--settling", type=int, default=3)
-    parser.add_argument("--counted", type=int, default=8)
+    parser.add_argument("--sets", nargs="+", choices=_SETS, default=_SETS, help="which sets")
+    for name, default in asdict(Effort()).items():
+        parser.add_argument(f"--{name}", type=int, default=default, help="see Effort")
     parser.add_argument("--draws", type=int, default=262_144, help="of the bank")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    effort = Effort(
-        hypotheses=given.hypotheses,
-        rounds=given.rounds,
-        settling=given.settling,
-        counted=given.counted,
-    )
+    effort = Effort(**{name: getattr(given, name) for name in asdict(Effort())})
     config = SIZES[given.size]
     posteriors = [Posteriors(config, effort, draws=given.draws, seed=seed) for seed in _RUNS]
     folder = given.out / "-".join(map(str, (given.size, given.draws, *astuple(effort))))
     folder.mkdir(parents=True, exist_ok=True)
-    for name, scenes in _sets(given.size, is_short=given.validation or given.scenes is not None):
+    for name, scenes in _sets(given.size, given.sets if given.scenes is None else _SETS[:1]):
         some = scenes.select(slice(0, given.scenes or len(scenes)))
         runs = [
             _run(one, some, folder / f"{name}-{seed}".replace(" ", "_"))
@@ -86,15 +80,14 @@ def main() -> None:
             _enter(limit)
 
 
-def _sets(size: str, *, is_short: bool) -> Iterator[tuple[str, Scenes]]:
+def _sets(size: str, kinds: Sequence[str]) -> Iterator[tuple[str, Scenes]]:
     config = SIZES[size]
-    yield "validation", problem(size, config.problem_seed, "fixed", "cpu").validation
-    if is_short:
-        return
+    if "validation" in kinds:
+        yield "validation", problem(size, config.problem_seed, "fixed", "cpu").validation
     shared = wall(size, config.problem_seed, "fixed", "cpu")
-    for count, kind in ((SCENES, "test"), (QUICK_SCENES, "quick test")):
-        for snr_db in SNRS_DB:
-            yield f"{kind} {snr_db:g} dB", drawn(config, shared, snr_db, count=count)
+    for kind, name, count in (("quick", "quick test", QUICK_SCENES), ("test", "test", SCENES)):
+        for snr_db in SNRS_DB if kind in kinds else ():
+            yield f"{name} {snr_db:g} dB", drawn(config, shared, snr_db, count=count)
 
 
 def _run(posteriors: Posteriors, scenes: Scenes, stem: Path) -> Run:

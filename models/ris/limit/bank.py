@@ -21,7 +21,7 @@ class Bank:
     """Hypotheses of one number of sources, drawn from the prior.
 
     Args:
-        scene: Any scene with the wall and the number of sources; its snapshots have no effect.
+        scene: Scenes of the wall; the first one's number of sources counts, its snapshots do not.
         config: The size.
         draws: J.
         generator: Source of the draws.

@@ -51,12 +51,13 @@ class Measured:
     """What an estimator is given of one scene: snapshots of any scale, the wall, and K.
 
     Args:
-        scene: One scene; its truth is not read but for the number of sources.
+        scene: Scenes, of which the first is taken; its truth is not read but for the number of
+            sources.
         config: The size.
     """
 
     def __init__(self, scene: Scenes, config: ArrayConfig) -> None:
-        self.config, self.count = config, int(scene.source_mask_BK.sum())
+        self.config, self.count = config, int(scene.source_mask_BK[0].sum())
         snapshots_LMT = scene.snapshots_BLMT[0]
         # The scale is free; this one keeps float32 in the middle of its range.
         snapshots_LMT = snapshots_LMT / snapshots_LMT.abs().square().sum().sqrt()

@@ -8,7 +8,7 @@ Shapes: B scenes, P hypotheses, K sources, N elements.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,7 +62,7 @@ class Posteriors:
         traces = [Trace() for _ in range(len(scenes))]
         count_B = scenes.source_mask_BK.sum(-1)
         for count in range(1, self._config.max_sources + 1):
-            for index_B in (count_B == count).nonzero().squeeze(-1).split(_CHUNK):
+            for index_B in _indices(count_B == count):
                 some = scenes.select(index_B)
                 bank = self._bank(count, some)
                 log_likelihood_BJ = bank.log_likelihood(some)
@@ -82,10 +82,15 @@ class Posteriors:
     def _bank(self, count: int, scenes: Scenes) -> Bank:
         if count not in self._banks:
             generator = _generator(self._seed, count, 0)
-            self._banks[count] = Bank(
-                scenes.select(slice(0, 1)), self._config, draws=self._draws, generator=generator
-            )
+            bank = Bank(scenes, self._config, draws=self._draws, generator=generator)
+            self._banks[count] = bank
         return self._banks[count]
+
+
+def _indices(chosen_B: Tensor) -> Iterator[Tensor]:
+    """Numbers of the chosen scenes, in chunks."""
+    index_B = chosen_B.nonzero().squeeze(-1)
+    return (index_B[start : start + _CHUNK] for start in range(0, len(index_B), _CHUNK))
 
 
 def _generator(seed: int, count: int, number: int) -> torch.Generator:
