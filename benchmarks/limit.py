@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from posterior import distances, least_K
 from torch import Tensor
 
 from models.linalg.dominant import dominant_of_covariance
@@ -31,21 +32,25 @@ from models.ris.limit.posterior import Posteriors
 from models.ris.limit.reference import FILE, Limit, fingerprint
 from models.ris.limit.tempering import Effort
 from models.ris.problem import problem, wall
-from models.ris.scene.scenes import SIZES, Scenes
-from models.ris.truth.metric import metric_db, subspace_error
+from models.ris.scene.scenes import SIZES, ArrayConfig, Scenes, direction
+from models.ris.truth.metric import metric_db, position_subspace_error, subspace_error
+from models.ris.truth.scoring import Bounds, errors_of
 from objectives.ris_evaluation.bench import QUICK_SCENES, SCENES, SNRS_DB, drawn
 
 _CHUNK = 100
+# Positions to choose among, as in posterior.py.
+_CANDIDATES = 100
 _RUNS = (0, 1)
 _SETS = ("validation", "quick", "test")
 _BANDS_DB = ((-5.0, 0.0), (0.0, 5.0), (5.0, 10.0), (10.0, 20.1))
 
 
 class Run(NamedTuple):
-    """One run's means, and for each scene the first exponent and the accepted share of moves."""
+    """One run's `Posterior`, and for each scene the first exponent and the accepted share."""
 
     span_BNN: Tensor
     covariance_BNN: Tensor
+    positions_BSK3: Tensor
     first_B: Tensor
     accepted_B: Tensor
 
@@ -74,6 +79,8 @@ def main() -> None:
             for seed, one in zip(_RUNS, posteriors, strict=True)
         ]
         limit = _judged(given.size, name, some, runs, effort.hypotheses * effort.counted)
+        if config.max_sources <= 2:
+            _print_positions(some, runs, config)
         if name == "validation":
             _print_bands(given.size, some, runs)
         if given.scenes is None:
@@ -102,9 +109,8 @@ def _run(posteriors: Posteriors, scenes: Scenes, stem: Path) -> Run:
             first = [trace.exponents[0] for trace in found.traces]
             # Of the last round: everything moved at once.
             accepted = [trace.accepted["all"][-1] for trace in found.traces]
-            run = Run(
-                found.span_BNN, found.covariance_BNN, torch.tensor(first), torch.tensor(accepted)
-            )
+            means = (found.span_BNN, found.covariance_BNN, found.positions_BSK3)
+            run = Run(*means, torch.tensor(first), torch.tensor(accepted))
             torch.save(tuple(run), path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
             spent_ms = 1e3 * (time.process_time() - began_s) / len(some)
@@ -157,6 +163,27 @@ def _expected(basis_BNN: Tensor, span_BNN: Tensor, scenes: Scenes) -> Tensor:
     columns_BNK = dominant_of_covariance(basis_BNN, mask_BK.shape[1]) * mask_BK.unsqueeze(-2)
     held_B: Tensor = (columns_BNK.conj() * (span_BNN @ columns_BNK)).sum((-2, -1)).real
     return 1 - held_B / mask_BK.sum(-1)
+
+
+def _print_positions(scenes: Scenes, runs: list[Run], config: ArrayConfig) -> None:
+    """Print how far the positions of least expected distance are from the sources."""
+    positions_BK3 = torch.full_like(scenes.positions_BK3, torch.nan)
+    sample_BSK3 = torch.cat([run.positions_BSK3 for run in runs], 1)
+    for b, count in enumerate(scenes.source_mask_BK.sum(-1).tolist()):
+        sample_SK3 = sample_BSK3[b, :, :count]
+        candidate_C3 = sample_SK3[:: len(sample_SK3) * count // _CANDIDATES].flatten(0, 1)
+        place_SK3, place_C3 = (
+            direction(*where[..., :2].unbind(-1)) * where[..., 2:]
+            for where in (sample_SK3, candidate_C3)
+        )
+        distance_CSK = distances(place_C3, place_SK3)
+        positions_BK3[b, :count] = candidate_C3[least_K(distance_CSK, distance_CSK)]
+    errors = errors_of(positions_BK3, scenes, Bounds.of(scenes, config), config)
+    print(
+        f"  positions of least expected distance: median {errors.median_m:.3f} m, not found "
+        f"{100 * errors.outlier_rate:.1f} %, beyond half a beam {100 * errors.beyond_beam_rate:.1f}"
+        f" %, ε {float(position_subspace_error(positions_BK3, scenes, config).mean()):.3f}"
+    )
 
 
 def _print_bands(size: str, scenes: Scenes, runs: list[Run]) -> None:

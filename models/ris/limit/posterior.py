@@ -3,7 +3,7 @@
 With Π the projector, the expected subspace error of K orthonormal columns U is
 1 − tr(Uᴴ E[Π | data] U) / K: the dominant K eigenvectors of E[Π | data] have the least.
 
-Shapes: B scenes, P hypotheses, K sources, N elements.
+Shapes: B scenes, P hypotheses, R of all counted rounds, S of a sample, K sources, N elements.
 """
 
 from __future__ import annotations
@@ -15,20 +15,32 @@ import torch
 from torch import Tensor
 
 from models.ris.limit.bank import Bank
-from models.ris.limit.hypotheses import Hypotheses, Measured, powers
+from models.ris.limit.hypotheses import Hypotheses, Measured, corners, powers
 from models.ris.limit.tempering import Effort, Sampler, Trace
+from models.ris.scene.geometry import as_positions
 from models.ris.scene.scenes import ArrayConfig, Scenes
 
 # The bank's log-likelihoods of this many scenes take 50 MB at 262,144 hypotheses.
 _CHUNK = 50
+# Expected distances over so many hypotheses err by 4 %.
+_SAMPLE = 600
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """Posterior means of scenes, and how each scene's sampler went."""
+    """Posterior means of scenes, and a sample of each.
+
+    Attributes:
+        span_BNN: E[Π | data], complex64, of trace K.
+        covariance_BNN: E[A P Aᴴ | data], complex64, of trace N.
+        positions_BSK3: Sources of S hypotheses: azimuth and elevation in rad, range in m; NaN for
+            absent ones.
+        traces: How each scene's sampler went.
+    """
 
     span_BNN: Tensor
     covariance_BNN: Tensor
+    positions_BSK3: Tensor
     traces: Sequence[Trace]
 
 
@@ -57,27 +69,28 @@ class Posteriors:
             first: Number of the first scene.
             tell: Called after each scene.
         """
-        size = self._config.elements
-        span_BNN, covariance_BNN = torch.zeros(2, len(scenes), size, size, dtype=torch.complex64)
+        N, K = self._config.elements, self._config.max_sources
+        span_BNN, covariance_BNN = torch.zeros(2, len(scenes), N, N, dtype=torch.complex64)
+        positions_BSK3 = torch.full((len(scenes), _SAMPLE, K, 3), torch.nan)
         traces = [Trace() for _ in range(len(scenes))]
         count_B = scenes.source_mask_BK.sum(-1)
-        for count in range(1, self._config.max_sources + 1):
+        for count in range(1, K + 1):
             for index_B in _indices(count_B == count):
                 some = scenes.select(index_B)
                 bank = self._bank(count, some)
                 log_likelihood_BJ = bank.log_likelihood(some)
-                for row, number in enumerate(index_B.tolist()):
-                    generator = _generator(self._seed, count, first + number + 1)
+                for row, b in enumerate(index_B.tolist()):
+                    generator = _generator(self._seed, count, first + b + 1)
                     measured = Measured(some.select(slice(row, row + 1)), self._config)
                     sampler = Sampler(measured, self._effort, generator)
-                    for hypotheses in sampler.run(bank.unit_XJ, log_likelihood_BJ[row]):
-                        power_KP = powers(hypotheses.unit_XP, self._config)
-                        share = 1 / (self._effort.counted * self._effort.hypotheses)
-                        span_BNN[number] += share * _projectors(hypotheses)
-                        covariance_BNN[number] += share * _covariances(hypotheses, power_KP)
-                    traces[number] = sampler.trace
+                    rounds = list(sampler.run(bank.unit_XJ, log_likelihood_BJ[row]))
+                    span_BNN[b] = torch.stack([_mean_projector(one) for one in rounds]).mean(0)
+                    covariances = [_mean_covariance(one, self._config) for one in rounds]
+                    covariance_BNN[b] = torch.stack(covariances).mean(0)
+                    positions_BSK3[b, :, :count] = _sample(rounds, self._config, generator)
+                    traces[b] = sampler.trace
                     tell()
-        return Posterior(span_BNN, covariance_BNN, traces)
+        return Posterior(span_BNN, covariance_BNN, positions_BSK3, traces)
 
     def _bank(self, count: int, scenes: Scenes) -> Bank:
         if count not in self._banks:
@@ -98,21 +111,33 @@ def _generator(seed: int, count: int, number: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 500_000 + number) * 8 + count)
 
 
-def _projectors(some: Hypotheses) -> Tensor:
-    """Sum of the projectors on the sources' spans, NN, by Gram-Schmidt."""
+def _mean_projector(some: Hypotheses) -> Tensor:
+    """Mean of the projectors on the sources' spans, NN, by Gram-Schmidt."""
     basis: list[Tensor] = []
     for sight in some.sights_K:
         rest_NP = sight.steering_NP
         for unit_NP in basis:
             rest_NP = rest_NP - unit_NP * (unit_NP.conj() * rest_NP).sum(0)
         basis.append(rest_NP / rest_NP.abs().square().sum(0).sqrt())
-    return torch.stack([unit_NP @ unit_NP.mH for unit_NP in basis]).sum(0)
+    return torch.stack([unit_NP @ unit_NP.mH for unit_NP in basis]).sum(0) / some.unit_XP.shape[1]
 
 
-def _covariances(some: Hypotheses, power_KP: Tensor) -> Tensor:
-    """Sum of A P Aᴴ, NN."""
+def _mean_covariance(some: Hypotheses, config: ArrayConfig) -> Tensor:
+    """Mean of A P Aᴴ, NN."""
     columns = [
         (sight.steering_NP * power_P) @ sight.steering_NP.mH
-        for sight, power_P in zip(some.sights_K, power_KP, strict=True)
+        for sight, power_P in zip(some.sights_K, powers(some.unit_XP, config), strict=True)
     ]
-    return torch.stack(columns).sum(0)
+    return torch.stack(columns).sum(0) / some.unit_XP.shape[1]
+
+
+def _sample(
+    rounds: Sequence[Hypotheses], config: ArrayConfig, generator: torch.Generator
+) -> Tensor:
+    """Positions (S, K, 3) of the sources of hypotheses chosen at random."""
+    unit_XR = torch.cat([some.unit_XP for some in rounds], 1)
+    index_S = torch.randint(unit_XR.shape[1], (_SAMPLE,), generator=generator)
+    count = len(rounds[0].sights_K)
+    unit_SK3 = unit_XR[: 3 * count, index_S].mT.reshape(_SAMPLE, count, 3)
+    low_3, high_3 = corners(config)
+    return as_positions(low_3 + (high_3 - low_3) * unit_SK3)

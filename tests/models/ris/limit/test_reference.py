@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.ris.evaluation import GUESS, LIMIT, Method, guess, scored_set
 from models.ris.limit.reference import FILE, fingerprint, limit_of, stored
 from models.ris.problem import wall
 from models.ris.scene.scenes import SIZES, draw_scenes
 from models.ris.scene.streams import stream_generator
+from objectives.ris_evaluation import tables
 from objectives.ris_evaluation.bench import QUICK_SCENES, drawn
 
 UNIT = SIZES["unit"]
@@ -51,6 +53,24 @@ def test_other_scenes_have_no_limit(validation):
     }
 
     assert {name: limit_of(scenes) for name, scenes in others.items()} == dict.fromkeys(others)
+
+
+def test_the_accuracy_of_a_frozen_test_set_has_a_row_for_the_limit():
+    shared = wall("unit", UNIT.problem_seed, "fixed", "cpu")
+    method = Method(GUESS, lambda some: guess(some.source_mask_BK, UNIT), is_final=True)
+    frozen, fresh = (drawn(UNIT, shared, 10.0, seed=seed, count=QUICK_SCENES) for seed in (0, 1))
+
+    found = tables.accuracy(
+        [
+            scored_set(label, scenes, UNIT, [method], tell=lambda line: None)
+            for label, scenes in (("frozen", frozen), ("fresh", fresh))
+        ]
+    )
+
+    rows = {(row[0], row[1]): dict(zip(found.head, row, strict=True)) for row in found.rows}
+    assert rows["frozen", LIMIT]["ε"] == limit_of(frozen).epsilon
+    assert rows["frozen", LIMIT]["ε"] < rows["frozen", GUESS]["ε"]
+    assert ("fresh", LIMIT) not in rows
 
 
 def test_rounding_leaves_a_set_known(validation):
