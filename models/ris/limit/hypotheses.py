@@ -16,9 +16,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.ris.estimators.posterior import candidate_steering
 from models.ris.limit.likelihood import Sight, log_likelihood, square
-from models.ris.scene.scenes import MAX_CORRELATION, ArrayConfig, Scenes
+from models.ris.scene.geometry import as_positions
+from models.ris.scene.scenes import (
+    MAX_CORRELATION,
+    ArrayConfig,
+    Scenes,
+    element_positions,
+    steering,
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,8 @@ class Measured:
         # The scale is free; this one keeps float32 in the middle of its range.
         snapshots_LMT = snapshots_LMT / snapshots_LMT.abs().square().sum().sqrt()
         sensing_LMN = scene.installation.sensing_BLMN[0]
+        self._low_3, self._high_3 = corners(config)
+        self._elements_N3 = element_positions(config)
         self.shape = tuple(snapshots_LMT.shape)
         matched_LTN = snapshots_LMT.mH @ sensing_LMN
         self._rows_ZN = torch.cat((sensing_LMN.flatten(0, 1), matched_LTN.flatten(0, 1)))
@@ -97,8 +105,10 @@ class Measured:
             return []
         codes, antennas, snapshots = self.shape
         places_P3 = torch.cat([unit_XP[3 * k : 3 * k + 3] for k in sources], 1).mT
-        low_3, high_3 = corners(self.config)
-        steering_NP = candidate_steering(low_3 + (high_3 - low_3) * places_P3, self.config)
+        positions_P3 = as_positions(self._low_3 + (self._high_3 - self._low_3) * places_P3)
+        steering_NP = steering(
+            positions_P3, self._elements_N3, wavelength_m=self.config.wavelength_m
+        )
         seen_ZP = self._rows_ZN @ steering_NP
         seen_LMP = seen_ZP[: codes * antennas].view(codes, antennas, -1)
         matched_LTP = seen_ZP[codes * antennas :].view(codes, snapshots, -1)

@@ -119,11 +119,11 @@ class Sampler:
         size_P = torch.empty(count).uniform_(log(0.1), log(1.2), generator=self.generator).exp()
         size_P = size_P * (2.38 / sqrt(2 * len(rows)))
         size_P[torch.rand(count, generator=self.generator) < 0.1] = 1.0
-        noise_XP = torch.randn(part_XP.shape, generator=self.generator)
-        noise_XP = noise_XP * (0.01 * part_XP.std(1, keepdim=True))
+        # Coordinates differ a little in their scale, or steps would stay in the sample's span.
+        size_XP = size_P * (1 + 0.1 * torch.randn(part_XP.shape, generator=self.generator))
         unit_XP = some.unit_XP.clone()
         # Reflection at the walls of the cube keeps steps symmetric.
-        unit_XP[rows] = 1 - (1 - (part_XP + size_P * difference_XP + noise_XP) % 2).abs()
+        unit_XP[rows] = 1 - (1 - (part_XP + size_XP * difference_XP) % 2).abs()
         return self._accepted(some, self.measured.moved(some, unit_XP, sources), exponent, kind)
 
     def _exchanged(self, some: Hypotheses, exponent: float) -> Hypotheses:
