@@ -162,8 +162,9 @@ def accuracy(sets: Sequence[Set]) -> Table:
         rows=rows,
         note="ε is the part of the sources' span that the dominant eigenvectors of the covariance "
         "miss, or the steering vectors at the positions where a method has no covariance; the "
-        "bound's is of first order, clamped at 1. The exact posterior's is the least mean that an "
-        "estimator can expect without knowing the SNR; frozen test sets have it. "
+        "bound's is of first order, clamped at 1. The exact posterior's has the least mean that is "
+        "possible over the whole range of SNRs for whoever does not know the SNR; the frozen test "
+        "sets have it. "
         f"{_EFFICIENT} RMSE and its ratio to the bound are of the "
         f"sources found. {_OUTLIERS}",
     )

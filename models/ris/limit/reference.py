@@ -23,7 +23,10 @@ _TOLERANCE = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """The least mean subspace error on one set of scenes.
+    """The subspace error of the exact posterior's estimate on one set of scenes.
+
+    No estimator has a less mean over scenes of the size. On a set at one SNR, one that knew the SNR
+    could have.
 
     Attributes:
         size: Name of the size.
@@ -35,7 +38,8 @@ class Limit:
         runs: Mean ε of independent runs.
         epsilon: Mean ε by the mean of their projectors: the limit.
         error: Standard error of `epsilon` by Monte Carlo, from the runs' differences.
-        expected: What the posterior itself expects ε to be; another average over the same scenes.
+        expected: What one run's posterior expects of the other's estimate, without the truth. It
+            agrees with `epsilon` where the scenes' SNR has the prior's law, so not at one SNR.
         covariance_epsilon: Mean ε of the eigenvectors of E[A P Aᴴ | data].
     """
 
