@@ -102,20 +102,20 @@ class Posterior:
             towards_C3 = direction(*candidate_C3[:, :2].T)
             where_SK3, to_SK3 = position_UK3[index_S], direction_UK3[index_S]
             place_C3 = towards_C3 * candidate_C3[:, 2:]
-            distance_CSK = _distances(place_C3, to_SK3 * where_SK3[..., 2:])
-            chord_CSK = _distances(towards_C3, to_SK3)
+            distance_CSK = distances(place_C3, to_SK3 * where_SK3[..., 2:])
+            chord_CSK = distances(towards_C3, to_SK3)
             angle_CSK = 2 * (chord_CSK / 2).clamp(max=1).asin()
             is_missed_CSK = (angle_CSK > allowed_UK[index_S]).float()
-            nearest.append(candidate_C3[_least_K(distance_CSK, distance_CSK)])
-            found.append(candidate_C3[_least_K(is_missed_CSK, distance_CSK)])
+            nearest.append(candidate_C3[least_K(distance_CSK, distance_CSK)])
+            found.append(candidate_C3[least_K(is_missed_CSK, distance_CSK)])
         return torch.stack(nearest), torch.stack(found)
 
 
-def _distances(x_C3: Tensor, y_SK3: Tensor) -> Tensor:
+def distances(x_C3: Tensor, y_SK3: Tensor) -> Tensor:
     return torch.cdist(x_C3, y_SK3.flatten(0, 1)).view(len(x_C3), *y_SK3.shape[:2])
 
 
-def _least_K(cost_CSK: Tensor, distance_CSK: Tensor) -> Tensor:
+def least_K(cost_CSK: Tensor, distance_CSK: Tensor) -> Tensor:
     """The candidates of least expected cost, assigned to the sources by least total distance."""
     if cost_CSK.shape[-1] == 1:
         return cost_CSK[..., 0].mean(-1).argmin().unsqueeze(0)

@@ -17,9 +17,12 @@ import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
+
 from models.ris.estimators.pseudospectra import music_per_code
 from models.ris.files.split import named, samples, settled
 from models.ris.files.writer import drawn_parts, watched, write_scenes
+from models.ris.limit.reference import limit_of
 from models.ris.problem import problem, wall
 from models.ris.scene.scenes import SIZES
 from models.ris.truth.metric import metric_db, position_subspace_error
@@ -96,7 +99,12 @@ class RisCovariance(Objective):
         shared, config = problem(*problem_key(context)), SIZES[context.size]
         positions_BK3 = music_per_code(shared.validation, config)
         error_B = position_subspace_error(positions_BK3, shared.validation, config)
-        return {"per-code MUSIC": metric_db(error_B, shared.ridge_error_B)}
+        found = {"per-code MUSIC": metric_db(error_B, shared.ridge_error_B)}
+        limit = limit_of(shared.validation)
+        if limit is not None:
+            least = torch.tensor([limit.epsilon])
+            found["the exact posterior (limit)"] = metric_db(least, shared.ridge_error_B)
+        return found
 
     def evaluate(self, task: Task, context: Context, asked: Asked) -> Evaluation:
         net, config = task.modules["net"], SIZES[context.size]

@@ -42,6 +42,7 @@ MVDR = "MVDR per code"
 BACK_PROJECTION = "back-projection, MUSIC"
 GUESS = "a guess, snapshots unseen"
 BOUND = "Cramér–Rao bound"
+LIMIT = "exact posterior (limit)"
 # The Fisher information and covariances of this many scenes take 140 MB at the full size.
 _CHUNK = 200
 

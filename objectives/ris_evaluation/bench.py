@@ -19,7 +19,7 @@ from objectives.ris_networks.registry import device_of
 
 SNRS_DB = (-5.0, 0.0, 5.0, 10.0, 20.0)
 # A median over the 1,500 sources of 1,000 scenes at an SNR errs by 2 to 4 %.
-_SCENES, _QUICK_SCENES = 1000, 100
+SCENES, QUICK_SCENES = 1000, 100
 # A seed has 1,000 draws of the stream: at each SNR first, from 100 on at each number of snapshots.
 _DRAWS_PER_SEED, _FIRST_OF_SNAPSHOTS = 1000, 100
 
@@ -43,7 +43,7 @@ class Bench:
     ) -> None:
         self.net, self.config, self.wall, self.asked = net, config, wall, asked
         self.device = device_of(net)
-        self.count = _QUICK_SCENES if asked.quick else _SCENES
+        self.count = QUICK_SCENES if asked.quick else SCENES
         self.ridge_estimator = self.ridge(wall)
         self.methods = methods(config, self.ridge_estimator, network(net))
 
@@ -71,17 +71,9 @@ class Bench:
         count: int | None = None,
         snapshots: int = 1,
     ) -> Scenes:
-        """Draw scenes of the evaluation's stream, at one SNR or over the size's range of SNRs."""
-        config = replace(self.config, snapshots=snapshots)
-        index = _FIRST_OF_SNAPSHOTS + snapshots
-        if snr_db is not None:
-            config = replace(config, snr_min_db=snr_db, snr_max_db=snr_db)
-            index = SNRS_DB.index(snr_db)
-        index += _DRAWS_PER_SEED * seed
-        generator = stream_generator(config.problem_seed, "evaluation", index)
-        shared = wall or self.wall
-        on_cpu = None if shared is None else shared.to("cpu")
-        scenes = draw_scenes(config, count or self.count, generator, installation=on_cpu)
+        """Draw scenes as `drawn` does, on the evaluation's wall and device by default."""
+        shared, some = wall or self.wall, count or self.count
+        scenes = drawn(self.config, shared, snr_db, seed=seed, count=some, snapshots=snapshots)
         return scenes.to(self.device)
 
     def scored(
@@ -95,6 +87,27 @@ class Bench:
         """Score methods on scenes, all methods by default."""
         which = chosen or self.methods
         return scored_set(label, scenes, self.config, which, tell=self.tell, refine=refine)
+
+
+def drawn(
+    config: ArrayConfig,
+    wall: Installation | None,
+    snr_db: float | None,
+    *,
+    seed: int = 0,
+    count: int = SCENES,
+    snapshots: int = 1,
+) -> Scenes:
+    """Draw scenes of the evaluation's stream, at one SNR or over the size's range of SNRs."""
+    config = replace(config, snapshots=snapshots)
+    index = _FIRST_OF_SNAPSHOTS + snapshots
+    if snr_db is not None:
+        config = replace(config, snr_min_db=snr_db, snr_max_db=snr_db)
+        index = SNRS_DB.index(snr_db)
+    index += _DRAWS_PER_SEED * seed
+    generator = stream_generator(config.problem_seed, "evaluation", index)
+    on_cpu = None if wall is None else wall.to("cpu")
+    return draw_scenes(config, count, generator, installation=on_cpu)
 
 
 def network(net: nn.Module) -> Network:

@@ -247,6 +247,17 @@ def test_the_blend_is_a_mean_of_both_covariances():
     torch.testing.assert_close(blend_covariances(a, b, 0.25), 0.75 * a + 0.25 * b)
 
 
+def test_the_exact_posterior_is_a_reference_where_the_scenes_are_those_it_was_computed_on():
+    found, own_walls = (
+        objective.references(build(installation=kind)._context) for kind in ("fixed", "random")
+    )
+
+    names = ["per-code MUSIC", "the exact posterior (limit)"]
+    assert list(found) == names
+    assert found[names[1]] < found[names[0]] - 1
+    assert list(own_walls) == names[:1]
+
+
 def test_a_wall_for_every_scene_trains_too():
     task, log = build(epochs=1, installation="random"), Log()
 
@@ -284,4 +295,5 @@ def test_a_study_in_fp16_on_a_cpu_prunes_nobody_for_an_overflow(program: Program
     assert any(t.user_attrs["skipped_steps"] > 0 for t in trials)
     assert all(-20 < t.value < 5 for t in trials)
     assert "J_db of per-code MUSIC" in ran.stdout
+    assert "J_db of the exact posterior (limit)" in ran.stdout
     assert "J_db of default configuration" in ran.stdout

@@ -262,7 +262,7 @@ def test_the_full_size_is_evaluated_too():
 def test_a_quick_evaluation_writes_every_table_and_figure(command, finished, tmp_path, monkeypatch):
     out = tmp_path / "out"
     # Every table has its rows from few scenes as well: what is claimed of figures holds by far.
-    monkeypatch.setattr(bench, "_QUICK_SCENES", 25)
+    monkeypatch.setattr(bench, "QUICK_SCENES", 25)
 
     done = command("evaluate", str(finished), "--quick", "--json", "--out", str(out))
 
