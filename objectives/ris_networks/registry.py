@@ -20,7 +20,7 @@ from torch import nn
 
 from models.ris.scene.scenes import SIZES, ArrayConfig
 from objectives._space import Params, Space
-from objectives.ris_networks import transformer, unrolled
+from objectives.ris_networks import hybrid, transformer, unrolled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,12 @@ NETWORKS: Mapping[str, Network] = {
             spaces=transformer.SPACES,
             settled=transformer.SETTLED,
             build=transformer.build,
+        ),
+        Network(
+            name="hybrid",
+            spaces=hybrid.SPACES,
+            settled=hybrid.SETTLED,
+            build=hybrid.build,
         ),
     )
 }

@@ -9,6 +9,7 @@ reals of a Hermitian M×M matrix; Y = 2N, the real parts of N elements and then 
 parts; Z = 2M likewise; 3 = azimuth in rad, elevation in rad, reciprocal range in 1/m.
 """
 
+from functools import cached_property
 from math import sqrt
 
 import torch
@@ -81,6 +82,12 @@ class Responses:
             d_LMC = self.response_BLMC[0]
             self.table_LXC = _table(d_LMC.real, d_LMC.imag)
 
+    @cached_property
+    def parts_LZBC(self) -> Tensor:
+        """d by its parts; B is 1 where all scenes share the candidates."""
+        d_LMBC = self.response_BLMC.permute(1, 2, 0, 3)
+        return torch.cat((d_LMBC.real, d_LMBC.imag), 1)
+
     def quadratic(self, form_XLB: Tensor) -> Tensor:
         """dᴴ X d, of shape LBC, for a packed Hermitian form X under every code."""
         if self.table_LXC is not None:
@@ -124,12 +131,14 @@ class NearResponses:
             flat_XC = sensing_BLZY.view(l * z, y) @ parts_YBC.flatten(1)
             # The table is built along rows of all scenes' candidates, which are long.
             d_LZC = flat_XC.view(l, z, scenes * candidates)
+            self.parts_LZBC = d_LZC.view(l, z, scenes, candidates)
             table_LXC = _table(d_LZC[:, : z // 2], d_LZC[:, z // 2 :])
             table_LXBC = table_LXC.view(l, -1, scenes, candidates)
             self.table_LBXC = table_LXBC.transpose(1, 2).contiguous()
         else:
             d_BXC = sensing_BLZY.view(b, l * z, y) @ parts_YBC.transpose(0, 1)
             d_LBZC = d_BXC.view(b, l, z, candidates).transpose(0, 1)
+            self.parts_LZBC = d_LBZC.transpose(1, 2)
             self.table_LBXC = _table(d_LBZC[:, :, : z // 2], d_LBZC[:, :, z // 2 :])
 
     def quadratics(self, first_XLB: Tensor, second_XLB: Tensor) -> tuple[Tensor, Tensor]:

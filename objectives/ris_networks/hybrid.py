@@ -1,0 +1,56 @@
+"""The hybrid network as a network of the RIS objective: its search spaces, and how to build it.
+
+Exact posterior weights of joint hypotheses, with learned attention over them
+(`models.ris.network.hybrid`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from models.ris.network.hybrid import HybridNet
+from models.ris.scene.scenes import ArrayConfig
+from objectives._space import Choice, Float, Int, Params, Space
+
+SETTLED: Mapping[str, Any] = {
+    "lr_head": 1.0,
+    "weight_decay": 0.0,
+    "extra_rank": 1,
+    "dropout": 0.0,
+    "clip": 0.3,
+    "w_covariance": 0.3,
+    "blend": None,
+}
+_WIDE: dict[str, Float | Int | Choice] = {
+    "layers": Int(low=1, high=3, default=2),
+    "oversampling": Float(low=0.8, high=1.8, default=1.2),
+    "hypotheses": Choice(choices=(32, 64, 128), default=64),
+    "width": Choice(choices=(32, 64, 128), default=64),
+    "depth": Int(low=1, high=3, default=1),
+    "heads": Choice(choices=(2, 4), default=4),
+    "lr": Float(low=1e-4, high=3e-2, default=1e-3, log=True),
+    "schedule": Choice(choices=("constant", "linear", "cosine"), default="cosine"),
+    "warmup": Float(low=0.01, high=0.2, default=0.05),
+    "batch": Choice(choices=(64, 128), default=128),
+    "w_likelihood": Float(low=0.03, high=3.0, default=0.3, log=True),
+    "w_contrast": Float(low=0.03, high=3.0, default=0.3, log=True),
+}
+SPACES: Mapping[str, Space] = {"narrow": _WIDE, "wide": _WIDE}
+
+
+def build(config: ArrayConfig, params: Params) -> nn.Module:
+    """Build the network of a configuration with initial weights."""
+    return HybridNet(
+        config,
+        width=params["width"],
+        depth=params["depth"],
+        heads=params["heads"],
+        layers=params["layers"],
+        hypotheses=params["hypotheses"],
+        rank=config.max_sources + params["extra_rank"],
+        oversampling=params["oversampling"],
+        dropout=params["dropout"],
+    )
