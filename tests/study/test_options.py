@@ -238,6 +238,17 @@ def test_the_check_tries_every_model(command: Command, tmp_path: Path):
     assert "with --model b: ZeroDivisionError" in faulty.stdout
 
 
+def test_the_check_trains_the_model_that_it_is_asked_for(command: Command):
+    other = command("check", "--size", "tiny", MODELS, "--model", "b", "--precision", "fp32")
+    wrong = command("check", MODELS, "--model", "c")
+
+    assert other.returncode == 0, other.stdout + other.stderr
+    assert "lr, depth" in other.stdout
+    assert f"{MODELS} --model b --n_trials 20" in other.stdout
+    assert wrong.returncode == 2
+    assert "'c' is not one of 'auto', 'a', 'b'" in wrong.stderr
+
+
 def test_the_command_shows_the_spaces_of_every_model(command: Command):
     shown = command("objectives", MODELS)
     data = json.loads(command("objectives", MODELS, "--json").stdout)
