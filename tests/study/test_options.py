@@ -260,6 +260,24 @@ def test_the_command_shows_the_spaces_of_every_model(command: Command):
 
 
 @pytest.mark.acceptance
+def test_spaces_that_raise_in_a_worker_fail_its_trials_alone(
+    program: Program, url: str, tmp_path: Path
+):
+    path, fault = tmp_path / "mine.py", tmp_path / "fault"
+    raising = f"__import__('pathlib').Path({str(fault)!r}).exists() and 1 / 0 or SPACES["
+    path.write_text(Path(MODELS).read_text().replace("return SPACES[", f"return {raising}"))
+    join(url, objective=str(path), study_name="s", n_trials=2)
+    fault.touch()
+
+    ended = program("worker", "--study_name", "s", "--objective", str(path))
+
+    assert ended.returncode == 0, ended.stderr
+    found = trials(url, "s")
+    assert [trial.state for trial in found] == [TrialState.FAIL] * 2
+    assert "ZeroDivisionError" in found[0].user_attrs["prune_detail"]
+
+
+@pytest.mark.acceptance
 def test_a_study_of_the_other_model_is_run_resumed_copied_and_trained(
     program: Program, command: Command, url: str, tmp_path: Path
 ):
