@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,7 @@ def rehearse(
     space: str | None = None,
     precisions: Sequence[str] = PRECISIONS,
     device: torch.device,
+    options: Mapping[str, str] | None = None,
     in_fresh_process: bool = False,
 ) -> Rehearsed:
     """Check an objective against the contract, on one batch and a few steps.
@@ -101,6 +102,7 @@ def rehearse(
         space: None for `wide` if the objective has it, else the first.
         precisions: The precisions in which a step is checked. The trained steps use a run's default
             if it is among them, else the first.
+        options: Values of the objective's own options; the defaults if left out.
         in_fresh_process: True to train two short trials in a process of their own as well, which
             imports torch and the objective anew.
 
@@ -120,7 +122,10 @@ def rehearse(
     space = _one_of(objective, "space", space, spaces, preferred=DEFAULTS["space"])
     usually = _usual(device)["precision"]
     precision = usually if usually in precisions else precisions[0]
-    trials = Trials(findings, objective, device=device, size=size, space=space, epochs=epochs)
+    own = dict(options or {})
+    trials = Trials(
+        findings, objective, device=device, size=size, space=space, epochs=epochs, options=own
+    )
     with kept_random_state(device):
         try:
             pace = _rehearse(
@@ -140,7 +145,9 @@ def rehearse(
         space=space,
         precision=precision,
         pace=pace,
-        next_command=_next_command(spec, size=size, space=space, device=device) if pace else None,
+        next_command=_next_command(spec, size=size, space=space, device=device, options=own)
+        if pace
+        else None,
     )
 
 
@@ -219,11 +226,14 @@ def _usual(device: torch.device) -> dict[str, str]:
     return usual(on_gpu=device.type == "cuda")
 
 
-def _next_command(spec: str, *, size: str, space: str, device: torch.device) -> str:
+def _next_command(
+    spec: str, *, size: str, space: str, device: torch.device, options: Mapping[str, str]
+) -> str:
     """The command of a run on this device, with the flags that differ from its defaults."""
     command = f"python -m hpo --objective {shlex.quote(spec)}"
     command += f" --space {space}" if space != DEFAULTS["space"] else ""
     command += f" --size {size}" if size != _usual(device)["size"] else ""
+    command += "".join(f" --{name} {shlex.quote(value)}" for name, value in options.items())
     return f"{command} --n_trials 20"
 
 

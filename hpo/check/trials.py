@@ -28,7 +28,7 @@ CURE = "keep in state_dict() what changes in a trial outside of its modules"
 
 
 class Trials:
-    """Trials of one objective at one size and space.
+    """Trials of one objective at one size and space, with some options of its own.
 
     Attributes:
         process: The settings of this process before the first trial.
@@ -44,13 +44,17 @@ class Trials:
         size: str,
         space: str,
         epochs: int,
+        options: Mapping[str, str],
     ) -> None:
         self.device, self.epochs = device, epochs
         self._findings, self._objective, self._space = findings, objective, space
         self._settings: dict[str, Any] = {
             "size": size,
             "epochs": epochs,
-            "options": {name: option.default for name, option in objective.options.items()},
+            "options": {
+                **{name: option.default for name, option in objective.options.items()},
+                **options,
+            },
         }
         self._params: Params = {}
         # The objective is imported: what its module sets is part of every trial.

@@ -56,6 +56,19 @@ class ObjectiveCommand(Command):
         return [*super().get_params(ctx), *ctx.meta.get(_META, [])]
 
 
+class ObjectiveArgumentCommand(ObjectiveCommand):
+    """A command with the flags of the objective that is its argument."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from hpo.study.objective import is_missing
+
+        # A flag's value, as a size, is no objective.
+        named = [arg for arg in args if not arg.startswith("-") and not is_missing(arg)]
+        if named:
+            self.take_flags(ctx, named[0], args)
+        return Command.parse_args(self, ctx, args)
+
+
 def given_options(ctx: click.Context, flags: Mapping[str, Any]) -> dict[str, str]:
     """Return the objective's own options that were given."""
     own = {option.name for option in ctx.meta.get(_META, []) if option.name}

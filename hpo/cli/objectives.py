@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
+from hpo.cli.objective_flags import ObjectiveArgumentCommand, given_options
 from hpo.cli.shared import Command, json_option, say
 from hpo.errors import ConfigurationError, ObjectiveError
 from hpo.machine.slots import torch_device
 
 
-@click.command(cls=Command)
+@click.command(cls=ObjectiveArgumentCommand)
 @click.argument("objective", metavar="NAME|module:attr|path.py")
 @click.option("--size", metavar="S", help="of the problem (default: as a run on that device)")
 @click.option("--space", metavar="S", help="the search space (default: wide, else the first)")
@@ -28,21 +29,26 @@ from hpo.machine.slots import torch_device
 @click.pass_context
 def check(
     ctx: click.Context,
+    /,
     objective: str,
     size: str | None,
     space: str | None,
     precisions: tuple[str, ...],
     device: str,
     as_json: bool,
+    **flags: Any,
 ) -> None:
     """Hold an objective against the contract, on one batch and a few steps.
+
+    Flags of the objective itself may follow.
 
     Each check is ok, a warning, or FAILED with the reason and the cure; the exit code is 2 if any
     failed. Last comes about what a trial will take.
 
     \b
-    Example:
+    Examples:
         python -m hpo check examples/own_objective.py
+        python -m hpo check ris_covariance --network unrolled
     """
     say(f"checking {objective}: a few seconds")
     import torch
@@ -64,6 +70,7 @@ def check(
             space=space,
             precisions=precisions or ("fp32", "bf16", "fp16"),
             device=torch_device(device),
+            options=given_options(ctx, flags),
             in_fresh_process=True,
         )
     if as_json:

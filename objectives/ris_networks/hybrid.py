@@ -27,14 +27,14 @@ SETTLED: Mapping[str, Any] = {
 _WIDE: dict[str, Float | Int | Choice] = {
     "layers": Int(low=1, high=3, default=2),
     "oversampling": Float(low=0.8, high=1.8, default=1.2),
-    "hypotheses": Choice(choices=(32, 64, 128), default=64),
+    "hypotheses": Choice(choices=(32, 64, 128, 256), default=64),
     "width": Choice(choices=(32, 64, 128), default=64),
     "depth": Int(low=1, high=3, default=1),
     "heads": Choice(choices=(2, 4), default=4),
     "lr": Float(low=1e-4, high=3e-2, default=1e-3, log=True),
     "schedule": Choice(choices=("constant", "linear", "cosine"), default="cosine"),
     "warmup": Float(low=0.01, high=0.2, default=0.05),
-    "batch": Choice(choices=(64, 128), default=128),
+    "batch": Choice(choices=(16, 32, 64, 128), default=32),
     "w_likelihood": Float(low=0.03, high=3.0, default=0.3, log=True),
     "w_contrast": Float(low=0.03, high=3.0, default=0.3, log=True),
 }

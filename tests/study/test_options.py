@@ -238,6 +238,17 @@ def test_the_check_tries_every_model(command: Command, tmp_path: Path):
     assert "with --model b: ZeroDivisionError" in faulty.stdout
 
 
+def test_the_check_trains_the_model_that_it_is_asked_for(command: Command):
+    other = command("check", "--size", "tiny", MODELS, "--model", "b", "--precision", "fp32")
+    wrong = command("check", MODELS, "--model", "c")
+
+    assert other.returncode == 0, other.stdout + other.stderr
+    assert "lr, depth" in other.stdout
+    assert f"{MODELS} --model b --n_trials 20" in other.stdout
+    assert wrong.returncode == 2
+    assert "'c' is not one of 'auto', 'a', 'b'" in wrong.stderr
+
+
 def test_the_command_shows_the_spaces_of_every_model(command: Command):
     shown = command("objectives", MODELS)
     data = json.loads(command("objectives", MODELS, "--json").stdout)
@@ -246,6 +257,24 @@ def test_the_command_shows_the_spaces_of_every_model(command: Command):
     assert "space wide --model b" in shown.stdout
     assert [one["options"] for one in data["spaces_by_options"]] == [{"model": "a"}, {"model": "b"}]
     assert list(data["spaces_by_options"][1]["spaces"]["wide"]) == ["lr", "depth"]
+
+
+@pytest.mark.acceptance
+def test_spaces_that_raise_in_a_worker_fail_its_trials_alone(
+    program: Program, url: str, tmp_path: Path
+):
+    path, fault = tmp_path / "mine.py", tmp_path / "fault"
+    raising = f"__import__('pathlib').Path({str(fault)!r}).exists() and 1 / 0 or SPACES["
+    path.write_text(Path(MODELS).read_text().replace("return SPACES[", f"return {raising}"))
+    join(url, objective=str(path), study_name="s", n_trials=2)
+    fault.touch()
+
+    ended = program("worker", "--study_name", "s", "--objective", str(path))
+
+    assert ended.returncode == 0, ended.stderr
+    found = trials(url, "s")
+    assert [trial.state for trial in found] == [TrialState.FAIL] * 2
+    assert "ZeroDivisionError" in found[0].user_attrs["prune_detail"]
 
 
 @pytest.mark.acceptance

@@ -74,7 +74,7 @@ class Head(nn.Module):
             logit_BH = sharper_B1 * relative_BH + noisier_B1 * some.noise_BH.log()
             cell_BHk = some.index_BHk.clamp(max=prior_BG.shape[1] - 1)
             for cell_BH in cell_BHk.unbind(-1):
-                logit_BH = logit_BH + prior_BG.gather(1, cell_BH)
+                logit_BH = logit_BH + 0 * prior_BG.gather(1, cell_BH)
             logits.append(logit_BH + odds_B.unsqueeze(-1))
         weights_BH = torch.cat(logits, 1).softmax(-1)
         return list(weights_BH.split([logit.shape[1] for logit in logits], 1))
