@@ -2,10 +2,10 @@
 
     python benchmarks/step.py --against ../other-checkout --turns 5
 
-Each turn trains the default configuration of the `wide` space for a trial in a process of
-its own, first of one checkout and then of the others, so that a busy machine slows all alike. The
-loop is a plain one, AdamW with clipping, so that checkouts with different engines compare. Times are
-CPU times of a process with one thread, and the memory is its peak. The table shows medians.
+Each turn trains the default configuration of the `wide` space for a trial in a process of its own,
+first of one checkout and then of the others, so that a busy machine slows all alike. The loop is a
+plain one, AdamW with clipping, so that checkouts with different engines compare. Times are CPU
+times of a process with one thread, and the memory is its peak. The table shows medians.
 """
 
 from __future__ import annotations
