@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -79,7 +80,8 @@ def turn(size: str, epochs: int, seed: int, changes: Mapping[str, Any]) -> dict[
         batch = task.batch(index)
         terms = task.loss(task.forward(batch), batch).values()
         optimizer.zero_grad(set_to_none=True)
-        torch.stack([term.weight * term.value for term in terms]).sum().backward()
+        loss = torch.stack([term.weight * term.value for term in terms]).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
         for group in task.groups:
             torch.nn.utils.clip_grad_norm_(list(group.parameters), group.clip)
         optimizer.step()
@@ -92,7 +94,7 @@ def turn(size: str, epochs: int, seed: int, changes: Mapping[str, Any]) -> dict[
     steps, step_s, validation_s = epochs * task.steps_per_epoch, [], []
     figures: Mapping[str, float] = {}
     for index in range(steps):
-        step_s.append(_cpu_s(lambda index=index: step(index))[0])
+        step_s.append(_cpu_s(partial(step, index))[0])
         if (index + 1) % task.steps_per_epoch == 0:
             spent_s, figures = _cpu_s(validate)
             validation_s.append(spent_s)

@@ -42,7 +42,7 @@ def candidate_parts(positions_BC3: Tensor, config: ArrayConfig) -> Tensor:
     parts_YX = torch.cat((phase_NX, phase_NX))
     parts_YX[: len(phase_NX)].cos_()
     parts_YX[len(phase_NX) :].sin_()
-    return parts_YX.unflatten(1, positions_BC3.shape[:2])
+    return parts_YX.view(-1, *positions_BC3.shape[:2])
 
 
 def parts_of(steering_BNC: Tensor) -> Tensor:
