@@ -2,10 +2,10 @@
 
     python benchmarks/step.py --against ../other-checkout --turns 5
 
-Each turn trains the default configuration of the `wide` space for a trial in a process of
-its own, first of one checkout and then of the others, so that a busy machine slows all alike. The
-loop is a plain one, AdamW with clipping, so that checkouts with different engines compare. Times are
-CPU times of a process with one thread, and the memory is its peak. The table shows medians.
+Each turn trains the default configuration of the `wide` space for a trial in a process of its own,
+first of one checkout and then of the others, so that a busy machine slows all alike. The loop is a
+plain one, AdamW with clipping, so that checkouts with different engines compare. Times are CPU
+times of a process with one thread, and the memory is its peak. The table shows medians.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -79,7 +80,8 @@ def turn(size: str, epochs: int, seed: int, changes: Mapping[str, Any]) -> dict[
         batch = task.batch(index)
         terms = task.loss(task.forward(batch), batch).values()
         optimizer.zero_grad(set_to_none=True)
-        torch.stack([term.weight * term.value for term in terms]).sum().backward()
+        loss = torch.stack([term.weight * term.value for term in terms]).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
         for group in task.groups:
             torch.nn.utils.clip_grad_norm_(list(group.parameters), group.clip)
         optimizer.step()
@@ -92,7 +94,7 @@ def turn(size: str, epochs: int, seed: int, changes: Mapping[str, Any]) -> dict[
     steps, step_s, validation_s = epochs * task.steps_per_epoch, [], []
     figures: Mapping[str, float] = {}
     for index in range(steps):
-        step_s.append(_cpu_s(lambda index=index: step(index))[0])
+        step_s.append(_cpu_s(partial(step, index))[0])
         if (index + 1) % task.steps_per_epoch == 0:
             spent_s, figures = _cpu_s(validate)
             validation_s.append(spent_s)

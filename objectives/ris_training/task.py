@@ -19,6 +19,7 @@ from models.ris.files.file import SceneFile
 from models.ris.files.split import opened
 from models.ris.network.covariance_net import factor_from
 from models.ris.network.losses import (
+    Solved,
     covariance_error,
     gaussian_nll,
     peak_contrast,
@@ -102,21 +103,23 @@ class RisCovarianceTask(Task):
         label_BNK, label_noise_B = scenes.factor_BNK, scenes.noise_B
         mask_BK = scenes.source_mask_BK
         label = (label_BNK, label_noise_B)
+        solved = Solved.of(factor_BNR, noise_B)
+        gram_BRR = solved.gram_BRR
         contrast_B = peak_contrast(
             factor_BNR,
             noise_B,
             steering_BNK=scenes.steering_BNK,
             ring_BNKP=batch.ring_BNKP,
             mask_BK=mask_BK,
+            solved=solved,
         )
+        missed_B = subspace_alignment(factor_BNR, label_BNK, mask_BK, gram_BRR=gram_BRR)
+        error_B = covariance_error(factor_BNR, noise_B, *label, gram_BRR=gram_BRR)
+        excess_B = gaussian_nll(factor_BNR, noise_B, *label, solved=solved)
         return {
-            "subspace": Term(subspace_alignment(factor_BNR, label_BNK, mask_BK).mean()),
-            "covariance": Term(
-                covariance_error(factor_BNR, noise_B, *label).mean(), params["w_covariance"]
-            ),
-            "likelihood": Term(
-                gaussian_nll(factor_BNR, noise_B, *label).mean(), params["w_likelihood"]
-            ),
+            "subspace": Term(missed_B.mean()),
+            "covariance": Term(error_B.mean(), params["w_covariance"]),
+            "likelihood": Term(excess_B.mean(), params["w_likelihood"]),
             "contrast": Term(contrast_B.mean(), params["w_contrast"]),
         }
 

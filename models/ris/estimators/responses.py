@@ -9,6 +9,7 @@ reals of a Hermitian M×M matrix; Y = 2N, the real parts of N elements and then 
 parts; Z = 2M likewise; 3 = azimuth in rad, elevation in rad, reciprocal range in 1/m.
 """
 
+from collections.abc import Iterator
 from functools import cached_property
 from math import sqrt
 
@@ -43,7 +44,7 @@ def candidate_parts(positions_BC3: Tensor, config: ArrayConfig) -> Tensor:
     parts_YX = torch.cat((phase_NX, phase_NX))
     parts_YX[: len(phase_NX)].cos_()
     parts_YX[len(phase_NX) :].sin_()
-    return parts_YX.unflatten(1, positions_BC3.shape[:2])
+    return parts_YX.view(-1, *positions_BC3.shape[:2])
 
 
 def parts_of(steering_BNC: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ class Responses:
         self.table_LXC: Tensor | None = None
         if len(self.response_BLMC) == 1:
             d_LMC = self.response_BLMC[0]
-            self.table_LXC = _table(d_LMC.real, d_LMC.imag)
+            self.table_LXC = torch.cat(list(_table_rows(d_LMC.real, d_LMC.imag)), 1)
 
     @cached_property
     def parts_LZBC(self) -> Tensor:
@@ -127,19 +128,21 @@ class NearResponses:
     def __init__(self, parts_YBC: Tensor, sensing_BLZY: Tensor) -> None:
         b, l, z, y = sensing_BLZY.shape
         scenes, candidates = parts_YBC.shape[1:]
+        m = self._antennas = z // 2
+        self.table_LBXC = parts_YBC.new_empty(l, scenes, m * m, candidates)
         if b == 1:
+            # Rows over the candidates of all scenes are long, as a processor likes them.
             flat_XC = sensing_BLZY.view(l * z, y) @ parts_YBC.flatten(1)
-            # The table is built along rows of all scenes' candidates, which are long.
-            d_LZC = flat_XC.view(l, z, scenes * candidates)
-            self.parts_LZBC = d_LZC.view(l, z, scenes, candidates)
-            table_LXC = _table(d_LZC[:, : z // 2], d_LZC[:, z // 2 :])
-            table_LXBC = table_LXC.view(l, -1, scenes, candidates)
-            self.table_LBXC = table_LXBC.transpose(1, 2).contiguous()
+            d_LZBC = flat_XC.view(l, z, scenes * candidates)
         else:
             d_BXC = sensing_BLZY.view(b, l * z, y) @ parts_YBC.transpose(0, 1)
-            d_LBZC = d_BXC.view(b, l, z, candidates).transpose(0, 1)
-            self.parts_LZBC = d_LBZC.transpose(1, 2)
-            self.table_LBXC = _table(d_LBZC[:, :, : z // 2], d_LBZC[:, :, z // 2 :])
+            d_LZBC = d_BXC.view(b, l, z, candidates).permute(1, 2, 0, 3).reshape(l, z, -1)
+        self.parts_LZBC = d_LZBC.view(l, z, scenes, candidates)
+        at = 0
+        for rows_LXC in _table_rows(d_LZBC[:, :m], d_LZBC[:, m:]):
+            rows_LXBC = rows_LXC.view(l, -1, scenes, candidates)
+            self.table_LBXC[:, :, at : at + rows_LXBC.shape[1]] = rows_LXBC.transpose(1, 2)
+            at += rows_LXBC.shape[1]
 
     def quadratics(self, first_XLB: Tensor, second_XLB: Tensor) -> tuple[Tensor, Tensor]:
         """As in `Responses`."""
@@ -162,20 +165,19 @@ def near_responses(
     return Responses(steering_of(parts_YBC), sensing_BLMN)
 
 
-def _table(real_MC: Tensor, imag_MC: Tensor) -> Tensor:
-    """d dᴴ in packed form, (…, X, C), from the parts of d, (…, M, C)."""
-    m = real_MC.shape[-2]
-    pairs = m * (m - 1) // 2
-    table_XC = real_MC.new_empty(*real_MC.shape[:-2], m * m, real_MC.shape[-1])
-    table_XC[..., :m, :] = torch.addcmul(real_MC * real_MC, imag_MC, imag_MC)
-    at = m
-    for i in range(1, m):
-        # √2 as in `pack_entries`.
-        re, im = sqrt(2) * real_MC[..., i : i + 1, :], sqrt(2) * imag_MC[..., i : i + 1, :]
-        before_re, before_im = real_MC[..., :i, :], imag_MC[..., :i, :]
-        table_XC[..., at : at + i, :] = re * before_re
-        table_XC[..., at : at + i, :].addcmul_(im, before_im)
-        table_XC[..., at + pairs : at + pairs + i, :] = im * before_re
-        table_XC[..., at + pairs : at + pairs + i, :].addcmul_(re, before_im, value=-1)
-        at += i
-    return table_XC
+def _table_rows(real_MC: Tensor, imag_MC: Tensor) -> Iterator[Tensor]:
+    """Rows of d dᴴ in packed form, (…, rows, C), from the parts of d, (…, M, C).
+
+    They are those of `pack_entries`: powers, then √2 times the real and then the imaginary parts of
+    products with the antennas before.
+    """
+    yield (real_MC * real_MC).addcmul_(imag_MC, imag_MC)
+    twice_MC = sqrt(2) * real_MC, sqrt(2) * imag_MC
+    for is_real in (True, False):
+        for i in range(1, real_MC.shape[-2]):
+            re, im = (part_MC[..., i : i + 1, :] for part_MC in twice_MC)
+            before_re, before_im = real_MC[..., :i, :], imag_MC[..., :i, :]
+            if is_real:
+                yield (re * before_re).addcmul_(im, before_im)
+            else:
+                yield (im * before_re).addcmul_(re, before_im, value=-1)

@@ -47,7 +47,7 @@ __all__ = [
 LOADINGS = (0.01, 0.03, 0.1, 0.3, 1.0)
 _RIDGE_SCENES = 1000
 _FIT_CHUNK = 250  # covariances and eigenvectors of so many scenes take 83 MB at the full size
-_CHUNK_BYTES = 64e6  # the largest intermediate of a chunk of scenes takes this much
+_CHUNK_BYTES = 16e6  # the largest intermediate of a chunk of scenes takes this much
 
 
 def back_projection(sample_BLMM: Tensor, installation: Installation) -> Tensor:

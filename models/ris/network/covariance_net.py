@@ -170,11 +170,18 @@ class RisCovarianceNet(nn.Module):
         """Score the grid and, around the best candidate of the previous visit, a finer one."""
         antennas = len(scene.sample_MMLB)
         with _full_precision(scene.sample_BLMM):
-            others_XLB = response(scene, [other for other in slots if other is not slot])
-            rest_XLB = with_noise(others_XLB, log_noise_B, antennas=antennas)
-            inverse_MMLB = inverse_entries(unpack_entries(rest_XLB, antennas))
-            seen_MMLB = product_entries(inverse_MMLB, scene.sample_MMLB)
-            seen_MMLB = product_entries(seen_MMLB, inverse_MMLB)
+            others = [other for other in slots if other is not slot and other.belief is not None]
+            rest_XLB = with_noise(response(scene, others), log_noise_B, antennas=antennas)
+            if others:
+                inverse_MMLB = inverse_entries(unpack_entries(rest_XLB, antennas))
+                seen_MMLB = product_entries(inverse_MMLB, scene.sample_MMLB)
+                seen_MMLB = product_entries(seen_MMLB, inverse_MMLB)
+            else:
+                # There is noise alone, σ² I.
+                inverse_XLB = rest_XLB.clone()
+                inverse_XLB[:antennas].reciprocal_()
+                inverse_MMLB = unpack_entries(inverse_XLB, antennas)
+                seen_MMLB = scene.sample_MMLB * inverse_XLB[0].square()
             near_BC3, reach_B3 = self._near(scene, slot, inverse_MMLB, seen_MMLB)
             near_YBC, near = None, None
             if near_BC3.shape[1]:

@@ -12,6 +12,7 @@ column of A and False in the mask); P positions on the ring around a source.
 """
 
 from math import pi
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,8 +31,27 @@ from models.ris.scene.geometry import ArrayConfig, element_positions, steering
 _RING_POINTS = 8
 
 
+class Solved(NamedTuple):
+    """What several losses of one prediction share; each computes its own unless given."""
+
+    gram_BRR: Tensor
+    floor_B: Tensor
+    chol_BRR: Tensor
+
+    @classmethod
+    def of(cls, factor_BNR: Tensor, noise_B: Tensor) -> "Solved":
+        """FᴴF, and the floored noise and the Cholesky factor of `ridge_cholesky`."""
+        gram_BRR = factor_BNR.mH @ factor_BNR
+        return cls(gram_BRR, *ridge_cholesky(gram_BRR, noise_B))
+
+
 def covariance_error(
-    factor_BNR: Tensor, noise_B: Tensor, label_BNK: Tensor, label_noise_B: Tensor
+    factor_BNR: Tensor,
+    noise_B: Tensor,
+    label_BNK: Tensor,
+    label_noise_B: Tensor,
+    *,
+    gram_BRR: Tensor | None = None,
 ) -> Tensor:
     """Squared Frobenius error of the covariance, normalised by the label's.
 
@@ -48,7 +68,7 @@ def covariance_error(
         error_B, real, >= 0 up to rounding (a few ε); 0 at R = R_t, and 1 at R = 0.
     """
     n = factor_BNR.shape[-2]
-    gram_BRR = factor_BNR.mH @ factor_BNR
+    gram_BRR = factor_BNR.mH @ factor_BNR if gram_BRR is None else gram_BRR
     label_gram_BKK = label_BNK.mH @ label_BNK
     excess_B = noise_B - label_noise_B
     error_B = (
@@ -67,7 +87,12 @@ def covariance_error(
 
 
 def gaussian_nll(
-    factor_BNR: Tensor, noise_B: Tensor, label_BNK: Tensor, label_noise_B: Tensor
+    factor_BNR: Tensor,
+    noise_B: Tensor,
+    label_BNK: Tensor,
+    label_noise_B: Tensor,
+    *,
+    solved: Solved | None = None,
 ) -> Tensor:
     """Gaussian negative log-likelihood of the label, per element, minus its least value.
 
@@ -92,7 +117,7 @@ def gaussian_nll(
     """
     n, r = factor_BNR.shape[-2:]
     k = label_BNK.shape[-1]
-    floor_B, chol_BRR = ridge_cholesky(factor_BNR.mH @ factor_BNR, noise_B)
+    _, floor_B, chol_BRR = solved or Solved.of(factor_BNR, noise_B)
     label_floor_B, label_chol_BKK = ridge_cholesky(label_BNK.mH @ label_BNK, label_noise_B)
     eye_RR = torch.eye(r, dtype=factor_BNR.dtype, device=factor_BNR.device)
     half_BRR = torch.linalg.solve_triangular(chol_BRR, eye_RR.expand_as(chol_BRR), upper=False)
@@ -103,7 +128,13 @@ def gaussian_nll(
     return (logdet_B - label_logdet_B + fit_B) / n - 1
 
 
-def subspace_alignment(factor_BNR: Tensor, label_BNK: Tensor, mask_BK: Tensor) -> Tensor:
+def subspace_alignment(
+    factor_BNR: Tensor,
+    label_BNK: Tensor,
+    mask_BK: Tensor,
+    *,
+    gram_BRR: Tensor | None = None,
+) -> Tensor:
     """Fraction of the sources' span that the dominant K eigenvectors of F Fᴴ miss.
 
     ε = 1 − ‖Qᴴ U_K‖² / K,  U_K = F W_K Λ_K^(−1/2),  Fᴴ F = W Λ Wᴴ
@@ -126,7 +157,11 @@ def subspace_alignment(factor_BNR: Tensor, label_BNK: Tensor, mask_BK: Tensor) -
     scale_B = _energy(factor_BNR.detach()).sqrt().clamp(min=1e-18)
     unit_BNR = factor_BNR / scale_B[:, None, None]
     seen_BKR = span_whitener(label_BNK, mask_BK) @ (label_BNK.detach().mH @ unit_BNR)
-    captured_B = _energy(seen_BKR @ dominant_whitener(unit_BNR.mH @ unit_BNR, count_B))
+    if gram_BRR is None:
+        unit_BRR = unit_BNR.mH @ unit_BNR
+    else:
+        unit_BRR = gram_BRR / scale_B.square()[:, None, None]
+    captured_B = _energy(seen_BKR @ dominant_whitener(unit_BRR, count_B))
     return 1 - captured_B / count_B.clamp(min=1)
 
 
@@ -137,6 +172,7 @@ def peak_contrast(
     steering_BNK: Tensor,
     ring_BNKP: Tensor,
     mask_BK: Tensor,
+    solved: Solved | None = None,
 ) -> Tensor:
     """Null spectrum at the true positions, relative to the ring around each.
 
@@ -155,12 +191,12 @@ def peak_contrast(
     Returns:
         contrast_B, real, in (0, 1).
     """
-    floor_B, chol_BRR = ridge_cholesky(factor_BNR.mH @ factor_BNR, noise_B)
+    gram_BRR, floor_B, chol_BRR = solved or Solved.of(factor_BNR, noise_B)
     energy_BK = column_energy(steering_BNK)
     # An absent source has a zero column: its energy becomes 1 here and its term 0 below.
     energy_BK = torch.where(energy_BK > 0, energy_BK, 1.0)
     peak_BK = _residual(factor_BNR, floor_B, chol_BRR, steering_BNK) / energy_BK
-    ring_BK = _mean_null(factor_BNR, floor_B, chol_BRR, ring_BNKP)
+    ring_BK = _mean_null(factor_BNR, gram_BRR, floor_B, chol_BRR, ring_BNKP)
     ratio_BK = peak_BK / (peak_BK + ring_BK)
     return torch.where(mask_BK, ratio_BK, 0.0).sum(-1) / mask_BK.sum(-1).clamp(min=1)
 
@@ -198,14 +234,15 @@ def _residual(factor_BNR: Tensor, floor_B: Tensor, chol_BRR: Tensor, vectors_BNK
     return column_energy(vectors_BNK - factor_BNR @ x_BRK) + floor_B[:, None] * column_energy(x_BRK)
 
 
-def _mean_null(factor_BNR: Tensor, floor_B: Tensor, chol_BRR: Tensor, ring_BNKP: Tensor) -> Tensor:
+def _mean_null(
+    factor_BNR: Tensor, gram_BRR: Tensor, floor_B: Tensor, chol_BRR: Tensor, ring_BNKP: Tensor
+) -> Tensor:
     """Mean over the ring of `_residual` / N, in Gram form at a quarter of the cost.
 
     (‖a‖² − 2 Re xᴴ Fᴴ a + xᴴ G x + s ‖x‖²) / N cancels to a few ε, and a mean over the ring is
     hardly ever that small. It is still clamped to its exact lower bound s / (s + tr G), outside of
     the gradient: where F is small both are 1, and torch.maximum would halve the gradient.
     """
-    gram_BRR = factor_BNR.mH @ factor_BNR
     cross_BRX = factor_BNR.mH @ ring_BNKP.flatten(-2)
     with torch.no_grad():
         x_BRX = torch.cholesky_solve(cross_BRX, chol_BRR)

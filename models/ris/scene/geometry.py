@@ -165,7 +165,8 @@ def steering_phase(positions_K3: Tensor, elements_N3: Tensor, *, wavelength_m: f
     along_NK = torch.addcmul(q_y_N1 * y_1K, q_z_N1, z_1K)
     cross_NK = torch.addcmul(square_N1, along_NK, -2 * range_1K)
     distance_NK = (range_1K.square() + cross_NK).sqrt()
-    return cross_NK / (distance_NK + range_1K) * (-2 * pi / wavelength_m)
+    phase_NK: Tensor = cross_NK / (distance_NK + range_1K) * (-2 * pi / wavelength_m)
+    return phase_NK
 
 
 def steering_derivatives(

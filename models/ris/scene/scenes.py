@@ -205,10 +205,30 @@ def _draw_positions(
     positions_BCK3[..., 2].reciprocal_()
 
     elements_N3 = element_positions(config, device=where)
-    steering_BCNK = steering(positions_BCK3, elements_N3, wavelength_m=config.wavelength_m)
-    correlation_BCKK = (steering_BCNK.mH @ steering_BCNK).abs() / config.elements
-    pair_BKK = (mask_BK.unsqueeze(-1) & mask_BK.unsqueeze(-2)).triu(diagonal=1)
-    is_close_BC = ((correlation_BCKK > MAX_CORRELATION) & pair_BKK.unsqueeze(1)).any(-1).any(-1)
-    first_B = is_close_BC.int().argmin(-1)  # argmin gives the first False, and 0 where all are True
-    scene_B = torch.arange(n, device=where)
-    return positions_BCK3[scene_B, first_B], steering_BCNK[scene_B, first_B] * mask_BK.unsqueeze(-2)
+
+    def steer(positions_K3: Tensor) -> Tensor:
+        return steering(positions_K3, elements_N3, wavelength_m=config.wavelength_m)
+
+    positions_BK3 = positions_BCK3[:, 0].contiguous()
+    steering_BNK = steer(positions_BK3)
+    # On the CPU the few scenes whose first layout does not fit are looked up. Elsewhere that would
+    # wait for the device, and all scenes try all layouts.
+    again_X = torch.arange(n, device=where)
+    if where.type == "cpu":
+        again_X = _is_close(steering_BNK, mask_BK).nonzero().squeeze(-1)
+    if len(again_X):
+        steering_XCNK = steer(positions_BCK3[again_X])
+        is_close_XC = _is_close(steering_XCNK, mask_BK[again_X].unsqueeze(1))
+        # argmin gives the first False, and 0 where all are True.
+        first_X = is_close_XC.int().argmin(-1)
+        positions_BK3[again_X] = positions_BCK3[again_X, first_X]
+        steering_BNK[again_X] = steering_XCNK[torch.arange(len(again_X), device=where), first_X]
+    return positions_BK3, steering_BNK * mask_BK.unsqueeze(-2)
+
+
+def _is_close(steering_NK: Tensor, mask_K: Tensor) -> Tensor:
+    """Whether two sources that are present correlate by more than MAX_CORRELATION, (…)."""
+    elements = steering_NK.shape[-2]
+    correlation_KK = (steering_NK.mH @ steering_NK).abs() / elements
+    pair_KK = (mask_K.unsqueeze(-1) & mask_K.unsqueeze(-2)).triu(diagonal=1)
+    return ((correlation_KK > MAX_CORRELATION) & pair_KK).any(-1).any(-1)

@@ -20,6 +20,13 @@ from models.ris.estimators.posterior import (
     source_gain,
     weighted_factor,
 )
+from models.ris.estimators.responses import (
+    NearResponses,
+    candidate_parts,
+    near_responses,
+    sensing_parts,
+    steering_of,
+)
 from models.ris.network.source_climb import climb_source
 from models.ris.scene.geometry import as_positions
 from models.ris.scene.scenes import (
@@ -105,6 +112,32 @@ def test_the_table_of_one_wall_gives_what_a_wall_a_scene_gives():
     torch.testing.assert_close(
         shared.quadratic(form_XLB), own.quadratic(form_XLB), rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_candidates_of_each_scenes_own_have_the_responses_of_their_steering(is_shared):
+    generator = torch.Generator().manual_seed(2)
+    wall = draw_installation(TINY, generator, batch=1 if is_shared else 4)
+    positions_BC3 = GRID.low_3 + (GRID.high_3 - GRID.low_3) * torch.rand(4, 5, 3)
+    parts_YBC = candidate_parts(positions_BC3, TINY)
+    sensing_BLMN = wall.sensing_BLMN
+    power_BC = torch.rand(4, 5)
+
+    near = near_responses(parts_YBC, sensing_BLMN, sensing_parts(sensing_BLMN))
+
+    assert isinstance(near, NearResponses)
+    steering_BNC = candidate_steering(positions_BC3, TINY)
+    torch.testing.assert_close(steering_of(parts_YBC), steering_BNC)
+    expected = Responses(steering_BNC, sensing_BLMN)
+    packed_XLB = expected.packed_covariance(power_BC)
+    torch.testing.assert_close(near.packed_covariance(power_BC), packed_XLB, rtol=1e-4, atol=1e-4)
+    for found_LBC, expected_LBC in zip(
+        near.quadratics(packed_XLB, -packed_XLB),
+        expected.quadratics(packed_XLB, -packed_XLB),
+        strict=True,
+    ):
+        # Sums of 16 products of up to some 1,000 in float32.
+        torch.testing.assert_close(found_LBC, expected_LBC, rtol=1e-4, atol=1e-2)
 
 
 def test_the_gain_is_the_difference_of_two_log_likelihoods():

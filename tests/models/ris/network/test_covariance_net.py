@@ -240,3 +240,31 @@ def test_forty_steps_lower_the_loss():
 def test_sizes_below_one_are_refused(wrong):
     with pytest.raises(ValueError, match="write 1 or more"):
         net_of(UNIT, **wrong)
+
+
+def test_constants_kept_from_one_wall_serve_no_other():
+    scenes = scenes_of(UNIT)
+    wall = scenes.installation
+    kept = net_of(UNIT, oversampling=0.8)
+    before = outputs_of(kept, scenes)
+    again = outputs_of(kept, scenes)
+
+    # Codes changed in place, which neither the tensor's identity nor its address shows.
+    wall.codes_BLN[0, 3] *= -1j
+    found = outputs_of(kept, scenes)
+    expected = outputs_of(net_of(UNIT, oversampling=0.8), scenes)
+
+    for name in ("factor", "log_noise"):
+        torch.testing.assert_close(again[name], before[name], rtol=0, atol=0)
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0)
+        assert not torch.equal(found[name], before[name])
+
+
+def test_a_network_that_first_ran_in_inference_mode_trains():
+    scenes, net = scenes_of(UNIT), net_of(UNIT, oversampling=0.8)
+
+    with torch.inference_mode():
+        outputs_of(net, scenes)
+    loss_of(outputs_of(net, scenes), scenes, UNIT).backward()
+
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from models.linalg.gram import ROUNDING
 from models.ris.network.losses import (
+    Solved,
     covariance_error,
     gaussian_nll,
     peak_contrast,
@@ -333,3 +334,33 @@ def test_the_ring_is_finite_for_absent_sources_and_contrast_rewards_the_truth() 
     assert contrast(true_BNR).median() < 0.2
     assert contrast(wrong_BNR).median() > 0.4
     torch.testing.assert_close(contrast(torch.zeros_like(true_BNR)), torch.full((64,), 0.5))
+
+
+def test_terms_that_share_their_gram_matrix_equal_those_that_do_not() -> None:
+    case = Case()
+    factor = case.factor_BNR.requires_grad_()
+    noise = case.noise_B.requires_grad_()
+    solved = Solved.of(factor, noise)
+    label = (case.label_BNK, case.label_noise_B)
+    shared = (
+        covariance_error(factor, noise, *label, gram_BRR=solved.gram_BRR)
+        + gaussian_nll(factor, noise, *label, solved=solved)
+        + subspace_alignment(factor, case.label_BNK, case.mask_BK, gram_BRR=solved.gram_BRR)
+        + peak_contrast(
+            factor,
+            noise,
+            steering_BNK=case.label_BNK,
+            ring_BNKP=case.ring_BNKP,
+            mask_BK=case.mask_BK,
+            solved=solved,
+        )
+    )
+    own = torch.stack([case.loss(term, factor, noise) for term in TERMS]).sum(0)
+
+    torch.testing.assert_close(shared, own)
+    for found, expected in zip(
+        torch.autograd.grad(shared.sum(), (factor, noise)),
+        torch.autograd.grad(own.sum(), (factor, noise)),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected)
