@@ -79,6 +79,11 @@ def main() -> None:
             for seed, one in zip(_RUNS, posteriors, strict=True)
         ]
         limit = _judged(given.size, name, some, runs, effort.hypotheses * effort.counted)
+        print(
+            f"  ε {limit.epsilon:.4f} ± {limit.error:.4f}, runs {limit.runs}, expected by the "
+            f"posterior {limit.expected:.4f}, mean covariance {limit.covariance_epsilon:.4f}",
+            flush=True,
+        )
         if config.max_sources <= 2:
             _print_positions(some, runs, config)
         if name == "validation":
@@ -131,30 +136,30 @@ def _judged(size: str, name: str, scenes: Scenes, runs: list[Run], hypotheses: i
     # The mean of two runs has a quarter of the variance of their difference.
     standard = float(difference_B.square().sum().sqrt()) / 2 / len(scenes)
     surprise_B = (error_B - expected_B).double()
-    limit = Limit(
+    print(
+        f"{size}, {name}, {len(scenes)} scenes: runs differ by {difference_B.abs().max():.2f} at "
+        f"most; the posterior is surprised by {float(surprise_B.mean()):.4f} ± "
+        f"{float(surprise_B.std()) / len(scenes) ** 0.5:.4f}; first exponent at least "
+        f"{float(one.first_B.min()):.3f}, median {float(one.first_B.median()):.3f}; accepted at "
+        f"least {float(one.accepted_B.min()):.2f}, median {float(one.accepted_B.median()):.2f}"
+    )
+    return Limit(
         size=size,
         name=name,
         scenes=len(scenes),
         fingerprint=fingerprint(scenes),
         problem_seed=SIZES[size].problem_seed,
         hypotheses=hypotheses,
-        runs=[round(float(error_B.double().mean()), 6) for error_B in errors],
-        epsilon=round(float(error_B.double().mean()), 6),
+        runs=[_mean(error_B) for error_B in errors],
+        epsilon=_mean(error_B),
         error=round(standard, 6),
-        expected=round(float(expected_B.double().mean()), 6),
-        covariance_epsilon=round(float(covariance_B.double().mean()), 6),
+        expected=_mean(expected_B),
+        covariance_epsilon=_mean(covariance_B),
     )
-    print(
-        f"{size}, {name}, {len(scenes)} scenes: ε {limit.epsilon:.4f} ± {limit.error:.4f}, runs "
-        f"{limit.runs}, expected by the posterior {limit.expected:.4f} (off by "
-        f"{float(surprise_B.mean()):.4f} ± {float(surprise_B.std()) / len(scenes) ** 0.5:.4f}), "
-        f"mean covariance {limit.covariance_epsilon:.4f}; least first exponent "
-        f"{float(one.first_B.min()):.3f}, median {float(one.first_B.median()):.3f}; least share "
-        f"accepted {float(one.accepted_B.min()):.3f}, median {float(one.accepted_B.median()):.3f}; "
-        f"largest difference {float(difference_B.abs().max()):.2f}",
-        flush=True,
-    )
-    return limit
+
+
+def _mean(value_B: Tensor) -> float:
+    return round(float(value_B.double().mean()), 6)
 
 
 def _expected(basis_BNN: Tensor, span_BNN: Tensor, scenes: Scenes) -> Tensor:
