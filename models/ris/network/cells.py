@@ -77,10 +77,14 @@ def zoomed_cells(grid: Grid, centre_B3: Tensor, reach_B3: Tensor) -> Cells:
             else (volume_BZ.unsqueeze(-1) * inside_B3.unsqueeze(1)).flatten(1)
         )
     assert volume_BG is not None and volume_BZ is not None
-    x_B3, y_B3, z_B3 = near
-    near_B3333 = torch.stack(
-        torch.broadcast_tensors(x_B3[:, :, None, None], y_B3[:, None, :, None], z_B3[:, None, None]),
+    shape = (len(centre_B3), 3, 3, 3)
+    near_BXYZ3 = torch.stack(
+        [
+            near[0][:, :, None, None].expand(shape),
+            near[1][:, None, :, None].expand(shape),
+            near[2][:, None, None, :].expand(shape),
+        ],
         -1,
     )
     volume_BC = torch.cat((1 - volume_BG, volume_BZ), 1).clamp_(min=_LEAST_VOLUME)
-    return Cells(near_B3333.flatten(1, 3), volume_BC.log_())
+    return Cells(near_BXYZ3.flatten(1, 3), volume_BC.log_())

@@ -26,10 +26,10 @@ from models.ris.network.beliefs import Scene, Sensed
 from models.ris.network.hypotheses import (
     Hypotheses,
     alone,
-    snapshot_rows,
     snr_nodes_db,
     together,
 )
+from models.ris.network.joint_likelihood import snapshot_rows
 from models.ris.network.mean_field import Belief, MeanField
 from models.ris.network.nearest import nearest_positions
 from models.ris.network.weighing import Backbone, Head
@@ -206,7 +206,7 @@ class HybridNet(nn.Module):
                 of_slot[1 + slot] = of_slot[1 + slot].scatter_add(
                     1, some.index_BHk[..., slot], weights_BS * some.share_BHk[..., slot]
                 )
-        grid_BG = sum(weights_BC[:, :cells] for weights_BC in of_slot)
+        grid_BG = torch.stack([weights_BC[:, :cells] for weights_BC in of_slot]).sum(0)
         sets = [(parts_of(self.steering_1NG), grid_BG)]
         for belief, weights_BC in zip(beliefs, of_slot, strict=True):
             if belief.near_YBZ is not None:

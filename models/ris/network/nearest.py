@@ -67,9 +67,7 @@ def _medoid(place_BHK3: Tensor, weights_BH: Tensor) -> Tensor:
         [torch.cdist(place_BHK3[:, :, i], place_BHK3[:, :, j]) for j in range(sources)]
         for i in range(sources)
     ]
-    totals = [
-        sum(each_KKBHH[i][j] for i, j in enumerate(order)) for order in _orders(sources)
-    ]
+    totals = [sum(each_KKBHH[i][j] for i, j in enumerate(order)) for order in _orders(sources)]
     least_BHH = torch.stack([torch.as_tensor(one) for one in totals]).amin(0)
     cost_BH = (least_BHH @ weights_BH.unsqueeze(-1)).squeeze(-1)
     best_B = cost_BH.argmin(-1)

@@ -1,6 +1,6 @@
 """The learned part of `HybridNet`: a token of the scene, and what it adds to the log posterior.
 
-The token comes from the transformer over the codes' samples. It decides how far the posterior is
+The token comes from a transformer over the codes' samples. It decides how far the posterior is
 trusted (sharpness), and adds to a hypothesis by its number of sources, by its noise, and by the
 cells of its sources. With all of that at zero the network is the plain posterior. It runs under
 autocast.
@@ -67,14 +67,15 @@ class Head(nn.Module):
         normed_BW = self.norm(token_BW)
         control_BF, prior_BG = self.control(normed_BW).float(), self.prior(normed_BW).float()
         sharper_B1, noisier_B1 = control_BF[:, :1].exp(), control_BF[:, 1:2] * _NOISE_SCALE
-        most_B1 = torch.stack([one.log_posterior_BH.amax(-1) for one in hypotheses]).amax(0)
+        most_B = torch.stack([one.log_posterior_BH.amax(-1) for one in hypotheses]).amax(0)
         logits = []
         for some, odds_B in zip(hypotheses, control_BF[:, 2:].unbind(-1), strict=True):
-            relative_BH = some.log_posterior_BH - most_B1.unsqueeze(-1)
+            relative_BH = some.log_posterior_BH - most_B.unsqueeze(-1)
             logit_BH = sharper_B1 * relative_BH + noisier_B1 * some.noise_BH.log()
             cell_BHk = some.index_BHk.clamp(max=prior_BG.shape[1] - 1)
             for cell_BH in cell_BHk.unbind(-1):
-                logit_BH = logit_BH + 0 * prior_BG.gather(1, cell_BH)
+                logit_BH = logit_BH + prior_BG.gather(1, cell_BH)
             logits.append(logit_BH + odds_B.unsqueeze(-1))
         weights_BH = torch.cat(logits, 1).softmax(-1)
-        return list(weights_BH.split([logit.shape[1] for logit in logits], 1))
+        counts = [logit.shape[1] for logit in logits]
+        return list(torch.split(weights_BH, counts, 1))
