@@ -34,6 +34,7 @@ from models.ris.truth.metric import factor_subspace_error, position_subspace_err
 from models.ris.truth.scoring import Bounds, Errors, errors_of
 
 NETWORK = "network, MUSIC on its covariance"
+NEAREST = "network, least expected distance"
 MAXIMUM_LIKELIHOOD = "greedy maximum likelihood"
 RIDGE = "ridge covariance, MUSIC"
 MUSIC = "MUSIC per code"
@@ -88,12 +89,15 @@ class Scored:
     positions_BK3: Tensor
 
 
-def methods(config: ArrayConfig, ridge: Estimator, network: Network) -> list[Method]:
+def methods(
+    config: ArrayConfig, ridge: Estimator, network: Network, nearest: Estimator | None = None
+) -> list[Method]:
     """Methods to compare: a guess, the classical estimators, and last the network.
 
     Args:
         ridge: Ridge matching with a chosen loading.
         network: Maps scenes without their truth to F of FFᴴ + sI, BNR.
+        nearest: Maps them to the network's own positions, if it has any.
     """
 
     def of_covariance(name: str, covariance: Estimator) -> Method:
@@ -120,6 +124,7 @@ def methods(config: ArrayConfig, ridge: Estimator, network: Network) -> list[Met
         ),
         of_covariance(RIDGE, ridge),
         Method(MAXIMUM_LIKELIHOOD, maximum_likelihood, is_final=True),
+        *([Method(NEAREST, nearest)] if nearest is not None else []),
         Method(NETWORK, of_network, factor=network),
     ]
 

@@ -45,7 +45,7 @@ class Bench:
         self.device = device_of(net)
         self.count = QUICK_SCENES if asked.quick else SCENES
         self.ridge_estimator = self.ridge(wall)
-        self.methods = methods(config, self.ridge_estimator, network(net))
+        self.methods = methods(config, self.ridge_estimator, network(net), positions(net))
 
     def tell(self, line: str) -> None:
         """Report the next part; raise `InterruptedError` if the evaluation must end."""
@@ -120,3 +120,19 @@ def network(net: nn.Module) -> Network:
         return factor_from(outputs)[0]
 
     return factor
+
+
+def positions(net: nn.Module) -> Estimator | None:
+    """Return a network's own estimate of positions as a function of scenes; None without one."""
+    estimate = getattr(net, "positions", None)
+    if estimate is None:
+        return None
+
+    def find(scenes: Scenes) -> torch.Tensor:
+        wall = scenes.installation
+        found_BK3: torch.Tensor = estimate(
+            scenes.sample_BLMM, wall.codes_BLN, wall.channel_BMN, scenes.source_mask_BK
+        )
+        return found_BK3
+
+    return find
