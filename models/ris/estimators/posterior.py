@@ -6,9 +6,8 @@ are in the units of the sample, scaled to mean_l tr S_l = 1: noise and sources t
 1/M. Everything is fp32 and complex64, as torch has no inverse in half precision.
 
 Shapes: B scenes (or 1 where all scenes share it); L codes; M antennas; N elements; C candidates; G
-those on the grid; Y the parts of N elements as in `responses`; Q = 2R, the real and then the
-imaginary parts of R columns; 3 = azimuth in rad, elevation in rad, reciprocal range in 1/m (in
-which the prior is uniform).
+those on the grid; X the M² reals of a packed matrix; 3 = azimuth in rad, elevation in rad,
+reciprocal range in 1/m (in which the prior is uniform).
 """
 
 from collections.abc import Sequence
@@ -19,12 +18,11 @@ import torch
 from torch import Tensor
 
 from models.linalg.entries import inverse_entries, pack_entries, product_entries, unpack_entries
-from models.linalg.gram import nystrom_factor
+from models.ris.estimators.mixture import weighted_factor
 from models.ris.estimators.responses import (
     NearResponses,
     Responses,
     candidate_steering,
-    parts_of,
 )
 from models.ris.scene.geometry import ArrayConfig
 
@@ -35,7 +33,6 @@ __all__ = [
     "add_noise",
     "candidate_steering",
     "entries_of",
-    "factor_of_parts",
     "fit_noise",
     "gain_of_forms",
     "noise_of_forms",
@@ -205,54 +202,3 @@ def add_noise(sources_BLMM: Tensor, log_noise_B: Tensor) -> Tensor:
     noisy_BLMM = sources_BLMM.clone()
     noisy_BLMM.diagonal(dim1=-2, dim2=-1).add_(log_noise_B.exp()[:, None, None])
     return noisy_BLMM
-
-
-def weighted_factor(sets: Sequence[tuple[Tensor, Tensor]], start_BNR: Tensor) -> Tensor:
-    """Factor F_BNR of R = Σ w a aᴴ in its dominant directions.
-
-    Args:
-        sets: Pairs of steering vectors, BNC (B is 1 where all scenes share them), and weights, BC.
-        start_BNR: One column for each wanted direction: see `nystrom_factor`.
-    """
-    parts = [(parts_of(steering_BNC), weights_BC) for steering_BNC, weights_BC in sets]
-    return factor_of_parts(parts, start_BNR)
-
-
-def factor_of_parts(sets: Sequence[tuple[Tensor, Tensor]], start_BNR: Tensor) -> Tensor:
-    """`weighted_factor` of steering vectors given by their parts, (Y, B, C).
-
-    Real products of stacked parts cost half of the complex ones, whose conjugates are copies.
-    """
-
-    def apply(columns_BNR: Tensor) -> Tensor:
-        rows_BQY = _rows(columns_BNR)
-        images = [_image(parts, weights_BC, rows_BQY) for parts, weights_BC in sets]
-        image_BQY = images[0]
-        for image in images[1:]:
-            image_BQY = image_BQY + image
-        return _columns(image_BQY)
-
-    return nystrom_factor(apply, start_BNR)
-
-
-def _image(parts_YBC: Tensor, weights_BC: Tensor, rows_BQY: Tensor) -> Tensor:
-    """Four products of the parts of a with those of w aᴴ x, see `_columns`, (B, Q, Y)."""
-    if parts_YBC.shape[1] == 1:
-        parts_YC = parts_YBC[:, 0]
-        return ((rows_BQY @ parts_YC) * weights_BC.unsqueeze(1)) @ parts_YC.T
-    parts_BYC = parts_YBC.transpose(0, 1)
-    return ((rows_BQY @ parts_BYC) * weights_BC.unsqueeze(1)) @ parts_BYC.mT
-
-
-def _rows(columns_BNR: Tensor) -> Tensor:
-    """Rows whose products with the parts of a are the real, then the imaginary part of aᴴ x."""
-    real, imag = columns_BNR.real.mT, columns_BNR.imag.mT
-    return torch.cat((torch.cat((real, imag), -1), torch.cat((imag, -real), -1)), 1)
-
-
-def _columns(image_BQY: Tensor) -> Tensor:
-    """Complex a y from the products of both parts of a with both parts of y, (B, N, R)."""
-    (real_real, imag_real), (real_imag, imag_imag) = (
-        half.chunk(2, -1) for half in image_BQY.chunk(2, 1)
-    )
-    return torch.complex(real_real - imag_imag, real_imag + imag_real).mT

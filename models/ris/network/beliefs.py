@@ -7,10 +7,13 @@ as in `estimators.responses`; 3 = a position as in `estimators.posterior`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from models.linalg.entries import inverse_entries, product_entries, unpack_entries
+from models.ris.estimators.posterior import with_noise
 from models.ris.estimators.responses import (
     NearResponses,
     Responses,
@@ -48,6 +51,27 @@ class Sensed:
             kept.dtype == given.dtype and kept.device == given.device and torch.equal(kept, given)
             for kept, given in pairs
         )
+
+
+class Walls:
+    """The constants of the last wall that all scenes shared, for the next call.
+
+    They are kept on the CPU alone: elsewhere the comparison would wait for the device.
+    """
+
+    def __init__(self) -> None:
+        self._kept: Sensed | None = None
+
+    def sensed(self, channel_BMN: Tensor, codes_BLN: Tensor, steering_BNG: Tensor) -> Sensed:
+        """Constants of a wall or walls for the grid of a network."""
+        if self._kept is not None and self._kept.is_through(channel_BMN, codes_BLN):
+            return self._kept
+        sensed = Sensed.through(channel_BMN, codes_BLN, steering_BNG)
+        is_one = len(codes_BLN) == len(channel_BMN) == 1
+        # A tensor of inference mode could enter no graph later.
+        is_lasting = codes_BLN.device.type == "cpu" and not torch.is_inference_mode_enabled()
+        self._kept = sensed if is_one and is_lasting else None
+        return sensed
 
 
 @dataclass(frozen=True)
@@ -94,6 +118,29 @@ class Slot:
 
     token_BW: Tensor
     belief: Belief | None = None
+
+
+class Forms(NamedTuple):
+    """All else than a slot's source, and the forms that score one more: R, R⁻¹ and R⁻¹ S R⁻¹."""
+
+    rest_XLB: Tensor
+    inverse_MMLB: Tensor
+    seen_MMLB: Tensor
+
+
+def forms(scene: Scene, others: Sequence[Slot], log_noise_B: Tensor) -> Forms:
+    """Forms of noise and of the other slots."""
+    antennas = len(scene.sample_MMLB)
+    rest_XLB = with_noise(response(scene, others), log_noise_B, antennas=antennas)
+    if any(other.belief is not None for other in others):
+        inverse_MMLB = inverse_entries(unpack_entries(rest_XLB, antennas))
+        seen_MMLB = product_entries(inverse_MMLB, scene.sample_MMLB)
+        return Forms(rest_XLB, inverse_MMLB, product_entries(seen_MMLB, inverse_MMLB))
+    # There is noise alone, σ² I.
+    inverse_XLB = rest_XLB.clone()
+    inverse_XLB[:antennas].reciprocal_()
+    seen_MMLB = scene.sample_MMLB * inverse_XLB[0].square()
+    return Forms(rest_XLB, unpack_entries(inverse_XLB, antennas), seen_MMLB)
 
 
 def response(scene: Scene, slots: Sequence[Slot]) -> Tensor:

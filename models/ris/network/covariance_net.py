@@ -17,20 +17,19 @@ visit's summary; 2 = real and imaginary part; 3 = a position as in `estimators.p
 """
 
 from collections.abc import Mapping, Sequence
-from math import log, sqrt
+from math import log
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.linalg.entries import inverse_entries, pack_entries, product_entries, unpack_entries
+from models.linalg.entries import pack_entries
+from models.ris.estimators.mixture import factor_of_parts
 from models.ris.estimators.posterior import (
     entries_of,
-    factor_of_parts,
     gain_of_forms,
     noise_of_forms,
     position_grid,
-    with_noise,
 )
 from models.ris.estimators.responses import (
     candidate_parts,
@@ -38,18 +37,24 @@ from models.ris.estimators.responses import (
     near_responses,
     parts_of,
 )
-from models.ris.network.beliefs import Belief, Scene, Scores, Sensed, Slot, response
+from models.ris.network.beliefs import (
+    Belief,
+    Forms,
+    Scene,
+    Scores,
+    Slot,
+    Walls,
+    forms,
+    response,
+)
 from models.ris.network.slot_control import Backbone, Head
 from models.ris.network.source_climb import climb_by_forms
+from models.ris.network.zoom import count_once, place_of, zoom
 from models.ris.scene.geometry import ArrayConfig
 from models.ris.scene.scenes import NOISE_FLOOR
 
 # Noise starts with this power over M; noise and sources together have about 1/M.
 _FIRST_NOISE = 0.6
-# A candidate that must not count gets this gain, in nats.
-_NOTHING = -1e4
-# A zoom reaches at least this far, in cells of the grid: the accuracy of a position at 24 dB.
-_LEAST_REACH = 0.01
 
 
 class RisCovarianceNet(nn.Module):
@@ -112,7 +117,7 @@ class RisCovarianceNet(nn.Module):
         cells = len(grid.positions_G3)
         self.backbone = Backbone(config.max_sources, cells, width=width, dropout=dropout)
         self.head = Head(cells, width=width)
-        self._kept: Sensed | None = None
+        self._walls = Walls()
 
     def forward(
         self, sample_BLMM: Tensor, codes_BLN: Tensor, channel_BMN: Tensor
@@ -130,7 +135,7 @@ class RisCovarianceNet(nn.Module):
         """
         batch, antennas = len(sample_BLMM), sample_BLMM.shape[-1]
         with torch.no_grad(), _full_precision(sample_BLMM):
-            sensed = self._sensed(codes_BLN, channel_BMN)
+            sensed = self._walls.sensed(channel_BMN, codes_BLN, self.steering_1NG)
             scene = Scene(sample_BLMM, entries_of(sample_BLMM), sensed)
         log_noise_B = sample_BLMM.real.new_full((batch,), log(_FIRST_NOISE / antennas))
         slots = [Slot(token_W.expand(batch, -1)) for token_W in self.backbone.first_token_KW]
@@ -149,20 +154,6 @@ class RisCovarianceNet(nn.Module):
             log_noise_B = log_noise_B + torch.stack(steps).mean(0)
         return self._outputs(slots, log_noise_B)
 
-    def _sensed(self, codes_BLN: Tensor, channel_BMN: Tensor) -> Sensed:
-        """Constants of the walls; on the CPU those of one wall are kept for the next call.
-
-        On other devices the comparison would wait for the device.
-        """
-        if self._kept is not None and self._kept.is_through(channel_BMN, codes_BLN):
-            return self._kept
-        sensed = Sensed.through(channel_BMN, codes_BLN, self.steering_1NG)
-        is_one = len(codes_BLN) == len(channel_BMN) == 1
-        # A tensor of inference mode could enter no graph later.
-        is_lasting = codes_BLN.device.type == "cpu" and not torch.is_inference_mode_enabled()
-        self._kept = sensed if is_one and is_lasting else None
-        return sensed
-
     @torch.no_grad()
     def _score(
         self, scene: Scene, slots: Sequence[Slot], slot: Slot, log_noise_B: Tensor, layer: int
@@ -170,26 +161,15 @@ class RisCovarianceNet(nn.Module):
         """Score the grid and, around the best candidate of the previous visit, a finer one."""
         antennas = len(scene.sample_MMLB)
         with _full_precision(scene.sample_BLMM):
-            others = [other for other in slots if other is not slot and other.belief is not None]
-            rest_XLB = with_noise(response(scene, others), log_noise_B, antennas=antennas)
-            if others:
-                inverse_MMLB = inverse_entries(unpack_entries(rest_XLB, antennas))
-                seen_MMLB = product_entries(inverse_MMLB, scene.sample_MMLB)
-                seen_MMLB = product_entries(seen_MMLB, inverse_MMLB)
-            else:
-                # There is noise alone, σ² I.
-                inverse_XLB = rest_XLB.clone()
-                inverse_XLB[:antennas].reciprocal_()
-                inverse_MMLB = unpack_entries(inverse_XLB, antennas)
-                seen_MMLB = scene.sample_MMLB * inverse_XLB[0].square()
-            near_BC3, reach_B3 = self._near(scene, slot, inverse_MMLB, seen_MMLB)
+            found = forms(scene, [other for other in slots if other is not slot], log_noise_B)
+            near_BC3, reach_B3 = self._near(scene, slot, found)
             near_YBC, near = None, None
             if near_BC3.shape[1]:
                 near_YBC = candidate_parts(near_BC3, self.config)
                 near = near_responses(near_YBC, scene.sensing_BLMN, scene.sensed.sensing_BLZY)
             gain_BC, power_BC = gain_of_forms(
-                pack_entries(seen_MMLB),
-                pack_entries(inverse_MMLB),
+                pack_entries(found.seen_MMLB),
+                pack_entries(found.inverse_MMLB),
                 (scene.grid,) if near is None else (scene.grid, near),
                 antennas=antennas,
                 snapshots=self.config.snapshots,
@@ -197,7 +177,8 @@ class RisCovarianceNet(nn.Module):
         most_B1, index_B1 = gain_BC.max(-1, keepdim=True)
         gain_BC = gain_BC - most_B1
         if near is not None:
-            self._count_once(gain_BC, near_BC3, reach_B3)
+            count_once(gain_BC, self.positions_1G3, near_BC3, reach_B3)
+            gain_BC[:, -near_BC3.shape[1] :] += (reach_B3 / self.cell_3).log().sum(-1, keepdim=True)
         log_belief_BC = gain_BC.log_softmax(-1)
         belief_BC = log_belief_BC.exp()
         # Each number is shifted and scaled to about −1…1.
@@ -205,60 +186,26 @@ class RisCovarianceNet(nn.Module):
             -(belief_BC * log_belief_BC).sum(-1) - 2,
             most_B1.squeeze(-1).clamp(min=0.1).log() - 2,
             (belief_BC * power_BC).sum(-1).log() + 2.5,
-            rest_XLB[:antennas].sum(0).mean(0).log() + 0.5,
+            found.rest_XLB[:antennas].sum(0).mean(0).log() + 0.5,
             torch.full_like(log_noise_B, layer - 1.0),
         )
-        best_B3 = self._place(index_B1.squeeze(-1), near_BC3)
+        best_B3 = place_of(index_B1.squeeze(-1), self.positions_1G3, near_BC3)
         return Scores(gain_BC, power_BC, best_B3, torch.stack(summary, -1), near_YBC, near)
 
-    def _place(self, index_B: Tensor, near_BC3: Tensor) -> Tensor:
-        """Positions of candidates by their index."""
-        cells = self.positions_1G3.shape[1]
-        grid_B3 = self.positions_1G3[0][index_B.clamp(max=cells - 1)]
-        if not near_BC3.shape[1]:
-            return grid_B3
-        index_B13 = (index_B - cells).clamp(min=0)[:, None, None].expand(-1, -1, 3)
-        near_B3 = near_BC3.gather(1, index_B13).squeeze(1)
-        return torch.where((index_B < cells).unsqueeze(-1), grid_B3, near_B3)
+    def _near(self, scene: Scene, slot: Slot, found: Forms) -> tuple[Tensor, Tensor]:
+        """Positions of a zoom around the slot's best so far, and their spacing: see `zoom`.
 
-    def _count_once(self, gain_BC: Tensor, near_BC3: Tensor, reach_B3: Tensor) -> None:
-        """Weight the zoom's candidates by their cells, and drop the grid's cells that it covers.
-
-        The zoom covers a box of 3 reaches a side.
-        """
-        cells = self.positions_1G3.shape[1]
-        centre_B3 = near_BC3[:, len(self.offsets_C3) // 2]
-        is_twice_BG = torch.ones_like(gain_BC[:, :cells], dtype=torch.bool)
-        # Axis by axis: rows of three numbers would leave a processor's vectors empty.
-        for axis in range(3):
-            distance_BG = (self.positions_1G3[..., axis] - centre_B3[:, axis : axis + 1]).abs_()
-            is_twice_BG &= distance_BG < 1.5 * reach_B3[:, axis : axis + 1]
-        gain_BC[:, :cells].masked_fill_(is_twice_BG, _NOTHING)
-        gain_BC[:, cells:] += (reach_B3 / self.cell_3).log().sum(-1, keepdim=True)
-
-    def _near(
-        self, scene: Scene, slot: Slot, inverse_MMLB: Tensor, seen_MMLB: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """27 positions around the slot's best so far, and their spacing; none at the first visit.
-
-        The spacing is √3 standard deviations. Weighted by the likelihood, the positions then have
-        its mean and about its spread, as in a Gauss–Hermite rule. It is at most half a cell of the
-        grid, whose own points serve better beyond that.
+        There are none at the first visit.
         """
         batch = len(slot.token_BW)
         if slot.belief is None:
             return slot.token_BW.new_empty(batch, 0, 3), slot.token_BW.new_ones(batch, 3)
-        best_B3, largest_3 = slot.belief.scores.best_B3, self.cell_3 / 2
+        best_B3 = slot.belief.scores.best_B3
         step_B3, deviation_B3 = climb_by_forms(
-            seen_MMLB, inverse_MMLB, best_B3, scene.sensing_BLMN, self.config
+            found.seen_MMLB, found.inverse_MMLB, best_B3, scene.sensing_BLMN, self.config
         )
-        # A step ends at the cell's edge, and a position without a finite step stays.
-        step_B3 = torch.maximum(torch.minimum(step_B3, largest_3), -largest_3).nan_to_num(nan=0.0)
-        reach_B3 = sqrt(3) * deviation_B3.nan_to_num(nan=torch.inf)
-        reach_B3 = torch.maximum(torch.minimum(reach_B3, largest_3), _LEAST_REACH * self.cell_3)
-        near_BC3 = (best_B3 + step_B3).unsqueeze(1) + reach_B3.unsqueeze(1) * self.offsets_C3
-        near_BC3 = torch.minimum(torch.maximum(near_BC3, self.low_3), self.high_3)
-        return near_BC3, reach_B3
+        near_BC3, reach_B3 = zoom(best_B3, step_B3, deviation_B3, self.cell_3, self.offsets_C3)
+        return torch.minimum(torch.maximum(near_BC3, self.low_3), self.high_3), reach_B3
 
     def _decide(self, scene: Scene, scores: Scores, control_B4: Tensor, prior_BG: Tensor) -> Belief:
         """Belief after a visit: weights = power · softmax(sharpness · gain + prior)."""
