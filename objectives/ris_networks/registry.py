@@ -20,7 +20,7 @@ from torch import nn
 
 from models.ris.scene.scenes import SIZES, ArrayConfig
 from objectives._space import Params, Space
-from objectives.ris_networks import unrolled
+from objectives.ris_networks import transformer, unrolled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,12 @@ NETWORKS: Mapping[str, Network] = {
             spaces=unrolled.SPACES,
             settled=unrolled.SETTLED,
             build=unrolled.build,
+        ),
+        Network(
+            name="transformer",
+            spaces=transformer.SPACES,
+            settled=transformer.SETTLED,
+            build=transformer.build,
         ),
     )
 }
