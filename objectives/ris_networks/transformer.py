@@ -25,7 +25,7 @@ SETTLED: Mapping[str, Any] = {
     "blend": None,
 }
 _WIDE: dict[str, Float | Int | Choice] = {
-    "layers": Int(low=1, high=4, default=2),
+    "layers": Int(low=1, high=3, default=2),
     # Of the size's own width, with which defaults have .4, 1.7 and 18 million parameters.
     "width": Choice(choices=(0.5, 1.0, 1.5, 2.0), default=1.0),
     "hidden": Choice(choices=(2, 4, 8), default=4),
