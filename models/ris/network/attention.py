@@ -16,8 +16,10 @@ POOLINGS = ("flatten", "slots", "mean")
 
 def _attended(query_BTW: Tensor, key_BTW: Tensor, value_BTW: Tensor, heads: int) -> Tensor:
     """Scaled dot-product attention of several heads, of the query's shape."""
-    split = [x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query_BTW, key_BTW, value_BTW)]
-    mixed_BHTD: Tensor = scaled_dot_product_attention(*split)
+    query_BHTD, key_BHTD, value_BHTD = (
+        x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (query_BTW, key_BTW, value_BTW)
+    )
+    mixed_BHTD = scaled_dot_product_attention(query_BHTD, key_BHTD, value_BHTD)
     return mixed_BHTD.transpose(1, 2).flatten(-2)
 
 
@@ -37,7 +39,8 @@ class Block(nn.Module):
         query, key, value = self.query_key_value(self.norm(tokens_BTW)).chunk(3, -1)
         tokens_BTW = tokens_BTW + self.dropout(self.out(_attended(query, key, value, self.heads)))
         inner_BTX = gelu(self.inner(self.norm_inner(tokens_BTW)))
-        return tokens_BTW + self.dropout(self.outer(inner_BTX))
+        out_BTW: Tensor = tokens_BTW + self.dropout(self.outer(inner_BTX))
+        return out_BTW
 
 
 class Pool(nn.Module):

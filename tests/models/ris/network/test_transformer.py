@@ -36,9 +36,14 @@ class Products(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         packet = func._overloadpacket
-        if packet in flop_registry:
-            dtype = next(x.dtype for x in args if isinstance(x, torch.Tensor) and x.ndim > 1)
+        count = None
+        if "scaled_dot_product" in str(packet):
+            query_BHTD, key_BHTD = args[:2]
+            count = 4 * query_BHTD.numel() * key_BHTD.shape[-2]
+        elif packet in flop_registry:
             count = flop_registry[packet](*args, **(kwargs or {}), out_val=out)
+        if count is not None:
+            dtype = next(x.dtype for x in args if isinstance(x, torch.Tensor) and x.ndim > 1)
             count *= 4 if dtype.is_complex else 1
             self.by_dtype[dtype] = self.by_dtype.get(dtype, 0.0) + count
         return out
@@ -79,6 +84,8 @@ def test_95_percent_of_the_multiply_adds_are_in_half_precision(dtype, size):
     with Products() as products, torch.autocast("cpu", dtype=dtype), torch.no_grad():
         outputs_of(net, scenes)
 
+    # 99.5 % at tiny, 98.7 % at full; with a wall a scene, whose whitening is a product a scene,
+    # it is 87 % at tiny.
     assert products.by_dtype[dtype] > 0.95 * sum(products.by_dtype.values())
 
 
