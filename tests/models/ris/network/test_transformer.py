@@ -12,7 +12,7 @@ from torch.utils.flop_counter import flop_registry
 from models.ris.network.attention import POOLINGS
 from models.ris.network.covariance_net import factor_from
 from models.ris.network.transformer import CovarianceTransformer, base_width
-from models.ris.scene.scenes import NOISE_FLOOR, SIZES, Scenes, scaled_sample_covariance
+from models.ris.scene.scenes import NOISE_FLOOR, SIZES
 from models.ris.truth.metric import factor_subspace_error
 from tests.models.ris.network.test_covariance_net import loss_of, outputs_of, scenes_of
 from tests.support.toys import Operators
@@ -187,45 +187,6 @@ def test_codes_and_channel_are_inputs():
         wrong = net(scenes.sample_BLMM, codes, channel)["factor"]
 
         assert (wrong - right).norm() > 0.05 * right.norm()
-
-
-def test_a_phase_common_to_all_antennas_of_a_snapshot_is_not_seen():
-    scenes, net = scenes_of(UNIT), net_of(UNIT).eval()
-    phase_BL11 = torch.rand(16, UNIT.codes, 1, 1, generator=torch.Generator().manual_seed(0)) * 6.28
-
-    turned_BLMT = scenes.snapshots_BLMT * torch.polar(torch.ones_like(phase_BL11), phase_BL11)
-    turned = replace(scenes, sample_BLMM=scaled_sample_covariance(turned_BLMT))
-
-    # So that augmenting by it would change nothing but rounding.
-    torch.testing.assert_close(
-        outputs_of(net, turned)["factor"], outputs_of(net, scenes)["factor"], rtol=0, atol=1e-5
-    )
-
-
-def permuted(scenes: Scenes) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    order = torch.randperm(UNIT.codes, generator=torch.Generator().manual_seed(0))
-    wall = scenes.installation
-    return scenes.sample_BLMM[:, order], wall.codes_BLN[:, order], wall.channel_BMN
-
-
-def test_the_embedding_by_wall_is_blind_to_the_order_of_codes_under_mean_pooling():
-    scenes, net = scenes_of(UNIT, own_walls=True), net_of(UNIT, pooling="mean").eval()
-    with torch.no_grad():
-        net.backbone.by_code.weight_LFW.zero_()
-        net.backbone.by_code.bias_LW.zero_()
-
-    factor = net(*permuted(scenes))["factor"]
-
-    torch.testing.assert_close(factor, outputs_of(net, scenes)["factor"], rtol=0, atol=1e-5)
-
-
-def test_flattened_tokens_know_their_codes_so_that_their_order_matters():
-    scenes, net = scenes_of(UNIT), net_of(UNIT).eval()
-
-    factor = net(*permuted(scenes))["factor"]
-
-    right = outputs_of(net, scenes)["factor"]
-    assert (factor - right).norm() > 0.1 * right.norm()
 
 
 def test_scenes_of_a_batch_do_not_meet():
