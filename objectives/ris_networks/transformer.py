@@ -25,31 +25,32 @@ SETTLED: Mapping[str, Any] = {
     "blend": None,
 }
 _WIDE: dict[str, Float | Int | Choice] = {
-    "layers": Int(low=1, high=3, default=2),
-    # Of the size's own width, with which defaults have .4, 1.7 and 18 million parameters.
+    "layers": Int(low=1, high=3, default=1),
+    # Of the size's own width, with which defaults have .4, 1.6 and 17 million parameters.
     "width": Choice(choices=(0.5, 1.0, 1.5, 2.0), default=1.0),
     "hidden": Choice(choices=(2, 4, 8), default=4),
     "heads": Choice(choices=(2, 4, 8), default=4),
     "pooling": Choice(choices=("flatten", "slots", "mean"), default="flatten"),
-    "lr": Float(low=1e-4, high=3e-2, default=3e-3, log=True),
-    "lr_head": Float(low=0.1, high=10.0, default=1.0, log=True),  # relative to `lr`
+    "lr": Float(low=1e-4, high=3e-2, default=5e-3, log=True),
+    "lr_head": Float(low=0.2, high=5.0, default=1.0, log=True),  # relative to `lr`
     "schedule": Choice(choices=("constant", "linear", "cosine"), default="cosine"),
-    "warmup": Float(low=0.01, high=0.3, default=0.1),
-    "dropout": Float(low=0.0, high=0.3, default=0.0),
-    "batch": Choice(choices=(64, 128, 256), default=128),
+    # A longer warm-up ends as well, but looks worse at the second epoch, where pruners judge it.
+    "warmup": Float(low=0.01, high=0.2, default=0.05),
+    "dropout": Float(low=0.0, high=0.2, default=0.0),
+    "batch": Choice(choices=(64, 128, 256), default=256),
     "w_likelihood": Float(low=0.03, high=3.0, default=0.3, log=True),
     "w_contrast": Float(low=0.03, high=3.0, default=0.3, log=True),
 }
 _NARROW: dict[str, Float | Int | Choice] = {
     **_WIDE,
-    "layers": Int(low=1, high=3, default=2),
+    "layers": Int(low=1, high=2, default=1),
     "width": Choice(choices=(1.0, 1.5), default=1.0),
     "hidden": Choice(choices=(4, 8), default=4),
     "pooling": Choice(choices=("flatten",), default="flatten"),
-    "lr": Float(low=1e-3, high=1.5e-2, default=3e-3, log=True),
-    "lr_head": Float(low=0.3, high=3.0, default=1.0, log=True),
-    "dropout": Float(low=0.0, high=0.1, default=0.0),
-    "batch": Choice(choices=(128, 256), default=128),
+    "lr": Float(low=1e-3, high=1.5e-2, default=5e-3, log=True),
+    "lr_head": Float(low=0.5, high=2.0, default=1.0, log=True),
+    "dropout": Float(low=0.0, high=0.05, default=0.0),
+    "batch": Choice(choices=(256,), default=256),
 }
 SPACES: Mapping[str, Space] = {"narrow": _NARROW, "wide": _WIDE}
 
