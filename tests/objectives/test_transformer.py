@@ -8,7 +8,7 @@ import torch
 from hpo.engine import trial as engine
 from hpo.engine.plan import Plan
 from hpo.task.forward import loss_terms, total
-from objectives import Choice, Context, Int
+from objectives import Choice, Context
 from objectives.ris_covariance import RisCovarianceTask, objective
 from objectives.ris_networks.registry import NETWORKS
 from tests.support.toys import CPU, Log, weights
@@ -47,8 +47,6 @@ def after_steps(task: RisCovarianceTask, count: int) -> torch.Tensor:
 def other_value(spec):
     if isinstance(spec, Choice):
         return next(choice for choice in spec.choices if choice != spec.default)
-    if isinstance(spec, Int):
-        return spec.low
     return spec.high if spec.default != spec.high else spec.low
 
 

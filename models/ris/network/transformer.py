@@ -31,7 +31,7 @@ _FIRST_NOISE = 0.15
 def base_width(config: ArrayConfig) -> int:
     """Width of a token at a size: 0.6 N^1.3 in steps of 32; 32, 64, 128 and 384 at our sizes.
 
-    With it the default network has .4, 1.6 and 17 million parameters at tiny, base and full.
+    With it the default network has .4, 1.7 and 16 million parameters at tiny, base and full.
     """
     steps = round(0.6 * float(config.elements) ** 1.3 / _WIDTH_STEP)
     return int(_WIDTH_STEP * max(1, steps))
