@@ -33,14 +33,15 @@ _WIDE: dict[str, Float | Int | Choice] = {
     "hidden": Choice(choices=(2, 4, 8), default=4),
     "heads": Choice(choices=(2, 4, 8), default=4),
     "pooling": Choice(choices=("flatten", "slots", "mean"), default="flatten"),
-    "lr": Float(low=1e-4, high=3e-2, default=5e-3, log=True),
+    "lr": Float(low=1e-4, high=3e-2, default=8e-3, log=True),
     "lr_head": Float(low=0.2, high=5.0, default=1.0, log=True),  # relative to `lr`
     "schedule": Choice(choices=("constant", "linear", "cosine"), default="cosine"),
     # A longer warm-up ends as well, but looks worse at the second epoch, where pruners judge it.
     "warmup": Float(low=0.01, high=0.2, default=0.05),
-    "dropout": Float(low=0.0, high=0.2, default=0.0),
+    # A choice, so that none at all can be drawn: any cost J in 204 steps.
+    "dropout": Choice(choices=(0.0, 0.05, 0.1, 0.2), default=0.0),
     "batch": Choice(choices=(64, 128, 256), default=256),
-    "w_likelihood": Float(low=0.03, high=3.0, default=0.3, log=True),
+    "w_likelihood": Float(low=0.03, high=3.0, default=1.0, log=True),
     "w_contrast": Float(low=0.03, high=3.0, default=0.3, log=True),
 }
 _NARROW: dict[str, Float | Int | Choice] = {
@@ -49,9 +50,9 @@ _NARROW: dict[str, Float | Int | Choice] = {
     "width": Choice(choices=(1.0, 1.5), default=1.0),
     "hidden": Choice(choices=(4, 8), default=4),
     "pooling": Choice(choices=("flatten",), default="flatten"),
-    "lr": Float(low=1e-3, high=1.5e-2, default=5e-3, log=True),
+    "lr": Float(low=2e-3, high=2e-2, default=8e-3, log=True),
     "lr_head": Float(low=0.5, high=2.0, default=1.0, log=True),
-    "dropout": Float(low=0.0, high=0.05, default=0.0),
+    "dropout": Choice(choices=(0.0, 0.05), default=0.0),
     "batch": Choice(choices=(256,), default=256),
 }
 SPACES: Mapping[str, Space] = {"narrow": _NARROW, "wide": _WIDE}
