@@ -84,8 +84,8 @@ def test_95_percent_of_the_multiply_adds_are_in_half_precision(dtype, size):
     with Products() as products, torch.autocast("cpu", dtype=dtype), torch.no_grad():
         outputs_of(net, scenes)
 
-    # With 128 scenes 99.2 % at tiny, 98.7 % at base; with a wall a scene, whose whitening is a product a scene,
-    # it is 83 % at tiny.
+    # With 128 scenes 99.2 % at tiny, 98.7 % at base; with a wall a scene, whose whitening is a
+    # product a scene, it is 83 % at tiny.
     assert products.by_dtype[dtype] > 0.95 * sum(products.by_dtype.values())
 
 
