@@ -28,9 +28,9 @@ from models.ris.estimators.posterior import candidate_steering, position_grid
 from models.ris.scene.geometry import ArrayConfig
 
 # ν, the share of noise in the power that a base station expects: 1/4 at 5 dB, near the middle of
-# −5…20 dB. Shares of .1 and .5 gave the same J.
+# −5…20 dB.
 _NOISE_SHARE = 0.25
-# The grid of the prior mean E[a aᴴ]: three cells a half beamwidth integrate it to 1e-2.
+# The grid of the prior mean E[a aᴴ]: three cells a half beamwidth integrate it to 3e-3.
 _PRIOR_OVERSAMPLING = 3.0
 # A code without power gives log 1e-3 and not −∞.
 _LEAST_POWER = 1e-3

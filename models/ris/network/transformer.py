@@ -3,7 +3,7 @@
 One token a code (`code_tokens`), pre-norm blocks over the tokens (`attention`), and a two-layer
 head from the pooled tokens to the factor F and the noise. There is no likelihood in it: what the
 unrolled posterior computes, this network has to learn. All but the whitening of the inputs runs
-under autocast: over 95 % of a forward's products are in half precision there.
+under autocast, on one wall over 95 % of a forward's products.
 
 Shapes: B scenes (or 1 where all share it); L codes; M antennas; N elements; R rank of the factor;
 W width; 2 = real and imaginary part.

@@ -78,14 +78,14 @@ def test_the_default_network_has_its_size_in_parameters(size, millions):
 @pytest.mark.parametrize("size", ["tiny", "base"])
 def test_95_percent_of_the_multiply_adds_are_in_half_precision(dtype, size):
     config = SIZES[size]
-    # The wall is whitened once a forward, whatever the batch: a whole batch has its share.
-    scenes, net = scenes_of(config, 128), net_of(config)
+    # The wall is whitened once a forward, whatever the batch: more scenes have a larger share.
+    scenes, net = scenes_of(config, 32), net_of(config)
 
     with Products() as products, torch.autocast("cpu", dtype=dtype), torch.no_grad():
         outputs_of(net, scenes)
 
-    # 99.5 % at tiny, 98.7 % at full; with a wall a scene, whose whitening is a product a scene,
-    # it is 87 % at tiny.
+    # With 128 scenes 99.2 % at tiny, 98.7 % at base; with a wall a scene, whose whitening is a
+    # product a scene, it is 83 % at tiny.
     assert products.by_dtype[dtype] > 0.95 * sum(products.by_dtype.values())
 
 
