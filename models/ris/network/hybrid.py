@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.ris.estimators.posterior import Grid, entries_of, factor_of_parts, position_grid
+from models.ris.estimators.mixture import factor_of_parts
+from models.ris.estimators.posterior import Grid, entries_of, position_grid
 from models.ris.estimators.responses import candidate_steering, parts_of
 from models.ris.network.beliefs import Scene, Sensed
 from models.ris.network.hypotheses import (
