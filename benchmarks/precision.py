@@ -168,7 +168,7 @@ def half_share(case: Case) -> float:
         torch.autocast(case.device.type, dtype=dtype, enabled=dtype is not None),
     ):
         task.forward(batch)
-    return products.half_share
+    return float(products.half_share)
 
 
 def trials(case: Case, seeds: int) -> tuple[list[float], int, int]:

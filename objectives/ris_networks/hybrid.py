@@ -1,7 +1,8 @@
 """The hybrid network as a network of the RIS objective: its search spaces, and how to build it.
 
-Exact posterior weights of joint hypotheses, which a transformer corrects
-(`models.ris.network.hybrid`).
+Joint hypotheses with their exact posterior, whose weights a transformer corrects
+(`models.ris.network.hybrid`). Physics leaves little to learn, so the numbers of visits, cells and
+hypotheses matter more than rates.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Cells of source positions: the grid that scenes share, and a finer zoom within it.
+"""Cells of source positions: the grid that all scenes share, and a finer zoom within it.
 
-The cells of one slot divide the prior's region among them: the zoom takes a box of 3×3×3 small
-cells, and each cell of the grid keeps the volume that the box leaves it. Sums of likelihood times
-volume over the cells are therefore integrals over the region, at every width of the likelihood.
+The cells of a slot divide the region of the prior among them. The zoom takes a box of 3×3×3 small
+cells, and each cell of the grid keeps the volume that the box leaves it. So a sum over the cells of
+likelihood times volume is an integral over the region, however narrow the likelihood is. To mean
+field, cells that divide the region exactly were worth 0.1 to 0.17 dB.
 
 Shapes: B scenes; G cells of the grid; C all cells, the G of the grid first; Z = C − G of the zoom;
 3 = a position as in `estimators.posterior`.

@@ -1,14 +1,18 @@
 """The hybrid network: exact likelihoods of joint hypotheses, weighed by a transformer.
 
 Mean field (`mean_field`) is fast, and nearly exact where sources stand out. At low SNR it is wrong:
-it takes the sources' positions as independent, and all K sources as present. Here it proposes.
-Joint hypotheses on one to K sources (`hypotheses`) get their exact posterior, and a transformer
-over the codes' samples adds to its logarithm (`weighing`). The output is the mean covariance,
+it takes the sources' positions as independent, and all K sources as present. So here its beliefs
+only propose. From them joint hypotheses on 1…K sources are drawn, each with its exact posterior
+(`hypotheses`). A transformer over the codes' samples adds to the logarithm of that (`weighing`).
+The output is the mean covariance under the weights,
 
     R = Σ_h w_h Σ_k p_hk a_hk a_hkᴴ,   w = softmax(sharpness · log posterior + learned)
 
+as a factor of its dominant directions. A second output, `positions`, has the least expected
+distance to the sources under the same weights (`nearest`).
+
 Likelihoods are fp32 and constants for the gradient, which reaches the learned part through w and
-never passes through an inverse. The learned part runs under autocast.
+never passes through an inverse. The learned part alone runs under autocast.
 
 Shapes: B scenes (or 1 where all share it); L codes; M antennas; N elements; G cells of the grid; C
 all cells of a slot; S drawn hypotheses; H all hypotheses; R rank; W width of a token.

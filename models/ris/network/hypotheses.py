@@ -1,11 +1,16 @@
 """Joint hypotheses on all sources of a scene, and their exact posterior.
 
-A hypothesis has 1…K sources, each in a cell. Those of one source are all cells of a slot that
-explains the scene alone. Those of k sources are drawn from the beliefs of the first k slots of mean
-field, and weighted by likelihood and prior over that proposal: the weights carry what mean field
-lacks, namely how the sources' positions depend on each other, and how many sources there are.
+A hypothesis puts 1…K sources into a cell each:
 
-Nothing here is learned; everything is fp32 and complex64, without a gradient.
+- One source: all cells of a slot that explains the scene alone.
+- k sources: cells drawn from the beliefs of the first k slots of mean field, by a lattice.
+
+The posterior of a drawn hypothesis is likelihood times prior over the proposal, as in importance
+sampling. It adds what mean field lacks: how the sources' positions depend on each other, and how
+many sources there are. The likelihood is averaged over some SNRs around the fitted one.
+
+Border: nothing here is learned; everything is fp32 and complex64, without a gradient. `weighing`
+turns posteriors into weights.
 
 Shapes: B scenes; L codes; M antennas; Z = 2M parts of a response; Y columns of a factor of S_l; C
 cells of a slot; S drawn hypotheses; H hypotheses of either kind; k sources of each; Q nodes of the

@@ -1,12 +1,16 @@
-"""Exact likelihood of joint hypotheses on sources, by the responses of the base station to them.
+"""Exact likelihood of joint hypotheses, from the base station's responses to the sources.
 
-The likelihood is that of sample covariances of unknown scale. With R_l = I + ρ Σ_k p_k d_k d_kᴴ in
-units of the noise and q = Σ_l tr(R_l⁻¹ S_l), the scale with a Jeffreys prior integrates out:
+The data are sample covariances S_l of unknown scale. Under a hypothesis, in units of the noise,
+
+    R_l = I + ρ Σ_k p_k d_k d_kᴴ        q = Σ_l tr(R_l⁻¹ S_l)
+
+With a Jeffreys prior the scale integrates out:
 
     log p = −T Σ_l log det R_l − L M T log q + const
 
-The shares p have sum 1, and ρ follows from the SNR: ρ = SNR · M / mean_l Σ_k p_k ‖d_k‖². Everything
-is fp32 and complex64, without a gradient.
+The shares p of the sources in the power have sum 1. ρ follows from the SNR:
+ρ = SNR · M / mean_l Σ_k p_k ‖d_k‖². Determinant and inverse are those of k×k matrices, by the
+matrix determinant lemma. Everything is fp32 and complex64, without a gradient.
 
 Shapes: B scenes; L codes; M antennas; Z = 2M parts of a response, real and then imaginary; Y
 columns of a factor of S_l, 1 for one snapshot and M else; C candidates; S hypotheses; k sources of

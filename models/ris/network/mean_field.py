@@ -1,12 +1,16 @@
-"""Mean-field posterior over source positions: a belief about each source, given the others'.
+"""Mean-field posterior of the sources: a belief about each source, computed from the others'.
 
-Every slot is a hypothetical source with power at each of many cells. A visit scores a slot's cells
-by the likelihood gain of one more source there, given noise and the other slots. Nothing here is
-learned; everything is fp32 and complex64, without a gradient.
+A slot stands for one source. Its belief gives every cell of the region the probability that the
+source is there, and the power that it would have. A visit computes one slot's belief anew. It
+scores every cell by the likelihood gain of one more source there, given the noise and the mean
+covariance of the other slots. From its second visit on a slot also zooms in on its best cell.
+
+Border: nothing here is learned; everything is fp32 and complex64, without a gradient.
+`covariance_net` learns decisions between visits, `hypotheses` draws from the beliefs.
 
 Shapes: B scenes (or 1 where all share it); L codes; M antennas; N elements; G cells of the grid; C
-all cells of a slot, the G of the grid first; Z those of its zoom; 3 = a position as in
-`estimators.posterior`.
+all cells of a slot, the G of the grid first; Z those of its zoom; X the M² real numbers of a packed
+Hermitian matrix; Y parts of a steering vector; 3 = a position as in `estimators.posterior`.
 """
 
 from __future__ import annotations

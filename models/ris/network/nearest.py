@@ -1,8 +1,9 @@
 """Positions of least expected distance, from weighted hypotheses.
 
-A covariance of least error is not the best source of positions: MUSIC on it finds where power is
-likely, not where a source is near on average. The estimate here minimises the posterior mean of the
-total distance to the sources, each matched as the score matches them (`truth.metric`).
+The covariance of least error does not give the positions of least error: MUSIC on it finds where
+power is likely, not where a source is near on average. The estimate here minimises the posterior
+mean of the total distance to the sources. Each hypothesis is matched to it as the score matches
+positions to the truth (`truth.metric`).
 
 Shapes: B scenes; H hypotheses; K sources of each; 3 = Cartesian coordinates in m unless said
 otherwise.

@@ -1,9 +1,9 @@
-"""The learned part of `HybridNet`: a token of the scene, and what it adds to the log posterior.
+"""The learned part of `HybridNet`: a token of the scene, which corrects the hypotheses' weights.
 
-The token comes from a transformer over the codes' samples. It decides how far the posterior is
-trusted (sharpness), and adds to a hypothesis by its number of sources, by its noise, and by the
-cells of its sources. With all of that at zero the network is the plain posterior. It runs under
-autocast.
+A transformer over the codes' samples makes the token, which decides how far the exact posterior is
+trusted (sharpness). It also adds to the log posterior of a hypothesis: by its number of sources, by
+its noise, and by the cells of its sources. Where all of that is zero the weights are the posterior
+itself, and training begins near there. This part runs under autocast.
 
 Shapes: B scenes (or 1 where all share it); L codes; M antennas; N elements; W width; G cells of the
 grid; H hypotheses with k sources; F controls.
