@@ -1,10 +1,11 @@
 """Test the guard on planted faults and healthy situations, in all three precisions.
 
     python benchmarks/planted.py [--device cuda]
-    python benchmarks/planted.py --healthy_steps 10000
+    python benchmarks/planted.py --healthy_steps 10000 --network hybrid
 
 The first command prints the verdict on every situation next to the expected one. The second trains
-the RIS objective over its wide space and counts false alarms. Exit code 1 if any verdict is wrong.
+a network of the RIS objective over its wide space and counts false alarms. Exit code 1 if any
+verdict is wrong.
 """
 
 from __future__ import annotations
@@ -198,11 +199,13 @@ def main() -> None:
     parser.add_argument(
         "--healthy_steps", type=int, default=0, help="train the RIS objective for so many steps"
     )
+    parser.add_argument("--network", default="unrolled", help="of the RIS objective")
     given = parser.parse_args()
     torch.set_num_threads(1)
     device = torch.device(given.device)
     if given.healthy_steps:
-        sys.exit(bool(planted_ris.table(device, given.healthy_steps, given.seed)))
+        steps, network = given.healthy_steps, given.network
+        sys.exit(bool(planted_ris.table(device, steps, given.seed, network)))
     sys.exit(bool(table(device, given.seed)))
 
 
