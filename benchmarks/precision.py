@@ -7,8 +7,8 @@ Each row is the default configuration of one network in one precision:
 
 - A step of the engine, with its guard, against a step of a plain loop of the same task: autocast, a
   GradScaler in fp16, the loss in fp32, clipping and fused AdamW. They take turns of eight steps, as
-  the guard reads its counters at every eighth. On a CPU the figure is CPU time, on a GPU wall time
-  with the queue emptied after each turn. Batches are drawn before, outside of the time.
+  the guard reads its counters at every eighth. Time is CPU time on a CPU, and wall time on a GPU,
+  whose queue is emptied after each turn. It leaves out the drawing of batches.
 - The share of the forward's multiply-adds that ran in half precision, as dispatched.
 - The peak of allocated memory in those turns, both loops together; on a GPU alone.
 - J after whole trials by the engine over several seeds, its difference to fp32 over the same seeds,
@@ -32,7 +32,7 @@ from hpo.engine import trial as engine
 from hpo.engine.plan import Plan
 from hpo.guard.evidence import Divergence
 from hpo.guard.verdict import READ_EVERY
-from hpo.task.forward import PRECISIONS, loss_terms, total
+from hpo.task.forward import PRECISIONS
 from hpo.task.random_state import random_state
 from objectives import Context, Task, bound, complete
 from objectives.ris_covariance import objective
@@ -81,6 +81,12 @@ class Case:
         )
 
 
+def autocast(case: Case) -> torch.autocast:
+    """Autocast to the precision of a case, off in fp32."""
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(case.precision)
+    return torch.autocast(case.device.type, dtype=dtype, enabled=dtype is not None)
+
+
 class PlainLoop:
     """The loop that a user would write for the same task, without guard, figures or checkpoint."""
 
@@ -101,7 +107,10 @@ class PlainLoop:
         for group, state in zip(task.groups, self.optimizer.param_groups, strict=True):
             state["lr"] = group.lr * task.schedule(min(progress, 1.0))
         self.taken += 1
-        loss = total(loss_terms(task, batch, device=case.device, precision=case.precision))
+        with autocast(case):
+            outputs = task.forward(batch)
+        terms = task.loss(outputs, batch)  # outputs and labels are fp32 in every precision
+        loss = torch.stack([term.weight * term.value for term in terms.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
@@ -161,12 +170,7 @@ def half_share(case: Case) -> float:
     """Share of the multiply-adds of a training batch's forward that ran in half precision."""
     task = case.task(0)
     batch = task.batch(0)
-    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(case.precision)
-    with (
-        Products() as products,
-        torch.no_grad(),
-        torch.autocast(case.device.type, dtype=dtype, enabled=dtype is not None),
-    ):
+    with Products() as products, torch.no_grad(), autocast(case):
         task.forward(batch)
     return float(products.half_share)
 
