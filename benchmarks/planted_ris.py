@@ -2,7 +2,9 @@
 
 `python benchmarks/planted.py --healthy_steps 10000 --network hybrid` runs it. Every configuration
 is drawn from the network's wide space (rate, width, depth, batch, schedule, weights of the terms)
-and trained once in each precision. Every trial that the guard prunes there is a false alarm.
+and trained once in each precision. Every trial that the guard prunes there counts as a false alarm,
+as likelihoods keep a network from divergence. The transformer has none and may diverge at the
+highest rates: read its verdicts.
 """
 
 from __future__ import annotations
