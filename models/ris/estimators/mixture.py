@@ -30,6 +30,8 @@ def factor_of_parts(sets: Sequence[tuple[Tensor, Tensor]], start_BNR: Tensor) ->
 
     Real products of stacked parts cost half of the complex ones, whose conjugates are copies.
     """
+    # In place of views that each product would copy.
+    sets = [(parts_YBC.transpose(0, 1).contiguous(), weights_BC) for parts_YBC, weights_BC in sets]
 
     def apply(columns_BNR: Tensor) -> Tensor:
         rows_BQY = _rows(columns_BNR)
@@ -42,12 +44,11 @@ def factor_of_parts(sets: Sequence[tuple[Tensor, Tensor]], start_BNR: Tensor) ->
     return nystrom_factor(apply, start_BNR)
 
 
-def _image(parts_YBC: Tensor, weights_BC: Tensor, rows_BQY: Tensor) -> Tensor:
+def _image(parts_BYC: Tensor, weights_BC: Tensor, rows_BQY: Tensor) -> Tensor:
     """Four products of the parts of a with those of w aᴴ x, see `_columns`, (B, Q, Y)."""
-    if parts_YBC.shape[1] == 1:
-        parts_YC = parts_YBC[:, 0]
+    if len(parts_BYC) == 1:
+        parts_YC = parts_BYC[0]
         return ((rows_BQY @ parts_YC) * weights_BC.unsqueeze(1)) @ parts_YC.T
-    parts_BYC = parts_YBC.transpose(0, 1)
     return ((rows_BQY @ parts_BYC) * weights_BC.unsqueeze(1)) @ parts_BYC.mT
 
 

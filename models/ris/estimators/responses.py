@@ -37,14 +37,17 @@ def candidate_steering(positions_BC3: Tensor, config: ArrayConfig) -> Tensor:
 
 
 def candidate_parts(positions_BC3: Tensor, config: ArrayConfig) -> Tensor:
-    """The same vectors as real numbers, (Y, B, C): one matrix product serves all scenes."""
+    """The same vectors as real numbers, (Y, B, C): one matrix product serves all scenes.
+
+    In memory they are (Y, C, B), as scenes are more than candidates: see `NearResponses`.
+    """
     elements_N3 = element_positions(config, device=positions_BC3.device)
-    flat_X3 = as_positions(positions_BC3).flatten(0, 1)
+    flat_X3 = as_positions(positions_BC3.transpose(0, 1)).flatten(0, 1)
     phase_NX = steering_phase(flat_X3, elements_N3, wavelength_m=config.wavelength_m)
     parts_YX = torch.cat((phase_NX, phase_NX))
     parts_YX[: len(phase_NX)].cos_()
     parts_YX[len(phase_NX) :].sin_()
-    return parts_YX.view(-1, *positions_BC3.shape[:2])
+    return parts_YX.unflatten(1, (positions_BC3.shape[1], -1)).transpose(1, 2)
 
 
 def parts_of(steering_BNC: Tensor) -> Tensor:
@@ -120,6 +123,8 @@ class Responses:
 class NearResponses:
     """Responses to a few candidates of its own for each scene, by a table; for few antennas.
 
+    The scenes are the last axis of the table: rows over them are long, as a processor likes them.
+
     Args:
         parts_YBC: a, from `candidate_parts`.
         sensing_BLZY: Φ_l, from `sensing_parts`.
@@ -128,32 +133,27 @@ class NearResponses:
     def __init__(self, parts_YBC: Tensor, sensing_BLZY: Tensor) -> None:
         b, l, z, y = sensing_BLZY.shape
         scenes, candidates = parts_YBC.shape[1:]
-        m = self._antennas = z // 2
-        self.table_LBXC = parts_YBC.new_empty(l, scenes, m * m, candidates)
         if b == 1:
-            # Rows over the candidates of all scenes are long, as a processor likes them.
-            flat_XC = sensing_BLZY.view(l * z, y) @ parts_YBC.flatten(1)
-            d_LZBC = flat_XC.view(l, z, scenes * candidates)
+            flat_XC = sensing_BLZY.view(l * z, y) @ parts_YBC.transpose(1, 2).reshape(y, -1)
+            d_LZC = flat_XC.view(l, z, -1)
         else:
             d_BXC = sensing_BLZY.view(b, l * z, y) @ parts_YBC.transpose(0, 1)
-            d_LZBC = d_BXC.view(b, l, z, candidates).permute(1, 2, 0, 3).reshape(l, z, -1)
-        self.parts_LZBC = d_LZBC.view(l, z, scenes, candidates)
-        at = 0
-        for rows_LXC in _table_rows(d_LZBC[:, :m], d_LZBC[:, m:]):
-            rows_LXBC = rows_LXC.view(l, -1, scenes, candidates)
-            self.table_LBXC[:, :, at : at + rows_LXBC.shape[1]] = rows_LXBC.transpose(1, 2)
-            at += rows_LXBC.shape[1]
+            d_LZC = d_BXC.view(b, l, z, candidates).permute(1, 2, 3, 0).reshape(l, z, -1)
+        self.parts_LZBC = d_LZC.unflatten(2, (candidates, scenes)).transpose(2, 3)
+        table_LXC = torch.cat(list(_table_rows(d_LZC[:, : z // 2], d_LZC[:, z // 2 :])), 1)
+        self._table_LXCB = table_LXC.unflatten(2, (candidates, scenes))
 
     def quadratics(self, first_XLB: Tensor, second_XLB: Tensor) -> tuple[Tensor, Tensor]:
         """As in `Responses`."""
-        forms_LB2X = torch.stack((first_XLB, second_XLB)).permute(2, 3, 0, 1).contiguous()
-        first_LBC, second_LBC = (forms_LB2X @ self.table_LBXC).unbind(2)
+        first_LBC, second_LBC = (
+            (self._table_LXCB * form_XLB.transpose(0, 1).unsqueeze(2)).sum(1).transpose(1, 2)
+            for form_XLB in (first_XLB, second_XLB)
+        )
         return first_LBC, second_LBC
 
     def packed_covariance(self, power_BC: Tensor) -> Tensor:
         """As in `Responses`."""
-        packed_LBX = (power_BC.unsqueeze(1) @ self.table_LBXC.mT).squeeze(2)
-        return packed_LBX.permute(2, 0, 1)
+        return (self._table_LXCB * power_BC.T.contiguous()).sum(2).transpose(0, 1)
 
 
 def near_responses(

@@ -159,13 +159,14 @@ def subspace_alignment(
     count_B = mask_BK.sum(-1)
     # ε does not depend on the scale, so treating it as a constant leaves the gradient exact. 1e-18
     # keeps its square a normal fp32 number, and F = 0 finite.
-    scale_B = _energy(factor_BNR.detach()).sqrt().clamp(min=1e-18)
-    unit_BNR = factor_BNR / scale_B[:, None, None]
+    # A product with the reciprocal takes a tenth of the time of a complex quotient.
+    scale_B = _energy(factor_BNR.detach()).sqrt().clamp(min=1e-18).reciprocal()
+    unit_BNR = factor_BNR * scale_B[:, None, None]
     seen_BKR = span_whitener(label_BNK, mask_BK) @ (label_BNK.detach().mH @ unit_BNR)
     if gram_BRR is None:
         unit_BRR = unit_BNR.mH @ unit_BNR
     else:
-        unit_BRR = gram_BRR / scale_B.square()[:, None, None]
+        unit_BRR = gram_BRR * scale_B.square()[:, None, None]
     captured_B = _energy(seen_BKR @ dominant_whitener(unit_BRR, count_B))
     return 1 - captured_B / count_B.clamp(min=1)
 
