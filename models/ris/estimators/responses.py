@@ -47,7 +47,7 @@ def candidate_parts(positions_BC3: Tensor, config: ArrayConfig) -> Tensor:
     parts_YX = torch.cat((phase_NX, phase_NX))
     parts_YX[: len(phase_NX)].cos_()
     parts_YX[len(phase_NX) :].sin_()
-    return parts_YX.unflatten(1, (positions_BC3.shape[1], -1)).transpose(1, 2)
+    return parts_YX.view(len(parts_YX), positions_BC3.shape[1], -1).transpose(1, 2)
 
 
 def parts_of(steering_BNC: Tensor) -> Tensor:
@@ -139,21 +139,30 @@ class NearResponses:
         else:
             d_BXC = sensing_BLZY.view(b, l * z, y) @ parts_YBC.transpose(0, 1)
             d_LZC = d_BXC.view(b, l, z, candidates).permute(1, 2, 3, 0).reshape(l, z, -1)
-        self.parts_LZBC = d_LZC.unflatten(2, (candidates, scenes)).transpose(2, 3)
-        table_LXC = torch.cat(list(_table_rows(d_LZC[:, : z // 2], d_LZC[:, z // 2 :])), 1)
-        self._table_LXCB = table_LXC.unflatten(2, (candidates, scenes))
+        self.parts_LZBC = d_LZC.view(l, z, candidates, scenes).transpose(2, 3)
+        # The rows stay in small tensors: the caches of a processor hold no table of all.
+        self._tables_LXCB = [
+            rows_LXC.view(l, -1, candidates, scenes)
+            for rows_LXC in _table_rows(d_LZC[:, : z // 2], d_LZC[:, z // 2 :])
+        ]
 
     def quadratics(self, first_XLB: Tensor, second_XLB: Tensor) -> tuple[Tensor, Tensor]:
         """As in `Responses`."""
-        first_LBC, second_LBC = (
-            (self._table_LXCB * form_XLB.transpose(0, 1).unsqueeze(2)).sum(1).transpose(1, 2)
-            for form_XLB in (first_XLB, second_XLB)
-        )
-        return first_LBC, second_LBC
+        rows = [row_LCB for table in self._tables_LXCB for row_LCB in table.unbind(1)]
+        sums = []
+        for form_XLB in (first_XLB, second_XLB):
+            form_XL1B = form_XLB.unsqueeze(2)
+            sum_LCB = rows[0] * form_XL1B[0]
+            for row_LCB, form_L1B in zip(rows[1:], form_XL1B[1:], strict=True):
+                sum_LCB.addcmul_(row_LCB, form_L1B)
+            sums.append(sum_LCB.transpose(1, 2))
+        return sums[0], sums[1]
 
     def packed_covariance(self, power_BC: Tensor) -> Tensor:
         """As in `Responses`."""
-        return (self._table_LXCB * power_BC.T.contiguous()).sum(2).transpose(0, 1)
+        power_CB = power_BC.T.contiguous()
+        parts = [(table * power_CB).sum(2) for table in self._tables_LXCB]
+        return torch.cat(parts, 1).transpose(0, 1)
 
 
 def near_responses(
