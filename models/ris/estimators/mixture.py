@@ -30,12 +30,17 @@ def factor_of_parts(sets: Sequence[tuple[Tensor, Tensor]], start_BNR: Tensor) ->
 
     Real products of stacked parts cost half of the complex ones, whose conjugates are copies.
     """
-    # In place of views that each product would copy.
-    sets = [(parts_YBC.transpose(0, 1).contiguous(), weights_BC) for parts_YBC, weights_BC in sets]
+    # Candidates of the scenes' own make one set, as small products cost as much as larger ones.
+    alone = [(parts_YBC.transpose(0, 1), w_BC) for parts_YBC, w_BC in sets]
+    joined = [(parts_BYC, w_BC) for parts_BYC, w_BC in alone if len(parts_BYC) == 1]
+    own = [(parts_BYC, w_BC) for parts_BYC, w_BC in alone if len(parts_BYC) > 1]
+    if own:
+        parts, weights = zip(*own, strict=True)
+        joined.append((torch.cat(parts, -1), torch.cat(weights, -1)))
 
     def apply(columns_BNR: Tensor) -> Tensor:
         rows_BQY = _rows(columns_BNR)
-        images = [_image(parts, weights_BC, rows_BQY) for parts, weights_BC in sets]
+        images = [_image(parts_BYC, weights_BC, rows_BQY) for parts_BYC, weights_BC in joined]
         image_BQY = images[0]
         for image in images[1:]:
             image_BQY = image_BQY + image

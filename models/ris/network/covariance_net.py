@@ -17,6 +17,7 @@ visit's summary; 2 = real and imaginary part; 3 = a position as in `estimators.p
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import log
 from typing import Any
 
@@ -255,5 +256,8 @@ def factor_from(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     return factor_BNR, NOISE_FLOOR + outputs["log_noise"].float().exp()
 
 
-def _full_precision(tensor: Tensor) -> torch.autocast:
+def _full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+    # Without autocast there is nothing to leave.
+    if not torch.is_autocast_enabled(tensor.device.type):
+        return nullcontext()
     return torch.autocast(tensor.device.type, enabled=False)
