@@ -41,7 +41,8 @@ def dominant_of_factor(factor_BNR: Tensor, count: int) -> Tensor:
     safe_BNR = factor_BNR.where(is_finite_B11, 0)
     # The scaling keeps the Gram matrix finite: it overflows for a factor of 1e20.
     largest_B11 = safe_BNR.abs().amax((-2, -1), keepdim=True)
-    safe_BNR = safe_BNR / largest_B11.clamp_min(torch.finfo(torch.float32).tiny)
+    # A product takes a tenth of the time of a complex quotient; 1/largest is finite above 3e-39.
+    safe_BNR = safe_BNR * largest_B11.clamp_min(torch.finfo(torch.float32).tiny).reciprocal()
     values_BR, vectors_BRR = torch.linalg.eigh(safe_BNR.mH @ safe_BNR)
     values_BK = values_BR[:, -count:].flip(-1)
     # Eigenvalues of a float32 Gram matrix err by 2⁻²³ of the largest: below that all is rounding.

@@ -103,12 +103,13 @@ class RisCovarianceTask(Task):
         label_BNK, label_noise_B = scenes.factor_BNK, scenes.noise_B
         mask_BK = scenes.source_mask_BK
         label = (label_BNK, label_noise_B)
-        solved = Solved.of(factor_BNR, noise_B)
+        solved = Solved.of(factor_BNR, noise_B, label_BNK)
         gram_BRR = solved.gram_BRR
         contrast_B = peak_contrast(
             factor_BNR,
             noise_B,
-            steering_BNK=scenes.steering_BNK,
+            # The peak does not depend on the scale, so the label's columns serve.
+            steering_BNK=label_BNK,
             ring_BNKP=batch.ring_BNKP,
             mask_BK=mask_BK,
             solved=solved,

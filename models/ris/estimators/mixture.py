@@ -30,10 +30,17 @@ def factor_of_parts(sets: Sequence[tuple[Tensor, Tensor]], start_BNR: Tensor) ->
 
     Real products of stacked parts cost half of the complex ones, whose conjugates are copies.
     """
+    # Candidates of the scenes' own make one set, as small products cost as much as larger ones.
+    alone = [(parts_YBC.transpose(0, 1), w_BC) for parts_YBC, w_BC in sets]
+    joined = [(parts_BYC, w_BC) for parts_BYC, w_BC in alone if len(parts_BYC) == 1]
+    own = [(parts_BYC, w_BC) for parts_BYC, w_BC in alone if len(parts_BYC) > 1]
+    if own:
+        parts, weights = zip(*own, strict=True)
+        joined.append((torch.cat(parts, -1), torch.cat(weights, -1)))
 
     def apply(columns_BNR: Tensor) -> Tensor:
         rows_BQY = _rows(columns_BNR)
-        images = [_image(parts, weights_BC, rows_BQY) for parts, weights_BC in sets]
+        images = [_image(parts_BYC, weights_BC, rows_BQY) for parts_BYC, weights_BC in joined]
         image_BQY = images[0]
         for image in images[1:]:
             image_BQY = image_BQY + image
@@ -42,12 +49,11 @@ def factor_of_parts(sets: Sequence[tuple[Tensor, Tensor]], start_BNR: Tensor) ->
     return nystrom_factor(apply, start_BNR)
 
 
-def _image(parts_YBC: Tensor, weights_BC: Tensor, rows_BQY: Tensor) -> Tensor:
+def _image(parts_BYC: Tensor, weights_BC: Tensor, rows_BQY: Tensor) -> Tensor:
     """Four products of the parts of a with those of w aᴴ x, see `_columns`, (B, Q, Y)."""
-    if parts_YBC.shape[1] == 1:
-        parts_YC = parts_YBC[:, 0]
+    if len(parts_BYC) == 1:
+        parts_YC = parts_BYC[0]
         return ((rows_BQY @ parts_YC) * weights_BC.unsqueeze(1)) @ parts_YC.T
-    parts_BYC = parts_YBC.transpose(0, 1)
     return ((rows_BQY @ parts_BYC) * weights_BC.unsqueeze(1)) @ parts_BYC.mT
 
 

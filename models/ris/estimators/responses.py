@@ -37,14 +37,17 @@ def candidate_steering(positions_BC3: Tensor, config: ArrayConfig) -> Tensor:
 
 
 def candidate_parts(positions_BC3: Tensor, config: ArrayConfig) -> Tensor:
-    """The same vectors as real numbers, (Y, B, C): one matrix product serves all scenes."""
+    """The same vectors as real numbers, (Y, B, C): one matrix product serves all scenes.
+
+    In memory they are (Y, C, B), as scenes are more than candidates: see `NearResponses`.
+    """
     elements_N3 = element_positions(config, device=positions_BC3.device)
-    flat_X3 = as_positions(positions_BC3).flatten(0, 1)
+    flat_X3 = as_positions(positions_BC3.transpose(0, 1)).flatten(0, 1)
     phase_NX = steering_phase(flat_X3, elements_N3, wavelength_m=config.wavelength_m)
     parts_YX = torch.cat((phase_NX, phase_NX))
     parts_YX[: len(phase_NX)].cos_()
     parts_YX[len(phase_NX) :].sin_()
-    return parts_YX.view(-1, *positions_BC3.shape[:2])
+    return parts_YX.view(len(parts_YX), positions_BC3.shape[1], -1).transpose(1, 2)
 
 
 def parts_of(steering_BNC: Tensor) -> Tensor:
@@ -120,6 +123,8 @@ class Responses:
 class NearResponses:
     """Responses to a few candidates of its own for each scene, by a table; for few antennas.
 
+    The scenes are the last axis of the table: rows over them are long, as a processor likes them.
+
     Args:
         parts_YBC: a, from `candidate_parts`.
         sensing_BLZY: Φ_l, from `sensing_parts`.
@@ -128,32 +133,36 @@ class NearResponses:
     def __init__(self, parts_YBC: Tensor, sensing_BLZY: Tensor) -> None:
         b, l, z, y = sensing_BLZY.shape
         scenes, candidates = parts_YBC.shape[1:]
-        m = self._antennas = z // 2
-        self.table_LBXC = parts_YBC.new_empty(l, scenes, m * m, candidates)
         if b == 1:
-            # Rows over the candidates of all scenes are long, as a processor likes them.
-            flat_XC = sensing_BLZY.view(l * z, y) @ parts_YBC.flatten(1)
-            d_LZBC = flat_XC.view(l, z, scenes * candidates)
+            flat_XC = sensing_BLZY.view(l * z, y) @ parts_YBC.transpose(1, 2).reshape(y, -1)
+            d_LZC = flat_XC.view(l, z, -1)
         else:
             d_BXC = sensing_BLZY.view(b, l * z, y) @ parts_YBC.transpose(0, 1)
-            d_LZBC = d_BXC.view(b, l, z, candidates).permute(1, 2, 0, 3).reshape(l, z, -1)
-        self.parts_LZBC = d_LZBC.view(l, z, scenes, candidates)
-        at = 0
-        for rows_LXC in _table_rows(d_LZBC[:, :m], d_LZBC[:, m:]):
-            rows_LXBC = rows_LXC.view(l, -1, scenes, candidates)
-            self.table_LBXC[:, :, at : at + rows_LXBC.shape[1]] = rows_LXBC.transpose(1, 2)
-            at += rows_LXBC.shape[1]
+            d_LZC = d_BXC.view(b, l, z, candidates).permute(1, 2, 3, 0).reshape(l, z, -1)
+        self.parts_LZBC = d_LZC.view(l, z, candidates, scenes).transpose(2, 3)
+        # The rows stay in small tensors: the caches of a processor hold no table of all.
+        self._tables_LXCB = [
+            rows_LXC.view(l, -1, candidates, scenes)
+            for rows_LXC in _table_rows(d_LZC[:, : z // 2], d_LZC[:, z // 2 :])
+        ]
 
     def quadratics(self, first_XLB: Tensor, second_XLB: Tensor) -> tuple[Tensor, Tensor]:
         """As in `Responses`."""
-        forms_LB2X = torch.stack((first_XLB, second_XLB)).permute(2, 3, 0, 1).contiguous()
-        first_LBC, second_LBC = (forms_LB2X @ self.table_LBXC).unbind(2)
-        return first_LBC, second_LBC
+        rows = [row_LCB for table in self._tables_LXCB for row_LCB in table.unbind(1)]
+        sums = []
+        for form_XLB in (first_XLB, second_XLB):
+            form_XL1B = form_XLB.unsqueeze(2)
+            sum_LCB = rows[0] * form_XL1B[0]
+            for row_LCB, form_L1B in zip(rows[1:], form_XL1B[1:], strict=True):
+                sum_LCB.addcmul_(row_LCB, form_L1B)
+            sums.append(sum_LCB.transpose(1, 2))
+        return sums[0], sums[1]
 
     def packed_covariance(self, power_BC: Tensor) -> Tensor:
         """As in `Responses`."""
-        packed_LBX = (power_BC.unsqueeze(1) @ self.table_LBXC.mT).squeeze(2)
-        return packed_LBX.permute(2, 0, 1)
+        power_CB = power_BC.T.contiguous()
+        parts = [(table * power_CB).sum(2) for table in self._tables_LXCB]
+        return torch.cat(parts, 1).transpose(0, 1)
 
 
 def near_responses(

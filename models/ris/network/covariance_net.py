@@ -17,6 +17,7 @@ visit's summary; 2 = real and imaginary part; 3 = a position as in `estimators.p
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import log
 from typing import Any
 
@@ -49,7 +50,7 @@ from models.ris.network.beliefs import (
 )
 from models.ris.network.slot_control import Backbone, Head
 from models.ris.network.source_climb import climb_by_forms
-from models.ris.network.zoom import count_once, place_of, zoom
+from models.ris.network.zoom import count_once, place_of, zoom, zoom_rule
 from models.ris.scene.geometry import ArrayConfig
 from models.ris.scene.scenes import NOISE_FLOOR
 
@@ -74,6 +75,7 @@ class RisCovarianceNet(nn.Module):
     high_3: Tensor
     cell_3: Tensor
     offsets_C3: Tensor
+    log_volume_C: Tensor
     steering_1NG: Tensor
     start_1NR: Tensor
 
@@ -101,7 +103,7 @@ class RisCovarianceNet(nn.Module):
         if min(width, layers, rank) < 1:
             raise ValueError(f"width {width}, layers {layers}, rank {rank}: write 1 or more")
         grid = position_grid(config, oversampling=oversampling)
-        offsets_C3 = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0])] * 3)
+        offsets_C3, log_volume_C, self._zoom_half = zoom_rule()
         start_NR = torch.randn(config.elements, rank, generator=torch.Generator().manual_seed(0))
         constants = {
             "positions_1G3": grid.positions_G3.unsqueeze(0),
@@ -109,6 +111,7 @@ class RisCovarianceNet(nn.Module):
             "high_3": grid.high_3,
             "cell_3": grid.cell_3,
             "offsets_C3": offsets_C3,
+            "log_volume_C": log_volume_C,
             "steering_1NG": candidate_steering(grid.positions_G3, config).unsqueeze(0),
             "start_1NR": start_NR.to(torch.complex64).unsqueeze(0),
         }
@@ -162,7 +165,7 @@ class RisCovarianceNet(nn.Module):
         antennas = len(scene.sample_MMLB)
         with _full_precision(scene.sample_BLMM):
             found = forms(scene, [other for other in slots if other is not slot], log_noise_B)
-            near_BC3, reach_B3 = self._near(scene, slot, found)
+            near_BC3, spread_B3 = self._near(scene, slot, found)
             near_YBC, near = None, None
             if near_BC3.shape[1]:
                 near_YBC = candidate_parts(near_BC3, self.config)
@@ -177,10 +180,12 @@ class RisCovarianceNet(nn.Module):
         most_B1, index_B1 = gain_BC.max(-1, keepdim=True)
         gain_BC = gain_BC - most_B1
         if near is not None:
-            count_once(gain_BC, self.positions_1G3, near_BC3, reach_B3)
-            gain_BC[:, -near_BC3.shape[1] :] += (reach_B3 / self.cell_3).log().sum(-1, keepdim=True)
-        log_belief_BC = gain_BC.log_softmax(-1)
-        belief_BC = log_belief_BC.exp()
+            half_B3 = self._zoom_half * spread_B3
+            count_once(gain_BC, self.positions_1G3, near_BC3[:, 0], half_B3)
+            volume_B1 = (spread_B3 / self.cell_3).log().sum(-1, keepdim=True)
+            gain_BC[:, -near_BC3.shape[1] :] += volume_B1 + self.log_volume_C
+        # On the CPU exp takes six times as long as the whole of softmax.
+        log_belief_BC, belief_BC = gain_BC.log_softmax(-1), gain_BC.softmax(-1)
         # Each number is shifted and scaled to about −1…1.
         summary = (
             -(belief_BC * log_belief_BC).sum(-1) - 2,
@@ -193,7 +198,7 @@ class RisCovarianceNet(nn.Module):
         return Scores(gain_BC, power_BC, best_B3, torch.stack(summary, -1), near_YBC, near)
 
     def _near(self, scene: Scene, slot: Slot, found: Forms) -> tuple[Tensor, Tensor]:
-        """Positions of a zoom around the slot's best so far, and their spacing: see `zoom`.
+        """Positions of a zoom around the slot's best so far, and its spread: see `zoom`.
 
         There are none at the first visit.
         """
@@ -204,8 +209,8 @@ class RisCovarianceNet(nn.Module):
         step_B3, deviation_B3 = climb_by_forms(
             found.seen_MMLB, found.inverse_MMLB, best_B3, scene.sensing_BLMN, self.config
         )
-        near_BC3, reach_B3 = zoom(best_B3, step_B3, deviation_B3, self.cell_3, self.offsets_C3)
-        return torch.minimum(torch.maximum(near_BC3, self.low_3), self.high_3), reach_B3
+        near_BC3, spread_B3 = zoom(best_B3, step_B3, deviation_B3, self.cell_3, self.offsets_C3)
+        return torch.minimum(torch.maximum(near_BC3, self.low_3), self.high_3), spread_B3
 
     def _decide(self, scene: Scene, scores: Scores, control_B4: Tensor, prior_BG: Tensor) -> Belief:
         """Belief after a visit: weights = power · softmax(sharpness · gain + prior)."""
@@ -251,5 +256,8 @@ def factor_from(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     return factor_BNR, NOISE_FLOOR + outputs["log_noise"].float().exp()
 
 
-def _full_precision(tensor: Tensor) -> torch.autocast:
+def _full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+    # Without autocast there is nothing to leave.
+    if not torch.is_autocast_enabled(tensor.device.type):
+        return nullcontext()
     return torch.autocast(tensor.device.type, enabled=False)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from models.ris.estimators.mixture import factor_of_parts
 from models.ris.estimators.posterior import Grid, entries_of, position_grid
 from models.ris.estimators.responses import candidate_steering, parts_of
-from models.ris.network.beliefs import Scene, Sensed
+from models.ris.network.beliefs import Scene, Walls
 from models.ris.network.hypotheses import (
     Hypotheses,
     alone,
@@ -106,6 +106,7 @@ class HybridNet(nn.Module):
             self.register_buffer(name, constant, persistent=False)
         self.backbone = Backbone(config, width=width, depth=depth, heads=heads, dropout=dropout)
         self.head = Head(config.max_sources, len(grid.positions_G3), width=width)
+        self._walls = Walls()
 
     def forward(
         self, sample_BLMM: Tensor, codes_BLN: Tensor, channel_BMN: Tensor
@@ -150,7 +151,7 @@ class HybridNet(nn.Module):
         self, sample_BLMM: Tensor, codes_BLN: Tensor, channel_BMN: Tensor
     ) -> tuple[list[Belief], list[Hypotheses], Sequence[Tensor]]:
         with torch.no_grad(), _full_precision(sample_BLMM):
-            sensed = Sensed.through(channel_BMN, codes_BLN, self.steering_1NG)
+            sensed = self._walls.sensed(channel_BMN, codes_BLN, self.steering_1NG)
             scene = Scene(sample_BLMM, entries_of(sample_BLMM), sensed)
             beliefs, hypotheses = self._hypotheses(scene)
         token_BW = self.backbone(sample_BLMM, codes_BLN, channel_BMN)

@@ -5,8 +5,9 @@ The surface lies in the y-z plane, centred at the origin; +x points away from th
 Shapes: N elements, K sources; leading dimensions (...) are free. Angles in rad, lengths in m.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import pi, sqrt
 from types import MappingProxyType
 
@@ -108,12 +109,19 @@ def element_positions(config: ArrayConfig, *, device: torch.device | None = None
     q_n = (0, y, z), y and z in {(i − (side − 1)/2) λ/2}
 
     Returns:
-        positions_N3, float32, in m; z varies fastest.
+        positions_N3, float32, in m; z varies fastest. All callers share it: do not change it.
     """
-    index = torch.arange(config.side, device=device, dtype=torch.float32)
-    offset_m = (index - (config.side - 1) / 2) * (config.wavelength_m / 2)
-    y_m, z_m = torch.meshgrid(offset_m, offset_m, indexing="ij")
-    return torch.stack((torch.zeros_like(y_m), y_m, z_m), dim=-1).reshape(-1, 3)
+    return _element_positions(config.side, config.wavelength_m, torch.device(device or "cpu"))
+
+
+@lru_cache(maxsize=16)
+def _element_positions(side: int, wavelength_m: float, device: torch.device) -> Tensor:
+    # Tensors of inference mode could not be saved for a gradient later.
+    with torch.inference_mode(False):
+        index = torch.arange(side, device=device, dtype=torch.float32)
+        offset_m = (index - (side - 1) / 2) * (wavelength_m / 2)
+        y_m, z_m = torch.meshgrid(offset_m, offset_m, indexing="ij")
+        return torch.stack((torch.zeros_like(y_m), y_m, z_m), dim=-1).reshape(-1, 3)
 
 
 def direction(azimuth_rad: Tensor, elevation_rad: Tensor) -> Tensor:
@@ -186,21 +194,44 @@ def steering_derivatives(
     Returns:
         steering_NK: (…, N, K), complex, and derivatives_NK3: (…, N, K, 3), in 1/rad, 1/rad, 1/m.
     """
-    azimuth_1K, elevation_1K, range_1K = (x.unsqueeze(-2) for x in positions_K3.unbind(-1))
+    range_1K = positions_K3[..., 2].unsqueeze(-2)
+    phase_NK, slopes = _phase_slopes(positions_K3, elements_N3, wavelength_m=wavelength_m)
+    azimuth_NK, elevation_NK, bent_NK = slopes
+    return _turned(phase_NK, (range_1K * azimuth_NK, range_1K * elevation_NK, bent_NK))
+
+
+def _phase_slopes(
+    positions_K3: Tensor, elements_N3: Tensor, *, wavelength_m: float
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Phases of `steering`, and their derivatives by azimuth and elevation over r, and by r."""
+    azimuth_1K, elevation_1K, range_1K = positions_K3.unsqueeze(-3).unbind(-1)
     y_N1, z_N1 = elements_N3[:, 1:2], elements_N3[:, 2:3]
-    sin_1K, cos_1K = azimuth_1K.sin(), azimuth_1K.cos()
-    along_NK = y_N1 * (elevation_1K.cos() * sin_1K) + z_N1 * elevation_1K.sin()
-    across_NK = y_N1 * (elevation_1K.cos() * cos_1K)
-    up_NK = z_N1 * elevation_1K.cos() - y_N1 * (elevation_1K.sin() * sin_1K)
+    sin_1K, cos_1K = elevation_1K.sin(), elevation_1K.cos()
+    side_1K, front_1K = azimuth_1K.sin(), azimuth_1K.cos()
+    along_NK = torch.addcmul(y_N1 * (cos_1K * side_1K), z_N1, sin_1K)
+    across_NK = y_N1 * (cos_1K * front_1K)
+    up_NK = torch.addcmul(z_N1 * cos_1K, y_N1, sin_1K * side_1K, value=-1)
     square_N1 = elements_N3.square().sum(-1, keepdim=True)
-    distance_NK = (range_1K.square() + square_N1 - 2 * range_1K * along_NK).sqrt()
+    # As in `steering_phase`.
+    cross_NK = torch.addcmul(square_N1, along_NK, -2 * range_1K)
+    distance_NK = (range_1K.square() + cross_NK).sqrt()
+    sum_NK, wave = distance_NK + range_1K, -2 * pi / wavelength_m
     # The form (r − q·u)/ρ − 1 would leave three digits of float64 at 10⁶ apertures.
-    bent_NK = (along_NK.square() - square_N1) / (distance_NK + range_1K - along_NK)
-    slopes_NK3 = torch.stack((-range_1K * across_NK, -range_1K * up_NK, bent_NK), -1)
-    phase_NK3 = slopes_NK3 / distance_NK.unsqueeze(-1) * (-2 * pi / wavelength_m)
-    steering_NK = steering(positions_K3, elements_N3, wavelength_m=wavelength_m)
-    turned_NK3 = torch.complex(torch.zeros_like(phase_NK3), phase_NK3)
-    return steering_NK, turned_NK3 * steering_NK.unsqueeze(-1)
+    bent_NK = (along_NK.square() - square_N1) / (sum_NK - along_NK)
+    scale_NK = wave / distance_NK
+    slopes = (-scale_NK * across_NK, -scale_NK * up_NK, scale_NK * bent_NK)
+    return cross_NK / sum_NK * wave, slopes
+
+
+def _turned(phase_NK: Tensor, slopes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Steering vectors and their derivatives, j times the slopes of the phases times the vectors.
+
+    The derivatives are one after the other in memory: (3, …, N, K).
+    """
+    real_NK, imag_NK = phase_NK.cos(), phase_NK.sin()
+    slopes_3NK = torch.stack(tuple(slopes))
+    turned_3NK = torch.complex(-slopes_3NK * imag_NK, slopes_3NK * real_NK)
+    return torch.complex(real_NK, imag_NK), turned_3NK.movedim(0, -1)
 
 
 def as_positions(places_X3: Tensor) -> Tensor:
@@ -212,8 +243,9 @@ def place_derivatives(
     places_K3: Tensor, elements_N3: Tensor, *, wavelength_m: float
 ) -> tuple[Tensor, Tensor]:
     """Steering vectors and derivatives by azimuth, elevation and 1/r, with ∂/∂(1/r) = −r² ∂/∂r."""
-    steering_NK, slopes_NK3 = steering_derivatives(
-        as_positions(places_K3), elements_N3, wavelength_m=wavelength_m
-    )
-    by_bend_NK = -slopes_NK3[..., 2] / places_K3[..., 2].square().unsqueeze(-2)
-    return steering_NK, torch.cat((slopes_NK3[..., :2], by_bend_NK.unsqueeze(-1)), -1)
+    positions_K3 = as_positions(places_K3)
+    range_1K = positions_K3[..., 2].unsqueeze(-2)
+    phase_NK, slopes = _phase_slopes(positions_K3, elements_N3, wavelength_m=wavelength_m)
+    azimuth_NK, elevation_NK, bent_NK = slopes
+    by_bend_NK = -range_1K.square() * bent_NK
+    return _turned(phase_NK, (range_1K * azimuth_NK, range_1K * elevation_NK, by_bend_NK))

@@ -161,8 +161,10 @@ def scaled_sample_covariance(snapshots_BLMT: Tensor) -> Tensor:
     Returns:
         sample_BLMM, complex64, Hermitian, dimensionless; mean_l tr S_l = 1.
     """
-    power_B = snapshots_BLMT.abs().square().sum((-2, -1)).mean(-1)
-    return snapshots_BLMT @ snapshots_BLMT.mH / power_B[:, None, None, None]
+    power_B = torch.view_as_real(snapshots_BLMT).square().sum((-3, -2, -1)).mean(-1)
+    # The quotient of the product, which has more numbers, would take three times as long.
+    scaled_BLMT = snapshots_BLMT * power_B.rsqrt()[:, None, None, None]
+    return scaled_BLMT @ scaled_BLMT.mH
 
 
 def observe(installation: Installation, factor_BNK: Tensor) -> Tensor:

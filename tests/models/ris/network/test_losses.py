@@ -340,7 +340,7 @@ def test_terms_that_share_their_gram_matrix_equal_those_that_do_not() -> None:
     case = Case()
     factor = case.factor_BNR.requires_grad_()
     noise = case.noise_B.requires_grad_()
-    solved = Solved.of(factor, noise)
+    solved = Solved.of(factor, noise, case.label_BNK)
     label = (case.label_BNK, case.label_noise_B)
     shared = (
         covariance_error(factor, noise, *label, gram_BRR=solved.gram_BRR)
