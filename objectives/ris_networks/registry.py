@@ -42,8 +42,7 @@ class Network:
 
 # Studies that are older than the option `network` trained this one.
 FIRST = "unrolled"
-# The network that `auto` is in a new study, by size, and why: measured on a CPU, where the tables of
-# docs/ris-covariance.md come from.
+# The network that `auto` is in a new study, by size, and why. All was measured on a CPU.
 _UNMEASURED = ("unrolled", "no other has been measured at this size")
 MEASURED: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(SIZES, _UNMEASURED),
