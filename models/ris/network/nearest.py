@@ -66,7 +66,7 @@ def _medoid(place_BHK3: Tensor, weights_BH: Tensor) -> Tensor:
     """The hypothesis of least expected distance, BK3."""
     # All cells of the full size are 1,400 hypotheses: 8 MB of distances for each scene.
     scenes = max(1, _MOST_PAIRS // place_BHK3.shape[1] ** 2)
-    parts = zip(place_BHK3.split(scenes), weights_BH.split(scenes), strict=True)
+    parts = zip(torch.split(place_BHK3, scenes), torch.split(weights_BH, scenes), strict=True)
     cost_BH = torch.cat([_cost(place_PHK3, weights_PH) for place_PHK3, weights_PH in parts])
     best_B = cost_BH.argmin(-1)
     return place_BHK3[torch.arange(len(best_B), device=best_B.device), best_B]
