@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from objectives._contract import Objective
 from objectives._options import complete
 
-_ORIGIN, _OPTIONS = "_hpo_origin", "_hpo_options"
+_ORIGIN, _OPTIONS, _COPY = "_hpo_origin", "_hpo_options", "_hpo_copy"
 
 
 def bound(objective: Objective, options: Mapping[str, str]) -> Objective:
     """The objective with the search spaces of a study with these options, as they are stored.
+
+    While the options are the same it is the same copy: what a hook keeps in the objective, as a
+    data set that took long to read, is there in the next trial.
 
     Raises:
         TypeError: Its spaces cannot be replaced.
@@ -29,10 +32,15 @@ def bound(objective: Objective, options: Mapping[str, str]) -> Objective:
     if options_of(objective) == whole:
         return objective
     spaces = origin.spaces_for(dict(whole))
+    known: Objective = vars(origin).get(_COPY, origin)
+    if options_of(known) == whole and known.spaces == spaces:
+        return known
     found = copy.copy(origin)
+    vars(found).pop(_COPY, None)
     vars(found).update({"spaces": spaces, _ORIGIN: origin, _OPTIONS: whole})
     if found.spaces is not spaces:
         raise TypeError("'spaces' is a property; with spaces_for() make it a class attribute")
+    vars(origin)[_COPY] = found
     return found
 
 

@@ -20,6 +20,8 @@ WIDER = {
     torch.bfloat16: torch.float64,
     torch.complex32: torch.complex128,
 }
+# Attributes of a tensor that are views of it, through which gradients pass.
+_VIEWS = frozenset({"T", "mT", "H", "mH", "real", "imag"})
 
 
 class Widened(TorchFunctionMode):
@@ -47,6 +49,9 @@ class Widened(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         if name == "__get__":
+            if getattr(getattr(func, "__self__", None), "__name__", "") in _VIEWS:
+                # `weight.mT` of a parameter must be that of its stand-in, or it gets no gradient.
+                args = (self._leaf.get(id(args[0]), args[0]), *args[1:])
             found = func(*args, **kwargs)
             return WIDER.get(found, found) if isinstance(found, torch.dtype) else found
         if name in ("float", "half", "bfloat16"):

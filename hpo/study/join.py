@@ -105,6 +105,7 @@ def prepare_study(
         raise ObjectiveError(faulty(spec, faults))
     wanted = {**DEFAULTS, **usual(on_gpu=on_gpu), **request.asked()}
     name = request.study_name or usual_name(storage, objective, wanted)
+    check_name(name)
     notes: list[str] = []
     opened = study.find(storage, name)
     created = _created(objective, spec, wanted, request) if opened is None else None

@@ -176,6 +176,18 @@ def test_widened_code_computes_what_float64_would():
         torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.parametrize("view", ["T", "mT", "H", "mH", "real"])
+def test_a_parameter_that_is_used_through_a_view_gets_its_gradient_in_float64(view):
+    weight = nn.Parameter(torch.randn(3, 2, generator=torch.Generator().manual_seed(0)))
+
+    widened = Widened([weight])
+    with widened:
+        value = getattr(weight, view).square().sum()
+    (gradient,) = torch.autograd.grad(value, widened.leaves)
+
+    torch.testing.assert_close(gradient, 2 * weight.detach().double(), rtol=1e-15, atol=0)
+
+
 @pytest.mark.acceptance
 def test_the_flagship_can_be_examined_in_every_precision():
     context = Context(

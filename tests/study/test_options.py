@@ -74,6 +74,17 @@ def test_an_objective_without_other_spaces_is_its_own_copy():
     assert bound(one, {"model": "b"}) is one
 
 
+def test_what_a_trial_keeps_in_the_objective_is_there_in_the_next_one():
+    one = Models()
+    options = {"model": "b", "noise": "none"}
+
+    bound(one, options).kept = "a data set"
+
+    assert bound(one, options).kept == "a data set"
+    assert bound(one, {**options, "model": "a"}).spaces == SPACES["a"]
+    assert not hasattr(one, "kept")
+
+
 def test_a_bound_copy_is_of_the_same_files():
     loaded = load_objective(MODELS)
 
@@ -109,6 +120,15 @@ def test_the_default_name_follows_the_study_that_is_there(url: str):
     assert (other.opened.name, other.is_new) == (f"{PLAIN}-a", True)
     assert join(url).chosen == {"model": "b (the study's)"}
     assert named.opened.config.options["model"] == "b"
+
+
+def test_a_name_made_of_an_option_is_held_to_what_names_may_be(url: str, tmp_path: Path):
+    path = tmp_path / "mine.py"
+    text = Path(MODELS).read_text()
+    path.write_text(text.replace('choices=("none", "some")', "names_study=True"))
+
+    with pytest.raises(ConfigurationError, match="can be no study's name"):
+        join(url, objective=str(path), options={"noise": "two\nlines"})
 
 
 def test_another_model_is_not_joined_by_accident(url: str):

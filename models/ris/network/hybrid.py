@@ -112,8 +112,8 @@ class HybridNet(nn.Module):
         self, sample_BLMM: Tensor, codes_BLN: Tensor, channel_BMN: Tensor
     ) -> dict[str, Tensor]:
         """Estimate the covariance of each scene; see `RisCovarianceNet.forward`."""
-        beliefs, hypotheses, weights = self._weighed(sample_BLMM, codes_BLN, channel_BMN)
-        return self._outputs(beliefs, hypotheses, weights)
+        beliefs, hypotheses, log_weights = self._weighed(sample_BLMM, codes_BLN, channel_BMN)
+        return self._outputs(beliefs, hypotheses, [one_BH.exp() for one_BH in log_weights])
 
     @torch.no_grad()
     def positions(
@@ -127,10 +127,10 @@ class HybridNet(nn.Module):
         Returns:
             positions_BK3, azimuth in rad, elevation in rad, range in m; NaN for absent sources.
         """
-        beliefs, hypotheses, weights = self._weighed(sample_BLMM, codes_BLN, channel_BMN)
+        beliefs, hypotheses, log_weights = self._weighed(sample_BLMM, codes_BLN, channel_BMN)
         count_B = mask_BK.sum(-1)
         found_BK3 = sample_BLMM.real.new_full((*mask_BK.shape, 3), torch.nan)
-        for sources, (some, weights_BH) in enumerate(zip(hypotheses, weights, strict=True), 1):
+        for sources, (some, log_BH) in enumerate(zip(hypotheses, log_weights, strict=True), 1):
             scene_X = (count_B == sources).nonzero().squeeze(-1)
             if not len(scene_X):
                 continue
@@ -142,7 +142,7 @@ class HybridNet(nn.Module):
                 ],
                 2,
             )
-            weights_XH = weights_BH[scene_X] / weights_BH[scene_X].sum(-1, keepdim=True)
+            weights_XH = log_BH[scene_X].softmax(-1)
             found_Xk3 = nearest_positions(as_positions(place_BHk3[scene_X]), weights_XH)
             found_BK3[scene_X, :sources] = found_Xk3
         return found_BK3

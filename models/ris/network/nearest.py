@@ -22,6 +22,8 @@ _STEPS = 12
 _LEAST_M = 1e-4
 # With more sources their slots' order is kept: 120 orders of five would take longest of all.
 _MOST_ORDERED = 3
+# Distances between hypotheses of so many pairs take 17 MB, for each pair of sources.
+_MOST_PAIRS = 2**22
 
 
 def nearest_positions(positions_BHK3: Tensor, weights_BH: Tensor) -> Tensor:
@@ -63,16 +65,25 @@ def _orders(sources: int) -> list[tuple[int, ...]]:
 
 def _medoid(place_BHK3: Tensor, weights_BH: Tensor) -> Tensor:
     """The hypothesis of least expected distance, BK3."""
-    sources = place_BHK3.shape[2]
-    each_KKBHH = [
-        [torch.cdist(place_BHK3[:, :, i], place_BHK3[:, :, j]) for j in range(sources)]
-        for i in range(sources)
-    ]
-    totals = [sum(each_KKBHH[i][j] for i, j in enumerate(order)) for order in _orders(sources)]
-    least_BHH = torch.stack([torch.as_tensor(one) for one in totals]).amin(0)
-    cost_BH = (least_BHH @ weights_BH.unsqueeze(-1)).squeeze(-1)
+    # All cells of the full size are 1,400 hypotheses: 8 MB of distances for each scene.
+    scenes = max(1, _MOST_PAIRS // place_BHK3.shape[1] ** 2)
+    parts = zip(torch.split(place_BHK3, scenes), torch.split(weights_BH, scenes), strict=True)
+    cost_BH = torch.cat([_cost(place_PHK3, weights_PH) for place_PHK3, weights_PH in parts])
     best_B = cost_BH.argmin(-1)
     return place_BHK3[torch.arange(len(best_B), device=best_B.device), best_B]
+
+
+def _cost(place_BHK3: Tensor, weights_BH: Tensor) -> Tensor:
+    """Expected distance to all hypotheses from each of them, BH."""
+    places, orders = place_BHK3.unbind(2), _orders(place_BHK3.shape[2])
+    pairs = {pair for order in orders for pair in enumerate(order)}
+    apart = {(i, j): torch.cdist(places[i], places[j]) for i, j in pairs}
+    least_BHH: Tensor | None = None
+    for order in orders:
+        total_BHH = torch.stack([apart[pair] for pair in enumerate(order)]).sum(0)
+        least_BHH = total_BHH if least_BHH is None else torch.minimum(least_BHH, total_BHH)
+    assert least_BHH is not None
+    return (least_BHH @ weights_BH.unsqueeze(-1)).squeeze(-1)
 
 
 def _matched(place_BHK3: Tensor, start_BK3: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Backbone(nn.Module):
 
 
 class Head(nn.Module):
-    """Weights of hypotheses: softmax of the log posterior and what a token adds to it."""
+    """Log weights of hypotheses: log softmax of the log posterior and what a token adds to it."""
 
     def __init__(self, sources: int, cells: int, *, width: int) -> None:
         super().__init__()
@@ -63,7 +63,10 @@ class Head(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, token_BW: Tensor, hypotheses: Sequence[Hypotheses]) -> list[Tensor]:
-        """Weights of all hypotheses, BH for each number of sources; their sum is 1."""
+        """Log weights of all hypotheses, BH for each number of sources; the weights' sum is 1.
+
+        Logarithms, as a number of sources that the data rule out has weights below any of fp32.
+        """
         normed_BW = self.norm(token_BW)
         control_BF, prior_BG = self.control(normed_BW).float(), self.prior(normed_BW).float()
         sharper_B1, noisier_B1 = control_BF[:, :1].exp(), control_BF[:, 1:2] * _NOISE_SCALE
@@ -76,6 +79,6 @@ class Head(nn.Module):
             for cell_BH in cell_BHk.unbind(-1):
                 logit_BH = logit_BH + prior_BG.gather(1, cell_BH)
             logits.append(logit_BH + odds_B.unsqueeze(-1))
-        weights_BH = torch.cat(logits, 1).softmax(-1)
+        log_weights_BH = torch.cat(logits, 1).log_softmax(-1)
         counts = [logit.shape[1] for logit in logits]
-        return list(torch.split(weights_BH, counts, 1))
+        return list(torch.split(log_weights_BH, counts, 1))

@@ -180,6 +180,17 @@ def test_its_positions_are_of_the_sources_that_are_present():
     assert position_subspace_error(found_BK3, clear, TINY).mean() < 0.04
 
 
+def test_a_number_of_sources_that_the_data_rule_out_has_positions_all_the_same():
+    # One source explains two at 20 dB so badly that its weight is below any that fp32 can hold.
+    clear = replace(TINY, snr_min_db=20.0)
+    scenes, net = scenes_of(clear, 100, seed=3), net_of(TINY, hypotheses=64).eval()
+    mask_BK, wall = torch.tensor([True, False]).expand(100, -1), scenes.installation
+
+    found_BK3 = net.positions(scenes.sample_BLMM, wall.codes_BLN, wall.channel_BMN, mask_BK)
+
+    assert found_BK3[:, 0].isfinite().all()
+
+
 def test_the_same_scenes_give_the_same_output():
     scenes, net = scenes_of(UNIT), net_of(UNIT).eval()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from models.ris.network.nearest import nearest_positions
 
@@ -62,3 +64,27 @@ def test_no_other_position_has_a_smaller_expected_distance():
         moved_BK3 = found_BK3 + 0.03 * torch.randn(4, 1, 3, generator=generator)
         # Twelve steps leave the cost within 1e-4 m of its minimum.
         assert (cost_B(moved_BK3) > cost_B(found_BK3) - 1e-4).all()
+
+
+def test_many_hypotheses_take_the_memory_of_a_few_scenes_and_change_nothing():
+    generator = torch.Generator().manual_seed(0)
+    positions_BHK3 = torch.rand(3, 1500, 1, 3, generator=generator) + 0.3
+    weights_BH = torch.rand(3, 1500, generator=generator).softmax(-1)
+
+    class Largest(TorchDispatchMode):
+        elements = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            found = func(*args, **(kwargs or {}))
+            for tensor in tree_leaves(found):
+                if isinstance(tensor, torch.Tensor):
+                    self.elements = max(self.elements, tensor.numel())
+            return found
+
+    with Largest() as largest:
+        together_BK3 = nearest_positions(positions_BHK3, weights_BH)
+
+    # The distances of one scene's hypotheses, and not of all three scenes'.
+    assert largest.elements <= 1500**2
+    alone = [nearest_positions(positions_BHK3[[b]], weights_BH[[b]]) for b in range(3)]
+    torch.testing.assert_close(together_BK3, torch.cat(alone), rtol=0, atol=1e-5)
