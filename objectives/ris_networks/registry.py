@@ -12,7 +12,7 @@ part.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -74,9 +74,12 @@ NETWORKS: Mapping[str, Network] = {
 }
 
 
+_EARLIER = replace(NETWORKS[FIRST], settled=unrolled.EARLIER)
+
+
 def network_of(options: Mapping[str, str]) -> Network:
     """The network that the options of a study name; `auto` must be settled before."""
-    return NETWORKS[options.get("network", FIRST)]
+    return NETWORKS[options["network"]] if "network" in options else _EARLIER
 
 
 def device_of(net: nn.Module) -> torch.device:

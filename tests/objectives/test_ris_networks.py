@@ -18,7 +18,7 @@ from models.ris.problem import problem
 from models.ris.scene.scenes import SIZES
 from objectives import AUTO, Context, bound, complete
 from objectives.ris_covariance import objective
-from objectives.ris_networks.registry import MEASURED, NETWORKS, built_again
+from objectives.ris_networks.registry import MEASURED, NETWORKS, built_again, network_of
 from tests.support.toys import CPU
 
 UNIT = SIZES["unit"]
@@ -143,3 +143,11 @@ def test_a_study_without_the_option_is_the_unrolled_networks(url: str):
 def test_a_network_that_there_is_not_is_refused(url: str):
     with pytest.raises(ConfigurationError, match="--network 'perceptron' is none of auto, unrol"):
         join(url, options={"network": "perceptron"})
+
+
+def test_a_study_older_than_the_option_keeps_the_zooms_that_its_weights_were_trained_with():
+    older = network_of({"installation": "fixed", "scenes": ""})
+
+    assert older.name == "unrolled"
+    assert older.settled["zoom_points"] == 27
+    assert network_of({"network": "unrolled"}).settled["zoom_points"] == 9

@@ -68,6 +68,7 @@ class RisCovarianceNet(nn.Module):
         rank: Columns of the factor; default the size's.
         oversampling: Grid cells per half beamwidth, 1/side rad, in either angle.
         dropout: Dropout in the learned part.
+        zoom_points: Positions of a zoom: see `zoom_rule`.
     """
 
     positions_1G3: Tensor
@@ -88,6 +89,7 @@ class RisCovarianceNet(nn.Module):
         rank: int | None = None,
         oversampling: float = 1.0,
         dropout: float = 0.0,
+        zoom_points: int = 9,
     ) -> None:
         super().__init__()
         self.config, self.layers = config, layers
@@ -98,12 +100,13 @@ class RisCovarianceNet(nn.Module):
             "rank": rank,
             "oversampling": oversampling,
             "dropout": dropout,
+            "zoom_points": zoom_points,
         }
         rank = config.rank if rank is None else rank
         if min(width, layers, rank) < 1:
             raise ValueError(f"width {width}, layers {layers}, rank {rank}: write 1 or more")
         grid = position_grid(config, oversampling=oversampling)
-        offsets_C3, log_volume_C, self._zoom_half = zoom_rule()
+        offsets_C3, log_volume_C, self._zoom_half = zoom_rule(zoom_points)
         start_NR = torch.randn(config.elements, rank, generator=torch.Generator().manual_seed(0))
         constants = {
             "positions_1G3": grid.positions_G3.unsqueeze(0),

@@ -19,18 +19,29 @@ _MOST_SPREAD, _LEAST_SPREAD = 0.5 / sqrt(3), 0.01 / sqrt(3)
 _CORNER = 1.2
 
 
-def zoom_rule() -> tuple[Tensor, Tensor, float]:
+def zoom_rule(points: int = 9) -> tuple[Tensor, Tensor, float]:
     """Positions of a zoom around its middle, their volumes, and how far it reaches.
 
-    They are the middle and eight corners, ±√a on each axis, a = `_CORNER`. Weighted by these
+    With 9 they are the middle and eight corners, ±√a on each axis, a = `_CORNER`. Weighted by these
     volumes and a Gaussian likelihood, they have the Gaussian's mass, mean and covariance:
 
         v₀ = (2π)^(3/2) (1 − 1/a),  v₁ = (2π)^(3/2) e^(3a/2) / (8a)
 
+    With 27 they are a cube of 3×3×3 equal cells, √3 wide, as weights of earlier versions have them.
+
     Returns:
         offsets_C3 in spreads, the middle first; the log of the volumes in spreads, of shape C; and
         half the edge, in spreads, of a cube of their total volume.
+
+    Raises:
+        ValueError: There is no rule of so many positions.
     """
+    if points == 27:
+        cube_C3 = sqrt(3) * torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0])] * 3)
+        offsets_C3 = torch.cat((cube_C3[13:14], cube_C3[:13], cube_C3[14:]))
+        return offsets_C3, torch.full((27,), 1.5 * log(3)), 1.5 * sqrt(3)
+    if points != 9:
+        raise ValueError(f"a zoom of {points} positions; use 9 or 27")
     side_2 = torch.tensor([-1.0, 1.0]) * sqrt(_CORNER)
     offsets_C3 = torch.cat((torch.zeros(1, 3), torch.cartesian_prod(side_2, side_2, side_2)))
     mass = (2 * pi) ** 1.5

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from models.ris.network.zoom import count_once, zoom, zoom_rule
@@ -21,11 +22,17 @@ def test_the_positions_have_mass_mean_and_covariance_of_a_gaussian():
     torch.testing.assert_close(moments_33, mass * torch.eye(3).double(), **close)
 
 
-def test_the_box_of_a_zoom_has_the_volume_of_its_positions_and_holds_them():
-    offsets_C3, log_volume_C, half = zoom_rule()
+@pytest.mark.parametrize("points", [9, 27])
+def test_the_box_of_a_zoom_has_the_volume_of_its_positions_and_holds_them(points):
+    offsets_C3, log_volume_C, half = zoom_rule(points)
 
     assert math.isclose((2 * half) ** 3, float(log_volume_C.exp().sum()), rel_tol=1e-5)
     assert float(offsets_C3.abs().max()) < half
+
+
+def test_a_rule_of_other_numbers_is_refused():
+    with pytest.raises(ValueError, match="use 9 or 27"):
+        zoom_rule(8)
 
 
 def test_a_zoom_without_information_covers_about_a_cell_of_the_grid():
