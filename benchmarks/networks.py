@@ -1,13 +1,13 @@
-"""What search gains for each network of the RIS objective: default, best of 50, long training.
+"""Gains of search for each network of the RIS objective: default, best of 50, long training.
 
-    python benchmarks/networks.py --networks unrolled transformer hybrid --seeds 0 1 2 --train
+    python benchmarks/networks.py --networks unrolled transformer hybrid --seeds 0 1 2 --train 3
 
 For every network and seed a study is run (and resumed, if an earlier call made it); one more draws
 ten configurations at random and prunes none. The table has J of the default configuration, the
 median of the random ones, the best, and the trial that first reached 90 % of the gain from the
-default to the best. With `--train` the best of each study is trained at full length. Curves of the
-best so far, and the importances of parameters, are printed below. All of it is kept in the storage
-(HPO_HOME or HPO_STORAGE), so that an interrupted call goes on.
+default to the best. With `--train 3` the best of each study is trained at full length over three
+seeds. Curves of the best so far, and the importances of parameters, are printed below. All is kept
+in the storage (HPO_HOME or HPO_STORAGE), so that an interrupted call goes on.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ as in `estimators.responses`; 3 = a position as in `estimators.posterior`.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -153,3 +154,11 @@ def response(scene: Scene, slots: Sequence[Slot]) -> Tensor:
     for response_XLB in found[1:]:
         total_XLB = total_XLB + response_XLB
     return total_XLB
+
+
+def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+    """Context without autocast on a tensor's device."""
+    # Without autocast there is nothing to leave.
+    if not torch.is_autocast_enabled(tensor.device.type):
+        return nullcontext()
+    return torch.autocast(tensor.device.type, enabled=False)

@@ -17,7 +17,6 @@ visit's summary; 2 = real and imaginary part; 3 = a position as in `estimators.p
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from math import log
 from typing import Any
 
@@ -46,6 +45,7 @@ from models.ris.network.beliefs import (
     Slot,
     Walls,
     forms,
+    full_precision,
     response,
 )
 from models.ris.network.slot_control import Backbone, Head
@@ -140,7 +140,7 @@ class RisCovarianceNet(nn.Module):
             the noise above the floor, of shape B, in the same units. `factor_from` reads them.
         """
         batch, antennas = len(sample_BLMM), sample_BLMM.shape[-1]
-        with torch.no_grad(), _full_precision(sample_BLMM):
+        with torch.no_grad(), full_precision(sample_BLMM):
             sensed = self._walls.sensed(channel_BMN, codes_BLN, self.steering_1NG)
             scene = Scene(sample_BLMM, entries_of(sample_BLMM), sensed)
         log_noise_B = sample_BLMM.real.new_full((batch,), log(_FIRST_NOISE / antennas))
@@ -153,7 +153,7 @@ class RisCovarianceNet(nn.Module):
                 control_B4, prior_BG = self.head(slot.token_BW)
                 slot.belief = self._decide(scene, scores, control_B4, prior_BG)
                 steps.append(control_B4[:, 3])
-            with torch.no_grad(), _full_precision(sample_BLMM):
+            with torch.no_grad(), full_precision(sample_BLMM):
                 log_noise_B = noise_of_forms(
                     scene.sample_MMLB, response(scene, slots), log_noise_B, antennas=antennas
                 )
@@ -166,7 +166,7 @@ class RisCovarianceNet(nn.Module):
     ) -> Scores:
         """Score the grid and, around the best candidate of the previous visit, a finer one."""
         antennas = len(scene.sample_MMLB)
-        with _full_precision(scene.sample_BLMM):
+        with full_precision(scene.sample_BLMM):
             found = forms(scene, [other for other in slots if other is not slot], log_noise_B)
             near_BC3, spread_B3 = self._near(scene, slot, found)
             near_YBC, near = None, None
@@ -225,7 +225,7 @@ class RisCovarianceNet(nn.Module):
             prior_BC = torch.cat((prior_BG, nearer_B1.expand(-1, near_count)), -1)
         share_BC = (sharper_B1.exp() * scores.gain_BC + prior_BC).softmax(-1)
         weights_BC = share_BC * scores.power_BC * louder_B1.exp()
-        with torch.no_grad(), _full_precision(weights_BC):
+        with torch.no_grad(), full_precision(weights_BC):
             response_XLB = scene.grid.packed_covariance(weights_BC[:, :cells])
             if scores.near is not None:
                 response_XLB = response_XLB + scores.near.packed_covariance(weights_BC[:, cells:])
@@ -244,7 +244,7 @@ class RisCovarianceNet(nn.Module):
         for belief, w_BC in zip(beliefs, weights, strict=True):
             if belief.scores.near_YBC is not None:
                 sets.append((belief.scores.near_YBC, w_BC[:, cells:]))
-        with _full_precision(total_B):
+        with full_precision(total_B):
             best_BK3 = torch.stack([belief.scores.best_B3 for belief in beliefs], 1)
             spare_BNR = self.start_1NR.expand(len(total_B), -1, -1)
             start_BNR = torch.cat((candidate_steering(best_BK3, self.config), spare_BNR), -1)
@@ -257,10 +257,3 @@ def factor_from(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """F_BNR, complex64, and the noise s_B >= 1e-3 from the network's outputs: R = F Fᴴ + s I."""
     factor_BNR = torch.view_as_complex(outputs["factor"].float().contiguous())
     return factor_BNR, NOISE_FLOOR + outputs["log_noise"].float().exp()
-
-
-def _full_precision(tensor: Tensor) -> AbstractContextManager[object]:
-    # Without autocast there is nothing to leave.
-    if not torch.is_autocast_enabled(tensor.device.type):
-        return nullcontext()
-    return torch.autocast(tensor.device.type, enabled=False)

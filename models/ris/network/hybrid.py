@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from models.ris.estimators.mixture import factor_of_parts
 from models.ris.estimators.posterior import Grid, entries_of, position_grid
 from models.ris.estimators.responses import candidate_steering, parts_of
-from models.ris.network.beliefs import Scene, Walls
+from models.ris.network.beliefs import Scene, Walls, full_precision
 from models.ris.network.hypotheses import (
     Hypotheses,
     alone,
@@ -150,7 +150,7 @@ class HybridNet(nn.Module):
     def _weighed(
         self, sample_BLMM: Tensor, codes_BLN: Tensor, channel_BMN: Tensor
     ) -> tuple[list[Belief], list[Hypotheses], Sequence[Tensor]]:
-        with torch.no_grad(), _full_precision(sample_BLMM):
+        with torch.no_grad(), full_precision(sample_BLMM):
             sensed = self._walls.sensed(channel_BMN, codes_BLN, self.steering_1NG)
             scene = Scene(sample_BLMM, entries_of(sample_BLMM), sensed)
             beliefs, hypotheses = self._hypotheses(scene)
@@ -217,14 +217,10 @@ class HybridNet(nn.Module):
         for belief, weights_BC in zip(beliefs, of_slot, strict=True):
             if belief.near_YBZ is not None:
                 sets.append((belief.near_YBZ, weights_BC[:, cells:]))
-        with _full_precision(noise_B):
+        with full_precision(noise_B):
             best_BK3 = torch.stack([belief.best_B3 for belief in beliefs[1:]], 1)
             spare_BNR = self.start_1NR.expand(batch, -1, -1)
             start_BNR = torch.cat((candidate_steering(best_BK3, self.config), spare_BNR), -1)
             factor_BNR = factor_of_parts(sets, start_BNR[..., :columns])
         log_noise_B = noise_B.log() + self.head.log_noise_gain
         return {"factor": torch.view_as_real(factor_BNR), "log_noise": log_noise_B}
-
-
-def _full_precision(tensor: Tensor) -> torch.autocast:
-    return torch.autocast(tensor.device.type, enabled=False)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 # A candidate that must not count gets this gain, in nats.
 _NOTHING = -1e4
-# The spread of a zoom, in cells of the grid: at most, half a cell is √3 of it, as the grid's own
-# points serve better beyond that. The least is the accuracy of a position at 24 dB.
+# Limits of a zoom's spread, in cells of the grid. Beyond the largest the grid's own points serve
+# better; the least is the accuracy of a position at 24 dB.
 _MOST_SPREAD, _LEAST_SPREAD = 0.5 / sqrt(3), 0.01 / sqrt(3)
 # Corners of the rule lie this many variances away on each axis; at 1 and below there is no centre.
 # J is equal within .02 dB up to 1.5, and to that of a rule of 3×3×3 positions.
